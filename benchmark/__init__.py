@@ -1,0 +1,1 @@
+"""Runs grids of sparse-training cells and records what they measured."""

@@ -1,0 +1,141 @@
+"""Attempts at a cell: who works on it, whether that worker lives, and how the attempt ended.
+
+An attempt is a folder attempts/<number>, made complete and renamed into place: the one who
+succeeds owns the cell until the attempt is over. Nothing relies on locks or on equal clocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmark.files import read_json, write_json
+
+STALE_SECONDS = 60.0
+BEAT_SECONDS = 5.0
+
+
+def numbers(cell: Path) -> list[int]:
+    """Numbers of a cell's attempts, in order."""
+    try:
+        return sorted(int(entry.name) for entry in os.scandir(cell / "attempts") if entry.name.isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def folder_of(cell: Path, number: int) -> Path:
+    return cell / "attempts" / f"{number:04d}"
+
+
+class Attempt:
+    """One attempt of this process: it beats while it lives and says how it ended."""
+
+    def __init__(self, cell: Path, number: int) -> None:
+        self.cell, self.number = cell, number
+        self.folder = folder_of(cell, number)
+        self.superseded = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        count = 0
+        with (self.folder / "heartbeat").open("wb", buffering=0) as file:
+            while not self._over.wait(BEAT_SECONDS):
+                count += 1
+                with contextlib.suppress(OSError):
+                    os.pwrite(file.fileno(), f"{count:012d}\n".encode(), 0)
+                if (found := numbers(self.cell)) and found[-1] != self.number:
+                    self.superseded.set()
+
+    def end(self, status: str, error: str = "") -> None:
+        """status: done, diverged, failed, interrupted or superseded. error: one line, its cause."""
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):  # a full disk: the attempt goes stale by itself
+            write_json(self.folder / "end.json", {"status": status, "error": error})
+
+
+def claim(cell: Path, observer: Observer) -> Attempt | None:
+    """A new attempt at the cell, or None while another one is at work on it."""
+    taken = numbers(cell)
+    if taken and not observer.over(folder_of(cell, taken[-1])):
+        return None
+    number = taken[-1] + 1 if taken else 1
+    (cell / "attempts").mkdir(parents=True, exist_ok=True)
+    aside = cell / "attempts" / f".{uuid.uuid4().hex}"
+    aside.mkdir()
+    try:
+        write_json(aside / "owner.json", _owner())
+        aside.rename(folder_of(cell, number))
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder_of(cell, number).exists():
+            return None
+        raise
+    return Attempt(cell, number)
+
+
+class Observer:
+    """Watches other processes' attempts by this process's own monotonic clock."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[Path, tuple[bytes, float]] = {}
+
+    def over(self, attempt: Path) -> bool:
+        """True where the attempt ended, its process is gone, or its heartbeat stands still for STALE_SECONDS."""
+        if (attempt / "end.json").exists():
+            return True
+        owner = read_json(attempt / "owner.json") or {}
+        if _gone(owner):
+            return True
+        try:
+            beat = (attempt / "heartbeat").read_bytes()
+        except FileNotFoundError:
+            beat = b""
+        last, since = self._seen.get(attempt, (None, 0.0))
+        if beat != last:
+            self._seen[attempt] = (beat, self._clock())
+            return False
+        return self._clock() - since >= STALE_SECONDS
+
+
+def ended(attempt: Path) -> dict[str, Any] | None:
+    """{status, error} of an attempt that ended in words, or None."""
+    end = read_json(attempt / "end.json")
+    return end if isinstance(end, dict) else None
+
+
+def _owner() -> dict[str, Any]:
+    return {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _boot() -> str:
+    """This boot and process namespace; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot; None where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _gone(owner: dict[str, Any]) -> bool:
+    return bool(owner) and owner["boot"] != "" and owner["boot"] == _boot() and _started(owner["pid"]) != owner["started"]

@@ -1,0 +1,256 @@
+"""One cell from its spec to its result.json: claim, resume, train, measure, publish."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import json
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmark import checkpoint, data, environment, record
+from benchmark.attempts import Attempt, Observer, claim, folder_of, numbers
+from benchmark.data.tensors import Dataset
+from benchmark.files import read_sealed, sealed, sync_folder, write_atomic, write_json
+from benchmark.spec import SCHEMA_VERSION, Data, RunSpec, SpecError
+from benchmark.train import Training, digest, train_epoch
+
+Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "busy"]
+Report = Callable[[dict[str, Any]], None]
+CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SHARE = 0.02
+
+
+class DriftError(Exception):
+    """The environment is not the one that a cell's checkpoint was written in."""
+
+
+class _Interrupted(Exception):
+    pass
+
+
+class _Superseded(Exception):
+    pass
+
+
+class _Diverged(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell runs and writes."""
+
+    out: Path
+    data_dir: Path
+    device: str = "cpu"
+    accept_drift: bool = False
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+    def cell(self, run_id: str) -> Path:
+        return self.out / "cells" / run_id
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one call of `execute` ended; error: one line, its cause."""
+
+    status: Status
+    error: str = ""
+
+
+def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, stop: threading.Event) -> Outcome:
+    """Train one cell, or go on with it; done cells and cells of others are left alone.
+
+    report receives each epoch's record and each warning. stop asks for the state to be saved at
+    the next step. Raises DataError, SpecError and DriftError: the user has something to mend.
+    """
+    cell = place.cell(spec.run_id)
+    if (finished := read_sealed(cell / "result.json")) is not None:
+        return Outcome(finished["status"], finished["error"])
+    cell.mkdir(parents=True, exist_ok=True)
+    write_json(cell / "spec.json", spec.to_dict())
+    attempt = claim(cell, observer)
+    if attempt is None:
+        return Outcome("busy")
+    outcome = Outcome("interrupted", "the worker stopped")
+    try:
+        outcome = _run(spec, place, attempt, report, stop)
+        return outcome
+    except (data.DataError, SpecError, DriftError) as error:
+        outcome = Outcome("interrupted", str(error))
+        raise
+    finally:
+        attempt.end(outcome.status, outcome.error)
+
+
+def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
+    try:
+        return _Cell(spec, place, attempt, report, stop).run()
+    except _Interrupted:
+        return Outcome("interrupted")
+    except _Superseded:
+        return Outcome("superseded", "another worker took the cell over")
+    except (data.DataError, SpecError, DriftError):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Outcome("interrupted", f"no space left under {place.out}: free some and run the same command again")
+        return _failed(attempt, error)
+    except Exception as error:
+        return _failed(attempt, error)
+
+
+def _failed(attempt: Attempt, error: Exception) -> Outcome:
+    write_atomic(attempt.folder / "traceback.txt", traceback.format_exc().encode())
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return Outcome("failed", f"{type(error).__name__}: {first_line}")
+
+
+class _Cell:
+    """The attempt's live state: the training, its metrics so far, and when to save next."""
+
+    def __init__(self, spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> None:
+        self.spec, self.place, self.attempt = spec, place, attempt
+        self.report, self.stop = report, stop
+        self.folder = attempt.folder
+        self.environment = _environment(spec, place)
+        write_json(self.folder / "environment.json", self.environment)
+        write_json(attempt.cell / "environment.json", self.environment)
+        self.training = Training(spec, _dataset(spec.data, place.data_dir, place.device))
+        self.metrics = b""
+        self.saved_at_step = -1
+        self._resume()
+        (self.folder / "metrics.jsonl").write_bytes(self.metrics)
+        self.next_save = time.monotonic() + place.checkpoint_seconds
+
+    def _resume(self) -> None:
+        earlier = [folder_of(self.attempt.cell, number) for number in numbers(self.attempt.cell)]
+        found = checkpoint.latest(earlier, run_id=self.spec.run_id, warn=lambda text: self.report({"warning": text}))
+        if found is None:
+            return
+        changes = environment.drift(found.manifest["environment"], self.environment)
+        if changes and not self.place.accept_drift:
+            raise DriftError(
+                f"cell {self.spec.run_id} was begun elsewhere ({'; '.join(changes)}): "
+                "run it there, or give --accept-drift to go on without equal bits"
+            )
+        self.environment["drift"] = sorted({*found.manifest["environment"].get("drift", []), *changes})
+        self.training.load_state_dict(found.state)
+        self.metrics = found.metrics
+        self.report({"resumed": self.training.steps_done})
+
+    def run(self) -> Outcome:
+        training = self.training
+        try:
+            while training.epoch < training.epochs:
+                train_epoch(training, self._at_step)
+                self._record()
+        except _Diverged:
+            return self._publish("diverged", f"the training loss is not finite in epoch {training.epoch}")
+        self._save()
+        return self._publish("done")
+
+    def _record(self) -> None:
+        summary = record.epoch_record(self.training)
+        lines = [*record.step_records(self.training), summary]
+        content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
+        with (self.folder / "metrics.jsonl").open("ab") as file:
+            file.write(content)
+        self.metrics += content
+        self.report({"epochs": self.training.epochs, **summary})
+        if "diverged" in summary:
+            raise _Diverged
+
+    def _at_step(self) -> None:
+        if self.attempt.superseded.is_set():
+            raise _Superseded
+        if self.stop.is_set():
+            self._save()
+            raise _Interrupted
+        if time.monotonic() >= self.next_save:
+            self._save()
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        with (self.folder / "metrics.jsonl").open("rb") as file:
+            os.fsync(file.fileno())
+        checkpoint.save(
+            self.folder,
+            self.training.state_dict(),
+            steps=self.training.steps_done,
+            metrics=self.metrics,
+            run_id=self.spec.run_id,
+            environment=self.environment,
+        )
+        for number in numbers(self.attempt.cell):
+            if number < self.attempt.number:
+                checkpoint.remove_all(folder_of(self.attempt.cell, number))
+        now = time.monotonic()
+        self.next_save = now + max(self.place.checkpoint_seconds, (now - started) / CHECKPOINT_SHARE)
+
+    def _publish(self, status: Literal["done", "diverged"], error: str = "") -> Outcome:
+        training, records = self.training, [json.loads(line) for line in self.metrics.splitlines()]
+        measured = record.result(training, records) if status == "done" else {"epochs": training.epoch}
+        result = {
+            "schema": SCHEMA_VERSION,
+            "run_id": self.spec.run_id,
+            "status": status,
+            "error": error,
+            "attempt": self.attempt.number,
+            "measured": measured,
+            "layers": record.layers(training),
+            "environment": self.environment,
+            "metrics_sha256": hashlib.sha256(self.metrics).hexdigest(),
+            "state_sha256": digest(training.model, training.optimizer.state_dict(), training.attached.state_dict()),
+        }
+        write_json(self.folder / "result.json", sealed(result))
+        return publish(self.attempt.cell, self.folder, self.metrics)
+
+
+def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
+    """Make an attempt's result the cell's, unless another one was first: then that one's stands."""
+    if read_sealed(cell / "result.json") is None:
+        (cell / "result.json").unlink(missing_ok=True)
+        write_atomic(cell / "metrics.jsonl", metrics)
+        try:
+            os.link(folder / "result.json", cell / "result.json")
+        except FileExistsError:
+            pass
+        else:
+            sync_folder(cell)
+    winner = read_sealed(cell / "result.json")
+    assert winner is not None, "a linked result is whole"
+    if winner["metrics_sha256"] != hashlib.sha256((cell / "metrics.jsonl").read_bytes()).hexdigest():
+        write_atomic(cell / "metrics.jsonl", (folder_of(cell, winner["attempt"]) / "metrics.jsonl").read_bytes())
+    return Outcome(winner["status"], winner["error"])
+
+
+def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:
+    device = torch.device(place.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return environment.describe(
+        device=device.type,
+        device_name=name,
+        threads=torch.get_num_threads(),
+        data=_fingerprint(spec.data.name, place.data_dir),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _fingerprint(name: str, data_dir: Path) -> str:
+    return data.fingerprint(name, data_dir)
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(spec: Data, data_dir: Path, device: str) -> Dataset:
+    return data.load(spec, data_dir=data_dir, device=torch.device(device))

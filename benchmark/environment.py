@@ -1,0 +1,60 @@
+"""Where a cell ran: commit, versions, device, threads. What of it decides the bits is `drift`-checked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "data")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
+
+
+def describe(*, device: str, device_name: str, threads: int, data: str) -> dict[str, Any]:
+    """The environment of one attempt as plain values. data: fingerprint of the data set's bytes."""
+    versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
+    return {
+        **commit(),
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": device,
+        "device_name": device_name,
+        "threads": threads,
+        "kernel_path": "eager",
+        "deterministic_algorithms": device != "cpu",
+        "data": data,
+    }
+
+
+def commit() -> dict[str, Any]:
+    """{commit, dirty} of the source tree; None where it is no git checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two environments and decides the bits: `threads: 1 -> 2`."""
+    return [f"{key}: {before[key]} -> {now[key]}" for key in DECIDES_BITS if key in before and before[key] != now[key]]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,61 @@
+"""Files that are whole or absent: written aside, synced, renamed; JSON with its own checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader sees the old or the new content, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The value, or None where the file is absent or no whole JSON document."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value with the SHA-256 of its canonical JSON under `sha256`."""
+    body = {key: inner for key, inner in value.items() if key != "sha256"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {**body, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """A sealed document whose checksum holds, or None."""
+    value = read_json(path)
+    if isinstance(value, dict) and sealed(value)["sha256"] == value.get("sha256"):
+        return value
+    return None

@@ -1,0 +1,147 @@
+"""Accuracy, density, parameters and FLOPs of a network, by code that no method owns.
+
+Everything is measured on a plain copy of the network, its zeros baked in (`plain_copy`), so that
+measuring disturbs no training state.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import methods
+from benchmark.data.tensors import Dataset
+from methods.layers import MaskableWeight, maskable_weights
+
+EVALUATION_BATCH = 1000
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A finalized copy in evaluation mode; the model stays as it is."""
+    return methods.finalize(copy.deepcopy(model)).eval()
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Percentages and the mean cross-entropy over the test examples."""
+
+    top1_percent: float
+    top5_percent: float
+    loss: float
+
+
+@torch.no_grad()
+def accuracy(plain: nn.Module, data: Dataset, *, batch_size: int = EVALUATION_BATCH) -> Accuracy:
+    """One pass over the test split; waits for the device once, at the end."""
+    totals = torch.zeros(3, dtype=torch.float64, device=data.test.labels.device)
+    if hasattr(plain, "start_epoch"):
+        plain.start_epoch()
+    for inputs, labels in data.test_batches(batch_size):
+        logits = plain(inputs)
+        ranked = logits.topk(min(5, data.classes), dim=1).indices == labels[:, None]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        totals += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).to(totals.dtype)
+    top1, top5, loss_sum = totals.tolist()
+    count = len(data.test)
+    return Accuracy(100 * top1 / count, 100 * top5 / count, loss_sum / count)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Kept weights and all weights of each maskable weight, and how many values are not 0."""
+
+    kept: dict[str, int]
+    weights: dict[str, int]
+    nonzero: int
+
+    @property
+    def density(self) -> float:
+        return sum(self.kept.values()) / sum(self.weights.values())
+
+    @property
+    def nonzero_density(self) -> float:
+        return self.nonzero / sum(self.weights.values())
+
+
+def kept(masks: Mapping[str, Tensor], plain: nn.Module) -> Kept:
+    """Counts from the masks, and from the weights of the plain copy."""
+    values = dict(plain.named_parameters())
+    return Kept(
+        kept={name: int(mask.sum()) for name, mask in masks.items()},
+        weights={name: mask.numel() for name, mask in masks.items()},
+        nonzero=sum(int(values[name].count_nonzero()) for name in masks),
+    )
+
+
+def density_as_authors_count(masks: Mapping[str, Tensor], plain: nn.Module) -> float:
+    """The density, with the LSTM's output gate counted as the authors' code does.
+
+    Their cell adds up the gate's kept *weights*, signed, in place of its mask (mnist_lstm/model/
+    lstmcell.py). torch orders the gates i, f, g, o along the first axis. Equal to the density for
+    every other layer.
+    """
+    total = 0.0
+    for name, mask in masks.items():
+        module_name, _, parameter_name = name.rpartition(".")
+        counted = mask.double()
+        if isinstance(plain.get_submodule(module_name), (nn.LSTM, nn.LSTMCell)):
+            output_gate = slice(3 * len(mask) // 4, None)
+            weight = plain.get_parameter(name).detach().double()
+            counted[output_gate] *= weight[output_gate]
+        total += float(counted.sum())
+    return total / sum(mask.numel() for mask in masks.values())
+
+
+def parameters_remaining(plain: nn.Module, measured: Kept) -> int:
+    """All parameters of the network but the maskable weights that the masks drop."""
+    everything = sum(parameter.numel() for parameter in plain.parameters())
+    return everything - sum(measured.weights.values()) + sum(measured.kept.values())
+
+
+def forward_flops(plain: nn.Module, in_shape: tuple[int, ...]) -> dict[str, int]:
+    """Dense FLOPs of one example's forward pass by weight: 2 for each multiply-add.
+
+    Counts the maskable layers' products alone: not biases, normalisation, activations or gates.
+    """
+    weights = maskable_weights(plain)
+    by_module: dict[nn.Module, list[MaskableWeight]] = {}
+    for weight in weights.values():
+        by_module.setdefault(weight.module, []).append(weight)
+    flops = dict.fromkeys(weights, 0)
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        uses = _uses(module, inputs[0], output)
+        for weight in by_module[module]:
+            flops[weight.name] += 2 * weight.parameter.numel() * uses
+
+    handles = [module.register_forward_hook(count) for module in by_module]
+    try:
+        with torch.no_grad():
+            plain(next(plain.parameters()).new_zeros(1, *in_shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return flops
+
+
+def _uses(module: nn.Module, inputs: Tensor, output: Tensor | tuple[Tensor, ...]) -> int:
+    """How often each weight is used for one example: positions of a convolution, time steps."""
+    if isinstance(module, nn.RNNBase):
+        return inputs.shape[1 if module.batch_first and inputs.dim() == 3 else 0]
+    if isinstance(module, nn.RNNCellBase):
+        return 1
+    assert isinstance(output, Tensor)
+    if isinstance(module, nn.Linear):
+        return output[..., 0].numel()
+    return output[0, 0].numel()
+
+
+def maskable(model: nn.Module) -> list[str]:
+    """Names of the weights that count: maskable, and not among what the model leaves uncounted."""
+    uncounted = tuple(getattr(model, "uncounted", ()))
+    return list(maskable_weights(model, exclude=uncounted or None))

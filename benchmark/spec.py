@@ -1,0 +1,239 @@
+"""RunSpec: what one cell trains, as plain values, and the identity that follows from them.
+
+A cell's identity is the SHA-256 of its canonical JSON. A field that is None is left out of it,
+so that a field added later with None as its default changes no identity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+NOT_IDENTITY = ("protocol", "departs")
+
+
+class SpecError(ValueError):
+    """A field, name or value that a user gave does not exist or does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which examples are trained on, and how they are presented.
+
+    train_limit, test_limit: only the first so many examples. validation: so many training
+    examples, the last ones, are held out, and `test` accuracy is theirs. standardize: by the
+    training set's mean and deviation per channel; otherwise pixels are in [0, 1].
+    augment: None or "crop-flip" (zero-pad 4, random crop, random horizontal flip).
+    shape [c, h, w], classes: of `synthetic` data only.
+    """
+
+    name: str
+    train_limit: int | None = None
+    test_limit: int | None = None
+    validation: int | None = None
+    standardize: bool = False
+    augment: str | None = None
+    shape: tuple[int, ...] | None = None
+    classes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The architecture. initialization, hidden_state: see docs/protocols.md; None is torch's own."""
+
+    name: str
+    initialization: str | None = None
+    hidden_state: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """name: sgd or adam. schedule: constant, or step (times gamma at each milestone, in epochs)."""
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    batch_size: int = 64
+    epochs: int = 1
+    schedule: str = "constant"
+    milestones: tuple[int, ...] | None = None
+    gamma: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One cell: everything that decides its bits, and nothing else.
+
+    method: name, version and every hyperparameter but the density. density: the share of
+    maskable weights that the method is to keep, None for dense and emergent methods.
+    step_records: epochs (counted from the first) whose every step is recorded.
+    protocol, departs: memberships, not part of the identity.
+    """
+
+    data: Data
+    model: Model
+    optimizer: Optimizer
+    method: Mapping[str, Any]
+    density: float | None = None
+    seed: int = 0
+    precision: str = "float32"
+    step_records: int | None = None
+    protocol: tuple[str, ...] = field(default=(), compare=False)
+    departs: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The identity as nested plain values, None left out."""
+        tree = {name: value for name, value in _plain(self).items() if name not in NOT_IDENTITY}
+        return typing.cast(dict[str, Any], tree)
+
+    @property
+    def canonical_json(self) -> str:
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def run_id(self) -> str:
+        return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
+
+    def __hash__(self) -> int:
+        return hash(self.canonical_json)
+
+    @property
+    def label(self) -> str:
+        """For people: model, method and what tells this cell from its neighbours."""
+        alpha = self.method.get("alpha")
+        parts = [self.model.name, str(self.method["name"])]
+        parts += [f"alpha={alpha:g}"] if alpha is not None else []
+        parts += [f"density={self.density:g}"] if self.density is not None else []
+        return " ".join([*parts, f"seed={self.seed}"])
+
+
+def from_dict(tree: Mapping[str, Any], **memberships: Iterable[str]) -> RunSpec:
+    """The RunSpec that `to_dict` wrote. Raises SpecError for unknown or missing fields."""
+    sections = {"data": Data, "model": Model, "optimizer": Optimizer}
+    check_names(tree, [f.name for f in dataclasses.fields(RunSpec)], "field")
+    values: dict[str, Any] = dict(tree)
+    for name, kind in sections.items():
+        section = values.get(name, {})
+        check_names(section, [f.name for f in dataclasses.fields(kind)], f"{name} field")
+        values[name] = kind(**{key: _tuples(value) for key, value in section.items()})
+    return RunSpec(**values, **{name: tuple(value) for name, value in memberships.items()})
+
+
+def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
+    """A spec with one dotted field changed, `optimizer.epochs` say. Raises SpecError."""
+    tree = spec.to_dict()
+    section, _, name = dotted.partition(".")
+    check_names([section], [f.name for f in dataclasses.fields(RunSpec) if f.name not in NOT_IDENTITY], "field")
+    if name and section == "method":
+        tree["method"] = dict(spec.method) | {name: value}
+    elif name and isinstance(tree[section], dict):
+        tree[section] = {**tree[section], name: value}
+    elif name or isinstance(tree.get(section), dict):
+        raise SpecError(f"cannot set {dotted}: give a plain field such as optimizer.epochs or seed")
+    else:
+        tree[section] = value
+    return from_dict(tree, protocol=spec.protocol, departs=spec.departs)
+
+
+def fields(spec: RunSpec) -> dict[str, Any]:
+    """Every dotted field with its value, those left out of the identity included."""
+    found: dict[str, Any] = {}
+    for outer in dataclasses.fields(spec):
+        value = getattr(spec, outer.name)
+        if dataclasses.is_dataclass(value):
+            found |= {f"{outer.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
+        elif isinstance(value, Mapping):
+            found |= {f"{outer.name}.{key}": inner for key, inner in value.items()}
+        else:
+            found[outer.name] = value
+    return found
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`did you mean 'x'? valid: …`, the end of every message about an unknown name."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}valid: {', '.join(names)}"
+
+
+def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
+    """Raises SpecError for the first name that is not among the valid ones."""
+    known = list(valid)
+    for name in given:
+        if name not in known:
+            raise SpecError(f"unknown {what} '{name}': {nearest(name, known)}")
+
+
+def validate(spec: RunSpec) -> None:
+    """Types and ranges of every field that needs no other package to judge. Raises SpecError."""
+    for section in (spec.data, spec.model, spec.optimizer, spec):
+        hints = typing.get_type_hints(type(section))
+        for f in dataclasses.fields(section):
+            where = "" if section is spec else f"{type(section).__name__.lower()}."
+            _check_type(where + f.name, getattr(section, f.name), hints[f.name])
+    if "name" not in spec.method:
+        raise SpecError("method.name is missing")
+    _check_range("density", spec.density, 0, 1, open_low=True)
+    _check_range("optimizer.lr", spec.optimizer.lr, 0, math.inf)
+    _check_range("optimizer.momentum", spec.optimizer.momentum, 0, 1)
+    _check_range("optimizer.weight_decay", spec.optimizer.weight_decay, 0, math.inf)
+    counts = {f"data.{n}": getattr(spec.data, n) for n in ("train_limit", "test_limit", "validation", "classes")}
+    counts |= {f"optimizer.{n}": getattr(spec.optimizer, n) for n in ("batch_size", "epochs")}
+    for name, count in counts.items():
+        _check_range(name, count, 1, math.inf)
+    _check_range("seed", spec.seed, 0, 2**63 - 1)
+
+
+def _check_range(name: str, value: float | None, low: float, high: float, *, open_low: bool = False) -> None:
+    if value is None or (low < value <= high) or (value == low and not open_low):
+        return
+    bracket = "(" if open_low else "["
+    top = ")" if high == math.inf else "]"
+    raise SpecError(f"{name} is {value}: it must lie in {bracket}{low:g}, {high:g}{top}")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    bases = tuple(typing.get_origin(option) or option for option in options)
+    if isinstance(value, bool) and bool not in bases:
+        fits = False
+    else:
+        fits = isinstance(value, bases) or (float in bases and isinstance(value, int))
+    if not fits:
+        names = " or ".join("none" if base is type(None) else base.__name__ for base in bases)
+        raise SpecError(f"{name} is {value!r}: it must be {names}")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hints = typing.get_type_hints(type(value))
+        pairs = ((f.name, getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value))
+        return {name: _plain(float(v) if _is_float(h) else v) for name, v, h in pairs if v is not None}
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _is_float(hint: Any) -> bool:
+    return hint is float or float in typing.get_args(hint)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

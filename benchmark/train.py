@@ -1,0 +1,220 @@
+"""The training loop. It knows methods by their interface alone, and never waits for the device in a step."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import methods
+from benchmark import models, seeds
+from benchmark.data.tensors import Dataset
+from benchmark.spec import Optimizer, RunSpec, SpecError, check_names
+from methods import Attachment, Phase
+
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("constant", "step")
+
+
+def learning_rate(spec: Optimizer, epoch: int) -> float:
+    """The learning rate in one epoch, counted from 0."""
+    if spec.schedule == "constant":
+        return spec.lr
+    passed = sum(epoch >= milestone for milestone in spec.milestones or ())
+    return float(spec.lr * (spec.gamma if spec.gamma is not None else 0.1) ** passed)
+
+
+def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """SGD or Adam over parameter groups. Raises SpecError for other names."""
+    check_names([spec.name], OPTIMIZERS, "optimizer.name")
+    check_names([spec.schedule], SCHEDULES, "optimizer.schedule")
+    if spec.name == "adam":
+        if spec.momentum or spec.nesterov:
+            raise SpecError("optimizer.momentum and optimizer.nesterov are of sgd, not adam")
+        return torch.optim.Adam(groups, lr=spec.lr)
+    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+
+
+class Training:
+    """One cell's live objects and where it stands: everything that a checkpoint holds.
+
+    epoch and step say what is done: whole epochs, and steps of the current one.
+    """
+
+    def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
+        self.spec, self.data = spec, dataset
+        device = dataset.train.labels.device
+        self.epoch = self.step = self.phase_start = 0
+        torch.manual_seed(seeds.derive(spec.seed, "start-up"))
+        self.model = models.create(
+            spec.model,
+            in_shape=self.data.in_shape,
+            classes=self.data.classes,
+            seed=spec.seed,
+            batch_size=spec.optimizer.batch_size,
+        ).to(device)
+        self.steps_per_epoch = self.data.steps_per_epoch(spec.optimizer.batch_size)
+        self.attached = self._attach()
+        self.layer_names = list(self.attached.masks())
+        self._new_optimizer()
+        self.epochs = -(-self.attached.total_steps // self.steps_per_epoch)
+        self.train_seconds = 0.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.kept_examples = torch.zeros(len(self.layer_names), dtype=torch.int64, device=device)
+        self.epoch_masks = self.attached.masks()
+        self.step_records: dict[str, Tensor] = {}
+        self.start_record()
+
+    def _attach(self) -> Attachment:
+        hyperparameters = {k: v for k, v in self.spec.method.items() if k not in ("name", "version")}
+        if self.spec.density is not None:
+            hyperparameters["density"] = self.spec.density
+        method = methods.create(self.spec.method["name"], **hyperparameters)
+        if method.version != self.spec.method["version"]:
+            asked = f"{method.name} version {self.spec.method['version']}"
+            raise SpecError(f"this cell wants {asked}, installed is version {method.version}: expand the suite again")
+        return methods.attach(
+            self.model,
+            method,
+            total_steps=self.spec.optimizer.epochs * self.steps_per_epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            seed=seeds.derive(self.spec.seed, "method"),
+            train_batches=lambda: self.batches(0),
+            exclude=tuple(getattr(self.model, "uncounted", ())) or None,
+        )
+
+    def batches(self, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the current epoch from a step on."""
+        batch_size = self.spec.optimizer.batch_size
+        return self.data.train_batches(
+            batch_size=batch_size, seed=self.spec.seed, epoch=self.epoch, start_step=start_step
+        )
+
+    def _new_optimizer(self) -> None:
+        groups = self.attached.parameter_groups(weight_decay=self.spec.optimizer.weight_decay)
+        self.optimizer = make_optimizer(self.spec.optimizer, groups)
+        self.attached.bind(self.optimizer)
+
+    def start_record(self) -> None:
+        """Room on the device for a record a step, where this epoch's steps are recorded."""
+        self.step_records = {}
+        if self.epoch < (self.spec.step_records or 0):
+            shape, device = (self.steps_per_epoch, len(self.layer_names)), self.loss_sum.device
+            names = ("kept", "masked", "recovered")
+            self.step_records = {name: torch.zeros(shape, dtype=torch.int64, device=device) for name in names}
+            self.step_records["loss"] = torch.zeros(shape[0], dtype=torch.float64, device=device)
+
+    def enter_phase(self, phase: Phase) -> None:
+        """What the loop does when a method's new phase begins."""
+        if phase.lr == "restart":
+            self.phase_start = self.epoch
+        if phase.new_optimizer:
+            self._new_optimizer()
+
+    def set_learning_rate(self) -> None:
+        phase = self.attached.phase
+        fixed = isinstance(phase.lr, float)
+        lr = phase.lr if fixed else learning_rate(self.spec.optimizer, self.epoch - self.phase_start)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    @property
+    def steps_done(self) -> int:
+        return self.epoch * self.steps_per_epoch + self.step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values: `torch.load(weights_only=True)` reads it back."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "attached": self.attached.state_dict(),
+            "random": torch.get_rng_state(),
+            "loss_sum": self.loss_sum,
+            "kept_examples": self.kept_examples,
+            "epoch_masks": self.epoch_masks,
+            "step_records": self.step_records,
+            "clock": {"epoch": self.epoch, "step": self.step, "phase_start": self.phase_start},
+            "train_seconds": self.train_seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint as if nothing had happened."""
+        self.attached.load_state_dict(state["attached"])
+        self.model.load_state_dict(state["model"])
+        self._new_optimizer()
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        device = self.loss_sum.device
+        self.loss_sum = state["loss_sum"].to(device)
+        self.kept_examples = state["kept_examples"].to(device)
+        self.epoch_masks = {name: mask.to(device) for name, mask in state["epoch_masks"].items()}
+        self.step_records = {name: value.to(device) for name, value in state["step_records"].items()}
+        self.epoch, self.step, self.phase_start = (state["clock"][k] for k in ("epoch", "step", "phase_start"))
+        self.train_seconds = state["train_seconds"]
+
+
+def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
+    """The rest of the current epoch. at_step is called after every step and may raise to stop."""
+    model, attached = training.model.train(), training.attached
+    if training.step == 0:
+        training.loss_sum.zero_()
+        training.start_record()
+        if hasattr(model, "start_epoch"):
+            model.start_epoch()
+    training.set_learning_rate()
+    previous = attached.masks() if training.step_records else {}
+    for inputs, labels in training.batches(training.step):
+        started = time.perf_counter()
+        training.kept_examples += attached.kept_counts() * len(labels)
+        loss = F.cross_entropy(model(inputs), labels)
+        (loss + attached.penalty()).backward()
+        new_phase = attached.step()
+        training.optimizer.zero_grad(set_to_none=True)
+        training.loss_sum += loss.detach() * len(labels)
+        if training.step_records:
+            previous = _record_step(training, previous, loss.detach())
+        training.step += 1
+        if new_phase:
+            training.enter_phase(attached.phase)
+            training.set_learning_rate()
+        training.train_seconds += time.perf_counter() - started
+        at_step()
+    training.epoch, training.step = training.epoch + 1, 0
+
+
+def _record_step(training: Training, before: dict[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
+    now = training.attached.masks()
+    at = training.step
+    training.step_records["loss"][at] = loss
+    for layer, (name, mask) in enumerate(now.items()):
+        training.step_records["kept"][at, layer] = mask.sum()
+        training.step_records["masked"][at, layer] = (before[name] & ~mask).sum()
+        training.step_records["recovered"][at, layer] = (mask & ~before[name]).sum()
+    return now
+
+
+def digest(model: nn.Module, *others: Mapping[str, Any]) -> str:
+    """SHA-256 over every tensor of a model's state and of other state dictionaries: equal bits, equal digest."""
+    sha = hashlib.sha256()
+
+    def feed(value: Any) -> None:
+        if isinstance(value, Tensor):
+            sha.update(f"{value.dtype}{tuple(value.shape)}".encode() + value.cpu().contiguous().numpy().tobytes())
+        elif isinstance(value, Mapping):
+            for key in sorted(value, key=str):
+                sha.update(str(key).encode())
+                feed(value[key])
+        elif isinstance(value, (list, tuple)):
+            for inner in value:
+                feed(inner)
+        else:
+            sha.update(repr(value).encode())
+
+    for state in (model.state_dict(), *others):
+        feed(state)
+    return sha.hexdigest()

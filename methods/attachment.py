@@ -1,0 +1,221 @@
+"""Attachment: one method at work on one model, inside any training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods import layers
+from methods.base import Context, Method
+from methods.masks import Masks
+from methods.registry import create
+from methods.thresholds import Thresholds
+
+Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+
+
+def attach(
+    model: nn.Module,
+    method_or_name: Method | str,
+    *,
+    total_steps: int,
+    steps_per_epoch: int,
+    seed: int = 0,
+    train_batches: Batches | None = None,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    **hyperparameters: Any,
+) -> Attachment:
+    """Put a method to work on a model; the model is on its device already.
+
+    total_steps: optimizer steps of the training; a method with several phases may add to them
+    (`attached.total_steps` sums them). steps_per_epoch: resolves durations given in epochs.
+    train_batches: returns a fresh iterable of (input, target) batches, for methods that score on
+    data. include, exclude: fnmatch patterns on module names, covering what is inside. Raises
+    ValueError for an unknown method or hyperparameter, a pattern that matches no module, and a
+    model with nothing to prune.
+    """
+    if isinstance(method_or_name, Method):
+        if hyperparameters:
+            raise ValueError("hyperparameters go with a method's name, not with a Method")
+        method = method_or_name
+    else:
+        method = create(method_or_name, **hyperparameters)
+    for name, count in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
+        if count < 1:
+            raise ValueError(f"{name} is {count}: it must be at least 1")
+    weights = layers.maskable_weights(model, include=include, exclude=exclude)
+    phases = method.phases(total_steps)
+    context = Context(
+        model=model,
+        weights=weights,
+        masks=Masks(weights),
+        thresholds=Thresholds(weights),
+        generator=torch.Generator().manual_seed(seed),
+        total_steps=sum(phase.steps for phase in phases),
+        steps_per_epoch=steps_per_epoch,
+        phase=phases[0],
+        loss_fn=loss_fn,
+        train_batches=train_batches or _no_batches,
+    )
+    return Attachment(method, context, phases)
+
+
+def _no_batches() -> Iterable[tuple[Tensor, Tensor]]:
+    raise ValueError("this method scores on data: give attach(train_batches=...)")
+
+
+def finalize(model: nn.Module) -> nn.Module:
+    """Bake the zeros into the weights, in place: plain modules and original keys. Returns the model.
+
+    The model computes the same function as before; training it further keeps nothing pruned.
+    """
+    for module in list(model.modules()):
+        layers.restore(module)
+    return model
+
+
+class Attachment:
+    """The face of a method in a training loop: penalty, step, and what is kept."""
+
+    def __init__(self, method: Method, context: Context, phases: tuple[Any, ...]) -> None:
+        self.method = method
+        self.phases = phases
+        self._context = context
+        self._phase = 0
+        method.enter_phase(context)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return self._context.total_steps
+
+    @property
+    def phase(self) -> Any:
+        """The current Phase."""
+        return self._context.phase
+
+    def parameter_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """Groups for an optimizer: the model's parameters, and the thresholds with their own decay."""
+        thresholds = list(self._context.thresholds.parameters().values())
+        known = {id(threshold) for threshold in thresholds}
+        rest = [p for p in self._context.model.parameters() if p.requires_grad and id(p) not in known]
+        groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": weight_decay}]
+        if thresholds:
+            groups.append({"params": thresholds, "weight_decay": self.method.threshold_weight_decay})
+        return groups
+
+    def bind(self, optimizer: torch.optim.Optimizer) -> None:
+        """Name the optimizer that `step` drives. Raises ValueError where it misses thresholds."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        missing = [n for n, t in self._context.thresholds.parameters().items() if id(t) not in held]
+        if missing:
+            raise ValueError(
+                f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
+            )
+        self._context.optimizer = optimizer
+
+    def penalty(self) -> Tensor:
+        """What the method adds to the task loss: a 0-dim tensor, 0 where it adds nothing."""
+        value = self.method.penalty(self._context)
+        if value is None:
+            first = next(iter(self._context.weights.values())).parameter
+            return first.new_zeros(())
+        return value
+
+    def step(self, scaler_step: Callable[[torch.optim.Optimizer], Any] | None = None) -> bool:
+        """One update, in place of optimizer.step(). True when a new phase began.
+
+        scaler_step: a GradScaler's `step` (call `scaler.unscale_(optimizer)` before, `scaler.update()`
+        after). Raises RuntimeError where no optimizer is bound.
+        """
+        ctx = self._context
+        if ctx.optimizer is None:
+            raise RuntimeError("no optimizer is bound: call attached.bind(optimizer) before step()")
+        if self.method.after_backward(ctx):
+            ctx.optimizer.step() if scaler_step is None else scaler_step(ctx.optimizer)
+        ctx.masks.apply_()
+        ctx.step += 1
+        self.method.after_step(ctx)
+        return self._advance()
+
+    def _advance(self) -> bool:
+        ends = sum(phase.steps for phase in self.phases[: self._phase + 1])
+        if self._context.step < ends or self._phase + 1 == len(self.phases):
+            return False
+        self._phase += 1
+        self._context.phase = self.phases[self._phase]
+        self.method.enter_phase(self._context)
+        return True
+
+    def masks(self) -> dict[str, Tensor]:
+        """Bool masks of all maskable weights by qualified name; all true where a weight is dense."""
+        return {name: self._mask(name) for name in self._context.weights}
+
+    def _mask(self, name: str) -> Tensor:
+        ctx = self._context
+        mask = ctx.masks[name]
+        return mask & ctx.thresholds.mask(name) if name in ctx.thresholds else mask
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Start from known masks. Raises ValueError for methods without masks of their own."""
+        if not len(self._context.masks):
+            raise ValueError(f"{self.method.name} has no masks of its own to set")
+        self._context.masks.set(masks)
+
+    def thresholds(self) -> dict[str, Tensor]:
+        """Thresholds by the weight they prune (detached, live); {} for methods without any."""
+        return {name: t.detach() for name, t in self._context.thresholds.parameters().items()}
+
+    def threshold_resets(self) -> Tensor:
+        """How often a layer's thresholds returned to 0: 0-dim int64 on the device."""
+        return self._context.thresholds.resets
+
+    def kept_counts(self) -> Tensor:
+        """Kept weights of each maskable weight, int64 [weights], without waiting for the device."""
+        ctx = self._context
+        if len(ctx.thresholds):
+            return torch.stack([ctx.thresholds.kept_count(name) for name in ctx.weights])
+        return ctx.masks.kept_counts()
+
+    def density(self) -> float:
+        """The share of maskable weights that the masks keep."""
+        masks = self.masks().values()
+        return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the model's and the optimizer's state, all that a bit-exact resume needs.
+
+        To resume: attach as before, load this, then the model's, then make the optimizer from
+        parameter_groups(), bind it and load its state.
+        """
+        ctx = self._context
+        return {
+            "method": self.method.name,
+            "version": self.method.version,
+            "step": ctx.step,
+            "phase": self._phase,
+            "generator": ctx.generator.get_state(),
+            "masks": ctx.masks.state_dict(),
+            "thresholds": ctx.thresholds.state_dict(),
+            "own": self.method.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore structure, masks and clocks without scoring again. Raises ValueError for another method's state."""
+        identity = (self.method.name, self.method.version)
+        if (state["method"], state["version"]) != identity:
+            raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
+        ctx = self._context
+        ctx.step = state["step"]
+        self._phase = state["phase"]
+        ctx.phase = self.phases[self._phase]
+        ctx.generator.set_state(state["generator"].cpu())
+        ctx.masks.load_state_dict(state["masks"])
+        ctx.thresholds.load_state_dict(state["thresholds"])
+        self.method.load_state_dict(state["own"])

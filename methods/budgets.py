@@ -1,0 +1,59 @@
+"""Layer-wise allocation of a total density: how many weights each layer keeps, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+ALLOCATIONS = ("erk", "uniform")
+
+
+def allocate(shapes: Mapping[str, Sequence[int]], *, density: float, allocation: str) -> dict[str, int]:
+    """Kept weights of each layer; they sum to round(density * all weights), each at least 1.
+
+    shapes: of the weights, by name. Raises ValueError for an unknown allocation, or a density
+    that leaves a layer without a weight.
+    """
+    if allocation not in ALLOCATIONS:
+        raise ValueError(f"unknown allocation '{allocation}'; valid: {', '.join(ALLOCATIONS)}")
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total = round(density * sum(sizes.values()))
+    if total < len(sizes):
+        raise ValueError(f"density {density:g} keeps {total} weights, fewer than the {len(sizes)} layers")
+    densities = erk(shapes, density=density) if allocation == "erk" else dict.fromkeys(shapes, density)
+    return round_to_total({name: densities[name] * sizes[name] for name in sizes}, sizes, total)
+
+
+def erk(shapes: Mapping[str, Sequence[int]], *, density: float) -> dict[str, float]:
+    """Erdos-Renyi-Kernel densities: proportional to sum(shape) / prod(shape), at most 1.
+
+    Where a layer would pass 1 it is kept dense and the rest is scaled again (Evci et al.,
+    "Rigging the Lottery", arXiv:1911.11134, section 3 and appendix). For [c_out, c_in] this is
+    the Erdos-Renyi initialisation of SET.
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    raw = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
+    dense: set[str] = set()
+    while True:
+        rest = [name for name in shapes if name not in dense]
+        budget = density * sum(sizes.values()) - sum(sizes[name] for name in dense)
+        scale = budget / sum(raw[name] * sizes[name] for name in rest) if rest else 0.0
+        full = {name for name in rest if raw[name] * scale > 1}
+        if not full:
+            return {name: 1.0 if name in dense else raw[name] * scale for name in shapes}
+        dense |= full
+
+
+def round_to_total(wanted: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, int]:
+    """Whole counts near `wanted` that sum to `total`, each within [1, size]: largest remainders first."""
+    counts = {name: min(max(math.floor(wanted[name]), 1), sizes[name]) for name in wanted}
+    by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
+    while (missing := total - sum(counts.values())) != 0:
+        step = 1 if missing > 0 else -1
+        order = by_remainder if step > 0 else by_remainder[::-1]
+        open_names = [name for name in order if 1 <= counts[name] + step <= sizes[name]]
+        if not open_names:
+            raise ValueError(f"no room for {total} weights in layers of {dict(sizes)}")
+        for name in open_names[: abs(missing)]:
+            counts[name] += step
+    return counts

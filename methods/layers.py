@@ -1,0 +1,176 @@
+"""Which weights of a model can be masked, and modules whose weight is a function of a parameter.
+
+A maskable weight is the weight of a Linear, a convolution or a recurrent layer: a tensor whose
+first axis is the output unit ([c_out, c_in], [c_out, c_in / groups, k...], or [gates * hidden, c_in]
+for recurrent layers). Biases, normalisation, embeddings and transposed convolutions are not.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+Effective = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MaskableWeight:
+    """One weight: its qualified name, and the module and parameter name that hold it."""
+
+    name: str
+    module: nn.Module
+    parameter_name: str
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The dense parameter, also where the module shows an effective weight in its place."""
+        return cast(nn.Parameter, self.module._parameters[self.parameter_name])
+
+    @property
+    def recurrent(self) -> bool:
+        return isinstance(self.module, RECURRENT)
+
+
+def maskable_weights(
+    model: nn.Module, *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
+) -> dict[str, MaskableWeight]:
+    """The maskable weights by qualified name, in the model's order.
+
+    include, exclude: fnmatch patterns on module names; a pattern covers what is inside the module
+    it matches. Raises ValueError for a pattern that matches no module, for a weight shared with
+    another module, and where nothing is left.
+    """
+    modules = dict(model.named_modules())
+    for pattern in [*(include or ()), *(exclude or ())]:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in modules if name):
+            raise ValueError(f"pattern '{pattern}' matches no module; modules: {', '.join(n for n in modules if n)}")
+    found = {}
+    for module_name, module in modules.items():
+        if include is not None and not _covered(module_name, include):
+            continue
+        if exclude is not None and _covered(module_name, exclude):
+            continue
+        for parameter_name in _weight_names(module):
+            name = f"{module_name}.{parameter_name}" if module_name else parameter_name
+            found[name] = MaskableWeight(name, module, parameter_name)
+    if not found:
+        raise ValueError("nothing to prune: no Linear, convolution or recurrent layer is left to mask in this model")
+    _refuse_shared(model, found)
+    return found
+
+
+def _weight_names(module: nn.Module) -> list[str]:
+    if isinstance(module, nn.RNNBase):
+        return [name for name in module._flat_weights_names if name.startswith("weight_")]
+    if isinstance(module, nn.RNNCellBase):
+        return ["weight_ih", "weight_hh"]
+    plain = isinstance(module, (nn.Linear, _ConvNd)) and not isinstance(module, _ConvTransposeNd)
+    return ["weight"] if plain else []
+
+
+def _covered(module_name: str, patterns: Iterable[str]) -> bool:
+    parts = module_name.split(".")
+    prefixes = [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return any(fnmatch.fnmatchcase(prefix, pattern) for pattern in patterns for prefix in prefixes)
+
+
+def _refuse_shared(model: nn.Module, found: Mapping[str, MaskableWeight]) -> None:
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name, weight in found.items():
+        if not isinstance(weight.parameter, nn.Parameter) or isinstance(weight.parameter, nn.UninitializedParameter):
+            raise ValueError(f"{name} has no data yet: run one batch through the model before attaching a method")
+        names = owners[id(weight.parameter)]
+        if len(names) > 1:
+            raise ValueError(f"one tensor is the weight of {' and '.join(names)}: exclude all of these modules")
+
+
+class _Reparametrized:
+    """What a reparametrized module adds to its class: the effective weights, by parameter name."""
+
+    base_class: type[nn.Module]
+    effective: dict[str, Effective]
+
+    def effective_weight(self, name: str) -> Tensor:
+        parameters = cast(nn.Module, self)._parameters
+        weight, extra = parameters[name], parameters[extra_name(name)]
+        return self.effective[name](cast(Tensor, weight), cast(Tensor, extra))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _rebuild, (self.base_class, tuple(self.effective)), self.__dict__
+
+
+class _Recurrent(_Reparametrized):
+    """torch's recurrent layers read `_flat_weights`, once a forward: all time steps share one mask."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        module = cast(nn.RNNBase, self)
+        dense = module._flat_weights
+        names = module._flat_weights_names
+        module._flat_weights = [self.effective_weight(n) if n in self.effective else getattr(module, n) for n in names]
+        try:
+            return self.base_class.forward(module, *args, **kwargs)
+        finally:
+            module._flat_weights = dense
+
+
+def extra_name(parameter_name: str) -> str:
+    """The name of the parameter that stands beside a reparametrized weight."""
+    return f"{parameter_name}_threshold"
+
+
+def reparametrize(weight: MaskableWeight, effective: Effective, extra: Tensor) -> nn.Parameter:
+    """Make the module compute with effective(weight, extra), extra a new trainable parameter.
+
+    The dense weight stays under its own key; `extra` is registered as <weight>_threshold. Where
+    the layer reads its weight as an attribute, the attribute is the effective weight from now on.
+    """
+    module, name = weight.module, weight.parameter_name
+    if not isinstance(module, _Reparametrized):
+        module.effective = {}  # type: ignore[assignment]
+        base = type(module)
+    else:
+        base = module.base_class
+    effectives = cast(_Reparametrized, module).effective
+    if name in effectives:
+        raise ValueError(f"{weight.name} is reparametrized already: call methods.finalize(model) first")
+    parameter = nn.Parameter(extra)
+    module.register_parameter(extra_name(name), parameter)
+    effectives[name] = effective
+    module.__class__ = _reparametrized_class(base, tuple(effectives))
+    return parameter
+
+
+def restore(module: nn.Module) -> None:
+    """Undo `reparametrize`: the effective weights are baked in, the class is the original one."""
+    if not isinstance(module, _Reparametrized):
+        return
+    for name in module.effective:
+        with torch.no_grad():
+            cast(Tensor, module._parameters[name]).copy_(module.effective_weight(name))
+        del module._parameters[extra_name(name)]
+    module.__class__ = module.base_class
+    del module.__dict__["effective"]
+
+
+@functools.cache
+def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    mixin = _Recurrent if issubclass(base, nn.RNNBase) else _Reparametrized
+    members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
+    if mixin is _Reparametrized:
+        members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
+    return type(f"Masked{base.__name__}", (mixin, base), members)
+
+
+def _rebuild(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
+    kind = _reparametrized_class(base, names)
+    return kind.__new__(kind)

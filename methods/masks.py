@@ -1,0 +1,81 @@
+"""Masks of parameters, kept in place: the only writer of masks and of pruned weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from methods.layers import MaskableWeight
+
+
+class Masks:
+    """Boolean masks of maskable weights; a weight without one is dense.
+
+    Iteration follows the order of the model's weights. `set` and `set_all` zero what they prune.
+    """
+
+    def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
+        self._weights = weights
+        self._masks: dict[str, Tensor] = {}
+        self._factors: list[Tensor] = []
+        self._refresh()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._masks
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The mask of one weight (a copy): all true where it is dense."""
+        if name in self._masks:
+            return self._masks[name].clone()
+        return torch.ones_like(self._weights[name].parameter, dtype=torch.bool)
+
+    def set(self, masks: Mapping[str, Tensor]) -> None:
+        """Replace the masks of some weights, and zero what they prune. Raises ValueError for bad ones."""
+        for name, mask in masks.items():
+            if name not in self._weights:
+                raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._weights)}")
+            parameter = self._weights[name].parameter
+            if mask.dtype != torch.bool or mask.shape != parameter.shape:
+                raise ValueError(
+                    f"mask of {name} is {mask.dtype} {list(mask.shape)}, not torch.bool {list(parameter.shape)}"
+                )
+            self._masks[name] = mask.to(parameter.device, copy=True)
+        self._refresh()
+        self.apply_()
+
+    def _refresh(self) -> None:
+        self._masks = {name: self._masks[name] for name in self._weights if name in self._masks}
+        self._factors = [mask.to(self._weights[name].parameter.dtype) for name, mask in self._masks.items()]
+        self._kept = torch.stack([self[name].sum() for name in self._weights])
+
+    @torch.no_grad()
+    def apply_(self) -> None:
+        """Zero every pruned weight: one foreach multiplication."""
+        if self._factors:
+            torch._foreach_mul_([self._weights[name].parameter.data for name in self._masks], self._factors)
+
+    def kept_counts(self) -> Tensor:
+        """Kept weights of each maskable weight in order, int64 [weights] on the device; counted once a change."""
+        return self._kept
+
+    @torch.no_grad()
+    def zero_optimizer_state_(self, optimizer: torch.optim.Optimizer, where: Mapping[str, Tensor]) -> None:
+        """Zero the optimizer's per-weight state (momentum, Adam's moments) at the true entries."""
+        for name, entries in where.items():
+            parameter = self._weights[name].parameter
+            for value in optimizer.state.get(parameter, {}).values():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    value.masked_fill_(entries, 0)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: mask.clone() for name, mask in self._masks.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the masks alone: the weights that they prune come with the model's own state."""
+        self._masks = {name: mask.to(self._weights[name].parameter.device, copy=True) for name, mask in state.items()}
+        self._refresh()

@@ -1,0 +1,91 @@
+"""Methods by name: ours, those registered at run time, and those of installed plug-ins."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import typing
+from typing import Any
+
+from methods.base import Method
+
+ENTRY_POINTS = "sparse_training.methods"
+_paths: dict[str, str] = {
+    "dense": "methods.dense:Dense",
+    "static": "methods.static:Static",
+    "set": "methods.set:SET",
+    "dst": "methods.dst:DST",
+}
+
+
+def available() -> list[str]:
+    """Names of all methods: ours, registered ones and plug-ins' (entry points sparse_training.methods)."""
+    return sorted({*_paths, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))})
+
+
+def register(name: str, path: str) -> None:
+    """Make `package.module:Class` available under a name.
+
+    Raises ValueError where the name is taken by another path or the path has no colon.
+    """
+    if path.count(":") != 1:
+        raise ValueError(f"'{path}' is not of the form 'package.module:Class'")
+    if _paths.get(name, path) != path:
+        raise ValueError(f"method '{name}' is {_paths[name]} already: choose another name")
+    _paths[name] = path
+
+
+def method_class(name: str) -> type[Method]:
+    """The class behind a name. Raises ValueError with the valid names, or with what is wrong with the class."""
+    points = {p.name: p.value for p in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    path = _paths.get(name) or points.get(name)
+    if path is None:
+        raise ValueError(f"unknown method '{name}': {_nearest(name, available())}")
+    module_name, _, attribute = path.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"method '{name}' cannot be loaded from {path}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise ValueError(f"method '{name}': {path} is no subclass of methods.Method")
+    for required in ("name", "version", "reference", "density_promise"):
+        if not hasattr(cls, required):
+            raise ValueError(f"method '{name}': {path} lacks the class attribute '{required}'")
+    return cls
+
+
+def create(name: str, **hyperparameters: Any) -> Method:
+    """A method by name, its hyperparameters checked.
+
+    Raises ValueError for an unknown name or hyperparameter (with the valid ones), or a bad value.
+    """
+    cls = method_class(name)
+    valid = cls.hyperparameter_names()
+    for key in hyperparameters:
+        if key not in valid:
+            raise ValueError(f"{name} has no hyperparameter '{key}': {_nearest(key, valid)}")
+    hints = typing.get_type_hints(cls.__init__)
+    values = {key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
+    """The value as its annotation wants it; an int serves for a float, nothing else is converted."""
+    kinds = typing.get_args(hint) or (hint,)
+    plain = [kind for kind in kinds if isinstance(kind, type)]
+    if not plain or (isinstance(value, tuple(plain)) and not (isinstance(value, bool) and bool not in plain)):
+        return value
+    if float in plain and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    names = " or ".join("none" if kind is type(None) else kind.__name__ for kind in plain)
+    raise ValueError(f"{method}: {key} is {value!r}: it must be {names}")
+
+
+def _nearest(name: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}valid: {', '.join(valid) or 'none'}"

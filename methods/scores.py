@@ -1,0 +1,33 @@
+"""Pure functions from tensors to a score of each weight: the larger, the more worth keeping."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def magnitude(weight: Tensor) -> Tensor:
+    """|W|, shape of the weight."""
+    return weight.detach().abs()
+
+
+def random(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform scores in [0, 1), shape and device of `like`, drawn on the CPU: the same on any device."""
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device, torch.float32)
+
+
+def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:
+    """Mask of exactly `count` entries of the highest score; ties go to the earlier entry.
+
+    among: bool, the entries that may be chosen. Raises ValueError where they are too few.
+    """
+    flat = score.flatten()
+    if among is not None:
+        flat = torch.where(among.flatten(), flat, -torch.inf)
+    room = flat.numel() if among is None else int(among.sum())
+    if count > room:
+        raise ValueError(f"cannot choose {count} of {room} entries")
+    order = torch.argsort(flat, descending=True, stable=True)[:count]
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[order] = True
+    return mask.view(score.shape)
