@@ -95,8 +95,7 @@ class Observer:
         """True where the attempt ended, its process is gone, or its heartbeat stands still for STALE_SECONDS."""
         if (attempt / "end.json").exists():
             return True
-        owner = read_json(attempt / "owner.json") or {}
-        if _gone(owner):
+        if gone(attempt):
             return True
         try:
             beat = (attempt / "heartbeat").read_bytes()
@@ -113,6 +112,13 @@ def ended(attempt: Path) -> dict[str, Any] | None:
     """{status, error} of an attempt that ended in words, or None."""
     end = read_json(attempt / "end.json")
     return end if isinstance(end, dict) else None
+
+
+def gone(attempt: Path) -> bool:
+    """True where the attempt's process ran on this boot and runs no more."""
+    owner = read_json(attempt / "owner.json")
+    known = isinstance(owner, dict) and owner["boot"] != "" and owner["boot"] == _boot()
+    return known and _started(owner["pid"]) != owner["started"]
 
 
 def _owner() -> dict[str, Any]:
@@ -135,7 +141,3 @@ def _started(pid: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else int(fields[19])
-
-
-def _gone(owner: dict[str, Any]) -> bool:
-    return bool(owner) and owner["boot"] != "" and owner["boot"] == _boot() and _started(owner["pid"]) != owner["started"]

@@ -77,8 +77,6 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
     cell = place.cell(spec.run_id)
     if (finished := read_sealed(cell / "result.json")) is not None:
         return Outcome(finished["status"], finished["error"])
-    cell.mkdir(parents=True, exist_ok=True)
-    write_json(cell / "spec.json", spec.to_dict())
     attempt = claim(cell, observer)
     if attempt is None:
         return Outcome("busy")
@@ -124,6 +122,7 @@ class _Cell:
         self.report, self.stop = report, stop
         self.folder = attempt.folder
         self.environment = _environment(spec, place)
+        write_json(attempt.cell / "spec.json", spec.to_dict())
         write_json(self.folder / "environment.json", self.environment)
         write_json(attempt.cell / "environment.json", self.environment)
         self.training = Training(spec, _dataset(spec.data, place.data_dir, place.device))

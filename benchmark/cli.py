@@ -1,0 +1,145 @@
+"""The command line: what and where; nothing here decides how a cell trains."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from benchmark import verbs
+from benchmark.results import FolderError
+from benchmark.spec import SpecError
+
+app = typer.Typer(
+    name="python -m benchmark",
+    help="Run grids of sparse-training cells and read what they measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Fetch or check a data set.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+SuiteName = Annotated[str, typer.Option("--suite", help="A suite's name, or a FILE.py of your own.")]
+Out = Annotated[Path, typer.Option(help="The run folder.")]
+DataDir = Annotated[Path, typer.Option(help="Where data sets lie.")]
+Where = Annotated[list[str], typer.Option(help="FIELD=v,w: only these cells; repeatable.")]
+Set = Annotated[list[str], typer.Option("--set", help="FIELD=value: changes the specs, so new cells; repeatable.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+OUT, DATA = Path("runs"), Path("data")
+
+
+@app.command()
+def run(
+    suite: SuiteName = "digits",
+    launcher: Annotated[str, typer.Option(help="Where cells execute: local.")] = "local",
+    workers: Workers = None,
+    device: Device = "auto",
+    data_dir: DataDir = DATA,
+    out: Out = OUT,
+    seeds: Seeds = None,
+    where: Where = [],  # noqa: B006
+    changes: Set = [],  # noqa: B006
+    retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
+    accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Train a suite's cells; the same command again goes on where it stopped."""
+    selection = verbs.Selection(suite, seeds, tuple(where), tuple(changes))
+    if launcher != "local":
+        raise SpecError(f"unknown launcher '{launcher}': valid: local")
+    if dry_run:
+        verbs.plan(selection, out, workers, device, json_output)
+        return
+    grid = verbs.Grid(out, data_dir, device, workers, retry_failed, accept_drift)
+    raise typer.Exit(verbs.run(selection, grid, json_output))
+
+
+@app.command()
+def plan(
+    suite: SuiteName = "digits",
+    workers: Workers = None,
+    device: Device = "auto",
+    out: Out = OUT,
+    seeds: Seeds = None,
+    where: Where = [],  # noqa: B006
+    changes: Set = [],  # noqa: B006
+    json_output: Json = False,
+) -> None:
+    """How many cells, which are done, and an estimate of the time."""
+    verbs.plan(verbs.Selection(suite, seeds, tuple(where), tuple(changes)), out, workers, device, json_output)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="suites, methods, models or data.")], json_output: Json = False
+) -> None:
+    """What there is by name: suites, methods, models or data."""
+    verbs.list_names(what, json_output)
+
+
+@app.command()
+def status(out: Out = OUT, where: Where = [], json_output: Json = False) -> None:  # noqa: B006
+    """How far the cells of a run folder are."""
+    verbs.status(out, where, json_output)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(help="A run id, or the beginning of one.")],
+    out: Out = OUT,
+    json_output: Json = False,
+) -> None:
+    """One cell: its spec, environment, attempts and measurements."""
+    verbs.show(run_id, out, json_output)
+
+
+@app.command()
+def export(out: Out = OUT, json_output: Json = False) -> None:
+    """Write the run folder's tables anew."""
+    verbs.export(out, json_output)
+
+
+@data_app.command()
+def fetch(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+    """Download a data set and check it."""
+    verbs.data_fetch(name, data_dir, json_output)
+
+
+@data_app.command()
+def verify(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+    """Check a data set's files against their checksums."""
+    verbs.data_verify(name, data_dir, json_output)
+
+
+@app.command()
+def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+    """What this machine has, and what a run would miss."""
+    raise typer.Exit(verbs.doctor(out, data_dir, json_output))
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake is one line on standard error and the documented exit code."""
+    from benchmark.data import DataError
+
+    try:
+        app()
+    except (SpecError, FolderError) as error:
+        _fail(str(error), 2)
+    except DataError as error:
+        _fail(str(error), 3)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,67 @@
+"""Data sets as uint8 tensors on the device, read once, checked before they are parsed.
+
+The whole public face; torch is imported where it is used, so that `list data` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from benchmark.data.catalogue import DESCRIPTIONS, DataError, Source
+from benchmark.spec import Data, SpecError, check_names
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.data.tensors import Dataset
+
+__all__ = ["DataError", "available", "describe", "fetch", "fingerprint", "load", "verify"]
+
+
+def available() -> list[str]:
+    """The names that `Data.name` may have."""
+    return sorted(DESCRIPTIONS)
+
+
+def describe() -> dict[str, str]:
+    """One line for each name."""
+    return dict(DESCRIPTIONS)
+
+
+def load(spec: Data, *, data_dir: Path, device: torch.device) -> Dataset:
+    """The data of one cell, on the device: limits, validation split and statistics applied.
+
+    Raises SpecError for an unknown name or a field that does not fit the data, and DataError
+    for files that are missing or corrupt; never puts other data in their place.
+    """
+    source = _source(spec.name)
+    if spec.name != "synthetic" and (spec.shape is not None or spec.classes is not None):
+        raise SpecError(f"data.shape and data.classes are of synthetic data only: '{spec.name}' has its own")
+    from benchmark.data.tensors import assemble
+
+    return assemble(spec, source.read(spec, data_dir), device=device)
+
+
+def fetch(name: str, data_dir: Path) -> None:
+    """Puts the files of `name` into data_dir where they are not there already, and checks them.
+
+    Raises DataError, without a network too, saying which files to put where; SpecError for an unknown name.
+    """
+    _source(name).fetch(data_dir)
+
+
+def verify(name: str, data_dir: Path) -> list[str]:
+    """A line for each file of `name`, all of them good. Raises DataError for the first that is not."""
+    return _source(name).verify(data_dir)
+
+
+def fingerprint(name: str, data_dir: Path) -> str:
+    """What identifies the bytes that `name` reads, however the files are packed. Raises DataError."""
+    return _source(name).fingerprint(data_dir)
+
+
+def _source(name: str) -> Source:
+    check_names([name], DESCRIPTIONS, "data")
+    return cast(Source, importlib.import_module(f"benchmark.data.{name}"))

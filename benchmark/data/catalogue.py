@@ -1,0 +1,39 @@
+"""The data by name, and what a source of data is. Imports no torch, so that `list data` answers at once.
+
+Each name is a module of this package which follows `Source`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from benchmark.data.tensors import Examples
+    from benchmark.spec import Data
+
+DESCRIPTIONS = {
+    "digits": "scikit-learn's 1,797 handwritten digits, enlarged to 28x28; embedded, needs no download",
+    "mnist": "60,000 + 10,000 handwritten digits, 28x28; four files, checked by SHA-256",
+    "synthetic": "made-up classes of any shape and size, for tests and speed; stands in for no real data",
+}
+
+
+class DataError(Exception):
+    """Data missing or corrupt: one line that names the file, its checksums, and what to do."""
+
+
+class Source(Protocol):
+    """What the module of each name offers."""
+
+    def read(self, spec: Data, data_dir: Path) -> Examples:
+        """Both splits whole, on the CPU. Raises DataError, or SpecError for a spec that does not fit."""
+
+    def fetch(self, data_dir: Path) -> None:
+        """Puts the files into data_dir where they are not there already. Raises DataError."""
+
+    def verify(self, data_dir: Path) -> list[str]:
+        """A line for each file, all of them good. Raises DataError for the first that is not."""
+
+    def fingerprint(self, data_dir: Path) -> str:
+        """What identifies the bytes used, the same on every machine. Raises DataError."""

@@ -1,0 +1,151 @@
+"""Examples as tensors on the device, and the batches made of them.
+
+Shapes: n examples, b a batch, c channels, h rows, w columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmark.data.augmentation import AUGMENTATIONS, crop_flip, crop_flip_draws
+from benchmark.seeds import generator
+from benchmark.spec import Data, SpecError, check_names
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """images: uint8 [n, c, h, w]; labels: int64 [n]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def slice(self, start: int, stop: int) -> Split:
+        return Split(self.images[start:stop], self.labels[start:stop])
+
+    def to(self, device: torch.device) -> Split:
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What a source reads: both splits whole, on the CPU."""
+
+    train: Split
+    test: Split
+    classes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The data of one cell, on one device.
+
+    mean, std: float32 [c], of pixels in [0, 1], subtracted and divided by; 0 and 1 where the
+    spec does not standardise. augment: None or "crop-flip", for training alone.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    mean: Tensor
+    std: Tensor
+    augment: str | None
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(c, h, w)"""
+        return tuple(self.train.images.shape[1:])
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """The last, smaller batch counts."""
+        return -(-len(self.train) // batch_size)
+
+    def train_batches(
+        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b]; the last b may be smaller.
+
+        Order and augmentation are drawn for the whole epoch from (seed, epoch), so the batches
+        from start_step on are the same bits whether or not the ones before were made.
+        They are drawn on the CPU and sent once an epoch; after that nothing waits for the device.
+        """
+        order = self._draw(torch.randperm(len(self.train), generator=generator(seed, "order", epoch)))
+        draws = None
+        if self.augment == "crop-flip":
+            draws = self._draw(crop_flip_draws(len(self.train), generator=generator(seed, "augmentation", epoch)))
+        for start in range(start_step * batch_size, len(self.train), batch_size):
+            index = order[start : start + batch_size]
+            images = self.train.images[index]
+            if draws is not None:
+                images = crop_flip(images, draws[start : start + batch_size])
+            yield self._inputs(images), self.train.labels[index]
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every test example once, in order and never augmented; shapes as in train_batches."""
+        for start in range(0, len(self.test), batch_size):
+            batch = self.test.slice(start, start + batch_size)
+            yield self._inputs(batch.images), batch.labels
+
+    def _draw(self, drawn: Tensor) -> Tensor:
+        return drawn.to(self.train.labels.device, non_blocking=True)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        pixels = images.to(torch.float32).div_(255)
+        return pixels.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+
+
+def assemble(spec: Data, examples: Examples, *, device: torch.device) -> Dataset:
+    """The data set that spec asks for, on the device. Raises SpecError.
+
+    Statistics are those of the whole training split, whatever is held out or left off after.
+    """
+    check_names([spec.augment] if spec.augment is not None else [], AUGMENTATIONS, "data.augment")
+    channels = examples.train.images.shape[1]
+    mean, std = torch.zeros(channels), torch.ones(channels)
+    if spec.standardize:
+        mean, std = statistics(examples.train.images)
+    train, test = examples.train, examples.test
+    if spec.validation is not None:
+        kept = len(train) - spec.validation
+        if kept < 1:
+            raise SpecError(f"data.validation is {spec.validation}: '{spec.name}' has {len(train)} training examples")
+        train, test = train.slice(0, kept), train.slice(kept, len(train))
+    train = _first(train, spec.train_limit, "data.train_limit")
+    test = _first(test, spec.test_limit, "data.test_limit")
+    return Dataset(
+        name=spec.name,
+        train=train.to(device),
+        test=test.to(device),
+        classes=examples.classes,
+        mean=mean.to(device),
+        std=std.to(device),
+        augment=spec.augment,
+    )
+
+
+def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population deviation per channel, float32 [c], of pixels in [0, 1]; images: uint8 [n, c, h, w].
+
+    From exact counts of the 256 levels: the same bits on any machine, and no float copy of the images.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(dim=1)])
+    shares = counts / counts.sum(dim=1, keepdim=True, dtype=torch.float64)
+    mean = (shares * levels).sum(dim=1)
+    variance = (shares * (levels - mean[:, None]) ** 2).sum(dim=1)
+    return mean.float(), variance.sqrt().float()
+
+
+def _first(split: Split, limit: int | None, field: str) -> Split:
+    if limit is None:
+        return split
+    if limit > len(split):
+        raise SpecError(f"{field} is {limit}: there are only {len(split)} examples to take them from")
+    return split.slice(0, limit)

@@ -1,0 +1,98 @@
+"""How long cells will take: from what was measured here, else from a short probe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmark.spec import RunSpec
+
+PROBE_STEPS = 4
+EXAMPLES = {"digits": 1437, "mnist": 60_000}
+
+Key = tuple[str, str, str]
+
+
+def key(spec: RunSpec) -> Key:
+    return spec.data.name, spec.model.name, str(spec.method["name"])
+
+
+class Estimate:
+    """Seconds of training an epoch by (data, model, method), the mean of what was measured."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Key, list[float]] = {}
+
+    def learn(self, spec: RunSpec, *, epochs: float, seconds: float) -> None:
+        if epochs > 0:
+            self._seconds.setdefault(key(spec), []).append(seconds / epochs)
+
+    def learn_rows(self, table: Iterable[tuple[RunSpec, Mapping[str, Any]]]) -> None:
+        for spec, row in table:
+            if row["status"] == "done":
+                self.learn(spec, epochs=row["epochs"], seconds=row["train_seconds"])
+
+    def knows(self, spec: RunSpec) -> bool:
+        return key(spec) in self._seconds
+
+    def epoch_seconds(self, spec: RunSpec) -> float | None:
+        """The mean for cells like this one, else for its model, else for all; None where nothing is known."""
+        for near in (key(spec), key(spec)[:2], ()):
+            known = [mean for k, means in self._seconds.items() if k[: len(near)] == near for mean in means]
+            if known:
+                return sum(known) / len(known)
+        return None
+
+    def seconds(self, specs: Sequence[RunSpec], *, workers: int) -> float | None:
+        """Wall-clock seconds for whole cells over a number of workers."""
+        each = [(self.epoch_seconds(spec), spec.optimizer.epochs) for spec in specs]
+        if any(seconds is None for seconds, _ in each):
+            return None
+        return sum((seconds or 0) * epochs for seconds, epochs in each) / max(1, min(workers, len(specs)))
+
+
+def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float = 20.0) -> None:
+    """Time a few steps of each unknown kind of cell on random pixels, while the budget lasts."""
+    started = time.monotonic()
+    for spec in {key(spec): spec for spec in specs}.values():
+        if estimate.knows(spec) or time.monotonic() - started > budget_seconds:
+            continue
+        seconds, steps_per_epoch = _step_seconds(spec)
+        estimate.learn(spec, epochs=1, seconds=seconds * steps_per_epoch)
+
+
+def _step_seconds(spec: RunSpec) -> tuple[float, int]:
+    import dataclasses
+    from pathlib import Path
+
+    import torch
+
+    from benchmark import data
+    from benchmark.spec import Data
+    from benchmark.train import Training, train_epoch
+
+    examples = spec.data.train_limit or EXAMPLES.get(spec.data.name, 2000)
+    batch = spec.optimizer.batch_size
+    pixels = Data(name="synthetic", train_limit=batch * PROBE_STEPS, test_limit=1, shape=spec.data.shape)
+    short = dataclasses.replace(spec, data=pixels, step_records=None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        training = Training(short, data.load(pixels, data_dir=Path(), device=torch.device("cpu")))
+        ends: list[float] = []
+        train_epoch(training, lambda: ends.append(time.perf_counter()))
+    finally:
+        torch.set_num_threads(threads)
+    steps = sorted(after - before for before, after in zip(ends, ends[1:], strict=False))
+    return steps[len(steps) // 2], -(-examples // batch)
+
+
+def duration(seconds: float | None) -> str:
+    """For people: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

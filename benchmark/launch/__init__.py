@@ -1,0 +1,1 @@
+"""Where cells execute: one interface, one module a place."""

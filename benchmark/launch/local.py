@@ -1,0 +1,206 @@
+"""Cells in a pool of worker processes on this machine."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from benchmark.launch.base import Event, Job
+from benchmark.spec import RunSpec
+
+BUSY_SECONDS = 1.0
+DEATHS_ALLOWED = 3
+STOP_SECONDS = 120.0
+
+
+def default_workers(device: str) -> int:
+    """On the CPU one for each usable core, on GPUs one a device."""
+    if device == "cpu":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+class _Worker:
+    """One worker process and the cell it has, if any."""
+
+    def __init__(self, number: int, configuration: dict[str, Any], logs: Path) -> None:
+        self.spec: RunSpec | None = None
+        self.partial = b""
+        self.log = logs / f"worker-{os.getpid()}-{number}.log"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        if configuration["device"] == "cpu":
+            environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        else:
+            environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **_device_of(number)}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "benchmark.launch.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        self.send(configuration)
+
+    @property
+    def output(self) -> IO[bytes]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def give(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.send({"spec": spec.to_dict()})
+
+
+def _device_of(number: int) -> dict[str, str]:
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    return {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
+
+
+class LocalLauncher:
+    """A pool of workers; a cell whose worker dies goes to another one, DEATHS_ALLOWED times."""
+
+    def __init__(
+        self,
+        *,
+        out: Path,
+        data_dir: Path,
+        device: str,
+        workers: int,
+        plugins: Sequence[Path] = (),
+        accept_drift: bool = False,
+    ) -> None:
+        self._configuration = {
+            "out": str(out.resolve()),
+            "data_dir": str(data_dir.resolve()),
+            "device": device,
+            "plugins": [str(path) for path in plugins],
+            "accept_drift": accept_drift,
+        }
+        self._logs = out / "logs"
+        self._logs.mkdir(exist_ok=True)
+        self._size = workers
+        self._started = 0
+        self._queue: collections.deque[RunSpec] = collections.deque()
+        self._later: list[tuple[float, RunSpec]] = []
+        self._deaths: collections.Counter[str] = collections.Counter()
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._stopping: float | None = None
+
+    def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
+        self._queue.extend(specs)
+        return [Job(spec.run_id) for spec in specs]
+
+    def stop(self) -> None:
+        if self._stopping is None:
+            self._stopping = time.monotonic()
+            for worker in self._workers:
+                worker.send({"stop": True})
+
+    def kill(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.wait()
+        self._workers.clear()
+
+    def events(self) -> Iterator[Event]:
+        try:
+            while self._queue or self._later or any(worker.spec for worker in self._workers):
+                yield from self._hand_out()
+                for key, _ in self._selector.select(timeout=0.2):
+                    yield from self._read(key.data)
+                if self._stopping is not None:
+                    self._queue.clear()
+                    self._later.clear()
+                    if time.monotonic() - self._stopping > STOP_SECONDS:
+                        return
+        finally:
+            self.kill()
+
+    def _hand_out(self) -> Iterator[Event]:
+        now = time.monotonic()
+        ready = [spec for due, spec in self._later if due <= now]
+        self._later = [(due, spec) for due, spec in self._later if due > now]
+        self._queue.extend(ready)
+        while self._queue and self._stopping is None:
+            idle = next((worker for worker in self._workers if worker.spec is None), None)
+            if idle is None:
+                if len(self._workers) >= self._size:
+                    return
+                idle = self._start()
+            spec = self._queue.popleft()
+            idle.give(spec)
+            yield Event(spec.run_id, "started")
+
+    def _start(self) -> _Worker:
+        worker = _Worker(self._started, self._configuration, self._logs)
+        self._started += 1
+        self._workers.append(worker)
+        self._selector.register(worker.output, selectors.EVENT_READ, worker)
+        return worker
+
+    def _read(self, worker: _Worker) -> Iterator[Event]:
+        chunk = os.read(worker.output.fileno(), 1 << 16)
+        if not chunk:
+            yield from self._died(worker)
+            return
+        *lines, worker.partial = (worker.partial + chunk).split(b"\n")
+        for line in lines:
+            yield from self._message(worker, json.loads(line))
+
+    def _message(self, worker: _Worker, message: dict[str, Any]) -> Iterator[Event]:
+        run_id = message["run_id"]
+        if "report" in message:
+            yield from _events(run_id, message["report"])
+            return
+        spec, worker.spec = worker.spec, None
+        assert spec is not None, "a worker ends a cell that it was given"
+        if message["end"]["status"] in ("busy", "superseded"):
+            self._later.append((time.monotonic() + BUSY_SECONDS, spec))
+        else:
+            yield Event(run_id, "end", message["end"])
+
+    def _died(self, worker: _Worker) -> Iterator[Event]:
+        self._selector.unregister(worker.output)
+        self._workers.remove(worker)
+        code = worker.process.wait()
+        if worker.spec is None:
+            return
+        run_id = worker.spec.run_id
+        self._deaths[run_id] += 1
+        cause = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if self._deaths[run_id] < DEATHS_ALLOWED:
+            yield Event(run_id, "warning", {"warning": f"its worker died ({cause}); another one goes on with it"})
+            self._queue.append(worker.spec)
+        else:
+            error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {worker.log}"
+            yield Event(run_id, "end", {"status": "failed", "error": error})
+
+
+def _events(run_id: str, report: dict[str, Any]) -> Iterator[Event]:
+    if "warning" in report:
+        yield Event(run_id, "warning", report)
+    elif "epoch" in report:
+        yield Event(run_id, "epoch", report)

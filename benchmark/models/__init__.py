@@ -1,0 +1,93 @@
+"""The architectures by name. torch is imported when one is made, so that `list models` answers at once.
+
+A model's `uncounted` are patterns of module names that stay dense and out of the density. One
+with a `start_epoch()` wants it called at the start of every training epoch and every evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from benchmark.seeds import derive
+from benchmark.spec import Model, SpecError, check_names
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["available", "create", "describe"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """cls: "module:Class". fixed: what the name settles. options: `Model` fields and their values."""
+
+    cls: str
+    description: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+_LSTM_OPTIONS = {"initialization": ("official-dense", "official-masked"), "hidden_state": ("carried",)}
+_CATALOGUE = {
+    "lenet-300-100": _Entry(
+        "benchmark.models.lenet:LeNet300100", "three fully connected layers, 266,200 weights on 28x28 pixels"
+    ),
+    "lenet-5-caffe": _Entry(
+        "benchmark.models.lenet:LeNet5Caffe", "two convolutions, two fully connected layers, 430,500 weights on 28x28"
+    ),
+    "lstm-a": _Entry(
+        "benchmark.models.lstm:RowLSTM", "two LSTM layers of 128 units over the rows", {"hidden": 128}, _LSTM_OPTIONS
+    ),
+    "lstm-b": _Entry(
+        "benchmark.models.lstm:RowLSTM", "two LSTM layers of 256 units over the rows", {"hidden": 256}, _LSTM_OPTIONS
+    ),
+}
+
+
+def available() -> list[str]:
+    """The names that `Model.name` may have."""
+    return sorted(_CATALOGUE)
+
+
+def describe() -> dict[str, str]:
+    """One line for each name."""
+    return {name: entry.description for name, entry in _CATALOGUE.items()}
+
+
+def create(
+    spec: Model, *, in_shape: tuple[int, ...], classes: int, seed: int, batch_size: int | None = None
+) -> nn.Module:
+    """A model on the CPU: float32 [b, *in_shape] to logits float32 [b, classes].
+
+    Its weights follow from `seed` alone, and the global generator is left as it was. batch_size,
+    the largest in training: needed with hidden_state "carried". Raises SpecError for an unknown
+    name, an option that the model does not have, a value of it, or an image too small.
+    """
+    check_names([spec.name], _CATALOGUE, "model")
+    entry = _CATALOGUE[spec.name]
+    options = _options(spec, entry)
+    if "hidden_state" in entry.options:
+        options["batch_size"] = batch_size
+    import torch
+
+    module, _, name = entry.cls.partition(":")
+    model_class = getattr(importlib.import_module(module), name)
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would reseed the GPUs as well
+        torch.default_generator.manual_seed(derive(seed, "initialisation"))
+        return cast("nn.Module", model_class(in_shape, classes, **entry.fixed, **options))
+
+
+def _options(spec: Model, entry: _Entry) -> dict[str, Any]:
+    given = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "name"}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if not entry.options:
+            raise SpecError(f"model.{name} is {value!r}: '{spec.name}' has no options")
+        check_names([name], entry.options, f"option of model '{spec.name}'")
+        check_names([value], entry.options[name], f"model.{name}")
+    return given

@@ -1,0 +1,60 @@
+"""LeNet-300-100 and LeNet-5-Caffe, the paper's MNIST models (its table 1).
+
+LeCun et al., Gradient-based learning applied to document recognition, 1998,
+doi:10.1109/5.726791; the second with the widths of Caffe's example.
+Initial weights are torch's own: kaiming-uniform with a = sqrt 5, in both protocols.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.spec import SpecError
+
+
+class LeNet300100(nn.Module):
+    """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes], images of any shape."""
+
+    uncounted: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, in_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(math.prod(in_shape), 300)
+        self.fc2 = nn.Linear(300, 100)
+        self.fc3 = nn.Linear(100, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.relu(self.fc1(images.flatten(1)))
+        logits: Tensor = self.fc3(F.relu(self.fc2(hidden)))
+        return logits
+
+
+class LeNet5Caffe(nn.Module):
+    """Two 5x5 convolutions, each with ReLU and then 2x2 max-pooling, and two fully connected layers.
+
+    [b, c, h, w] to [b, classes]; h and w at least 16. ReLU after the convolutions as in the
+    authors' code. Raises SpecError for smaller images.
+    """
+
+    uncounted: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, in_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels, *size = in_shape
+        rows, columns = (((length - 4) // 2 - 4) // 2 for length in size)
+        if min(rows, columns) < 1:
+            raise SpecError(f"lenet-5-caffe cannot take images of {size[0]}x{size[1]}: 16x16 are the smallest")
+        self.conv1 = nn.Conv2d(channels, 20, kernel_size=5)
+        self.conv2 = nn.Conv2d(20, 50, kernel_size=5)
+        self.fc3 = nn.Linear(50 * rows * columns, 500)
+        self.fc4 = nn.Linear(500, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        hidden = F.max_pool2d(F.relu(self.conv2(hidden)), 2)
+        logits: Tensor = self.fc4(F.relu(self.fc3(hidden.flatten(1))))
+        return logits

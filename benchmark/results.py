@@ -1,0 +1,284 @@
+"""The results tables of a run folder: schema, rows from disk, writing and filtering. No torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.attempts import ended, folder_of, gone, numbers
+from benchmark.files import read_json, read_sealed, write_atomic, write_json
+from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, fields, from_dict, nearest
+
+MARKER = "run-folder.json"
+STATUSES = ("pending", "running", "done", "failed", "diverged", "cancelled")
+IDENTITY = ("run_id", "suite", "dataset", "model", "method", "alpha", "density_target", "seed", "protocol", "status")
+MEASURED = (
+    "epochs",
+    "test_accuracy",
+    "test_top5_accuracy",
+    "best_test_accuracy",
+    "density_at_best_test_accuracy",
+    "density",
+    "nonzero_density",
+    "min_density",
+    "test_accuracy_at_min_density",
+    "density_as_authors_count",
+    "parameters_remaining",
+    "threshold_resets",
+    "mask_flips",
+    "threshold_min",
+    "threshold_max",
+    "weight_max",
+    "train_flops",
+    "inference_flops",
+    "train_seconds",
+)
+COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
+MEMBERSHIPS = ("suite", "protocol", "departs")
+SEPARATOR = ";"
+
+Row = dict[str, Any]
+
+
+class FolderError(Exception):
+    """A run folder that cannot be used: not writable, not ours, or of another schema version."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A cell of a run folder, and the suites that list it."""
+
+    spec: RunSpec
+    suites: tuple[str, ...]
+
+
+def prepare(out: Path) -> None:
+    """Make a run folder usable for writing. Raises FolderError saying what is wrong and what to do."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        check(out)
+        if not (out / MARKER).exists():
+            write_json(out / MARKER, {"schema": SCHEMA_VERSION})
+        probe = out / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise FolderError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from error
+
+
+def check(out: Path) -> None:
+    """Raises FolderError where a folder is neither empty nor a run folder of this schema version."""
+    marker = read_json(out / MARKER)
+    if marker is None:
+        if out.exists() and (not out.is_dir() or any(not name.startswith(".") for name in os.listdir(out))):
+            raise FolderError(f"--out {out} is not a run folder and not empty: choose another folder")
+    elif marker.get("schema") != SCHEMA_VERSION:
+        raise FolderError(
+            f"--out {out} has schema version {marker.get('schema')}, this program writes {SCHEMA_VERSION}: "
+            "choose another folder, or the release that made it"
+        )
+
+
+def existing(out: Path) -> Path:
+    """The folder, for reading. Raises FolderError where there is no run folder."""
+    if not (out / MARKER).exists():
+        raise FolderError(f"{out} is no run folder: give --out, or make one with 'python -m benchmark run'")
+    check(out)
+    return out
+
+
+def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunSpec]) -> None:
+    """Add cells to the suite's expansion DIR/suites/NAME.json: status, show and export read it."""
+    (out / "suites").mkdir(exist_ok=True)
+    path = out / "suites" / f"{name}.json"
+    before = (read_json(path) or {}).get("cells", [])
+    cells = {entry["run_id"]: entry for entry in before}
+    for spec in specs:
+        memberships = {"protocol": list(spec.protocol), "departs": list(spec.departs)}
+        cells[spec.run_id] = {"run_id": spec.run_id, **memberships, "spec": spec.to_dict()}
+    document = {"schema": SCHEMA_VERSION, "suite": name, "exhibits": list(exhibits), "cells": list(cells.values())}
+    if list(cells.values()) != before:
+        write_json(path, document)
+
+
+def members(out: Path) -> dict[str, Member]:
+    """Every cell that a suite of this folder lists, by run id. Raises FolderError for a damaged list."""
+    found: dict[str, Member] = {}
+    for path in sorted((out / "suites").glob("*.json")):
+        document = read_json(path)
+        if document is None:
+            raise FolderError(f"{path} is damaged: run the suite's command again to write it anew")
+        for entry in document["cells"]:
+            run_id = entry["run_id"]
+            if run_id in found:
+                found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, document["suite"]))
+            else:
+                spec = from_dict(entry["spec"], protocol=entry["protocol"], departs=entry["departs"])
+                found[run_id] = Member(spec, (document["suite"],))
+    return found
+
+
+def row(out: Path, member: Member) -> Row:
+    """The results row of one cell as it stands on disk."""
+    cell = out / "cells" / member.spec.run_id
+    result = read_sealed(cell / "result.json")
+    status, error = (result["status"], result["error"]) if result else unfinished(cell)
+    found = pending_row(member.spec, member.suites) | {"status": status, "error": error}
+    if result is None:
+        return found
+    environment = result["environment"]
+    drift = [f"drift: {change}" for change in environment.get("drift", [])]
+    commit = environment["commit"] or "unknown"
+    return {
+        **found,
+        **{name: _number(result["measured"].get(name)) for name in MEASURED},
+        "device": environment["device_name"],
+        "departs": SEPARATOR.join([*member.spec.departs, *drift]),
+        "commit": commit + ("-dirty" if environment["dirty"] else ""),
+    }
+
+
+def pending_row(spec: RunSpec, suites: Sequence[str]) -> Row:
+    """The row of a cell of which nothing is known but its spec."""
+    known = {
+        "run_id": spec.run_id,
+        "suite": SEPARATOR.join(suites),
+        "dataset": spec.data.name,
+        "model": spec.model.name,
+        "method": spec.method["name"],
+        "alpha": _number(spec.method.get("alpha")),
+        "density_target": _number(spec.density),
+        "seed": spec.seed,
+        "protocol": SEPARATOR.join(spec.protocol),
+        "status": "pending",
+        "departs": SEPARATOR.join(spec.departs),
+        "error": "",
+        "spec": spec.canonical_json,
+    }
+    return {name: known.get(name, "") for name in COLUMNS}
+
+
+def unfinished(cell: Path) -> tuple[str, str]:
+    """(status, error) of a cell without a result: pending, running or failed."""
+    taken = numbers(cell)
+    if not taken:
+        return "pending", ""
+    last = folder_of(cell, taken[-1])
+    end = ended(last)
+    if end is not None:
+        return ("failed" if end["status"] == "failed" else "pending"), end["error"]
+    return ("pending" if gone(last) else "running"), ""
+
+
+def rows(out: Path) -> list[Row]:
+    """The rows of every cell that the folder's suites list."""
+    return [row(out, member) for member in members(out).values()]
+
+
+def write_tables(out: Path) -> list[Row]:
+    """Write results.csv and .parquet, traces.csv and layers.csv, and return the rows."""
+    found = rows(out)
+    write_csv(out / "results.csv", COLUMNS, found)
+    write_parquet(out / "results.parquet", found)
+    done = [entry["run_id"] for entry in found if entry["status"] in ("done", "diverged")]
+    write_csv(out / "traces.csv", ("run_id", "epoch", "step", "name", "value"), traces(out, done))
+    write_csv(out / "layers.csv", ("run_id", "parameter", "weights", "kept"), layers(out, done))
+    return found
+
+
+def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
+    """Every recorded value, long: `step` is empty in what was recorded once an epoch."""
+    for run_id in run_ids:
+        for line in (out / "cells" / run_id / "metrics.jsonl").read_bytes().splitlines():
+            record = json.loads(line)
+            step = "" if "train_seconds" in record else record["step"]
+            for name, value in record.items():
+                if name not in ("epoch", "step"):
+                    yield {"run_id": run_id, "epoch": record["epoch"], "step": step, "name": name, "value": value}
+
+
+def layers(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
+    for run_id in run_ids:
+        result = read_sealed(out / "cells" / run_id / "result.json") or {"layers": {}}
+        for name, counts in result["layers"].items():
+            yield {"run_id": run_id, "parameter": name, **counts}
+
+
+def write_csv(path: Path, columns: Sequence[str], table: Iterable[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    write_atomic(path, text.getvalue().encode())
+
+
+def write_parquet(path: Path, table: Sequence[Row]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    texts = {*IDENTITY, "device", "departs", "error", "commit", "spec"} - {"alpha", "density_target", "seed"}
+    schema = pa.schema([(name, pa.string() if name in texts else pa.float64()) for name in COLUMNS])
+    typed = [{n: v if n in texts else (None if v == "" else float(v)) for n, v in entry.items()} for entry in table]
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(typed, schema=schema), buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[tuple[RunSpec, Row]]:
+    """The cells that every `FIELD=v,w` leaves: any results column or dotted spec field.
+
+    Commas mean or; numbers compare as floats; `nan` matches empty. Raises SpecError for an unknown
+    field, a value that no cell has, and filters that leave nothing.
+    """
+    dotted = {id(spec): fields(spec) for spec, _ in table}
+    chosen = list(table)
+    for condition in where:
+        name, equals, values = condition.partition("=")
+        known = {*COLUMNS, *(key for inner in dotted.values() for key in inner)}
+        if not equals or name not in known:
+            raise SpecError(f"--where {condition}: unknown field '{name}': {nearest(name, known)}")
+        for value in values.split(","):
+            if not any(_has(_value(spec, entry, dotted, name), value, name) for spec, entry in table):
+                present = sorted({text for s, e in table for text in _texts(_value(s, e, dotted, name), name)})
+                raise SpecError(f"--where {name}={value}: no cell has that value; present: {', '.join(present[:20])}")
+        chosen = [
+            (spec, entry)
+            for spec, entry in chosen
+            if any(_has(_value(spec, entry, dotted, name), value, name) for value in values.split(","))
+        ]
+    if not chosen:
+        raise SpecError(f"no cell is left by {' '.join(f'--where {condition}' for condition in where)}")
+    return chosen
+
+
+def _value(spec: RunSpec, entry: Row, dotted: Mapping[int, Mapping[str, Any]], name: str) -> Any:
+    return entry[name] if name in entry else dotted[id(spec)].get(name)
+
+
+def _texts(value: Any, name: str) -> list[str]:
+    if name in MEMBERSHIPS and value:
+        return str(value).split(SEPARATOR)
+    return ["nan" if value in ("", None) else str(value)]
+
+
+def _has(value: Any, wanted: str, name: str) -> bool:
+    for text in _texts(value, name):
+        try:
+            if math.isclose(float(text), float(wanted), rel_tol=1e-12):
+                return True
+        except ValueError:
+            pass
+        if text == wanted:
+            return True
+    return False
+
+
+def _number(value: Any) -> Any:
+    return "" if value is None else value

@@ -1,0 +1,159 @@
+"""Suites: named lists of cells. A suite is a function that returns specs; its module says the rest.
+
+A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds) and
+`suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the others.
+Nothing here imports torch until a suite is expanded: method defaults come from `methods`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_names, fields, nearest, replace_field
+
+NAMES = ("digits", "mnist")
+BOTH_PROTOCOLS = ("paper", "official")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An expanded suite. plugin: the user's file that defines it, or None."""
+
+    name: str
+    description: str
+    exhibits: tuple[str, ...]
+    specs: tuple[RunSpec, ...]
+    plugin: Path | None = None
+
+
+def describe() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """name -> (description, exhibits), without expanding anything."""
+    modules = {name: importlib.import_module(f"benchmark.suites.{name}") for name in NAMES}
+    return {name: (module.DESCRIPTION, module.EXHIBITS) for name, module in modules.items()}
+
+
+def load(name_or_file: str) -> Suite:
+    """A suite by name or by file. Raises SpecError where there is none, or where it does not hold."""
+    if name_or_file.endswith(".py"):
+        path = Path(name_or_file).resolve()
+        module, name = load_file(path), path.stem
+    else:
+        if name_or_file not in NAMES:
+            raise SpecError(f"unknown suite '{name_or_file}': {nearest(name_or_file, NAMES)}; or give a FILE.py")
+        path, module, name = None, importlib.import_module(f"benchmark.suites.{name_or_file}"), name_or_file
+    try:
+        specs = merged(module.suite())
+    except ValueError as error:
+        raise SpecError(f"suite {name}: {error}") from error
+    if not specs:
+        raise SpecError(f"suite {name} has no cells")
+    return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path)
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a user's suite file; what it registers is registered. Raises SpecError naming the file."""
+    spec = importlib.util.spec_from_file_location(f"user_suite_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SpecError(f"suite file {path} does not exist")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SpecError(f"suite file {path}: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, "suite", None)):
+        raise SpecError(f"suite file {path} defines no function suite()")
+    return module
+
+
+def cell(
+    method: str,
+    *,
+    data: Data,
+    model: Model,
+    optimizer: Optimizer,
+    seed: int = 0,
+    protocol: Sequence[str] = BOTH_PROTOCOLS,
+    step_records: int | None = None,
+    **hyperparameters: Any,
+) -> RunSpec:
+    """A spec with every hyperparameter of the method resolved. Raises ValueError for bad ones."""
+    import methods
+
+    made = methods.create(method, **hyperparameters)
+    resolved = made.hyperparameters()
+    density = resolved.pop("density", None)
+    return RunSpec(
+        data=data,
+        model=model,
+        optimizer=optimizer,
+        method={"name": method, "version": made.version, **resolved},
+        density=density,
+        seed=seed,
+        protocol=tuple(protocol),
+        step_records=step_records,
+    )
+
+
+def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
+    """Each cell once, in first order, with the memberships of all its mentions."""
+    found: dict[str, RunSpec] = {}
+    for spec in specs:
+        before = found.get(spec.run_id, spec)
+        protocol = tuple(dict.fromkeys([*before.protocol, *spec.protocol]))
+        departs = tuple(dict.fromkeys([*before.departs, *spec.departs]))
+        found[spec.run_id] = dataclasses.replace(spec, protocol=protocol, departs=departs)
+    return tuple(found.values())
+
+
+def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec, ...]:
+    """The same cells under these seeds in place of their own."""
+    return merged(dataclasses.replace(spec, seed=seed) for spec in specs for seed in seeds)
+
+
+def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
+    """The cells with a field changed, marked as departing. Method fields change where a method has them.
+
+    Raises SpecError for an unknown field or a value that does not fit.
+    """
+    section, _, name = dotted.partition(".")
+    if section == "method":
+        has = [spec for spec in specs if name in spec.method and name not in ("name", "version")]
+        valid = {key for spec in specs for key in spec.method if key not in ("name", "version")}
+        if not has:
+            raise SpecError(f"no cell's method has '{name}': {nearest(name, valid)}")
+    elif dotted not in fields(specs[0]):
+        check_names([dotted], [key for key in fields(specs[0]) if key not in ("protocol", "departs")], "field")
+    return merged(_set(spec, dotted, value) for spec in specs)
+
+
+def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
+    section, _, name = dotted.partition(".")
+    current = fields(spec).get(dotted)
+    if (section == "method" and name not in spec.method) or (dotted == "density" and spec.density is None):
+        return spec
+    changed = replace_field(spec, dotted, value)
+    if section == "method" or dotted == "density":
+        import methods
+
+        given = {key: inner for key, inner in changed.method.items() if key not in ("name", "version")}
+        given |= {} if changed.density is None else {"density": changed.density}
+        try:
+            resolved = methods.create(changed.method["name"], **given).hyperparameters()
+        except ValueError as error:
+            raise SpecError(str(error)) from error
+        resolved.pop("density", None)
+        tail = {"name": spec.method["name"], "version": spec.method["version"]}
+        changed = dataclasses.replace(changed, method={**tail, **resolved})
+    if changed == spec:
+        return spec
+    departs = (*spec.departs, f"{dotted}={value} (suite: {current})")
+    return dataclasses.replace(changed, departs=departs)

@@ -1,0 +1,33 @@
+"""The default suite: every model and method on scikit-learn's digits, embedded, in minutes on a laptop."""
+
+from __future__ import annotations
+
+from benchmark.spec import Data, Model, Optimizer, RunSpec
+from benchmark.suites import cell
+
+DESCRIPTION = "all four models and all methods on embedded digits: minutes on a laptop, no download"
+EXHIBITS = ("digits",)
+SEEDS = range(3)
+DIGITS = Data(name="digits")
+SGD = Optimizer(name="sgd", lr=0.02, momentum=0.9, batch_size=64, epochs=20)
+ADAM = Optimizer(name="adam", lr=0.005, batch_size=100, epochs=6)
+ALPHA = {"lenet-300-100": 5e-3, "lenet-5-caffe": 5e-3, "lstm-a": 2e-3, "lstm-b": 2e-3}
+DENSITY = 0.1
+
+
+def suite() -> list[RunSpec]:
+    """Methods without a density keep their own: dense all, emergent ones what alpha leaves."""
+    import methods
+
+    specs = []
+    for seed in SEEDS:
+        for name, alpha in ALPHA.items():
+            optimizer = ADAM if name.startswith("lstm") else SGD
+            for method in methods.available():
+                wanted = methods.create(method).hyperparameters()
+                given = {key: value for key, value in (("alpha", alpha), ("density", DENSITY)) if key in wanted}
+                model = Model(name=name)
+                specs.append(
+                    cell(method, data=DIGITS, model=model, optimizer=optimizer, seed=seed, protocol=(), **given)
+                )
+    return specs
