@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from benchmark import verbs
+from benchmark import verbs, views
+from benchmark.doctor import doctor as diagnose
 from benchmark.results import FolderError
 from benchmark.spec import SpecError
 
@@ -82,13 +84,13 @@ def list_(
     what: Annotated[str, typer.Argument(help="suites, methods, models or data.")], json_output: Json = False
 ) -> None:
     """What there is by name: suites, methods, models or data."""
-    verbs.list_names(what, json_output)
+    views.list_names(what, json_output)
 
 
 @app.command()
 def status(out: Out = OUT, where: Where = [], json_output: Json = False) -> None:  # noqa: B006
     """How far the cells of a run folder are."""
-    verbs.status(out, where, json_output)
+    views.status(out, where, json_output)
 
 
 @app.command()
@@ -98,31 +100,31 @@ def show(
     json_output: Json = False,
 ) -> None:
     """One cell: its spec, environment, attempts and measurements."""
-    verbs.show(run_id, out, json_output)
+    views.show(run_id, out, json_output)
 
 
 @app.command()
 def export(out: Out = OUT, json_output: Json = False) -> None:
     """Write the run folder's tables anew."""
-    verbs.export(out, json_output)
+    views.export(out, json_output)
 
 
 @data_app.command()
 def fetch(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
     """Download a data set and check it."""
-    verbs.data_fetch(name, data_dir, json_output)
+    views.data_fetch(name, data_dir, json_output)
 
 
 @data_app.command()
 def verify(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
     """Check a data set's files against their checksums."""
-    verbs.data_verify(name, data_dir, json_output)
+    views.data_verify(name, data_dir, json_output)
 
 
 @app.command()
 def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) -> None:
     """What this machine has, and what a run would miss."""
-    raise typer.Exit(verbs.doctor(out, data_dir, json_output))
+    raise typer.Exit(diagnose(out, data_dir, json_output))
 
 
 def main() -> NoReturn:
@@ -135,6 +137,10 @@ def main() -> NoReturn:
         _fail(str(error), 2)
     except DataError as error:
         _fail(str(error), 3)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(f"no space left on the disk ({error.filename}): free some and run the same command again", 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

@@ -14,7 +14,7 @@ Names, arguments and meanings here are fixed: other people's loops call them.
 from methods import conformance
 from methods.attachment import Attachment, attach, finalize
 from methods.base import Context, Method, Phase
-from methods.registry import available, create, register
+from methods.registry import available, create, describe, register
 
 __all__ = [
     "Attachment",
@@ -25,6 +25,7 @@ __all__ = [
     "available",
     "conformance",
     "create",
+    "describe",
     "finalize",
     "register",
 ]

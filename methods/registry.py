@@ -24,6 +24,17 @@ def available() -> list[str]:
     return sorted({*_paths, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))})
 
 
+def describe() -> dict[str, str]:
+    """Each method with the first line of its docstring, or what is wrong with it."""
+    found = {}
+    for name in available():
+        try:
+            found[name] = (method_class(name).__doc__ or "").strip().partition("\n")[0]
+        except ValueError as error:
+            found[name] = f"cannot be used: {error}"
+    return found
+
+
 def register(name: str, path: str) -> None:
     """Make `package.module:Class` available under a name.
 

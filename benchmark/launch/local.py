@@ -90,6 +90,7 @@ class LocalLauncher:
         workers: int,
         plugins: Sequence[Path] = (),
         accept_drift: bool = False,
+        retry_failed: bool = False,
     ) -> None:
         self._configuration = {
             "out": str(out.resolve()),

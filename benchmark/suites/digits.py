@@ -9,8 +9,8 @@ DESCRIPTION = "all four models and all methods on embedded digits: minutes on a 
 EXHIBITS = ("digits",)
 SEEDS = range(3)
 DIGITS = Data(name="digits")
-SGD = Optimizer(name="sgd", lr=0.02, momentum=0.9, batch_size=64, epochs=20)
-ADAM = Optimizer(name="adam", lr=0.005, batch_size=100, epochs=6)
+SGD = Optimizer(name="sgd", lr=0.02, momentum=0.9, batch_size=64, epochs=15)
+ADAM = Optimizer(name="adam", lr=0.005, batch_size=100, epochs=5)
 ALPHA = {"lenet-300-100": 5e-3, "lenet-5-caffe": 5e-3, "lstm-a": 2e-3, "lstm-b": 2e-3}
 DENSITY = 0.1
 

@@ -1,0 +1,232 @@
+"""What the verbs that run and plan do, behind the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from benchmark import data, models, results, suites
+from benchmark.estimate import Estimate, duration, probe
+from benchmark.launch.base import Event, Launcher
+from benchmark.launch.local import LocalLauncher, default_workers
+from benchmark.progress import Progress, console
+from benchmark.results import Row
+from benchmark.spec import RunSpec, SpecError, check_names
+from benchmark.views import emit, summary_table
+
+FINAL = ("done", "diverged")
+EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells: a suite, its seeds replaced, fields changed, filtered."""
+
+    suite: str
+    seeds: str | None
+    where: tuple[str, ...]
+    changes: tuple[str, ...]
+
+    def expand(self) -> suites.Suite:
+        """The suite with seeds and changes, every name in it checked. Raises SpecError."""
+        suite = suites.load(self.suite)
+        specs = suite.specs
+        if self.seeds is not None:
+            specs = suites.with_seeds(specs, parse_seeds(self.seeds))
+        for change in self.changes:
+            name, equals, text = change.partition("=")
+            if not equals:
+                raise SpecError(f"--set {change}: write FIELD=value, such as optimizer.epochs=1")
+            specs = suites.with_field(specs, name, parse_value(text))
+        for spec in specs:
+            check_names([spec.data.name], data.available(), "data set")
+            check_names([spec.model.name], models.available(), "model")
+        return dataclasses.replace(suite, specs=specs)
+
+    def cells(self, suite: suites.Suite, out: Path) -> list[tuple[RunSpec, Row]]:
+        """The filtered cells with their rows as they stand on disk."""
+        rows = [(spec, results.row(out, results.Member(spec, (suite.name,)))) for spec in suite.specs]
+        return results.select(rows, self.where)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where cells run."""
+
+    out: Path
+    data_dir: Path
+    device: str
+    workers: int | None
+    retry_failed: bool
+    accept_drift: bool
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-4` or `0,2,5-7` as numbers. Raises SpecError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        try:
+            seeds += range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            raise SpecError(f"--seeds {text}: write numbers and ranges, such as 0-4 or 0,2") from None
+    if not seeds:
+        raise SpecError(f"--seeds {text}: the range is empty")
+    return list(dict.fromkeys(seeds))
+
+
+def parse_value(text: str) -> Any:
+    """A value of --set: JSON where it is JSON, `none`, or the text itself."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def resolve_device(name: str) -> str:
+    """auto to cuda where there is a GPU. Raises SpecError for cuda without one."""
+    check_names([name], ("auto", "cpu", "cuda"), "device")
+    if name == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if name == "cuda":
+        raise SpecError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+    return "cpu"
+
+
+def plan(selection: Selection, out: Path, workers: int | None, device: str, json_output: bool) -> None:
+    """Print how many cells there are, which are done, and how long the rest will take."""
+    suite = selection.expand()
+    results.check(out)
+    cells = selection.cells(suite, out)
+    todo = [spec for spec, row in cells if row["status"] not in FINAL]
+    pool = workers or default_workers(resolve_device(device))
+    estimate = Estimate()
+    estimate.learn_rows(cells)
+    measured = all(estimate.knows(spec) for spec in todo)
+    probe(estimate, todo)
+    seconds = estimate.seconds(todo, workers=pool)
+    counts = {status: sum(row["status"] == status for _, row in cells) for status in results.STATUSES}
+    counts = {status: count for status, count in counts.items() if count}
+    document = {
+        "suite": suite.name,
+        "out": str(out),
+        "cells": len(cells),
+        "counts": counts,
+        "to_run": [{"run_id": spec.run_id, "label": spec.label, "departs": list(spec.departs)} for spec in todo],
+        "estimated_seconds": seconds,
+        "estimate_from": "measured cells" if measured else "a probe of a few steps on the CPU",
+        "workers": pool,
+    }
+    if json_output:
+        emit(document)
+        return
+    screen = console(json_output=False)
+    screen.print(f"suite {suite.name}: {len(cells)} cells in {out}; " + ", ".join(f"{n} {s}" for s, n in counts.items()))
+    for spec in todo:
+        screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
+    screen.print(f"about {duration(seconds)} of training on {pool} workers, from {document['estimate_from']}")
+
+
+def run(selection: Selection, grid: Grid, json_output: bool) -> int:
+    """Run what is left of the selected cells; write the tables; return the exit code."""
+    screen = console(json_output=json_output)
+    suite = selection.expand()
+    results.prepare(grid.out)
+    cells = selection.cells(suite, grid.out)
+    skip = FINAL if grid.retry_failed else (*FINAL, "failed")
+    todo = [spec for spec, row in cells if row["status"] not in skip]
+    device = resolve_device(grid.device) if todo else "cpu"
+    for name in {spec.data.name for spec in todo}:
+        data.verify(name, grid.data_dir)
+    chosen = [spec for spec, _ in cells]
+    results.remember(grid.out, suite.name, suite.exhibits, chosen)
+    screen.print(f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before", highlight=False)
+    code, refused = 0, []
+    if todo:
+        estimate = Estimate()
+        estimate.learn_rows(cells)
+        code, refused = _dispatch(todo, grid, device, suite, estimate, screen)
+    rows = results.write_tables(grid.out)
+    wanted = {spec.run_id for spec in chosen}
+    mine = [row for row in rows if row["run_id"] in wanted]
+    screen.print(summary_table(mine))
+    screen.print(f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)", soft_wrap=True, highlight=False)
+    code = code or exit_code(mine, refused)
+    if json_output:
+        emit({"suite": suite.name, "out": str(grid.out), "exit_code": code, "cells": mine})
+    return code
+
+
+def exit_code(rows: Sequence[Row], refused: Sequence[int]) -> int:
+    """3 or 2 where cells were refused, 1 where some failed, diverged or are left, else 0."""
+    if refused:
+        return max(refused)
+    return 0 if all(row["status"] == "done" for row in rows) else 1
+
+
+def _dispatch(
+    todo: Sequence[RunSpec], grid: Grid, device: str, suite: suites.Suite, estimate: Estimate, screen: Console
+) -> tuple[int, list[int]]:
+    """Run the cells; (exit code of a signal or 0, exit codes of refused cells)."""
+    workers = min(grid.workers or default_workers(device), len(todo))
+    launcher = LocalLauncher(
+        out=grid.out,
+        data_dir=grid.data_dir,
+        device=device,
+        workers=workers,
+        plugins=[suite.plugin] if suite.plugin else [],
+        accept_drift=grid.accept_drift,
+        retry_failed=grid.retry_failed,
+    )
+    launcher.submit(todo)
+    refused: list[int] = []
+    with Signals(launcher, screen) as signals, Progress(
+        {spec.run_id: spec for spec in todo}, workers=workers, estimate=estimate, console=screen
+    ) as progress:
+        for event in launcher.events():
+            progress.note(event)
+            refused += _refusal(event)
+    return signals.code, refused
+
+
+def _refusal(event: Event) -> list[int]:
+    return [event.payload["code"]] if event.kind == "end" and "code" in event.payload else []
+
+
+class Signals:
+    """The first INT or TERM lets cells save their state, the second ends everything at once."""
+
+    def __init__(self, launcher: Launcher, screen: Console) -> None:
+        self._launcher, self._screen = launcher, screen
+        self.code = 0
+
+    def __enter__(self) -> Signals:
+        self._before = {number: signal.signal(number, self._handle) for number in EXIT_OF_SIGNAL}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.code:
+            self._launcher.kill()
+            raise SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)])
+        self.code = EXIT_OF_SIGNAL[signal.Signals(number)]
+        self._launcher.stop()
+        self._screen.print("stopping: running cells save their state (once more to stop at once)")

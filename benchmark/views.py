@@ -1,0 +1,150 @@
+"""What people read of a run folder: tables on the screen, or one JSON document."""
+
+from __future__ import annotations
+
+import collections
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmark import data, models, results, suites
+from benchmark.attempts import ended, folder_of, numbers
+from benchmark.files import read_json, read_sealed
+from benchmark.progress import console
+from benchmark.results import Row
+from benchmark.spec import SpecError, check_names
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document on standard output; empty cells are null."""
+    json.dump(document, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def setting(row: Mapping[str, Any]) -> str:
+    """alpha or target density, and what departs from the suite."""
+    parts = [f"alpha {row['alpha']:g}"] if row["alpha"] != "" else []
+    parts += [f"density {row['density_target']:g}"] if row["density_target"] != "" else []
+    parts += [row["protocol"]] if row["protocol"] and results.SEPARATOR not in row["protocol"] else []
+    return ", ".join([*parts, *(["departs"] if row["departs"] else [])])
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Mean and deviation of the last epoch's test accuracy and density over the done cells of each setting."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "method", "setting", "done"):
+        table.add_column(name)
+    for name in ("accuracy %", "remaining %"):
+        table.add_column(name, justify="right")
+    groups: dict[tuple[str, ...], list[Row]] = collections.defaultdict(list)
+    for row in rows:
+        groups[row["model"], row["method"], setting(row)].append(row)
+    for names, group in groups.items():
+        done = [row for row in group if row["status"] == "done"]
+        other = collections.Counter(row["status"] for row in group if row["status"] != "done")
+        state = ", ".join([f"{len(done)}/{len(group)}", *(f"{n} {status}" for status, n in other.items())])
+        accuracies = [row["test_accuracy"] for row in done]
+        densities = [100 * row["density"] for row in done]
+        table.add_row(*names, state, _mean(accuracies), _mean(densities))
+    return table
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{spread}"
+
+
+def list_names(what: str, json_output: bool) -> None:
+    """Print the suites, methods, models or data sets there are."""
+    check_names([what], ("suites", "methods", "models", "data"), "list")
+    if what == "suites":
+        found = {name: f"{text} [{', '.join(exhibits)}]" for name, (text, exhibits) in suites.describe().items()}
+    elif what == "methods":
+        import methods
+
+        found = methods.describe()
+    else:
+        found = models.describe() if what == "models" else data.describe()
+    if json_output:
+        emit(found)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in found.items():
+        table.add_row(name, text)
+    console(json_output=False).print(table)
+
+
+def status(out: Path, where: Sequence[str], json_output: bool) -> None:
+    """Print how far the cells are, by suite and status, and what went wrong."""
+    members = results.members(results.existing(out))
+    cells = [(member.spec, results.row(out, member)) for member in members.values()]
+    rows = [row for _, row in (results.select(cells, where) if where else cells)]
+    counts = collections.Counter(row["status"] for row in rows)
+    if json_output:
+        emit({"out": str(out), "counts": dict(counts), "cells": rows})
+        return
+    screen = console(json_output=False)
+    screen.print(f"{out}: {len(rows)} cells; " + ", ".join(f"{n} {name}" for name, n in counts.items()), highlight=False)
+    screen.print(summary_table(rows))
+    for row in rows:
+        if row["error"]:
+            screen.print(f"{row['run_id']} {row['status']}: {row['error']}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show(run_id: str, out: Path, json_output: bool) -> None:
+    """Print one cell. Raises SpecError where the id is unknown or not unique."""
+    members = results.members(results.existing(out))
+    found = [member for name, member in members.items() if name.startswith(run_id)]
+    if len(found) != 1:
+        what = f"{len(found)} cells begin with it" if found else "no cell has it"
+        raise SpecError(f"run id '{run_id}': {what}; 'python -m benchmark status --json' lists all ids")
+    spec = found[0].spec
+    cell = out / "cells" / spec.run_id
+    document = {
+        "row": results.row(out, found[0]),
+        "spec": spec.to_dict(),
+        "environment": read_json(cell / "environment.json"),
+        "attempts": {number: ended(folder_of(cell, number)) for number in numbers(cell)},
+        "layers": (read_sealed(cell / "result.json") or {}).get("layers"),
+    }
+    if json_output:
+        emit(document)
+        return
+    screen = console(json_output=False)
+    for title, section in document.items():
+        screen.print(f"{title}:", style="bold")
+        for name, value in (section or {}).items():
+            if value not in ("", None) and name != "spec":
+                screen.print(f"  {name}: {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+def export(out: Path, json_output: bool) -> None:
+    """Write the tables anew from the run folders."""
+    rows = results.write_tables(results.existing(out))
+    names = ["results.csv", "results.parquet", "traces.csv", "layers.csv"]
+    if json_output:
+        emit({"out": str(out), "rows": len(rows), "files": names})
+    else:
+        print(f"{out}: {', '.join(names)}; {len(rows)} rows")
+
+
+def data_fetch(name: str, data_dir: Path, json_output: bool) -> None:
+    """Download, then check."""
+    data.fetch(name, data_dir)
+    data_verify(name, data_dir, json_output)
+
+
+def data_verify(name: str, data_dir: Path, json_output: bool) -> None:
+    """Print a line a file, all of them good; DataError otherwise."""
+    lines = data.verify(name, data_dir)
+    if json_output:
+        emit({"name": name, "data_dir": str(data_dir), "files": lines})
+    else:
+        print("\n".join(lines))
