@@ -34,15 +34,15 @@ class DriftError(Exception):
     """The environment is not the one that a cell's checkpoint was written in."""
 
 
-class _Interrupted(Exception):
+class _InterruptedError(Exception):
     pass
 
 
-class _Superseded(Exception):
+class _SupersededError(Exception):
     pass
 
 
-class _Diverged(Exception):
+class _DivergedError(Exception):
     pass
 
 
@@ -94,9 +94,9 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
 def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
     try:
         return _Cell(spec, place, attempt, report, stop).run()
-    except _Interrupted:
+    except _InterruptedError:
         return Outcome("interrupted")
-    except _Superseded:
+    except _SupersededError:
         return Outcome("superseded", "another worker took the cell over")
     except (data.DataError, SpecError, DriftError):
         raise
@@ -154,7 +154,7 @@ class _Cell:
             while training.epoch < training.epochs:
                 train_epoch(training, self._at_step)
                 self._record()
-        except _Diverged:
+        except _DivergedError:
             return self._publish("diverged", f"the training loss is not finite in epoch {training.epoch}")
         self._save()
         return self._publish("done")
@@ -168,14 +168,14 @@ class _Cell:
         self.metrics += content
         self.report({"epochs": self.training.epochs, **summary})
         if "diverged" in summary:
-            raise _Diverged
+            raise _DivergedError
 
     def _at_step(self) -> None:
         if self.attempt.superseded.is_set():
-            raise _Superseded
+            raise _SupersededError
         if self.stop.is_set():
             self._save()
-            raise _Interrupted
+            raise _InterruptedError
         if time.monotonic() >= self.next_save:
             self._save()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -84,7 +85,7 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
         train_epoch(training, lambda: ends.append(time.perf_counter()))
     finally:
         torch.set_num_threads(threads)
-    steps = sorted(after - before for before, after in zip(ends, ends[1:], strict=False))
+    steps = sorted(after - before for before, after in itertools.pairwise(ends))
     return steps[len(steps) // 2], -(-examples // batch)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import methods
+from benchmark import models
 from benchmark.data.tensors import Dataset
 from methods.layers import MaskableWeight, maskable_weights
 
@@ -39,8 +40,7 @@ class Accuracy:
 def accuracy(plain: nn.Module, data: Dataset, *, batch_size: int = EVALUATION_BATCH) -> Accuracy:
     """One pass over the test split; waits for the device once, at the end."""
     totals = torch.zeros(3, dtype=torch.float64, device=data.test.labels.device)
-    if hasattr(plain, "start_epoch"):
-        plain.start_epoch()
+    models.start_epoch(plain)
     for inputs, labels in data.test_batches(batch_size):
         logits = plain(inputs)
         ranked = logits.topk(min(5, data.classes), dim=1).indices == labels[:, None]
@@ -87,7 +87,7 @@ def density_as_authors_count(masks: Mapping[str, Tensor], plain: nn.Module) -> f
     """
     total = 0.0
     for name, mask in masks.items():
-        module_name, _, parameter_name = name.rpartition(".")
+        module_name, _, _ = name.rpartition(".")
         counted = mask.double()
         if isinstance(plain.get_submodule(module_name), (nn.LSTM, nn.LSTMCell)):
             output_gate = slice(3 * len(mask) // 4, None)

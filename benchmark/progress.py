@@ -92,7 +92,9 @@ class Progress:
         return total / max(1, min(self._workers, len(self._open)))
 
     def _eta(self) -> str:
-        return f" (about {duration(self.remaining_seconds())} to go)" if self._open and not self._live.is_started else ""
+        return (
+            f" (about {duration(self.remaining_seconds())} to go)" if self._open and not self._live.is_started else ""
+        )
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 2))

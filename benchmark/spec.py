@@ -121,7 +121,7 @@ class RunSpec:
         return " ".join([*parts, f"seed={self.seed}"])
 
 
-def from_dict(tree: Mapping[str, Any], **memberships: Iterable[str]) -> RunSpec:
+def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs: Iterable[str] = ()) -> RunSpec:
     """The RunSpec that `to_dict` wrote. Raises SpecError for unknown or missing fields."""
     sections = {"data": Data, "model": Model, "optimizer": Optimizer}
     check_names(tree, [f.name for f in dataclasses.fields(RunSpec)], "field")
@@ -130,7 +130,7 @@ def from_dict(tree: Mapping[str, Any], **memberships: Iterable[str]) -> RunSpec:
         section = values.get(name, {})
         check_names(section, [f.name for f in dataclasses.fields(kind)], f"{name} field")
         values[name] = kind(**{key: _tuples(value) for key, value in section.items()})
-    return RunSpec(**values, **{name: tuple(value) for name, value in memberships.items()})
+    return RunSpec(**values, protocol=tuple(protocol), departs=tuple(departs))
 
 
 def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:

@@ -164,15 +164,14 @@ def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
     if training.step == 0:
         training.loss_sum.zero_()
         training.start_record()
-        if hasattr(model, "start_epoch"):
-            model.start_epoch()
+        models.start_epoch(model)
     training.set_learning_rate()
     previous = attached.masks() if training.step_records else {}
     for inputs, labels in training.batches(training.step):
         started = time.perf_counter()
         training.kept_examples += attached.kept_counts() * len(labels)
         loss = F.cross_entropy(model(inputs), labels)
-        (loss + attached.penalty()).backward()
+        torch.autograd.backward(loss + attached.penalty())
         new_phase = attached.step()
         training.optimizer.zero_grad(set_to_none=True)
         training.loss_sum += loss.detach() * len(labels)

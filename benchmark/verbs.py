@@ -136,7 +136,9 @@ def plan(selection: Selection, out: Path, workers: int | None, device: str, json
         emit(document)
         return
     screen = console(json_output=False)
-    screen.print(f"suite {suite.name}: {len(cells)} cells in {out}; " + ", ".join(f"{n} {s}" for s, n in counts.items()))
+    screen.print(
+        f"suite {suite.name}: {len(cells)} cells in {out}; " + ", ".join(f"{n} {s}" for s, n in counts.items())
+    )
     for spec in todo:
         screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
     screen.print(f"about {duration(seconds)} of training on {pool} workers, from {document['estimate_from']}")
@@ -155,8 +157,10 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
         data.verify(name, grid.data_dir)
     chosen = [spec for spec, _ in cells]
     results.remember(grid.out, suite.name, suite.exhibits, chosen)
-    screen.print(f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before", highlight=False)
-    code, refused = 0, []
+    ended = len(cells) - len(todo)
+    screen.print(f"suite {suite.name}: {len(cells)} cells, {ended} of them ended before", highlight=False)
+    code = 0
+    refused: list[int] = []
     if todo:
         estimate = Estimate()
         estimate.learn_rows(cells)
@@ -195,9 +199,10 @@ def _dispatch(
     )
     launcher.submit(todo)
     refused: list[int] = []
-    with Signals(launcher, screen) as signals, Progress(
-        {spec.run_id: spec for spec in todo}, workers=workers, estimate=estimate, console=screen
-    ) as progress:
+    with (
+        Signals(launcher, screen) as signals,
+        Progress({spec.run_id: spec for spec in todo}, workers=workers, estimate=estimate, console=screen) as progress,
+    ):
         for event in launcher.events():
             progress.note(event)
             refused += _refusal(event)

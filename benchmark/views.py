@@ -91,11 +91,13 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
         emit({"out": str(out), "counts": dict(counts), "cells": rows})
         return
     screen = console(json_output=False)
-    screen.print(f"{out}: {len(rows)} cells; " + ", ".join(f"{n} {name}" for name, n in counts.items()), highlight=False)
+    states = ", ".join(f"{count} {name}" for name, count in counts.items())
+    screen.print(f"{out}: {len(rows)} cells; {states}", highlight=False)
     screen.print(summary_table(rows))
     for row in rows:
         if row["error"]:
-            screen.print(f"{row['run_id']} {row['status']}: {row['error']}", highlight=False, markup=False, soft_wrap=True)
+            line = f"{row['run_id']} {row['status']}: {row['error']}"
+            screen.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def show(run_id: str, out: Path, json_output: bool) -> None:

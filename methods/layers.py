@@ -135,12 +135,12 @@ def reparametrize(weight: MaskableWeight, effective: Effective, extra: Tensor) -
     the layer reads its weight as an attribute, the attribute is the effective weight from now on.
     """
     module, name = weight.module, weight.parameter_name
-    if not isinstance(module, _Reparametrized):
-        module.effective = {}  # type: ignore[assignment]
-        base = type(module)
-    else:
+    base: type[nn.Module] = type(module)
+    if isinstance(module, _Reparametrized):
         base = module.base_class
-    effectives = cast(_Reparametrized, module).effective
+    else:
+        module.__dict__["effective"] = {}
+    effectives: dict[str, Effective] = module.__dict__["effective"]
     if name in effectives:
         raise ValueError(f"{weight.name} is reparametrized already: call methods.finalize(model) first")
     parameter = nn.Parameter(extra)
@@ -158,17 +158,22 @@ def restore(module: nn.Module) -> None:
         with torch.no_grad():
             cast(Tensor, module._parameters[name]).copy_(module.effective_weight(name))
         del module._parameters[extra_name(name)]
-    module.__class__ = module.base_class
+    module.__class__ = module.base_class  # type: ignore[assignment]
     del module.__dict__["effective"]
 
 
-@functools.cache
+_classes: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
+
+
 def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
+    if (base, names) in _classes:
+        return _classes[base, names]
     mixin = _Recurrent if issubclass(base, nn.RNNBase) else _Reparametrized
     members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
     if mixin is _Reparametrized:
         members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
-    return type(f"Masked{base.__name__}", (mixin, base), members)
+    _classes[base, names] = type(f"Masked{base.__name__}", (mixin, base), members)
+    return _classes[base, names]
 
 
 def _rebuild(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:

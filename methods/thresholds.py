@@ -6,7 +6,7 @@ Source of every equation: Liu et al., "Dynamic Sparse Training", ICLR 2020, arXi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +80,8 @@ class Effective:
         self.estimator = estimator
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        return cast(Tensor, MaskedWeight.apply(weight, threshold, ESTIMATORS[self.estimator]))
+        masked: Tensor = MaskedWeight.apply(weight, threshold, ESTIMATORS[self.estimator])  # type: ignore[no-untyped-call]
+        return masked
 
 
 class Thresholds:
@@ -155,5 +156,3 @@ class Thresholds:
         device = self.resets.device
         self._kept = {name: kept.to(device) for name, kept in state["kept"].items()}
         self.resets = state["resets"].to(device, copy=True)
-
-

@@ -45,14 +45,14 @@ def _work(
 ) -> None:
     import torch
 
-    from benchmark import cell, suites
+    from benchmark import cell, plugins
     from benchmark.attempts import Observer
     from benchmark.data import DataError
     from benchmark.spec import SpecError, from_dict
 
     prepare_torch(configuration["device"])
     for plugin in configuration["plugins"]:
-        suites.load_file(Path(plugin))
+        plugins.load_file(Path(plugin))
     place = cell.Place(
         out=Path(configuration["out"]),
         data_dir=Path(configuration["data_dir"]),

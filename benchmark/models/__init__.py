@@ -18,7 +18,7 @@ from benchmark.spec import Model, SpecError, check_names
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["available", "create", "describe"]
+__all__ = ["available", "create", "describe", "start_epoch"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,13 @@ def create(
         # torch.manual_seed would reseed the GPUs as well
         torch.default_generator.manual_seed(derive(seed, "initialisation"))
         return cast("nn.Module", model_class(in_shape, classes, **entry.fixed, **options))
+
+
+def start_epoch(model: nn.Module) -> None:
+    """Tell a model that carries state between batches that a training epoch or an evaluation begins."""
+    starts = getattr(model, "start_epoch", None)
+    if callable(starts):
+        starts()
 
 
 def _options(spec: Model, entry: _Entry) -> dict[str, Any]:

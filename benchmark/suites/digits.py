@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 
@@ -25,7 +27,9 @@ def suite() -> list[RunSpec]:
             optimizer = ADAM if name.startswith("lstm") else SGD
             for method in methods.available():
                 wanted = methods.create(method).hyperparameters()
-                given = {key: value for key, value in (("alpha", alpha), ("density", DENSITY)) if key in wanted}
+                given: dict[str, Any] = {
+                    key: value for key, value in (("alpha", alpha), ("density", DENSITY)) if key in wanted
+                }
                 model = Model(name=name)
                 specs.append(
                     cell(method, data=DIGITS, model=model, optimizer=optimizer, seed=seed, protocol=(), **given)
