@@ -1,0 +1,27 @@
+# make demo | test | check | setup: everything on a fresh machine with Python >= 3.11 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check
+.DELETE_ON_ERROR:
+
+setup: .venv/.installed  ## create .venv and install the pinned versions
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## the default suite on embedded data; says where the results are
+	$(BIN)/python -m benchmark run
+
+check: setup  ## lint, format, types, layering, fast tests: under two minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest -q
