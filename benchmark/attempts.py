@@ -121,6 +121,19 @@ def gone(attempt: Path) -> bool:
     return known and _started(owner["pid"]) != owner["started"]
 
 
+def failed_before(cell: Path) -> str | None:
+    """The cause where a cell's last attempt failed, or None."""
+    taken = numbers(cell)
+    end = ended(folder_of(cell, taken[-1])) if taken else None
+    return str(end["error"]) if end is not None and end["status"] == "failed" else None
+
+
+def condemn(cell: Path, error: str) -> None:
+    """Mark a dead worker's attempt as failed, in its place."""
+    if taken := numbers(cell):
+        write_json(folder_of(cell, taken[-1]) / "end.json", {"status": "failed", "error": error})
+
+
 def _owner() -> dict[str, Any]:
     return {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
 

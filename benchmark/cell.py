@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from benchmark import checkpoint, data, environment, record
-from benchmark.attempts import Attempt, Observer, claim, folder_of, numbers
+from benchmark.attempts import Attempt, Observer, claim, failed_before, folder_of, numbers
 from benchmark.data.tensors import Dataset
 from benchmark.files import read_sealed, sealed, sync_folder, write_atomic, write_json
 from benchmark.spec import SCHEMA_VERSION, Data, RunSpec, SpecError
@@ -54,6 +54,7 @@ class Place:
     data_dir: Path
     device: str = "cpu"
     accept_drift: bool = False
+    retry_failed: bool = False
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def cell(self, run_id: str) -> Path:
@@ -77,6 +78,8 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
     cell = place.cell(spec.run_id)
     if (finished := read_sealed(cell / "result.json")) is not None:
         return Outcome(finished["status"], finished["error"])
+    if not place.retry_failed and (failure := failed_before(cell)) is not None:
+        return Outcome("failed", failure)
     attempt = claim(cell, observer)
     if attempt is None:
         return Outcome("busy")

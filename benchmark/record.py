@@ -27,7 +27,7 @@ def epoch_record(training: Training) -> dict[str, Any]:
     plain = measure.plain_copy(training.model)
     masks = training.attached.masks()
     kept = measure.kept(masks, plain)
-    accuracy = measure.accuracy(plain, training.data)
+    accuracy = measure.accuracy(plain, training.data, batch_size=_evaluation_batch(training))
     flips = sum(int((mask ^ training.epoch_masks[name]).sum()) for name, mask in masks.items())
     training.epoch_masks = masks
     return {
@@ -127,6 +127,12 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
         train += 2 * sparse + gradient
         inference += forward * int(masks[name].sum()) / size
     return {"train_flops": round(train), "inference_flops": round(inference)}
+
+
+def _evaluation_batch(training: Training) -> int:
+    """A model that carries state from batch to batch is evaluated in batches of the training's size."""
+    carries = getattr(training.model, "carries", False)
+    return training.spec.optimizer.batch_size if carries else measure.EVALUATION_BATCH
 
 
 def _largest_weight(training: Training) -> float:

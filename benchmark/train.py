@@ -129,11 +129,13 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: `torch.load(weights_only=True)` reads it back."""
+        device = self.loss_sum.device
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "attached": self.attached.state_dict(),
             "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "loss_sum": self.loss_sum,
             "kept_examples": self.kept_examples,
             "epoch_masks": self.epoch_masks,
@@ -150,6 +152,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         device = self.loss_sum.device
+        if device.type == "cuda" and state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], device)
         self.loss_sum = state["loss_sum"].to(device)
         self.kept_examples = state["kept_examples"].to(device)
         self.epoch_masks = {name: mask.to(device) for name, mask in state["epoch_masks"].items()}

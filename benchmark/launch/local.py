@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from benchmark.attempts import condemn
 from benchmark.launch.base import Event, Job
 from benchmark.spec import RunSpec
 
@@ -98,7 +99,9 @@ class LocalLauncher:
             "device": device,
             "plugins": [str(path) for path in plugins],
             "accept_drift": accept_drift,
+            "retry_failed": retry_failed,
         }
+        self._out = out
         self._logs = out / "logs"
         self._logs.mkdir(exist_ok=True)
         self._size = workers
@@ -197,6 +200,7 @@ class LocalLauncher:
             self._queue.append(worker.spec)
         else:
             error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {worker.log}"
+            condemn(self._out / "cells" / run_id, error)
             yield Event(run_id, "end", {"status": "failed", "error": error})
 
 

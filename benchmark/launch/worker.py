@@ -58,6 +58,7 @@ def _work(
         data_dir=Path(configuration["data_dir"]),
         device=configuration["device"],
         accept_drift=configuration["accept_drift"],
+        retry_failed=configuration["retry_failed"],
     )
     observer = Observer()
     codes = {DataError: 3, SpecError: 2, cell.DriftError: 2}
