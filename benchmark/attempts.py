@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark.files import read_json, write_json
+from benchmark.files import read_json, read_sealed, write_json
 
 STALE_SECONDS = 60.0
 BEAT_SECONDS = 5.0
@@ -47,14 +47,18 @@ class Attempt:
         self._thread.start()
 
     def _beat(self) -> None:
-        count = 0
         with (self.folder / "heartbeat").open("wb", buffering=0) as file:
+            count = 0
             while not self._over.wait(BEAT_SECONDS):
                 count += 1
                 with contextlib.suppress(OSError):
                     os.pwrite(file.fileno(), f"{count:012d}\n".encode(), 0)
-                if (found := numbers(self.cell)) and found[-1] != self.number:
+                if not self.newest():
                     self.superseded.set()
+
+    def newest(self) -> bool:
+        """False once another worker has taken the cell over."""
+        return numbers(self.cell)[-1:] == [self.number]
 
     def end(self, status: str, error: str = "") -> None:
         """status: done, diverged, failed, interrupted or superseded. error: one line, its cause."""
@@ -65,9 +69,11 @@ class Attempt:
 
 
 def claim(cell: Path, observer: Observer) -> Attempt | None:
-    """A new attempt at the cell, or None while another one is at work on it."""
+    """A new attempt at the cell, or None while another one is at work on it or once it has a result."""
     taken = numbers(cell)
     if taken and not observer.over(folder_of(cell, taken[-1])):
+        return None
+    if read_sealed(cell / "result.json") is not None:  # an attempt that is over published before it ended
         return None
     number = taken[-1] + 1 if taken else 1
     (cell / "attempts").mkdir(parents=True, exist_ok=True)
@@ -130,7 +136,8 @@ def failed_before(cell: Path) -> str | None:
 
 def condemn(cell: Path, error: str) -> None:
     """Mark a dead worker's attempt as failed, in its place."""
-    if taken := numbers(cell):
+    taken = numbers(cell)
+    if taken and gone(folder_of(cell, taken[-1])):
         write_json(folder_of(cell, taken[-1]) / "end.json", {"status": "failed", "error": error})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import json
@@ -20,13 +19,14 @@ import torch
 from benchmark import checkpoint, data, environment, record
 from benchmark.attempts import Attempt, Observer, claim, failed_before, folder_of, numbers
 from benchmark.data.tensors import Dataset
-from benchmark.files import read_sealed, sealed, sync_folder, write_atomic, write_json
+from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, sync_folder, write_atomic, write_json
 from benchmark.spec import SCHEMA_VERSION, Data, RunSpec, SpecError
 from benchmark.train import Training, digest, train_epoch
 
 Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "busy"]
 Report = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_VARIABLE = "BENCH_CHECKPOINT_SECONDS"
 CHECKPOINT_SHARE = 0.02
 
 
@@ -48,17 +48,30 @@ class _DivergedError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cell runs and writes."""
+    """Where a cell runs and writes.
+
+    checkpoint_seconds: between checkpoints, whatever they cost. None: as the environment variable
+    BENCH_CHECKPOINT_SECONDS says, else CHECKPOINT_SECONDS or as many as keep their cost under
+    CHECKPOINT_SHARE of the training.
+    """
 
     out: Path
     data_dir: Path
     device: str = "cpu"
     accept_drift: bool = False
     retry_failed: bool = False
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    checkpoint_seconds: float | None = None
 
     def cell(self, run_id: str) -> Path:
         return self.out / "cells" / run_id
+
+    def seconds_to_next_checkpoint(self, cost_seconds: float) -> float:
+        """How long to train on after a checkpoint that took so long to write."""
+        if self.checkpoint_seconds is not None:
+            return self.checkpoint_seconds
+        if CHECKPOINT_VARIABLE in os.environ:
+            return float(os.environ[CHECKPOINT_VARIABLE])
+        return max(CHECKPOINT_SECONDS, cost_seconds / CHECKPOINT_SHARE)
 
 
 @dataclass(frozen=True)
@@ -73,21 +86,28 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
     """Train one cell, or go on with it; done cells and cells of others are left alone.
 
     report receives each epoch's record and each warning. stop asks for the state to be saved at
-    the next step. Raises DataError, SpecError and DriftError: the user has something to mend.
+    the next step. Raises DataError, SpecError, DriftError and DiskFullError: the user has something to mend.
     """
     cell = place.cell(spec.run_id)
     if (finished := read_sealed(cell / "result.json")) is not None:
         return Outcome(finished["status"], finished["error"])
     if not place.retry_failed and (failure := failed_before(cell)) is not None:
         return Outcome("failed", failure)
-    attempt = claim(cell, observer)
-    if attempt is None:
-        return Outcome("busy")
+    try:
+        attempt = claim(cell, observer)
+        return Outcome("busy") if attempt is None else _attempt(spec, place, attempt, report, stop)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise DiskFullError(place.out) from error
+
+
+def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
     outcome = Outcome("interrupted", "the worker stopped")
     try:
         outcome = _run(spec, place, attempt, report, stop)
         return outcome
-    except (data.DataError, SpecError, DriftError) as error:
+    except (data.DataError, SpecError, DriftError, OSError) as error:
         outcome = Outcome("interrupted", str(error))
         raise
     finally:
@@ -104,8 +124,8 @@ def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: th
     except (data.DataError, SpecError, DriftError):
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return Outcome("interrupted", f"no space left under {place.out}: free some and run the same command again")
+        if error.errno in NO_SPACE:
+            raise
         return _failed(attempt, error)
     except Exception as error:
         return _failed(attempt, error)
@@ -133,7 +153,7 @@ class _Cell:
         self.saved_at_step = -1
         self._resume()
         (self.folder / "metrics.jsonl").write_bytes(self.metrics)
-        self.next_save = time.monotonic() + place.checkpoint_seconds
+        self.next_save = time.monotonic() + place.seconds_to_next_checkpoint(0)
 
     def _resume(self) -> None:
         earlier = [folder_of(self.attempt.cell, number) for number in numbers(self.attempt.cell)]
@@ -194,13 +214,14 @@ class _Cell:
             run_id=self.spec.run_id,
             environment=self.environment,
         )
-        for number in numbers(self.attempt.cell):
-            if number < self.attempt.number:
-                checkpoint.remove_all(folder_of(self.attempt.cell, number))
+        earlier = [number for number in numbers(self.attempt.cell) if number < self.attempt.number]
+        checkpoint.remove_earlier([folder_of(self.attempt.cell, number) for number in earlier], self.folder)
         now = time.monotonic()
-        self.next_save = now + max(self.place.checkpoint_seconds, (now - started) / CHECKPOINT_SHARE)
+        self.next_save = now + self.place.seconds_to_next_checkpoint(now - started)
 
     def _publish(self, status: Literal["done", "diverged"], error: str = "") -> Outcome:
+        if not self.attempt.newest():
+            raise _SupersededError
         training, records = self.training, [json.loads(line) for line in self.metrics.splitlines()]
         measured = record.result(training, records) if status == "done" else {"epochs": training.epoch}
         result = {

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import os
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +56,12 @@ def remove(folder: Path, steps: int) -> None:
     _data(folder, steps).unlink(missing_ok=True)
 
 
-def remove_all(folder: Path) -> None:
-    for steps in _steps(folder):
-        remove(folder, steps)
+def remove_earlier(earlier: Iterable[Path], folder: Path) -> None:
+    """Delete the checkpoints of earlier attempts, once this one's folder has all its generations."""
+    if len(_steps(folder)) >= GENERATIONS:
+        for before in earlier:
+            for steps in _steps(before):
+                remove(before, steps)
 
 
 def latest(folders: Iterable[Path], *, run_id: str, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -71,22 +73,23 @@ def latest(folders: Iterable[Path], *, run_id: str, warn: Callable[[str], None])
     for steps, folder in found:
         try:
             return _read(folder, steps, run_id)
-        except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            warn(f"checkpoint {_data(folder, steps)} is passed over: {error}")
+        except Exception as error:  # whatever is wrong with it, an older one may be good
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            warn(f"checkpoint {_data(folder, steps)} is passed over: {reason}")
     return None
 
 
 def _read(folder: Path, steps: int, run_id: str) -> Checkpoint:
     manifest = read_sealed(_manifest(folder, steps))
     if manifest is None:
-        raise ValueError("its manifest is missing or damaged")
+        raise ValueError(f"its manifest {_manifest(folder, steps).name} is missing or damaged")
     if manifest["run_id"] != run_id:
         raise ValueError(f"it belongs to cell {manifest['run_id']}")
     content = _data(folder, steps).read_bytes()
     _check("it", content, manifest["content_sha256"])
     with (folder / "metrics.jsonl").open("rb") as file:
         metrics = file.read(manifest["metrics_bytes"])
-    _check("its metrics", metrics, manifest["metrics_sha256"])
+    _check(f"{folder / 'metrics.jsonl'}", metrics, manifest["metrics_sha256"])
     state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return Checkpoint(state, manifest, metrics)
 

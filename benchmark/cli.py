@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,6 +10,7 @@ import typer
 
 from benchmark import verbs, views
 from benchmark.doctor import doctor as diagnose
+from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.results import FolderError
 from benchmark.spec import SpecError
 
@@ -58,7 +58,7 @@ def run(
     if launcher != "local":
         raise SpecError(f"unknown launcher '{launcher}': valid: local")
     if dry_run:
-        verbs.plan(selection, out, workers, device, json_output)
+        verbs.plan(selection, out, workers, device, json_output, retry_failed=retry_failed)
         return
     grid = verbs.Grid(out, data_dir, device, workers, retry_failed, accept_drift)
     raise typer.Exit(verbs.run(selection, grid, json_output))
@@ -137,10 +137,12 @@ def main() -> NoReturn:
         _fail(str(error), 2)
     except DataError as error:
         _fail(str(error), 3)
+    except DiskFullError as error:
+        _fail(str(error), 1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_SPACE:
             raise
-        _fail(f"no space left on the disk ({error.filename}): free some and run the same command again", 1)
+        _fail(str(DiskFullError(error.filename)), 1)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

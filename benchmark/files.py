@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(Exception):
+    """No space is left where something has to be written: one line that says where, and what to do."""
+
+    def __init__(self, place: object) -> None:
+        super().__init__(f"no space left under {place}: free some and run the same command again")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -19,7 +29,8 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
+        error.filename = error.filename or str(path)
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

@@ -48,6 +48,9 @@ class Progress:
     def _on_started(self, event: Event) -> None:
         self._active.add(event.run_id)
 
+    def _on_resumed(self, event: Event) -> None:
+        self._say(f"{self._label(event.run_id)}: resumed at step {event.payload['resumed']}")
+
     def _on_epoch(self, event: Event) -> None:
         before = self._latest.get(event.run_id)
         if before is not None and event.payload["epoch"] > before["epoch"]:
@@ -92,9 +95,9 @@ class Progress:
         return total / max(1, min(self._workers, len(self._open)))
 
     def _eta(self) -> str:
-        return (
-            f" (about {duration(self.remaining_seconds())} to go)" if self._open and not self._live.is_started else ""
-        )
+        seconds = self.remaining_seconds()
+        known = self._open and seconds is not None and not self._live.is_started
+        return f" (about {duration(seconds)} to go)" if known else ""
 
     def _render(self) -> Table:
         table = Table.grid(padding=(0, 2))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.attempts import ended, folder_of, gone, numbers
-from benchmark.files import read_json, read_sealed, write_atomic, write_json
+from benchmark.files import NO_SPACE, DiskFullError, read_json, read_sealed, write_atomic, write_json
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, fields, from_dict, nearest
 
 MARKER = "run-folder.json"
@@ -60,7 +60,7 @@ class Member:
 
 
 def prepare(out: Path) -> None:
-    """Make a run folder usable for writing. Raises FolderError saying what is wrong and what to do."""
+    """Make a run folder usable for writing. Raises FolderError or DiskFullError: what is wrong and what to do."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         check(out)
@@ -70,14 +70,17 @@ def prepare(out: Path) -> None:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise DiskFullError(out) from error
         raise FolderError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from error
 
 
 def check(out: Path) -> None:
     """Raises FolderError where a folder is neither empty nor a run folder of this schema version."""
-    marker = read_json(out / MARKER)
-    if marker is None:
-        if out.exists() and (not out.is_dir() or any(not name.startswith(".") for name in os.listdir(out))):
+    occupied = out.exists() and (not out.is_dir() or any(not name.startswith(".") for name in os.listdir(out)))
+    marker = read_json(out / MARKER)  # after the look around: another process may be making the folder
+    if not isinstance(marker, dict):
+        if occupied:
             raise FolderError(f"--out {out} is not a run folder and not empty: choose another folder")
     elif marker.get("schema") != SCHEMA_VERSION:
         raise FolderError(
@@ -242,7 +245,9 @@ def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[t
     for condition in where:
         name, equals, values = condition.partition("=")
         known = {*COLUMNS, *(key for inner in dotted.values() for key in inner)}
-        if not equals or name not in known:
+        if not equals:
+            raise SpecError(f"--where {condition}: write FIELD=value, such as method=dst")
+        if name not in known:
             raise SpecError(f"--where {condition}: unknown field '{name}': {nearest(name, known)}")
         for value in values.split(","):
             if not any(_has(_value(spec, entry, dotted, name), value, name) for spec, entry in table):
@@ -269,15 +274,14 @@ def _texts(value: Any, name: str) -> list[str]:
 
 
 def _has(value: Any, wanted: str, name: str) -> bool:
-    for text in _texts(value, name):
-        try:
-            if math.isclose(float(text), float(wanted), rel_tol=1e-12):
-                return True
-        except ValueError:
-            pass
-        if text == wanted:
-            return True
-    return False
+    if wanted in _texts(value, name):
+        return True
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isclose(value, float(wanted), rel_tol=1e-12)
+    except ValueError:
+        return False
 
 
 def _number(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """RunSpec: what one cell trains, as plain values, and the identity that follows from them.
 
 A cell's identity is the SHA-256 of its canonical JSON. A field that is None is left out of it,
-so that a field added later with None as its default changes no identity.
+so that a field added later with None as its default changes no identity. A method's
+hyperparameters are all in it: None is a value of theirs like any other.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 NOT_IDENTITY = ("protocol", "departs")
+PRECISIONS = ("float32",)
 
 
 class SpecError(ValueError):
@@ -188,6 +190,10 @@ def validate(spec: RunSpec) -> None:
             _check_type(where + f.name, getattr(section, f.name), hints[f.name])
     if "name" not in spec.method:
         raise SpecError("method.name is missing")
+    for name, value in fields(spec).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SpecError(f"{name} is {value}: it must be finite")
+    check_names([spec.precision], PRECISIONS, "precision")
     _check_range("density", spec.density, 0, 1, open_low=True)
     _check_range("optimizer.lr", spec.optimizer.lr, 0, math.inf)
     _check_range("optimizer.momentum", spec.optimizer.momentum, 0, 1)
@@ -225,7 +231,7 @@ def _plain(value: Any) -> Any:
         pairs = ((f.name, getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value))
         return {name: _plain(float(v) if _is_float(h) else v) for name, v, h in pairs if v is not None}
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items() if inner is not None}
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return value

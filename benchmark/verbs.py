@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,7 +16,8 @@ from rich.console import Console
 
 from benchmark import data, models, results, suites
 from benchmark.estimate import Estimate, duration, probe
-from benchmark.launch.base import Event, Launcher
+from benchmark.files import DiskFullError
+from benchmark.launch.base import Launcher
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.progress import Progress, console
 from benchmark.results import Row
@@ -23,6 +25,7 @@ from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.views import emit, summary_table
 
 FINAL = ("done", "diverged")
+DISK_FULL = 1
 EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -108,12 +111,14 @@ def resolve_device(name: str) -> str:
     return "cpu"
 
 
-def plan(selection: Selection, out: Path, workers: int | None, device: str, json_output: bool) -> None:
+def plan(
+    selection: Selection, out: Path, workers: int | None, device: str, json_output: bool, *, retry_failed: bool = False
+) -> None:
     """Print how many cells there are, which are done, and how long the rest will take."""
     suite = selection.expand()
     results.check(out)
     cells = selection.cells(suite, out)
-    todo = [spec for spec, row in cells if row["status"] not in FINAL]
+    todo = unended(cells, retry_failed=retry_failed)
     pool = workers or default_workers(resolve_device(device))
     estimate = Estimate()
     estimate.learn_rows(cells)
@@ -150,8 +155,7 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     suite = selection.expand()
     results.prepare(grid.out)
     cells = selection.cells(suite, grid.out)
-    skip = FINAL if grid.retry_failed else (*FINAL, "failed")
-    todo = [spec for spec, row in cells if row["status"] not in skip]
+    todo = unended(cells, retry_failed=grid.retry_failed)
     device = resolve_device(grid.device) if todo else "cpu"
     for name in {spec.data.name for spec in todo}:
         data.verify(name, grid.data_dir)
@@ -160,33 +164,41 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     ended = len(cells) - len(todo)
     screen.print(f"suite {suite.name}: {len(cells)} cells, {ended} of them ended before", highlight=False)
     code = 0
-    refused: list[int] = []
+    refused: dict[str, int] = {}
     if todo:
         estimate = Estimate()
         estimate.learn_rows(cells)
         code, refused = _dispatch(todo, grid, device, suite, estimate, screen)
+        results.remember(grid.out, suite.name, suite.exhibits, chosen)  # another run may have written its own over it
     rows = results.write_tables(grid.out)
     wanted = {spec.run_id for spec in chosen}
     mine = [row for row in rows if row["run_id"] in wanted]
     screen.print(summary_table(mine))
     screen.print(f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)", soft_wrap=True, highlight=False)
-    code = code or exit_code(mine, refused)
+    code = code or exit_code(mine, refused.values())
+    for text in refused:
+        print(f"error: {text}", file=sys.stderr)
     if json_output:
         emit({"suite": suite.name, "out": str(grid.out), "exit_code": code, "cells": mine})
     return code
 
 
-def exit_code(rows: Sequence[Row], refused: Sequence[int]) -> int:
+def unended(cells: Sequence[tuple[RunSpec, Row]], *, retry_failed: bool) -> list[RunSpec]:
+    """The cells that a run has to run."""
+    skip = FINAL if retry_failed else (*FINAL, "failed")
+    return [spec for spec, row in cells if row["status"] not in skip]
+
+
+def exit_code(rows: Iterable[Row], refused: Iterable[int]) -> int:
     """3 or 2 where cells were refused, 1 where some failed, diverged or are left, else 0."""
-    if refused:
-        return max(refused)
-    return 0 if all(row["status"] == "done" for row in rows) else 1
+    unfinished = any(row["status"] != "done" for row in rows)
+    return max(refused, default=int(unfinished))
 
 
 def _dispatch(
     todo: Sequence[RunSpec], grid: Grid, device: str, suite: suites.Suite, estimate: Estimate, screen: Console
-) -> tuple[int, list[int]]:
-    """Run the cells; (exit code of a signal or 0, exit codes of refused cells)."""
+) -> tuple[int, dict[str, int]]:
+    """Run the cells; (exit code of a signal or 0, why cells were refused with the exit code of each reason)."""
     workers = min(grid.workers or default_workers(device), len(todo))
     launcher = LocalLauncher(
         out=grid.out,
@@ -198,19 +210,20 @@ def _dispatch(
         retry_failed=grid.retry_failed,
     )
     launcher.submit(todo)
-    refused: list[int] = []
+    refused: dict[str, int] = {}
     with (
         Signals(launcher, screen) as signals,
         Progress({spec.run_id: spec for spec in todo}, workers=workers, estimate=estimate, console=screen) as progress,
     ):
         for event in launcher.events():
             progress.note(event)
-            refused += _refusal(event)
+            if "code" in event.payload:
+                refused[event.payload["error"]] = event.payload["code"]
+            if event.payload.get("code") == DISK_FULL:
+                launcher.stop()
+    if DISK_FULL in refused.values():
+        raise DiskFullError(grid.out)
     return signals.code, refused
-
-
-def _refusal(event: Event) -> list[int]:
-    return [event.payload["code"]] if event.kind == "end" and "code" in event.payload else []
 
 
 class Signals:

@@ -22,8 +22,16 @@ from benchmark.spec import SpecError, check_names
 
 def emit(document: Any) -> None:
     """Print one JSON document on standard output; empty cells are null."""
-    json.dump(document, sys.stdout, indent=1, allow_nan=False)
+    json.dump(_nulls(document), sys.stdout, indent=1, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _nulls(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nulls(inner) for inner in value]
+    return None if value == "" else value
 
 
 def setting(row: Mapping[str, Any]) -> str:

@@ -51,6 +51,8 @@ def attach(
             raise ValueError(f"{name} is {count}: it must be at least 1")
     weights = layers.maskable_weights(model, include=include, exclude=exclude)
     phases = method.phases(total_steps)
+    if not phases or min(phase.steps for phase in phases) < 1:
+        raise ValueError(f"{method.name} has a phase without steps in a training of {total_steps}: {phases}")
     context = Context(
         model=model,
         weights=weights,
@@ -137,6 +139,7 @@ class Attachment:
         ctx = self._context
         if ctx.optimizer is None:
             raise RuntimeError("no optimizer is bound: call attached.bind(optimizer) before step()")
+        ctx.masks.forget_initial()
         if self.method.after_backward(ctx):
             ctx.optimizer.step() if scaler_step is None else scaler_step(ctx.optimizer)
         ctx.masks.apply_()
@@ -163,10 +166,15 @@ class Attachment:
         return mask & ctx.thresholds.mask(name) if name in ctx.thresholds else mask
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
-        """Start from known masks. Raises ValueError for methods without masks of their own."""
+        """Start from known masks. Raises ValueError for methods without masks of their own.
+
+        Before the first step, weights that these masks keep and the method's own had zeroed return to
+        the values that the model had.
+        """
         if not len(self._context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
         self._context.masks.set(masks)
+        self._context.masks.revive_()
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the weight they prune (detached, live); {} for methods without any."""
@@ -179,6 +187,8 @@ class Attachment:
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight, int64 [weights], without waiting for the device."""
         ctx = self._context
+        if len(ctx.thresholds) and len(ctx.masks):
+            return torch.stack([mask.sum() for mask in self.masks().values()])
         if len(ctx.thresholds):
             return torch.stack([ctx.thresholds.kept_count(name) for name in ctx.weights])
         return ctx.masks.kept_counts()
@@ -217,5 +227,6 @@ class Attachment:
         ctx.phase = self.phases[self._phase]
         ctx.generator.set_state(state["generator"].cpu())
         ctx.masks.load_state_dict(state["masks"])
+        ctx.masks.forget_initial()
         ctx.thresholds.load_state_dict(state["thresholds"])
         self.method.load_state_dict(state["own"])

@@ -64,14 +64,16 @@ class Method:
     and stored under its own name (a dataclass does), and raises ValueError for values out of range.
     version is raised whenever behaviour changes. density_promise: `dense` keeps all weights,
     `exact` its density after every step, `final` at the end, `emergent` promises none.
-    weight_gradient: whether the weight's gradient costs the arithmetic of a dense or a sparse layer.
-    threshold_weight_decay: of the thresholds' parameter group.
+    grown_state: `zero` where the optimizer's state of weights masked in place starts at 0 when they
+    are grown, `keep` where it stays. weight_gradient: whether the weight's gradient costs the
+    arithmetic of a dense or a sparse layer. threshold_weight_decay: of the thresholds' parameter group.
     """
 
     name: ClassVar[str]
     version: ClassVar[int]
     reference: ClassVar[str]
     density_promise: ClassVar[DensityPromise]
+    grown_state: ClassVar[Literal["zero", "keep"]] = "zero"
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
     threshold_weight_decay: float = 0.0
 

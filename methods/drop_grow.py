@@ -50,8 +50,8 @@ class DropGrow(Method):
             mask = ctx.masks[name]
             kept = mask & ~self.dropped(weight.parameter, mask)
             masks[name] = kept | self.grown(ctx, name, kept, int(mask.sum() - kept.sum()))
-            grown[name] = masks[name] & ~mask
-            weight.parameter.masked_fill_(masks[name] & ~kept, 0)
+            grown[name] = masks[name] & ~kept
+            weight.parameter.masked_fill_(grown[name], 0)
         ctx.masks.set(masks)
         assert ctx.optimizer is not None, "an update needs a bound optimizer"
         ctx.masks.zero_optimizer_state_(ctx.optimizer, grown)

@@ -87,7 +87,10 @@ def _refuse_shared(model: nn.Module, found: Mapping[str, MaskableWeight]) -> Non
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     for name, weight in found.items():
-        if not isinstance(weight.parameter, nn.Parameter) or isinstance(weight.parameter, nn.UninitializedParameter):
+        held = weight.module._parameters.get(weight.parameter_name)
+        if held is None:
+            raise ValueError(f"{name} is computed from other parameters (weight_norm, parametrize): exclude its module")
+        if isinstance(weight.parameter, nn.UninitializedParameter):
             raise ValueError(f"{name} has no data yet: run one batch through the model before attaching a method")
         names = owners[id(weight.parameter)]
         if len(names) > 1:
@@ -106,7 +109,7 @@ class _Reparametrized:
         return self.effective[name](cast(Tensor, weight), cast(Tensor, extra))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _rebuild, (self.base_class, tuple(self.effective)), self.__dict__
+        return _rebuild, (self.base_class, tuple(self.effective)), self.__getstate__()
 
 
 class _Recurrent(_Reparametrized):
@@ -114,6 +117,7 @@ class _Recurrent(_Reparametrized):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         module = cast(nn.RNNBase, self)
+        module._update_flat_weights()  # or torch does in its forward, over the effective weights
         dense = module._flat_weights
         names = module._flat_weights_names
         module._flat_weights = [self.effective_weight(n) if n in self.effective else getattr(module, n) for n in names]

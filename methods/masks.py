@@ -20,6 +20,7 @@ class Masks:
         self._weights = weights
         self._masks: dict[str, Tensor] = {}
         self._factors: list[Tensor] = []
+        self._initial: dict[str, Tensor] | None = {}
         self._refresh()
 
     def __contains__(self, name: str) -> bool:
@@ -44,9 +45,24 @@ class Masks:
                 raise ValueError(
                     f"mask of {name} is {mask.dtype} {list(mask.shape)}, not torch.bool {list(parameter.shape)}"
                 )
+        for name, mask in masks.items():
+            parameter = self._weights[name].parameter
+            if self._initial is not None and name not in self._initial:
+                self._initial[name] = parameter.detach().clone()
             self._masks[name] = mask.to(parameter.device, copy=True)
         self._refresh()
         self.apply_()
+
+    @torch.no_grad()
+    def revive_(self) -> None:
+        """Give kept weights that are 0 the value from before the first masks, where no step was made yet."""
+        for name, initial in (self._initial or {}).items():
+            parameter = self._weights[name].parameter
+            parameter.copy_(torch.where(self._masks[name] & (parameter == 0), initial, parameter))
+
+    def forget_initial(self) -> None:
+        """Training has begun: free the weights' first values."""
+        self._initial = None
 
     def _refresh(self) -> None:
         self._masks = {name: self._masks[name] for name in self._weights if name in self._masks}
@@ -76,6 +92,11 @@ class Masks:
         return {name: mask.clone() for name, mask in self._masks.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the masks alone: the weights that they prune come with the model's own state."""
+        """Restore the masks alone: the weights that they prune come with the model's own state.
+
+        Raises ValueError where a mask is of no maskable weight.
+        """
+        if unknown := [name for name in state if name not in self._weights]:
+            raise ValueError(f"saved masks of {', '.join(unknown)}, which are no maskable weights here")
         self._masks = {name: mask.to(self._weights[name].parameter.device, copy=True) for name, mask in state.items()}
         self._refresh()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import types
 import typing
 from typing import Any
 
@@ -85,10 +86,12 @@ def create(name: str, **hyperparameters: Any) -> Method:
 
 
 def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
-    """The value as its annotation wants it; an int serves for a float, nothing else is converted."""
-    kinds = typing.get_args(hint) or (hint,)
-    plain = [kind for kind in kinds if isinstance(kind, type)]
-    if not plain or (isinstance(value, tuple(plain)) and not (isinstance(value, bool) and bool not in plain)):
+    """The value, checked against plain types and their unions; an int serves for a float."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if union else (hint,))]
+    plain = [kind for kind in kinds if isinstance(kind, type) and kind is not Any]
+    stray_bool = isinstance(value, bool) and bool not in plain
+    if len(plain) < len(kinds) or (isinstance(value, tuple(plain)) and not stray_bool):
         return value
     if float in plain and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

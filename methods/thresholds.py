@@ -108,7 +108,7 @@ class Thresholds:
                 threshold_shape(shape, weight.parameter), dtype=weight.parameter.dtype, device=weight.parameter.device
             )
             self._parameters[name] = reparametrize(weight, Effective(estimator), zeros)
-            self._kept[name] = torch.full((), weight.parameter.numel(), dtype=torch.int64, device=zeros.device)
+            self._kept[name] = self.mask(name).sum()
             self.resets = self.resets.to(zeros.device)
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:

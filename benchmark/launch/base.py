@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from benchmark.spec import RunSpec
 
-EventKind = Literal["started", "epoch", "warning", "end"]
+EventKind = Literal["started", "resumed", "epoch", "warning", "end"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Job:
 class Event:
     """Something that happened to a cell.
 
-    An `epoch` carries the epoch's record, a `warning` its text, an `end` the outcome's status and
-    error, and for a refused cell the exit code that goes with it.
+    A `resumed` carries the steps done before, an `epoch` the epoch's record, a `warning` its text,
+    an `end` the outcome's status and error, and for a refused cell the exit code that goes with it.
     """
 
     run_id: str

@@ -37,6 +37,7 @@ class _Worker:
 
     def __init__(self, number: int, configuration: dict[str, Any], logs: Path) -> None:
         self.spec: RunSpec | None = None
+        self.stopping = False
         self.partial = b""
         self.log = logs / f"worker-{os.getpid()}-{number}.log"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -118,10 +119,9 @@ class LocalLauncher:
         return [Job(spec.run_id) for spec in specs]
 
     def stop(self) -> None:
+        """Safe in a signal handler: `events` passes the word on."""
         if self._stopping is None:
             self._stopping = time.monotonic()
-            for worker in self._workers:
-                worker.send({"stop": True})
 
     def kill(self) -> None:
         for worker in self._workers:
@@ -136,12 +136,19 @@ class LocalLauncher:
                 for key, _ in self._selector.select(timeout=0.2):
                     yield from self._read(key.data)
                 if self._stopping is not None:
-                    self._queue.clear()
-                    self._later.clear()
+                    self._wind_down()
                     if time.monotonic() - self._stopping > STOP_SECONDS:
                         return
         finally:
             self.kill()
+
+    def _wind_down(self) -> None:
+        self._queue.clear()
+        self._later.clear()
+        for worker in self._workers:
+            if not worker.stopping:
+                worker.stopping = True
+                worker.send({"stop": True})
 
     def _hand_out(self) -> Iterator[Event]:
         now = time.monotonic()
@@ -207,5 +214,7 @@ class LocalLauncher:
 def _events(run_id: str, report: dict[str, Any]) -> Iterator[Event]:
     if "warning" in report:
         yield Event(run_id, "warning", report)
+    elif "resumed" in report:
+        yield Event(run_id, "resumed", report)
     elif "epoch" in report:
         yield Event(run_id, "epoch", report)

@@ -48,6 +48,7 @@ def _work(
     from benchmark import cell, plugins
     from benchmark.attempts import Observer
     from benchmark.data import DataError
+    from benchmark.files import DiskFullError
     from benchmark.spec import SpecError, from_dict
 
     prepare_torch(configuration["device"])
@@ -61,7 +62,7 @@ def _work(
         retry_failed=configuration["retry_failed"],
     )
     observer = Observer()
-    codes = {DataError: 3, SpecError: 2, cell.DriftError: 2}
+    codes: dict[type[Exception], int] = {DataError: 3, SpecError: 2, cell.DriftError: 2, DiskFullError: 1}
     while True:
         spec = from_dict(tasks.get()["spec"])
 

@@ -51,6 +51,8 @@ def load(name_or_file: str) -> Suite:
         specs = merged(module.suite())
     except ValueError as error:
         raise SpecError(f"suite {name}: {error}") from error
+    except Exception as error:
+        raise SpecError(f"suite {name}: suite() raised {type(error).__name__}: {error}") from error
     if not specs:
         raise SpecError(f"suite {name} has no cells")
     return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path)
@@ -112,6 +114,8 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
         valid = {key for spec in specs for key in spec.method if key not in ("name", "version")}
         if not has:
             raise SpecError(f"no cell's method has '{name}': {nearest(name, valid)}")
+    elif dotted == "density" and all(spec.density is None for spec in specs):
+        raise SpecError("no cell's method keeps a density that could be set")
     elif dotted not in fields(specs[0]):
         check_names([dotted], [key for key in fields(specs[0]) if key not in ("protocol", "departs")], "field")
     return merged(_set(spec, dotted, value) for spec in specs)
@@ -132,9 +136,9 @@ def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
             resolved = methods.create(changed.method["name"], **given).hyperparameters()
         except ValueError as error:
             raise SpecError(str(error)) from error
-        resolved.pop("density", None)
+        density = resolved.pop("density", None)
         tail = {"name": spec.method["name"], "version": spec.method["version"]}
-        changed = dataclasses.replace(changed, method={**tail, **resolved})
+        changed = dataclasses.replace(changed, method={**tail, **resolved}, density=density)
     if changed == spec:
         return spec
     departs = (*spec.departs, f"{dotted}={value} (suite: {current})")

@@ -11,9 +11,12 @@ DESCRIPTION = "all four models and all methods on embedded digits: minutes on a 
 EXHIBITS = ("digits",)
 SEEDS = range(3)
 DIGITS = Data(name="digits")
-SGD = Optimizer(name="sgd", lr=0.02, momentum=0.9, batch_size=64, epochs=15)
-ADAM = Optimizer(name="adam", lr=0.005, batch_size=100, epochs=5)
-ALPHA = {"lenet-300-100": 5e-3, "lenet-5-caffe": 5e-3, "lstm-a": 2e-3, "lstm-b": 2e-3}
+SETTINGS = {
+    "lenet-300-100": (Optimizer(name="sgd", lr=0.02, momentum=0.9, batch_size=64, epochs=15), 5e-3),
+    "lenet-5-caffe": (Optimizer(name="sgd", lr=0.02, momentum=0.9, batch_size=64, epochs=8), 3e-3),
+    "lstm-a": (Optimizer(name="adam", lr=0.005, batch_size=100, epochs=4), 2e-3),
+    "lstm-b": (Optimizer(name="adam", lr=0.005, batch_size=100, epochs=4), 2e-3),
+}
 DENSITY = 0.1
 
 
@@ -23,8 +26,7 @@ def suite() -> list[RunSpec]:
 
     specs = []
     for seed in SEEDS:
-        for name, alpha in ALPHA.items():
-            optimizer = ADAM if name.startswith("lstm") else SGD
+        for name, (optimizer, alpha) in SETTINGS.items():
             for method in methods.available():
                 wanted = methods.create(method).hyperparameters()
                 given: dict[str, Any] = {

@@ -1,0 +1,60 @@
+"""Fixtures for the benchmark's tests. They lie here, as `tests` on the import path would hide the packages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from grids import MIXED, Bench, Finished, Grid, finish, start
+
+import methods.registry
+from benchmark.cli import main
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Bench:
+    """Runs the command line in this process: torch is imported once. What suites register is forgotten after."""
+    monkeypatch.setattr(methods.registry, "_paths", dict(methods.registry._paths))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str | Path) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capfd.readouterr()
+        return Finished(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """As many threads as a worker has: another number gives other bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """grids.MIXED, run once, to be read only."""
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "mixed.py").write_text(MIXED)
+    suite = str(folder / "mixed.py")
+    return Grid(
+        suite, folder / "runs", finish(start("run", "--suite", suite, "--out", folder / "runs", "--workers", "1"))
+    )
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the real data sets."""
+    if "BENCH_TEST_DATA" not in os.environ:
+        pytest.skip("BENCH_TEST_DATA names no folder with the real data sets")
+    return Path(os.environ["BENCH_TEST_DATA"])

@@ -1,0 +1,283 @@
+"""The tables that a run folder is read by: columns, contents, filters."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from grids import Grid
+
+from benchmark import results
+from benchmark.files import read_json, read_sealed, write_json
+from benchmark.results import Member, Row, select
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
+
+DOCUMENTED = (
+    "run_id suite dataset model method alpha density_target seed protocol status epochs test_accuracy "
+    "test_top5_accuracy best_test_accuracy density_at_best_test_accuracy density nonzero_density min_density "
+    "test_accuracy_at_min_density density_as_authors_count parameters_remaining threshold_resets mask_flips "
+    "threshold_min threshold_max weight_max train_flops inference_flops train_seconds device departs error commit spec"
+)
+COLUMNS = DOCUMENTED.split(" ")
+WEIGHTS = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def row_of(grid: Grid, method: str, status: str = "done") -> dict[str, str]:
+    (row,) = [r for r in read(grid.out / "results.csv") if (r["method"], r["status"]) == (method, status)]
+    return row
+
+
+# --- results.csv --------------------------------------------------------------------------------
+
+
+def test_results_csv_has_the_documented_columns_in_order(grid: Grid) -> None:
+    with (grid.out / "results.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == COLUMNS
+
+
+def test_every_cell_is_a_row_whatever_became_of_it(grid: Grid) -> None:
+    rows = read(grid.out / "results.csv")
+    assert [(row["method"], row["status"]) for row in rows] == [
+        ("dense", "diverged"),
+        ("broken", "failed"),
+        ("dense", "done"),
+        ("dst", "done"),
+        ("static", "done"),
+    ]
+    assert len({row["run_id"] for row in rows}) == 5
+
+
+def test_a_done_row_says_what_was_measured_and_where(grid: Grid) -> None:
+    row = row_of(grid, "static")
+    assert (row["suite"], row["dataset"], row["model"]) == ("mixed", "synthetic", "lenet-300-100")
+    assert (row["alpha"], row["density_target"], row["seed"], row["protocol"]) == ("", "0.1", "0", "official")
+    assert (row["epochs"], row["device"], row["departs"], row["error"]) == ("2", "cpu", "", "")
+    kept = round(0.1 * sum(WEIGHTS.values()))
+    assert float(row["density"]) == kept / sum(WEIGHTS.values())
+    assert row["parameters_remaining"] == str(kept + 300 + 100 + 10)
+    assert 0 <= float(row["test_accuracy"]) <= float(row["best_test_accuracy"]) <= 100
+    assert 0 < float(row["train_seconds"]) < 60
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", row["commit"])
+    assert json.loads(row["spec"])["method"] == {"name": "static", "version": 1, "allocation": "erk"}
+
+
+def test_a_dense_row_has_density_one_and_no_target(grid: Grid) -> None:
+    row = row_of(grid, "dense")
+    assert (row["alpha"], row["density_target"], row["protocol"]) == ("", "", "paper;official")
+    assert (row["density"], row["threshold_min"], row["mask_flips"]) == ("1.0", "", "0")
+
+
+def test_an_emergent_row_has_alpha_and_thresholds(grid: Grid) -> None:
+    row = row_of(grid, "dst")
+    assert (row["alpha"], row["density_target"]) == ("0.001", "")
+    assert float(row["threshold_min"]) <= float(row["threshold_max"])
+    assert 0 < float(row["density"]) < 1
+
+
+def test_a_row_without_measurements_leaves_them_empty_and_says_why(grid: Grid) -> None:
+    failed, diverged = row_of(grid, "broken", "failed"), row_of(grid, "dense", "diverged")
+    assert failed["error"] == "RuntimeError: the hook broke"
+    assert diverged["error"] == "the training loss is not finite in epoch 1"
+    assert diverged["epochs"] == "1"
+    for row in (failed, diverged):
+        assert all(row[name] == "" for name in results.MEASURED if name != "epochs")
+
+
+def test_parquet_equals_csv(grid: Grid) -> None:
+    from_csv = pd.read_csv(grid.out / "results.csv", keep_default_na=False)
+    from_parquet = pd.read_parquet(grid.out / "results.parquet")
+    assert list(from_parquet.columns) == COLUMNS
+    for name in COLUMNS:
+        if from_parquet[name].dtype == np.float64:
+            expected = [np.nan if value == "" else float(value) for value in from_csv[name]]
+            np.testing.assert_array_equal(from_parquet[name], expected)
+        else:
+            assert list(from_parquet[name]) == list(from_csv[name])
+    numbers = {name for name in COLUMNS if from_parquet[name].dtype == np.float64}
+    assert numbers == {"alpha", "density_target", "seed", *results.MEASURED}
+
+
+# --- traces.csv, layers.csv -----------------------------------------------------------------------
+
+
+def test_traces_hold_every_recorded_value(grid: Grid) -> None:
+    rows = read(grid.out / "traces.csv")
+    assert list(rows[0]) == ["run_id", "epoch", "step", "name", "value"]
+    run_id = row_of(grid, "dst")["run_id"]
+    traces = {(r["epoch"], r["step"], r["name"]): r["value"] for r in rows if r["run_id"] == run_id}
+    records = [json.loads(line) for line in (grid.out / "cells" / run_id / "metrics.jsonl").read_text().splitlines()]
+    assert len(traces) == sum(len(record) - 2 for record in records)  # all but epoch and step themselves
+    for record in records:
+        step = "" if "test_accuracy" in record else str(record["step"])
+        for name in set(record) - {"epoch", "step"}:
+            assert traces[str(record["epoch"]), step, name] == str(record[name])
+
+
+def test_traces_hold_one_record_a_step_where_asked_and_one_an_epoch(grid: Grid) -> None:
+    run_id = row_of(grid, "dst")["run_id"]
+    density = [
+        (row["epoch"], row["step"])
+        for row in read(grid.out / "traces.csv")
+        if (row["run_id"], row["name"]) == (run_id, "density")
+    ]
+    assert density == [("1", "1"), ("1", "2"), ("1", "3"), ("1", "4"), ("1", ""), ("2", "")]
+    names = {row["name"] for row in read(grid.out / "traces.csv") if row["run_id"] == run_id}
+    assert {"masked/fc1.weight", "recovered/fc3.weight", "density/fc2.weight", "train_loss", "lr"} <= names
+
+
+def test_layers_sum_to_the_density_of_the_row(grid: Grid) -> None:
+    rows = read(grid.out / "layers.csv")
+    assert list(rows[0]) == ["run_id", "parameter", "weights", "kept"]
+    for method in ("dense", "dst", "static"):
+        row = row_of(grid, method)
+        layers = {r["parameter"]: r for r in rows if r["run_id"] == row["run_id"]}
+        assert {name: int(r["weights"]) for name, r in layers.items()} == WEIGHTS
+        kept = sum(int(r["kept"]) for r in layers.values())
+        assert kept / sum(WEIGHTS.values()) == pytest.approx(float(row["density"]), rel=1e-12)
+
+
+# --- the run folder ---------------------------------------------------------------------------------
+
+
+def test_a_cell_folder_holds_what_is_documented(grid: Grid) -> None:
+    cell = grid.out / "cells" / row_of(grid, "dst")["run_id"]
+    names = {path.name for path in cell.iterdir()}
+    assert names == {"spec.json", "environment.json", "attempts", "metrics.jsonl", "result.json"}
+    assert read_sealed(cell / "result.json") is not None
+    environment = read_json(cell / "environment.json")
+    assert environment["threads"] == 1
+    assert {"commit", "dirty", "torch", "device", "python", "data"} <= set(environment)
+    assert read_json(cell / "spec.json") == json.loads(row_of(grid, "dst")["spec"])
+
+
+def test_a_cell_is_done_only_while_its_checksum_holds(grid: Grid, tmp_path: Path) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    run_id = row_of(copy, "dst")["run_id"]
+    result = copy.out / "cells" / run_id / "result.json"
+    result.write_text(result.read_text().replace('"test_accuracy": ', '"test_accuracy": 1'))
+    (row,) = [row for row in results.rows(copy.out) if row["run_id"] == run_id]
+    assert (row["status"], row["test_accuracy"]) == ("pending", "")
+
+
+def test_a_suite_expansion_grows_and_is_no_part_of_other_suites(grid: Grid, tmp_path: Path) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    members = results.members(copy.out)
+    spec = next(member.spec for member in members.values())
+    results.remember(copy.out, "other", ["figure4"], [spec])
+    assert results.members(copy.out)[spec.run_id] == Member(spec, ("mixed", "other"))
+    assert len(results.members(copy.out)) == len(members)
+    results.remember(copy.out, "mixed", ["table1"], [spec])
+    assert len(results.members(copy.out)) == len(members)
+    assert read_json(copy.out / "suites" / "mixed.json")["exhibits"] == ["table1"]
+
+
+def test_a_folder_being_made_by_another_process_is_not_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one's marker appears after the look around."""
+    out = tmp_path / "runs"
+    out.mkdir()
+    read = results.read_json
+
+    def marker_appears(path: Path) -> Any:
+        write_json(out / results.MARKER, {"schema": 1})
+        (out / "suites").mkdir(exist_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(results, "read_json", marker_appears)
+    results.check(out)
+    results.check(out)
+
+
+# --- select ---------------------------------------------------------------------------------------------
+
+
+def member(**changes: Any) -> tuple[RunSpec, Row]:
+    method = changes.pop("method", {"name": "dst", "version": 1, "alpha": 5e-4})
+    status, suites = changes.pop("status", "pending"), changes.pop("suites", ("mnist",))
+    fixed = {"data": Data(name="mnist"), "model": Model(name="lenet-300-100"), "optimizer": Optimizer(lr=0.01)}
+    spec = RunSpec(**fixed, method=method, **changes)
+    return spec, results.pending_row(spec, suites) | {"status": status}
+
+
+DENSE, STATIC = {"name": "dense", "version": 1}, {"name": "static", "version": 1}
+TABLE = [
+    member(seed=0, protocol=("paper", "official")),
+    member(seed=1, protocol=("paper",), suites=("mnist", "mine")),
+    member(seed=0, method={"name": "dst", "version": 1, "alpha": 1e-3}, departs=("seed=0 (suite: 1)",)),
+    member(seed=10, method=DENSE, protocol=("official",), status="done"),
+    member(seed=0, method=STATIC, density=0.1),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "chosen"),
+    [
+        ([], [0, 1, 2, 3, 4]),
+        (["method=dst"], [0, 1, 2]),
+        (["method=dst,dense"], [0, 1, 2, 3]),
+        (["method=dst", "seed=0"], [0, 2]),
+        (["alpha=5e-4"], [0, 1]),
+        (["alpha=0.00050"], [0, 1]),
+        (["method.alpha=0.0005,1e-3"], [0, 1, 2]),
+        (["seed=0.0"], [0, 2, 4]),
+        (["seed=1"], [1]),
+        (["alpha=nan"], [3, 4]),
+        (["density_target=nan", "method=dst,static"], [0, 1, 2]),
+        (["density=0.1"], []),
+        (["density_target=0.1"], [4]),
+        (["optimizer.lr=1e-2"], [0, 1, 2, 3, 4]),
+        (["data.train_limit=nan"], [0, 1, 2, 3, 4]),
+        (["protocol=paper"], [0, 1]),
+        (["protocol=official"], [0, 3]),
+        (["protocol=nan"], [2, 4]),
+        (["suite=mine"], [1]),
+        (["status=done"], [3]),
+        (["departs=seed=0 (suite: 1)"], [2]),
+    ],
+)
+def test_filters(where: list[str], chosen: list[int]) -> None:
+    """Commas mean or, repeats and; numbers compare as floats; nan is empty; memberships one by one."""
+    if not chosen:
+        with pytest.raises(SpecError):
+            select(TABLE, where)
+        return
+    assert select(TABLE, where) == [TABLE[index] for index in chosen]
+
+
+def test_run_ids_are_compared_as_text_even_where_they_look_like_numbers() -> None:
+    ids = ["12e456789012", "34e456789012"]  # both are infinite as floats
+    table = [(spec, row | {"run_id": run_id}) for (spec, row), run_id in zip(TABLE[:2], ids, strict=True)]
+    assert select(table, [f"run_id={ids[0]}"]) == table[:1]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("metod=dst", r"unknown field 'metod': did you mean 'method'\? valid: "),
+        ("method.alfa=1", r"unknown field 'method\.alfa': did you mean 'method\.alpha'\?"),
+        ("method", "--where method: write FIELD=value, such as method=dst"),
+        ("method=dts", r"--where method=dts: no cell has that value; present: dense, dst, static"),
+        ("method=dst,dts", r"--where method=dts: no cell has that value"),
+        ("alpha=5e-5", r"no cell has that value; present: 0\.0005, 0\.001, nan"),
+        ("alpha=", "no cell has that value"),
+    ],
+)
+def test_filters_name_what_is_wrong_and_what_there_is(where: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        select(TABLE, [where])
+    assert "\n" not in str(caught.value)
+
+
+def test_filters_that_leave_nothing_are_an_error() -> None:
+    with pytest.raises(SpecError, match="no cell is left by --where method=dense --where seed=1"):
+        select(TABLE, ["method=dense", "seed=1"])

@@ -1,0 +1,150 @@
+"""A cell's identity: stable, complete, and not touched by what does not decide its bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from benchmark import spec as spec_module
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, replace_field
+
+
+def make(**changes: Any) -> RunSpec:
+    values: dict[str, Any] = {
+        "data": Data(name="mnist", train_limit=600),
+        "model": Model(name="lenet-300-100"),
+        "optimizer": Optimizer(lr=0.01, momentum=0.9, epochs=20, schedule="step", milestones=(10, 15), gamma=0.1),
+        "method": {"name": "dst", "version": 1, "alpha": 5e-4, "threshold": "vector", "reset_density": None},
+        "seed": 3,
+    }
+    return RunSpec(**values | changes)
+
+
+CANONICAL = (
+    '{"data":{"name":"mnist","standardize":false,"train_limit":600},'
+    '"method":{"alpha":0.0005,"name":"dst","reset_density":null,"threshold":"vector","version":1},'
+    '"model":{"name":"lenet-300-100"},'
+    '"optimizer":{"batch_size":64,"epochs":20,"gamma":0.1,"lr":0.01,"milestones":[10,15],"momentum":0.9,'
+    '"name":"sgd","nesterov":false,"schedule":"step","weight_decay":0.0},'
+    '"precision":"float32","seed":3}'
+)
+
+
+def test_canonical_json_and_run_id_are_what_they_always_were() -> None:
+    """Run folders of earlier releases are found by these: a change here orphans them all."""
+    assert make().canonical_json == CANONICAL
+    assert make().run_id == "63246b8dfc3b"
+
+
+def test_the_run_id_does_not_depend_on_the_process() -> None:
+    code = f"import json; from benchmark.spec import from_dict; print(from_dict(json.loads({CANONICAL!r})).run_id)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == make().run_id + "\n"
+
+
+def test_memberships_are_no_part_of_the_identity() -> None:
+    other = make(protocol=("paper",), departs=("seed=3 (suite: 0)",))
+    assert (other.run_id, other) == (make().run_id, make())
+
+
+def test_a_field_that_is_none_leaves_the_identity_as_it_was() -> None:
+    """So a field added later, None by default, renames no cell."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class LaterModel(Model):
+        width: int | None = None
+
+    today, later = Model(name="lenet-300-100"), LaterModel(name="lenet-300-100")
+    assert spec_module._plain(later) == spec_module._plain(today) == {"name": "lenet-300-100"}
+    assert make(density=None, step_records=None).canonical_json == CANONICAL
+
+
+def test_a_hyperparameter_that_is_none_is_a_value_of_its_own() -> None:
+    """dst with reset_density None never resets: another training than with the default."""
+    assert from_dict(json.loads(CANONICAL)).method["reset_density"] is None
+    assert (
+        make(method={"name": "dst", "version": 1}).run_id
+        != make(method={"name": "dst", "version": 1, "reset_density": None}).run_id
+    )
+
+
+CHANGES = {
+    "data.name": "digits",
+    "data.train_limit": 601,
+    "data.standardize": True,
+    "data.augment": "crop-flip",
+    "model.name": "lenet-5-caffe",
+    "model.hidden_state": "carried",
+    "optimizer.lr": 0.02,
+    "optimizer.nesterov": True,
+    "optimizer.milestones": (10, 16),
+    "method.alpha": 1e-3,
+    "method.version": 2,
+    "density": 0.5,
+    "seed": 4,
+    "step_records": 1,
+}
+
+
+def test_every_field_that_decides_bits_is_in_the_identity() -> None:
+    run_ids = {replace_field(make(), name, value).run_id for name, value in CHANGES.items()}
+    assert len({make().run_id, *run_ids}) == len(CHANGES) + 1
+
+
+def test_whole_numbers_and_floats_of_one_value_are_one_cell() -> None:
+    assert make(optimizer=Optimizer(lr=1)).run_id == make(optimizer=Optimizer(lr=1.0)).run_id
+    assert make(density=1).run_id == make(density=1.0).run_id
+
+
+def test_a_spec_survives_its_json() -> None:
+    spec = make(density=0.25, protocol=("paper",), departs=("x",))
+    again = from_dict(json.loads(spec.canonical_json), protocol=spec.protocol, departs=spec.departs)
+    assert again == spec
+    assert dataclasses.asdict(again) == dataclasses.asdict(spec)
+    assert again.run_id == spec.run_id
+
+
+def test_fields_name_everything_that_can_be_set_or_filtered() -> None:
+    found = fields(make())
+    assert found["optimizer.milestones"] == (10, 15)
+    assert found["method.alpha"] == 5e-4
+    assert found["data.augment"] is None
+    assert found["density"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("optimizer.epohs", 1, r"unknown optimizer field 'epohs': did you mean 'epochs'\? valid: batch_size, epochs"),
+        ("optimiser.epochs", 1, r"unknown field 'optimiser': did you mean 'optimizer'\?"),
+        ("optimizer", 1, "cannot set optimizer: give a plain field"),
+        ("seed.x", 1, "cannot set seed.x"),
+        ("optimizer.epochs", "five", "optimizer.epochs is 'five': it must be int"),
+        ("optimizer.epochs", 1.5, "optimizer.epochs is 1.5: it must be int"),
+        ("optimizer.epochs", True, "optimizer.epochs is True: it must be int"),
+        ("optimizer.epochs", 0, r"optimizer.epochs is 0: it must lie in \[1, inf\)"),
+        ("optimizer.nesterov", 1, "optimizer.nesterov is 1: it must be bool"),
+        ("optimizer.lr", float("nan"), "optimizer.lr is nan: it must be finite"),
+        ("optimizer.gamma", float("inf"), "optimizer.gamma is inf: it must be finite"),
+        ("method.alpha", float("-inf"), "method.alpha is -inf: it must be finite"),
+        ("density", 0.0, r"density is 0.0: it must lie in \(0, 1\]"),
+        ("density", 1.5, r"density is 1.5: it must lie in \(0, 1\]"),
+        ("seed", -1, r"seed is -1: it must lie in \[0, "),
+        ("precision", "float61", r"unknown precision 'float61': .*valid: float32"),
+        ("data.name", None, "data.name is None: it must be str"),
+    ],
+)
+def test_bad_fields_and_values_are_one_clear_line(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        replace_field(make(), name, value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_method_without_a_name_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"method\.name is missing"):
+        make(method={"alpha": 1.0})

@@ -1,0 +1,115 @@
+"""Layer-wise budgets: golden ERK densities, exact totals, errors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from methods.budgets import ALLOCATIONS, allocate, erk, round_to_total
+
+LENET_300_100 = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
+LENET_5 = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
+
+layers = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=3),
+    st.lists(st.integers(1, 9), min_size=2, max_size=4).map(tuple),
+    min_size=1,
+    max_size=6,
+)
+
+
+def test_the_networks_have_the_printed_number_of_weights() -> None:
+    assert sum(math.prod(shape) for shape in LENET_300_100.values()) == 266_200
+    assert sum(math.prod(shape) for shape in LENET_5.values()) == 430_500
+
+
+@pytest.mark.parametrize(
+    ("shapes", "density", "printed"),
+    [
+        (LENET_300_100, 0.10, ".080 .230 1"),
+        (LENET_300_100, 0.05, ".0385 .111 .918"),
+        (LENET_300_100, 0.02, ".0154 .0445 .367"),
+        (LENET_300_100, 0.01, ".0077 .0223 .184"),
+        (LENET_5, 0.10, "1 .0871 .0884 1"),
+        (LENET_5, 0.05, ".726 .0375 .0381 1"),
+        (LENET_5, 0.02, ".278 .0143 .0146 .457"),
+        (LENET_5, 0.01, ".139 .0072 .0073 .229"),
+    ],
+)
+def test_erk_gives_the_printed_densities(shapes: dict[str, tuple[int, ...]], density: float, printed: str) -> None:
+    got = erk(shapes, density=density)
+    assert list(got) == list(shapes)
+    for value, want in zip(got.values(), printed.split(), strict=True):
+        last_digit = 10.0 ** -len(want.partition(".")[2]) if "." in want else 0.0
+        assert abs(value - float(want)) <= 0.6 * last_digit  # .9185069 is printed as .918
+
+
+def test_erk_keeps_the_total_density_where_layers_are_capped() -> None:
+    sizes = {name: math.prod(shape) for name, shape in LENET_5.items()}
+    for density in (0.3, 0.1, 0.01):
+        kept = sum(value * sizes[name] for name, value in erk(LENET_5, density=density).items())
+        assert kept == pytest.approx(density * 430_500)
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@given(shapes=layers, density=st.floats(0.0, 1.0))
+def test_counts_sum_to_the_rounded_total_and_leave_no_layer_empty(
+    allocation: str, shapes: dict[str, tuple[int, ...]], density: float
+) -> None:
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total = round(density * sum(sizes.values()))
+    if total < len(shapes):
+        with pytest.raises(ValueError, match="fewer than"):
+            allocate(shapes, density=density, allocation=allocation)
+        return
+    counts = allocate(shapes, density=density, allocation=allocation)
+    assert list(counts) == list(shapes)
+    assert sum(counts.values()) == total
+    assert all(1 <= count <= sizes[name] for name, count in counts.items())
+
+
+@given(
+    layers=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=6),
+    share=st.floats(0, 1),
+)
+def test_rounding_hits_any_total_that_fits(layers: list[tuple[int, float]], share: float) -> None:
+    sizes = {str(i): size for i, (size, _) in enumerate(layers)}
+    wanted = {str(i): size * density for i, (size, density) in enumerate(layers)}
+    total = len(sizes) + round(share * (sum(sizes.values()) - len(sizes)))
+    counts = round_to_total(wanted, sizes, total)
+    assert sum(counts.values()) == total
+    assert all(1 <= counts[name] <= sizes[name] for name in sizes)
+
+
+def test_counts_are_within_one_of_the_wanted_densities() -> None:
+    wanted = {name: density * math.prod(LENET_5[name]) for name, density in erk(LENET_5, density=0.05).items()}
+    counts = allocate(LENET_5, density=0.05, allocation="erk")
+    assert all(abs(counts[name] - wanted[name]) <= 1 for name in wanted)
+
+
+def test_the_largest_remainders_are_rounded_up() -> None:
+    # 3.7 + 3.4 + 2.9 = 10: the floors leave 2, for .9 and .7
+    counts = round_to_total({"a": 3.7, "b": 3.4, "c": 2.9}, {"a": 9, "b": 9, "c": 9}, 10)
+    assert counts == {"a": 4, "b": 3, "c": 3}
+
+
+def test_uniform_gives_every_layer_the_same_density() -> None:
+    assert allocate({"a": (10, 10), "b": (5, 4)}, density=0.3, allocation="uniform") == {"a": 30, "b": 6}
+
+
+def test_density_one_keeps_everything() -> None:
+    for allocation in ALLOCATIONS:
+        counts = allocate(LENET_5, density=1.0, allocation=allocation)
+        assert counts == {name: math.prod(shape) for name, shape in LENET_5.items()}
+
+
+def test_unknown_allocations_and_impossible_densities_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown allocation 'er'; valid: erk, uniform"):
+        allocate(LENET_5, density=0.1, allocation="er")
+    with pytest.raises(ValueError, match="keeps 0 weights, fewer than the 4 layers"):
+        allocate(LENET_5, density=1e-7, allocation="erk")
+    with pytest.raises(ValueError, match="no room for"):
+        allocate(LENET_5, density=1.1, allocation="uniform")

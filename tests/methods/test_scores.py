@@ -1,0 +1,66 @@
+"""Scores, and the choice of the best."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from methods import scores
+
+
+def true_at(mask: Tensor) -> list[int]:
+    return mask.flatten().nonzero().flatten().tolist()
+
+
+def test_magnitude_is_the_absolute_value_without_gradient() -> None:
+    score = scores.magnitude(nn.Parameter(torch.tensor([[-2.0, 0.5], [0.0, 1.0]])))
+    assert score.tolist() == [[2.0, 0.5], [0.0, 1.0]]
+    assert not score.requires_grad
+
+
+def test_top_keeps_the_highest_scores_in_the_shape_given() -> None:
+    mask = scores.top(torch.tensor([[1.0, 4.0, 2.0], [5.0, -1.0, 3.0]]), 3)
+    assert mask.tolist() == [[False, True, False], [True, False, True]]
+
+
+def test_ties_go_to_the_earlier_entry() -> None:
+    assert true_at(scores.top(torch.ones(6), 2)) == [0, 1]
+    assert true_at(scores.top(torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0]), 3)) == [0, 1, 3]
+
+
+def test_among_limits_the_choice() -> None:
+    among = torch.tensor([False, True, True, False, True])
+    assert true_at(scores.top(torch.tensor([9.0, 1.0, 2.0, 8.0, 3.0]), 2, among=among)) == [2, 4]
+    assert true_at(scores.top(torch.tensor([9.0, 1.0, 2.0, 8.0, 3.0]), 3, among=among)) == [1, 2, 4]
+
+
+def test_more_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot choose 7 of 6 entries"):
+        scores.top(torch.ones(2, 3), 7)
+    with pytest.raises(ValueError, match="cannot choose 2 of 1 entries"):
+        scores.top(torch.ones(3), 2, among=torch.tensor([True, False, False]))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.data())
+def test_top_chooses_exactly_the_count_and_nothing_better_is_left(values: list[int], data: st.DataObject) -> None:
+    score = torch.tensor(values, dtype=torch.float32)
+    count = data.draw(st.integers(0, len(values)))
+    mask = scores.top(score, count)
+    assert int(mask.sum()) == count
+    if 0 < count < len(values):
+        assert score[mask].min() >= score[~mask].max()
+
+
+def test_random_scores_come_from_the_generator_alone() -> None:
+    like = torch.zeros(50, 40)
+    state = torch.get_rng_state()
+    first = scores.random(like, torch.Generator().manual_seed(3))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, scores.random(like, torch.Generator().manual_seed(3)))
+    assert not torch.equal(first, scores.random(like, torch.Generator().manual_seed(4)))
+    assert first.shape == like.shape
+    assert 0 <= float(first.min()) <= float(first.max()) <= 1
+    assert abs(float(first.mean()) - 0.5) < 0.03
