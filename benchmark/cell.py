@@ -146,12 +146,12 @@ class _Cell:
         self.folder = attempt.folder
         self.environment = _environment(spec, place)
         write_json(attempt.cell / "spec.json", spec.to_dict())
-        write_json(self.folder / "environment.json", self.environment)
-        write_json(attempt.cell / "environment.json", self.environment)
         self.training = Training(spec, _dataset(spec.data, place.data_dir, place.device))
         self.metrics = b""
         self.saved_at_step = -1
         self._resume()
+        write_json(self.folder / "environment.json", self.environment)
+        write_json(attempt.cell / "environment.json", self.environment)
         (self.folder / "metrics.jsonl").write_bytes(self.metrics)
         self.next_save = time.monotonic() + place.seconds_to_next_checkpoint(0)
 
@@ -260,7 +260,7 @@ def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
 
 def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:
     device = torch.device(place.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     return environment.describe(
         device=device.type,
         device_name=name,

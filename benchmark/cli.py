@@ -28,8 +28,10 @@ app.add_typer(data_app, name="data")
 SuiteName = Annotated[str, typer.Option("--suite", help="A suite's name, or a FILE.py of your own.")]
 Out = Annotated[Path, typer.Option(help="The run folder.")]
 DataDir = Annotated[Path, typer.Option(help="Where data sets lie.")]
-Where = Annotated[list[str], typer.Option(help="FIELD=v,w: only these cells; repeatable.")]
-Set = Annotated[list[str], typer.Option("--set", help="FIELD=value: changes the specs, so new cells; repeatable.")]
+Where = Annotated[list[str], typer.Option(metavar="FIELD=v,w", help="Only these cells; repeatable.")]
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Changes the specs, so new cells; repeatable.")
+]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -104,9 +106,14 @@ def show(
 
 
 @app.command()
-def export(out: Out = OUT, json_output: Json = False) -> None:
+def export(
+    out: Out = OUT,
+    to: Annotated[Path | None, typer.Option(help="Write them here, not into the run folder.")] = None,
+    where: Where = [],  # noqa: B006
+    json_output: Json = False,
+) -> None:
     """Write the run folder's tables anew."""
-    views.export(out, json_output)
+    views.export(out, to, where, json_output)
 
 
 @data_app.command()

@@ -48,6 +48,16 @@ def commit() -> dict[str, Any]:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
+def cpu_name() -> str:
+    """The processor's model, as the system names it; `cpu` where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "cpu"
+
+
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two environments and decides the bits: `threads: 1 -> 2`."""
     return [f"{key}: {before[key]} -> {now[key]}" for key in DECIDES_BITS if key in before and before[key] != now[key]]

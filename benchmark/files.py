@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class DiskFullError(Exception):
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file so that a reader sees the old or the new content, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -185,14 +185,20 @@ def rows(out: Path) -> list[Row]:
     return [row(out, member) for member in members(out).values()]
 
 
-def write_tables(out: Path) -> list[Row]:
-    """Write results.csv and .parquet, traces.csv and layers.csv, and return the rows."""
-    found = rows(out)
-    write_csv(out / "results.csv", COLUMNS, found)
-    write_parquet(out / "results.parquet", found)
+def write_tables(out: Path, *, where: Sequence[str] = (), to: Path | None = None) -> list[Row]:
+    """Write results.csv and .parquet, traces.csv and layers.csv, and return the rows.
+
+    where: only the cells that these filters leave. to: another folder than the run folder.
+    """
+    table = [(member.spec, row(out, member)) for member in members(out).values()]
+    found = [entry for _, entry in (select(table, where) if where else table)]
+    to = to or out
+    to.mkdir(parents=True, exist_ok=True)
+    write_csv(to / "results.csv", COLUMNS, found)
+    write_parquet(to / "results.parquet", found)
     done = [entry["run_id"] for entry in found if entry["status"] in ("done", "diverged")]
-    write_csv(out / "traces.csv", ("run_id", "epoch", "step", "name", "value"), traces(out, done))
-    write_csv(out / "layers.csv", ("run_id", "parameter", "weights", "kept"), layers(out, done))
+    write_csv(to / "traces.csv", ("run_id", "epoch", "step", "name", "value"), traces(out, done))
+    write_csv(to / "layers.csv", ("run_id", "parameter", "weights", "kept"), layers(out, done))
     return found
 
 

@@ -135,14 +135,15 @@ def show(run_id: str, out: Path, json_output: bool) -> None:
                 screen.print(f"  {name}: {value}", highlight=False, markup=False, soft_wrap=True)
 
 
-def export(out: Path, json_output: bool) -> None:
-    """Write the tables anew from the run folders."""
-    rows = results.write_tables(results.existing(out))
+def export(out: Path, to: Path | None, where: Sequence[str], json_output: bool) -> None:
+    """Write the tables anew from the run folders, of all cells or some, here or elsewhere."""
+    rows = results.write_tables(results.existing(out), where=where, to=to)
+    place = to or out
     names = ["results.csv", "results.parquet", "traces.csv", "layers.csv"]
     if json_output:
-        emit({"out": str(out), "rows": len(rows), "files": names})
+        emit({"out": str(place), "rows": len(rows), "files": names})
     else:
-        print(f"{out}: {', '.join(names)}; {len(rows)} rows")
+        print(f"{place}: {', '.join(names)}; {len(rows)} rows")
 
 
 def data_fetch(name: str, data_dir: Path, json_output: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,12 +173,7 @@ def test_growth_is_random_among_all_positions_not_kept() -> None:
     method, generator = SET(), torch.Generator().manual_seed(0)
     kept = torch.tensor([[True, False] * 4 + [False] * 4])
     drawn = torch.zeros(12)
-
-    class OnlyGenerator:
-        pass
-
-    ctx: Any = OnlyGenerator()
-    ctx.generator = generator
+    ctx: Any = SimpleNamespace(generator=generator)
     for _ in range(400):
         grown = method.grown(ctx, "weight", kept, 3)
         assert int(grown.sum()) == 3

@@ -1,0 +1,74 @@
+"""The README's numbers are those of the committed tables, and its examples run."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+
+import methods
+from analysis.stats import mean_interval
+from benchmark.plugins import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "paper_figures/results/mnist-lenet-300-100/results.csv"
+README = (ROOT / "README.md").read_text()
+
+
+def measured() -> dict[tuple[str, str], list[dict[str, str]]]:
+    groups = defaultdict(list)
+    with RESULTS.open() as file:
+        for row in csv.DictReader(file):
+            groups[row["method"], row["alpha"]].append(row)
+    return groups
+
+
+@pytest.mark.parametrize("key", list(measured()))
+def test_the_results_table_is_the_committed_one(key: tuple[str, str]) -> None:
+    rows = measured()[key]
+    (line,) = (line for line in README.splitlines() if line.startswith(f"| {key[0]} | {key[1]} |"))
+    accuracy = mean_interval([float(row["test_accuracy"]) for row in rows])
+    density = mean_interval([100 * float(row["density"]) for row in rows])
+    cells = [cell.strip() for cell in line.split("|")[3:6]]
+    remaining = "100" if key[0] == "dense" else "{:.2f} ± {:.2f}".format(*density)
+    assert cells == [str(len(rows)), "{:.2f} ± {:.2f}".format(*accuracy), remaining]
+    assert {row["status"] for row in rows} == {"done"}
+
+
+def test_the_named_commit_is_the_one_that_was_run() -> None:
+    commits = {row["commit"] for rows in measured().values() for row in rows}
+    (named,) = re.findall(r"commit `(\w+)`", README)
+    assert [commit.startswith(named) for commit in commits] == [True]
+
+
+def test_the_example_method_keeps_its_promises() -> None:
+    module = load_file(ROOT / "docs/examples/magnitude.py")
+    methods.conformance.check_method(module.OneShot)
+
+
+def test_every_file_that_the_readme_links_to_exists() -> None:
+    links = re.findall(r"\]\(((?!https?:)[^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_a_training_loop_of_ones_own_prunes_and_finalizes() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.ReLU(), torch.nn.Linear(30, 4))
+    attached = methods.attach(model, "dst", total_steps=60, steps_per_epoch=60, alpha=0.05)
+    optimizer = torch.optim.SGD(attached.parameter_groups(weight_decay=1e-4), lr=0.1, momentum=0.9)
+    attached.bind(optimizer)
+    for _ in range(60):
+        x, y = torch.randn(16, 20), torch.randint(4, (16,))
+        optimizer.zero_grad()
+        (torch.nn.functional.cross_entropy(model(x), y) + attached.penalty()).backward()
+        attached.step()
+    density = attached.density()
+    assert 0 < density < 1
+    assert type(methods.finalize(model)[0]) is torch.nn.Linear
+    kept = sum(int(model[i].weight.count_nonzero()) for i in (0, 2))
+    assert kept == round(density * 720)
