@@ -44,14 +44,38 @@ def erk(shapes: Mapping[str, Sequence[int]], *, density: float) -> dict[str, flo
         dense |= full
 
 
-def round_to_total(wanted: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, int]:
-    """Whole counts near `wanted` that sum to `total`, each within [1, size]: largest remainders first."""
-    counts = {name: min(max(math.floor(wanted[name]), 1), sizes[name]) for name in wanted}
+def share(weights: Mapping[str, float], *, room: Mapping[str, int], total: int) -> dict[str, int]:
+    """Whole counts that sum to `total`, in proportion to the weights, none above its room.
+
+    What a layer has no room for is shared among the others in the same proportion, or evenly where
+    those have no weight. Raises ValueError where the room is too small in all.
+    """
+    if total > sum(room.values()):
+        raise ValueError(f"cannot place {total} weights in {sum(room.values())} free positions")
+    wanted: dict[str, float] = {}
+    while True:
+        rest = [name for name in weights if name not in wanted]
+        budget = total - sum(wanted.values())
+        mass = sum(weights[name] for name in rest)
+        parts = {n: budget * (weights[n] / mass if mass > 0 else 1 / len(rest)) for n in rest}
+        full = [name for name in rest if parts[name] >= room[name]]
+        if not full:
+            return round_to_total(wanted | parts, room, total, least=0)
+        wanted |= {name: float(room[name]) for name in full}
+        if len(full) == len(rest):
+            return round_to_total(wanted, room, total, least=0)
+
+
+def round_to_total(
+    wanted: Mapping[str, float], sizes: Mapping[str, int], total: int, *, least: int = 1
+) -> dict[str, int]:
+    """Whole counts near `wanted` that sum to `total`, each within [least, size]: largest remainders first."""
+    counts = {name: min(max(math.floor(wanted[name]), least), sizes[name]) for name in wanted}
     by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
     while (missing := total - sum(counts.values())) != 0:
         step = 1 if missing > 0 else -1
         order = by_remainder if step > 0 else by_remainder[::-1]
-        open_names = [name for name in order if 1 <= counts[name] + step <= sizes[name]]
+        open_names = [name for name in order if least <= counts[name] + step <= sizes[name]]
         if not open_names:
             raise ValueError(f"no room for {total} weights in layers of {dict(sizes)}")
         for name in open_names[: abs(missing)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,9 @@ from methods.schedules import every, steps_of
 class DropGrow(Method):
     """Starts from random masks of exact counts; a subclass says what to drop and what to grow.
 
-    Each update keeps every layer's count. Grown weights start at 0 with zeroed optimizer state;
-    the state of dropped weights is kept, where it no longer acts. No update at or after the last step.
+    Each update keeps the total count, and every layer's unless a method moves weights between
+    layers. Grown weights start at 0, and with zeroed optimizer state unless grown_state is "keep";
+    the state of dropped weights is kept. No update at or after the last step.
     """
 
     density_promise = "exact"
@@ -38,30 +40,41 @@ class DropGrow(Method):
         random_masks(ctx, density=self.density, allocation=self.allocation)
 
     def after_step(self, ctx: Context) -> None:
-        period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
-        if every(ctx.step, period) and ctx.step < ctx.total_steps:
+        if self.due(ctx):
             self.update(ctx)
+
+    def due(self, ctx: Context) -> bool:
+        """Whether this step ends with an update: after each period but the last step."""
+        period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
+        return every(ctx.step, period) and ctx.step < ctx.total_steps
 
     @torch.no_grad()
     def update(self, ctx: Context) -> None:
-        """One round of dropping and growing in every layer."""
-        masks, grown = {}, {}
-        for name, weight in ctx.weights.items():
-            mask = ctx.masks[name]
-            kept = mask & ~self.dropped(weight.parameter, mask)
-            masks[name] = kept | self.grown(ctx, name, kept, int(mask.sum() - kept.sum()))
-            grown[name] = masks[name] & ~kept
-            weight.parameter.masked_fill_(grown[name], 0)
-        ctx.masks.set(masks)
+        """One round of dropping and growing in every layer. It waits for the device."""
         assert ctx.optimizer is not None, "an update needs a bound optimizer"
-        ctx.masks.zero_optimizer_state_(ctx.optimizer, grown)
+        masks = {name: ctx.masks[name] for name in ctx.weights}
+        kept = {name: mask & ~self.dropped(ctx, name, mask) for name, mask in masks.items()}
+        counts = self.growth_counts(ctx, masks, kept)
+        grown = {name: self.grown(ctx, name, masks[name], kept[name], counts[name]) for name in masks}
+        for name, weight in ctx.weights.items():
+            weight.parameter.masked_fill_(grown[name], 0)
+        ctx.masks.set({name: kept[name] | grown[name] for name in masks})
+        if self.grown_state == "zero":
+            ctx.masks.zero_optimizer_state_(ctx.optimizer, grown)
 
-    def dropped(self, weight: Tensor, mask: Tensor) -> Tensor:
-        """Bool mask of the kept entries to drop, shape of the weight."""
+    def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
+        """Bool mask of the kept entries of one weight to drop; mask: the kept ones."""
         raise NotImplementedError
 
-    def grown(self, ctx: Context, name: str, kept: Tensor, count: int) -> Tensor:
-        """Bool mask of exactly `count` entries to grow, none of them in `kept`."""
+    def growth_counts(self, ctx: Context, masks: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, int]:
+        """How many weights each layer grows: as many as it dropped, unless a method moves them.
+
+        masks, kept: bool, before and after dropping. The counts sum to all that was dropped.
+        """
+        return {name: int(mask.sum()) - int(kept[name].sum()) for name, mask in masks.items()}
+
+    def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
+        """Bool mask of exactly `count` entries of one weight to grow, none of them in `kept`."""
         raise NotImplementedError
 
 

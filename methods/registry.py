@@ -16,7 +16,9 @@ _paths: dict[str, str] = {
     "dense": "methods.dense:Dense",
     "static": "methods.static:Static",
     "set": "methods.set:SET",
+    "dsr": "methods.dsr:DSR",
     "dst": "methods.dst:DST",
+    "sparse_momentum": "methods.sparse_momentum:SparseMomentum",
 }
 
 

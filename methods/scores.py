@@ -16,6 +16,19 @@ def random(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device, torch.float32)
 
 
+def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
+    """The optimizer's momentum of a parameter, same shape: SGD's buffer, or Adam's m / (sqrt(v) + 1e-8).
+
+    Raises ValueError for an optimizer without momentum.
+    """
+    state = optimizer.state.get(parameter, {})
+    if "exp_avg" in state:
+        return torch.as_tensor(state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8))
+    if state.get("momentum_buffer") is None:
+        raise ValueError("the optimizer has no momentum: use SGD with momentum above 0, or Adam")
+    return torch.as_tensor(state["momentum_buffer"])
+
+
 def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:
     """Mask of exactly `count` entries of the highest score; ties go to the earlier entry.
 

@@ -48,14 +48,18 @@ class SET(DropGrow):
         super().__post_init__()
         check_choice("drop", self.drop, ("signed", "magnitude"))
 
-    def dropped(self, weight: Tensor, mask: Tensor) -> Tensor:
+    def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
+        return self.drop_mask(ctx.weights[name].parameter, mask)
+
+    def drop_mask(self, weight: Tensor, mask: Tensor) -> Tensor:
+        """The kept entries that one update drops, shape of the weight."""
         if self.drop == "magnitude":
             return smallest(weight, mask, self.drop_fraction)
         signs = (mask & (weight > 0), mask & (weight < 0))
         nearest_zero = [smallest(weight, sign, self.drop_fraction) for sign in signs]
         return nearest_zero[0] | nearest_zero[1] | (mask & (weight == 0))
 
-    def grown(self, ctx: Context, name: str, kept: Tensor, count: int) -> Tensor:
+    def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
         return scores.top(scores.random(kept, ctx.generator), count, among=~kept)
 
 

@@ -21,7 +21,7 @@ KEPT = [True] * 8 + [False] * 4
 
 
 def dropped(weights: list[float] = WEIGHTS, kept: list[bool] = KEPT, **hyperparameters: Any) -> list[int]:
-    mask = SET(**hyperparameters).dropped(torch.tensor([weights]), torch.tensor([kept]))
+    mask = SET(**hyperparameters).drop_mask(torch.tensor([weights]), torch.tensor([kept]))
     return mask.flatten().nonzero().flatten().tolist()
 
 
