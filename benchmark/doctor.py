@@ -50,7 +50,7 @@ def _torch() -> str:
 
 
 def _torchvision() -> str:
-    from benchmark.data.torchvision_import import import_torchvision
+    from benchmark.torchvision_import import import_torchvision
 
     return str(import_torchvision().__version__)
 

@@ -10,7 +10,9 @@ from typing import Any
 from benchmark.spec import RunSpec
 
 PROBE_STEPS = 4
-EXAMPLES = {"digits": 1437, "mnist": 60_000}
+PROBE_PIXELS = 8 * 32 * 32
+EXAMPLES = {"digits": 1437, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
+SHAPES = {"cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}
 
 Key = tuple[str, str, str]
 
@@ -75,8 +77,10 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
 
     examples = spec.data.train_limit or EXAMPLES.get(spec.data.name, 2000)
     batch = spec.optimizer.batch_size
-    pixels = Data(name="synthetic", train_limit=batch * PROBE_STEPS, test_limit=1, shape=spec.data.shape)
-    short = dataclasses.replace(spec, data=pixels, step_records=None)
+    shape, probed = _probe_size(spec)
+    pixels = Data(name="synthetic", train_limit=probed * PROBE_STEPS, test_limit=1, shape=shape)
+    optimizer = dataclasses.replace(spec.optimizer, batch_size=probed)
+    short = dataclasses.replace(spec, data=pixels, optimizer=optimizer, step_records=None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -86,7 +90,16 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
     finally:
         torch.set_num_threads(threads)
     steps = sorted(after - before for before, after in itertools.pairwise(ends))
-    return steps[len(steps) // 2], -(-examples // batch)
+    return steps[len(steps) // 2] * batch / probed, -(-examples // batch)
+
+
+def _probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
+    """The shape to probe with and a batch; smaller than the cell's where each example takes long."""
+    batch, size = spec.optimizer.batch_size, spec.data.image_size
+    shape = (3, size, size) if size is not None else SHAPES.get(spec.data.name, spec.data.shape)
+    if shape is None or spec.data.name not in SHAPES:
+        return shape, batch
+    return shape, min(batch, max(2, PROBE_PIXELS // (shape[1] * shape[2])))
 
 
 def duration(seconds: float | None) -> str:

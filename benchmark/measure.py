@@ -39,7 +39,7 @@ class Accuracy:
 @torch.no_grad()
 def accuracy(plain: nn.Module, data: Dataset, *, batch_size: int = EVALUATION_BATCH) -> Accuracy:
     """One pass over the test split; waits for the device once, at the end."""
-    totals = torch.zeros(3, dtype=torch.float64, device=data.test.labels.device)
+    totals = torch.zeros(3, dtype=torch.float64, device=data.device)
     models.start_epoch(plain)
     for inputs, labels in data.test_batches(batch_size):
         logits = plain(inputs)
@@ -47,7 +47,7 @@ def accuracy(plain: nn.Module, data: Dataset, *, batch_size: int = EVALUATION_BA
         loss = F.cross_entropy(logits, labels, reduction="sum")
         totals += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).to(totals.dtype)
     top1, top5, loss_sum = totals.tolist()
-    count = len(data.test)
+    count = data.test_size
     return Accuracy(100 * top1 / count, 100 * top5 / count, loss_sum / count)
 
 

@@ -15,7 +15,7 @@ from benchmark.train import Training
 
 def epoch_record(training: Training) -> dict[str, Any]:
     """The measurements after the epoch just done. Where the loss is not finite, `diverged` and no more."""
-    loss = float(training.loss_sum) / len(training.data.train)
+    loss = float(training.loss_sum) / training.data.train_size
     record: dict[str, Any] = {
         "epoch": training.epoch,
         "step": training.steps_done,
@@ -112,7 +112,7 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
     is dense or sparse, as the method says. Layers that do not count are dense.
     """
     dense = measure.forward_flops(plain, training.data.in_shape)
-    examples = training.epoch * len(training.data.train)
+    examples = training.epoch * training.data.train_size
     kept_examples = dict(zip(training.layer_names, training.kept_examples.tolist(), strict=True))
     masks = training.attached.masks()
     train = inference = 0.0

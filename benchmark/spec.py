@@ -34,8 +34,9 @@ class Data:
     train_limit, test_limit: only the first so many examples. validation: so many training
     examples, the last ones, are held out, and `test` accuracy is theirs. standardize: by the
     training set's mean and deviation per channel; otherwise pixels are in [0, 1].
-    augment: None or "crop-flip" (zero-pad 4, random crop, random horizontal flip).
-    shape [c, h, w], classes: of `synthetic` data only.
+    augment: None, "crop-flip" (zero-pad 4, random crop, random horizontal flip), or for imagenet
+    "resized-crop-flip". shape [c, h, w], classes: of `synthetic` data only. image_size: rows and
+    columns of `imagenet` alone, None for 224.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Data:
     augment: str | None = None
     shape: tuple[int, ...] | None = None
     classes: int | None = None
+    image_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +200,8 @@ def validate(spec: RunSpec) -> None:
     _check_range("optimizer.lr", spec.optimizer.lr, 0, math.inf)
     _check_range("optimizer.momentum", spec.optimizer.momentum, 0, 1)
     _check_range("optimizer.weight_decay", spec.optimizer.weight_decay, 0, math.inf)
-    counts = {f"data.{n}": getattr(spec.data, n) for n in ("train_limit", "test_limit", "validation", "classes")}
+    sizes = ("train_limit", "test_limit", "validation", "classes", "image_size")
+    counts = {f"data.{n}": getattr(spec.data, n) for n in sizes}
     counts |= {f"optimizer.{n}": getattr(spec.optimizer, n) for n in ("batch_size", "epochs")}
     for name, count in counts.items():
         _check_range(name, count, 1, math.inf)

@@ -48,7 +48,7 @@ class Training:
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
         self.spec, self.data = spec, dataset
-        device = dataset.train.labels.device
+        device = dataset.device
         self.epoch = self.step = self.phase_start = 0
         torch.manual_seed(seeds.derive(spec.seed, "start-up"))
         self.model = models.create(

@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors on the device, read once, checked before they are parsed.
+"""Data sets, checked before they are parsed: as uint8 tensors on the device, or read by loader processes.
 
 The whole public face; torch is imported where it is used, so that `list data` answers at once.
 """
@@ -37,11 +37,10 @@ def load(spec: Data, *, data_dir: Path, device: torch.device) -> Dataset:
     for files that are missing or corrupt; never puts other data in their place.
     """
     source = _source(spec.name)
-    if spec.name != "synthetic" and (spec.shape is not None or spec.classes is not None):
-        raise SpecError(f"data.shape and data.classes are of synthetic data only: '{spec.name}' has its own")
-    from benchmark.data.tensors import assemble
-
-    return assemble(spec, source.read(spec, data_dir), device=device)
+    for field, owner in (("shape", "synthetic"), ("classes", "synthetic"), ("image_size", "imagenet")):
+        if spec.name != owner and getattr(spec, field) is not None:
+            raise SpecError(f"data.{field} is of {owner} data only: '{spec.name}' has its own")
+    return source.read(spec, data_dir).dataset(spec, device=device)
 
 
 def fetch(name: str, data_dir: Path) -> None:
@@ -64,4 +63,4 @@ def fingerprint(name: str, data_dir: Path) -> str:
 
 def _source(name: str) -> Source:
     check_names([name], DESCRIPTIONS, "data")
-    return cast(Source, importlib.import_module(f"benchmark.data.{name}"))
+    return cast(Source, importlib.import_module(f"benchmark.data.{name.replace('-', '_')}"))

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from benchmark.data.tensors import Examples
+    import torch
+
+    from benchmark.data.tensors import Dataset
     from benchmark.spec import Data
 
 DESCRIPTIONS = {
+    "cifar10": "50,000 + 10,000 colour images of 10 classes, 32x32; six files, checked by MD5",
     "digits": "scikit-learn's 1,797 handwritten digits, enlarged to 28x28; embedded, needs no download",
+    "fashion-mnist": "60,000 + 10,000 images of clothes, 28x28; four files, checked by MD5",
+    "imagenet": "folders of JPEGs, train and val, a folder a class; not downloaded, read by loader processes",
     "mnist": "60,000 + 10,000 handwritten digits, 28x28; four files, checked by SHA-256",
     "synthetic": "made-up classes of any shape and size, for tests and speed; stands in for no real data",
 }
@@ -23,11 +28,18 @@ class DataError(Exception):
     """Data missing or corrupt: one line that names the file, its checksums, and what to do."""
 
 
+class Readable(Protocol):
+    """Both splits whole, before limits, statistics and the device."""
+
+    def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
+        """The data set that spec asks for. Raises SpecError."""
+
+
 class Source(Protocol):
     """What the module of each name offers."""
 
-    def read(self, spec: Data, data_dir: Path) -> Examples:
-        """Both splits whole, on the CPU. Raises DataError, or SpecError for a spec that does not fit."""
+    def read(self, spec: Data, data_dir: Path) -> Readable:
+        """Both splits. Raises DataError, or SpecError for a spec that does not fit."""
 
     def fetch(self, data_dir: Path) -> None:
         """Puts the files into data_dir where they are not there already. Raises DataError."""

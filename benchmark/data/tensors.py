@@ -1,4 +1,4 @@
-"""Examples as tensors on the device, and the batches made of them.
+"""Data sets as a training sees them, and those that are tensors on the device.
 
 Shapes: n examples, b a batch, c channels, h rows, w columns.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,57 @@ from torch import Tensor
 from benchmark.data.augmentation import AUGMENTATIONS, crop_flip, crop_flip_draws
 from benchmark.seeds import generator
 from benchmark.spec import Data, SpecError, check_names
+
+
+class Dataset(Protocol):
+    """The data of one cell: all that training and measuring ask of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches lie."""
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(c, h, w)"""
+
+    @property
+    def train_size(self) -> int:
+        """Examples of an epoch."""
+
+    @property
+    def test_size(self) -> int: ...
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """The last, smaller batch counts."""
+
+    def train_batches(
+        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b]; the last b may be smaller.
+
+        Order and augmentation follow from (seed, epoch) alone, so the batches from start_step on
+        are the same bits whether or not the ones before were made.
+        """
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every test example once, in order and never augmented; shapes as in train_batches."""
+
+
+class Sliceable(Protocol):
+    """A split that limits can be applied to."""
+
+    def __len__(self) -> int: ...
+
+    def slice(self, start: int, stop: int) -> Self: ...
+
+
+S = TypeVar("S", bound=Sliceable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +93,31 @@ class Examples:
     test: Split
     classes: int
 
+    def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
+        """The data set that spec asks for, on the device. Raises SpecError.
+
+        Statistics are those of the whole training split, whatever is held out or left off after.
+        """
+        check_names([spec.augment] if spec.augment is not None else [], AUGMENTATIONS, "data.augment")
+        channels = self.train.images.shape[1]
+        mean, std = torch.zeros(channels), torch.ones(channels)
+        if spec.standardize:
+            mean, std = statistics(self.train.images)
+        train, test = limited(spec, self.train, self.test)
+        return TensorDataset(
+            name=spec.name,
+            train=train.to(device),
+            test=test.to(device),
+            classes=self.classes,
+            mean=mean.to(device),
+            std=std.to(device),
+            augment=spec.augment,
+        )
+
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
-    """The data of one cell, on one device.
+class TensorDataset:
+    """The data of one cell, whole on one device; follows `Dataset`.
 
     mean, std: float32 [c], of pixels in [0, 1], subtracted and divided by; 0 and 1 where the
     spec does not standardise. augment: None or "crop-flip", for training alone.
@@ -59,22 +132,30 @@ class Dataset:
     augment: str | None
 
     @property
+    def device(self) -> torch.device:
+        return self.train.labels.device
+
+    @property
     def in_shape(self) -> tuple[int, ...]:
-        """(c, h, w)"""
         return tuple(self.train.images.shape[1:])
 
+    @property
+    def train_size(self) -> int:
+        return len(self.train)
+
+    @property
+    def test_size(self) -> int:
+        return len(self.test)
+
     def steps_per_epoch(self, batch_size: int) -> int:
-        """The last, smaller batch counts."""
         return -(-len(self.train) // batch_size)
 
     def train_batches(
         self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b]; the last b may be smaller.
+        """One epoch; order and augmentation are drawn for the whole of it on the CPU, and sent once.
 
-        Order and augmentation are drawn for the whole epoch from (seed, epoch), so the batches
-        from start_step on are the same bits whether or not the ones before were made.
-        They are drawn on the CPU and sent once an epoch; after that nothing waits for the device.
+        After that nothing waits for the device.
         """
         order = self._draw(torch.randperm(len(self.train), generator=generator(seed, "order", epoch)))
         draws = None
@@ -88,46 +169,31 @@ class Dataset:
             yield self._inputs(images), self.train.labels[index]
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every test example once, in order and never augmented; shapes as in train_batches."""
         for start in range(0, len(self.test), batch_size):
             batch = self.test.slice(start, start + batch_size)
             yield self._inputs(batch.images), batch.labels
 
     def _draw(self, drawn: Tensor) -> Tensor:
-        return drawn.to(self.train.labels.device, non_blocking=True)
+        return drawn.to(self.device, non_blocking=True)
 
     def _inputs(self, images: Tensor) -> Tensor:
-        pixels = images.to(torch.float32).div_(255)
-        return pixels.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+        return standardized(images, self.mean, self.std)
 
 
-def assemble(spec: Data, examples: Examples, *, device: torch.device) -> Dataset:
-    """The data set that spec asks for, on the device. Raises SpecError.
+def standardized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """float32 [b, c, h, w] of uint8 images: pixels in [0, 1], minus mean [c], by std [c]."""
+    pixels = images.to(torch.float32).div_(255)
+    return pixels.sub_(mean[:, None, None]).div_(std[:, None, None])
 
-    Statistics are those of the whole training split, whatever is held out or left off after.
-    """
-    check_names([spec.augment] if spec.augment is not None else [], AUGMENTATIONS, "data.augment")
-    channels = examples.train.images.shape[1]
-    mean, std = torch.zeros(channels), torch.ones(channels)
-    if spec.standardize:
-        mean, std = statistics(examples.train.images)
-    train, test = examples.train, examples.test
+
+def limited(spec: Data, train: S, test: S) -> tuple[S, S]:
+    """Both splits after spec's validation split and limits. Raises SpecError where there are too few examples."""
     if spec.validation is not None:
         kept = len(train) - spec.validation
         if kept < 1:
             raise SpecError(f"data.validation is {spec.validation}: '{spec.name}' has {len(train)} training examples")
         train, test = train.slice(0, kept), train.slice(kept, len(train))
-    train = _first(train, spec.train_limit, "data.train_limit")
-    test = _first(test, spec.test_limit, "data.test_limit")
-    return Dataset(
-        name=spec.name,
-        train=train.to(device),
-        test=test.to(device),
-        classes=examples.classes,
-        mean=mean.to(device),
-        std=std.to(device),
-        augment=spec.augment,
-    )
+    return _first(train, spec.train_limit, "data.train_limit"), _first(test, spec.test_limit, "data.test_limit")
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +209,7 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), variance.sqrt().float()
 
 
-def _first(split: Split, limit: int | None, field: str) -> Split:
+def _first(split: S, limit: int | None, field: str) -> S:
     if limit is None:
         return split
     if limit > len(split):

@@ -32,6 +32,8 @@ class _Entry:
 
 
 _LSTM_OPTIONS = {"initialization": ("official-dense", "official-masked"), "hidden_state": ("carried",)}
+_OFFICIAL = {"initialization": ("official-dense", "official-masked")}
+_WIDE_RESNETS = {(16, 8): "11.0 M", (16, 10): "17.1 M", (28, 8): "23.4 M", (22, 2): "1.1 M", (28, 2): "1.5 M"}
 _CATALOGUE = {
     "lenet-300-100": _Entry(
         "benchmark.models.lenet:LeNet300100", "three fully connected layers, 266,200 weights on 28x28 pixels"
@@ -45,6 +47,21 @@ _CATALOGUE = {
     "lstm-b": _Entry(
         "benchmark.models.lstm:RowLSTM", "two LSTM layers of 256 units over the rows", {"hidden": 256}, _LSTM_OPTIONS
     ),
+    "resnet50": _Entry(
+        "benchmark.models.resnet:resnet50", "torchvision's ResNet-50, 25.6 M parameters at 1000 classes"
+    ),
+    "vgg16": _Entry(
+        "benchmark.models.vgg:VGG16", "13 convolutions, two fully connected layers, 15.0 M parameters", {}, _OFFICIAL
+    ),
+    **{
+        f"wrn-{depth}-{width}": _Entry(
+            "benchmark.models.wide_resnet:WideResNet",
+            f"wide residual network, {depth} layers, {width} times as wide, {size} parameters",
+            {"depth": depth, "width": width},
+            _OFFICIAL,
+        )
+        for (depth, width), size in _WIDE_RESNETS.items()
+    },
 }
 
 

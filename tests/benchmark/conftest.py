@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,3 +59,17 @@ def data_dir() -> Path:
     if "BENCH_TEST_DATA" not in os.environ:
         pytest.skip("BENCH_TEST_DATA names no folder with the real data sets")
     return Path(os.environ["BENCH_TEST_DATA"])
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the real CIFAR-10, unpacked once from the pieces in BENCH_TEST_DATA."""
+    pieces = [data_dir / f"cifar10-{number}.xz" for number in (1, 2)]
+    tool = data_dir.parent / "tools" / "cifar10"
+    for needed in (*pieces, tool):
+        if not needed.is_file():
+            pytest.skip(f"{needed} is missing")
+    folder = tmp_path_factory.mktemp("cifar10")
+    command = [sys.executable, str(tool), "unpack", str(folder), *map(str, pieces)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return folder

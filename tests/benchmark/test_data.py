@@ -14,17 +14,17 @@ from torch import Tensor
 
 from benchmark import data
 from benchmark.data import digits
-from benchmark.data.tensors import Dataset, Split, statistics
+from benchmark.data.tensors import Split, TensorDataset, statistics
 from benchmark.spec import Data, SpecError
 
 CPU = torch.device("cpu")
 
 
-def load(name: str = "synthetic", **fields: Any) -> Dataset:
+def load(name: str = "synthetic", **fields: Any) -> TensorDataset:
     return data.load(Data(name=name, **fields), data_dir=Path("nowhere"), device=CPU)
 
 
-def epoch(dataset: Dataset, **changes: int) -> list[tuple[Tensor, Tensor]]:
+def epoch(dataset: TensorDataset, **changes: int) -> list[tuple[Tensor, Tensor]]:
     return list(dataset.train_batches(**({"batch_size": 32, "seed": 0, "epoch": 0} | changes)))
 
 
@@ -41,7 +41,7 @@ def test_names_are_listed_without_importing_torch() -> None:
 
 @pytest.mark.parametrize("use", [data.fetch, data.verify, data.fingerprint])
 def test_an_unknown_name_is_answered_with_the_nearest(use: Any) -> None:
-    with pytest.raises(SpecError, match=r"did you mean 'mnist'\? valid: digits, mnist, synthetic"):
+    with pytest.raises(SpecError, match=r"did you mean 'mnist'\? valid: cifar10, digits, fashion-mnist, imagenet"):
         use("mnits", Path())
     with pytest.raises(SpecError, match="did you mean 'mnist'"):
         load("mnits")
@@ -112,6 +112,16 @@ def test_a_shape_that_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
 def test_shape_and_classes_of_real_data_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="of synthetic data only"):
         load("digits", **fields)
+
+
+def test_an_image_size_is_of_imagenet_only() -> None:
+    with pytest.raises(SpecError, match=r"data\.image_size is of imagenet data only: 'digits' has its own"):
+        load("digits", image_size=32)
+
+
+def test_a_data_set_says_its_sizes_and_its_device() -> None:
+    made = load(train_limit=70, validation=5)
+    assert (made.train_size, made.test_size, made.device) == (70, 5, CPU)
 
 
 def test_limits_are_the_first_examples() -> None:

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from benchmark import data
-from benchmark.data import mnist
-from benchmark.data.torchvision_import import import_torchvision
+from benchmark.data import checked, mnist
 from benchmark.spec import Data
+from benchmark.torchvision_import import import_torchvision
 
 CPU = torch.device("cpu")
 NAMES = [f"{name}.gz" for name in mnist.FILES]
@@ -167,7 +167,7 @@ def test_fetch_downloads_what_load_reads(
 def test_fetch_without_a_network_says_which_files_to_put_where(
     answers: bool, tmp_path: Path, mirror: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mnist, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(checked, "TIMEOUT_SECONDS", 0.3)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if answers:

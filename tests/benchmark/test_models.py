@@ -23,6 +23,10 @@ def create(name: str, in_shape: tuple[int, ...] = MNIST, seed: int = 0, **option
     return models.create(Model(name=name, **options), in_shape=in_shape, classes=10, seed=seed, batch_size=4)
 
 
+def shape_of(name: str) -> tuple[int, ...]:
+    return (3, 32, 32) if name in ("resnet50", "vgg16") or name.startswith("wrn") else MNIST
+
+
 def carried(**options: str) -> RowLSTM:
     model = create("lstm-a", SHORT, hidden_state="carried", **options)
     assert isinstance(model, RowLSTM)
@@ -111,12 +115,13 @@ def test_the_lstm_reads_rows_from_the_top() -> None:
 def test_weights_follow_from_the_seed_and_the_global_generator_is_left_alone(name: str) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = create(name).state_dict()
+    shape = shape_of(name)
+    first = create(name, shape).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again, other = create(name).state_dict(), create(name, seed=1).state_dict()
+    again, other = create(name, shape).state_dict(), create(name, shape, seed=1).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in first.items())
-    assert not any(torch.equal(value, other[key]) for key, value in first.items())
+    assert not any(torch.equal(value, other[key]) for key, value in first.items() if value.dim() > 1)
 
 
 @pytest.mark.parametrize(("initialization", "bias_bound"), [("official-dense", 128**-0.5), ("official-masked", 0.0)])

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.library
 
-from benchmark.data.torchvision_import import import_torchvision, missing_operators_skipped
+from benchmark.torchvision_import import import_torchvision, missing_operators_skipped
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def existing_operator() -> Iterator[str]:
 def test_torchvision_imports_in_a_fresh_process(before: str) -> None:
     code = before + (
         "import torch.library\n"
-        "from benchmark.data.torchvision_import import import_torchvision\n"
+        "from benchmark.torchvision_import import import_torchvision\n"
         "original = torch.library.register_fake\n"
         "vision = import_torchvision()\n"
         "assert torch.library.register_fake is original\n"

@@ -1,0 +1,162 @@
+"""Images read from files as they are needed, by loader processes that a resume need not know of.
+
+Whatever the number of processes, a batch is the same bits: its order follows from (seed, epoch),
+and each example's augmentation from (seed, epoch, example).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as LoaderDataset
+
+from benchmark.data.catalogue import DataError
+from benchmark.data.tensors import standardized
+from benchmark.seeds import derive, generator
+from benchmark.torchvision_import import import_torchvision
+
+Read = tuple[Tensor, Tensor] | str
+
+
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """names: [n], bytes, relative to root; labels: int64 [n]."""
+
+    root: Path
+    names: npt.NDArray[np.bytes_]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def slice(self, start: int, stop: int) -> Paths:
+        return Paths(self.root, self.names[start:stop], self.labels[start:stop])
+
+    def path(self, index: int) -> Path:
+        return self.root / os.fsdecode(bytes(self.names[index]))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolders:
+    """The data of one cell, in files; follows `Dataset`.
+
+    size: rows and columns of what a network sees. augment: for training alone. mean, std: float32
+    [3], on the device. workers: spawned processes that read; 0 reads in this one. Each holds up
+    to two batches in shared memory.
+    """
+
+    name: str
+    train: Paths
+    test: Paths
+    classes: int
+    size: int
+    augment: bool
+    mean: Tensor
+    std: Tensor
+    workers: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        return (3, self.size, self.size)
+
+    @property
+    def train_size(self) -> int:
+        return len(self.train)
+
+    @property
+    def test_size(self) -> int:
+        return len(self.test)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        return -(-len(self.train) // batch_size)
+
+    def train_batches(
+        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch from a step on. Raises DataError for a file that cannot be read."""
+        order = torch.randperm(len(self.train), generator=generator(seed, "order", epoch))
+        draws = (seed, epoch) if self.augment else None
+        return self._read(_Batches(self.train, order, batch_size, self.size, draws), start_step)
+
+    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every test example once, in order and never augmented. Raises DataError."""
+        order = torch.arange(len(self.test))
+        return self._read(_Batches(self.test, order, batch_size, self.size, None), 0)
+
+    def _read(self, batches: _Batches, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        workers = min(self.workers, len(batches) - start)
+        loader: DataLoader[Read] = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, len(batches)),
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # the loader would draw from the global one
+        )
+        for read in loader:
+            if isinstance(read, str):
+                raise DataError(read)
+            images, labels = (part.to(self.device, non_blocking=True) for part in read)
+            yield standardized(images, self.mean, self.std), labels
+
+
+class _Batches(LoaderDataset[Read]):
+    """Batch number -> images uint8 [b, 3, size, size] and labels [b], or what is wrong with a file.
+
+    draws: (seed, epoch) of the augmentation, or None. It is this that a spawned process receives:
+    plain values, and torchvision is imported there when the first image is read.
+    """
+
+    def __init__(self, paths: Paths, order: Tensor, batch_size: int, size: int, draws: tuple[int, int] | None) -> None:
+        self.paths, self.order, self.batch_size = paths, order, batch_size
+        self.size, self.draws = size, draws
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, step: int) -> Read:
+        chosen = self.order[step * self.batch_size : (step + 1) * self.batch_size]
+        images = []
+        for index in chosen.tolist():
+            path = self.paths.path(index)
+            try:
+                images.append(_image(path, self.size, self._seed(index)))
+            except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for bad files
+                return f"{path} cannot be read: {' '.join(str(error).split())}; put a good copy in its place"
+        return torch.stack(images), self.paths.labels[chosen]
+
+    def _seed(self, index: int) -> int | None:
+        if self.draws is None:
+            return None
+        seed, epoch = self.draws
+        return derive(seed, f"augmentation of epoch {epoch}", index)
+
+
+def _image(path: Path, size: int, seed: int | None) -> Tensor:
+    """uint8 [3, size, size]: a random crop, resized and perhaps flipped, or without a seed the centre."""
+    torchvision = import_torchvision()
+    transforms = torchvision.transforms
+    image = torchvision.datasets.folder.pil_loader(str(path))
+    if seed is None:
+        view = transforms.Compose([transforms.Resize(round(size * 8 / 7)), transforms.CenterCrop(size)])
+        shown = view(image)
+    else:
+        view = transforms.Compose([transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()])
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator alone
+            torch.default_generator.manual_seed(seed)
+            shown = view(image)
+    pixels: Tensor = transforms.functional.pil_to_tensor(shown)
+    return pixels
