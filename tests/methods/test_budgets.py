@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.budgets import ALLOCATIONS, allocate, erk, round_to_total
+from methods.budgets import ALLOCATIONS, allocate, erk, round_to_total, share
 
 LENET_300_100 = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
 LENET_5 = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
@@ -113,3 +113,24 @@ def test_unknown_allocations_and_impossible_densities_are_refused() -> None:
         allocate(LENET_5, density=1e-7, allocation="erk")
     with pytest.raises(ValueError, match="no room for"):
         allocate(LENET_5, density=1.1, allocation="uniform")
+
+
+def test_share_gives_in_proportion_and_passes_on_what_has_no_room() -> None:
+    assert share({"a": 3, "b": 1}, room={"a": 10, "b": 10}, total=8) == {"a": 6, "b": 2}
+    assert share({"a": 3, "b": 1}, room={"a": 2, "b": 10}, total=8) == {"a": 2, "b": 6}
+    assert share({"a": 1, "b": 0}, room={"a": 2, "b": 10}, total=8) == {"a": 2, "b": 6}
+    with pytest.raises(ValueError, match="cannot place 13 weights in 12 free"):
+        share({"a": 1, "b": 1}, room={"a": 2, "b": 10}, total=13)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 1000)), min_size=1, max_size=8),
+    st.floats(0, 1),
+)
+def test_share_is_exact_and_within_the_room(layers: list[tuple[float, int]], part: float) -> None:
+    weights = {str(i): weight for i, (weight, _) in enumerate(layers)}
+    room = {str(i): space for i, (_, space) in enumerate(layers)}
+    total = int(part * sum(room.values()))
+    counts = share(weights, room=room, total=total)
+    assert sum(counts.values()) == total
+    assert all(0 <= counts[name] <= room[name] for name in room)

@@ -74,11 +74,11 @@ class GrowByGradient(DropGrow):
     version = 1
     reference = "none"
 
-    def dropped(self, weight: Tensor, mask: Tensor) -> Tensor:
+    def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
         count = int(self.drop_fraction * int(mask.sum()))
-        return scores.top(-scores.magnitude(weight), count, among=mask)
+        return scores.top(-scores.magnitude(ctx.weights[name].parameter), count, among=mask)
 
-    def grown(self, ctx: Context, name: str, kept: Tensor, count: int) -> Tensor:
+    def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
         gradient = ctx.weights[name].parameter.grad
         assert gradient is not None
         return scores.top(gradient.abs(), count, among=~kept)
@@ -392,7 +392,7 @@ class ForgetsState(GrowByGradient):
             self.mean[name] = 0.9 * self.mean[name] + weight.parameter.grad
         return True
 
-    def grown(self, ctx: Context, name: str, kept: Tensor, count: int) -> Tensor:
+    def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
         return scores.top(self.mean[name].abs(), count, among=~kept)
 
 

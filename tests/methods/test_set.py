@@ -175,7 +175,7 @@ def test_growth_is_random_among_all_positions_not_kept() -> None:
     drawn = torch.zeros(12)
     ctx: Any = SimpleNamespace(generator=generator)
     for _ in range(400):
-        grown = method.grown(ctx, "weight", kept, 3)
+        grown = method.grown(ctx, "weight", kept, kept, 3)
         assert int(grown.sum()) == 3
         assert not (grown & kept).any()
         drawn += grown.flatten()
