@@ -124,7 +124,7 @@ class Grid:
 Bench = Callable[..., Finished]
 
 
-def write_suite(path: Path, models: dict[str, int], *, methods: str = "methods.available()") -> str:
+def write_suite(path: Path, models: dict[str, int], *, methods: str | list[str] = "methods.available()") -> str:
     """A suite file of methods, an expression, on models, name -> epochs of ten steps. Returns its path."""
     path.write_text(SUITE.format(models=models, methods=methods))
     return str(path)

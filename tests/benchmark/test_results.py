@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from grids import Grid
+from grids import Bench, Grid
 
-from benchmark import results
+from benchmark import environment, results
 from benchmark.files import read_json, read_sealed, write_json
 from benchmark.results import Member, Row, select
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
@@ -62,7 +62,7 @@ def test_a_done_row_says_what_was_measured_and_where(grid: Grid) -> None:
     row = row_of(grid, "static")
     assert (row["suite"], row["dataset"], row["model"]) == ("mixed", "synthetic", "lenet-300-100")
     assert (row["alpha"], row["density_target"], row["seed"], row["protocol"]) == ("", "0.1", "0", "official")
-    assert (row["epochs"], row["device"], row["departs"], row["error"]) == ("2", "cpu", "", "")
+    assert (row["epochs"], row["device"], row["departs"], row["error"]) == ("2", environment.cpu_name(), "", "")
     kept = round(0.1 * sum(WEIGHTS.values()))
     assert float(row["density"]) == kept / sum(WEIGHTS.values())
     assert row["parameters_remaining"] == str(kept + 300 + 100 + 10)
@@ -281,3 +281,13 @@ def test_filters_name_what_is_wrong_and_what_there_is(where: str, message: str) 
 def test_filters_that_leave_nothing_are_an_error() -> None:
     with pytest.raises(SpecError, match="no cell is left by --where method=dense --where seed=1"):
         select(TABLE, ["method=dense", "seed=1"])
+
+
+def test_an_export_elsewhere_holds_the_filtered_cells_alone(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    done = bench("export", "--out", grid.out, "--where", "method=dst", "--to", tmp_path / "tables")
+    assert done.code == 0
+    with (tmp_path / "tables" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {"dst"}
+    with (tmp_path / "tables" / "traces.csv").open() as file:
+        assert {row["run_id"] for row in csv.DictReader(file)} == {row["run_id"] for row in rows}

@@ -1,0 +1,432 @@
+"""The command line: one clear line for a mistake, the documented exit codes, nothing lost, JSON everywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grids import MIXED, Bench, Grid, attempts, cells
+
+from benchmark import verbs
+from benchmark.data import mnist
+from benchmark.spec import SpecError
+
+LENET = ("--suite", "mnist", "--where", "model=lenet-300-100", "--where", "method=dense", "--seeds", "0")
+
+
+def rows(out: Path) -> dict[str, dict[str, str]]:
+    """run id -> its row of results.csv"""
+    with (out / "results.csv").open(newline="") as file:
+        return {row["run_id"]: row for row in csv.DictReader(file)}
+
+
+# --- names, fields and values -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["--suite", "mnits"], ["unknown suite 'mnits'", "did you mean 'mnist'?", "digits"]),
+        (["--suite", "nowhere.py"], ["nowhere.py does not exist"]),
+        (["--set", "model.name=lenet-300-10"], ["unknown model", "did you mean 'lenet-300-100'?", "lstm-b"]),
+        (["--set", "data.name=digit"], ["unknown data set 'digit'", "did you mean 'digits'?"]),
+        (["--set", "optimizer.epoch=1"], ["unknown field 'optimizer.epoch'", "did you mean 'optimizer.epochs'?"]),
+        (["--set", "epochs=1"], ["unknown field 'epochs'", "optimizer.epochs"]),
+        (["--set", "method.alhpa=1"], ["no cell's method has 'alhpa'", "did you mean 'alpha'?"]),
+        (["--set", "method.name=dst"], ["no cell's method has 'name'"]),
+        (["--set", "optimizer.epochs"], ["--set optimizer.epochs: write FIELD=value"]),
+        (["--set", "optimizer.epochs=many"], ["optimizer.epochs is 'many': it must be int"]),
+        (["--set", "optimizer.lr=Infinity"], ["optimizer.lr is inf: it must be finite"]),
+        (["--set", "method.alpha=-1"], ["alpha is -1", "it must be 0 or more"]),
+        (["--set", "method.alpha=NaN"], ["alpha is nan"]),
+        (["--set", "density=0"], ["density is 0", "it must lie in (0, 1]"]),
+        (["--set", "density=1.5"], ["density is 1.5", "it must lie in (0, 1]"]),
+        (["--where", "metod=dst"], ["unknown field 'metod'", "did you mean 'method'?"]),
+        (["--where", "method=dts"], ["--where method=dts: no cell has that value", "dense", "dst"]),
+        (
+            ["--where", "method=dst", "--where", "alpha=nan"],
+            ["no cell is left by --where method=dst --where alpha=nan"],
+        ),
+        (["--where", "method"], ["--where method: write FIELD=value"]),
+        (["--seeds", "1-x"], ["--seeds 1-x: write numbers and ranges"]),
+        (["--launcher", "slrum"], ["unknown launcher 'slrum'", "valid: local"]),
+        (["--device", "gpu"], ["unknown device 'gpu'", "auto, cpu, cuda"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
+)
+def test_a_wrong_name_or_value_is_one_line_with_the_valid_ones(
+    arguments: list[str], fragments: list[str], bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    finished = bench("run", "--suite", grid.suite, *arguments, "--out", tmp_path / "runs")
+    assert finished.code == 2
+    assert finished.stdout == ""
+    assert all(fragment in finished.error for fragment in fragments), finished.error
+    assert not (tmp_path / "runs" / "cells").exists()
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--sweet"], ["run", "--workers", "0"], ["list", "cats"]])
+def test_a_wrong_verb_or_option_is_a_usage_error(arguments: list[str], bench: Bench) -> None:
+    finished = bench(*arguments)
+    assert finished.code == 2
+    assert "rror" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_density_that_no_method_keeps_cannot_be_set(bench: Bench, tmp_path: Path) -> None:
+    finished = bench("plan", "--suite", "mnist", "--set", "density=0.5", "--out", tmp_path / "runs")
+    assert (finished.code, finished.error) == (2, "error: no cell's method keeps a density that could be set")
+
+
+SUITES = {
+    "a syntax error": ("def suite(:\n", ["SyntaxError", "line 1"]),
+    "no suite()": ("suites = []\n", ["defines no function suite()"]),
+    "an import that fails": ("import nothing_of_that_name\n", ["ModuleNotFoundError", "nothing_of_that_name"]),
+    "a suite() that fails": ("def suite():\n    return [1 / 0]\n", ["suite() raised ZeroDivisionError"]),
+    "a suite() of other things": ("def suite():\n    return ['dense']\n", ["suite() raised"]),
+    "no cells": ("def suite():\n    return []\n", ["has no cells"]),
+    "an unknown method": (
+        "from benchmark.suites import cell\nfrom benchmark.spec import *\ndef suite():\n    return "
+        "[cell('dts', data=Data(name='digits'), model=Model(name='lstm-a'), optimizer=Optimizer())]\n",
+        ["unknown method 'dts'", "did you mean 'dst'?", "dense"],
+    ),
+    "an unknown hyperparameter": (
+        "from benchmark.suites import cell\nfrom benchmark.spec import *\ndef suite():\n    return "
+        "[cell('dst', alhpa=1.0, data=Data(name='digits'), model=Model(name='lstm-a'), optimizer=Optimizer())]\n",
+        ["dst has no hyperparameter 'alhpa'", "did you mean 'alpha'?"],
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", SUITES)
+def test_a_wrong_suite_file_is_one_line_that_names_it(wrong: str, bench: Bench, tmp_path: Path) -> None:
+    content, fragments = SUITES[wrong]
+    (tmp_path / "own.py").write_text(content)
+    finished = bench("run", "--suite", tmp_path / "own.py", "--out", tmp_path / "runs")
+    assert finished.code == 2
+    assert all(fragment in finished.error for fragment in ["suite", "own", *fragments]), finished.error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", [3]), ("0-2", [0, 1, 2]), ("0,2,5-7,6", [0, 2, 5, 6, 7])])
+def test_seeds_are_numbers_and_ranges(text: str, seeds: list[int]) -> None:
+    assert verbs.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0,,1", "1.5", "2-1"])
+def test_seeds_that_are_no_numbers_are_an_error(text: str) -> None:
+    with pytest.raises(SpecError, match=r"^--seeds"):
+        verbs.parse_seeds(text)
+
+
+# --- data and output folders ---------------------------------------------------------------------------
+
+
+def test_missing_data_ends_the_command_before_any_training(bench: Bench, tmp_path: Path) -> None:
+    finished = bench("run", *LENET, "--data-dir", tmp_path, "--out", tmp_path / "runs")
+    name = "train-images-idx3-ubyte.gz"
+    assert finished.code == 3
+    assert all(part in finished.error for part in (str(tmp_path), name, mnist.SHA256[name], "data fetch mnist"))
+    assert not (tmp_path / "runs" / "cells").exists()
+
+
+def test_corrupt_data_is_named_with_its_checksums(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "mnist" / "train-images-idx3-ubyte.gz"
+    path.parent.mkdir()
+    path.write_bytes(b"no images")
+    finished = bench("run", *LENET, "--data-dir", tmp_path, "--out", tmp_path / "runs")
+    assert finished.code == 3
+    assert f"{path} is corrupt: expected SHA-256 {mnist.SHA256[path.name]}, found " in finished.error
+    assert not (tmp_path / "runs" / "cells").exists()
+
+
+@pytest.mark.data
+def test_one_flipped_bit_in_real_data_is_found(bench: Bench, data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir / "mnist", tmp_path / "mnist")
+    labels = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"
+    labels.chmod(0o644)
+    content = bytearray(labels.read_bytes())
+    content[2000] ^= 1
+    labels.write_bytes(content)
+    finished = bench("run", *LENET, "--data-dir", tmp_path, "--out", tmp_path / "runs")
+    assert finished.code == 3
+    assert f"{labels} is corrupt: expected SHA-256 {mnist.SHA256[labels.name]}" in finished.error
+
+
+def test_an_output_folder_that_is_a_file_is_refused(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "runs"):
+        finished = bench("run", "--suite", grid.suite, "--out", out)
+        assert finished.code == 2
+        assert f"--out {out} cannot be written" in finished.error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that cannot be written to, not by root either."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield folder
+        return
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"root writes everywhere, and nothing can be mounted read-only here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(bench: Bench, grid: Grid, read_only: Path) -> None:
+    for out in (read_only, read_only / "runs"):
+        finished = bench("run", "--suite", grid.suite, "--out", out)
+        assert finished.code == 2
+        assert f"--out {out} cannot be written" in finished.error
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("thesis.tex", "all of it", "is not a run folder and not empty"),
+        ("run-folder.json", '{"schema": 99}', "has schema version 99, this program writes 1"),
+        ("run-folder.json", "[]", "is not a run folder and not empty"),
+        ("run-folder.json", "{", "is not a run folder and not empty"),
+    ],
+)
+def test_a_foreign_folder_or_one_of_another_schema_is_refused_and_left_alone(
+    name: str, content: str, message: str, bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    out = tmp_path / "runs"
+    out.mkdir()
+    (out / name).write_text(content)
+    for verb in ("run", "plan"):
+        finished = bench(verb, "--suite", grid.suite, "--out", out)
+        assert finished.code == 2
+        assert f"--out {out} {message}: choose another folder" in finished.error
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, content)]
+
+
+@pytest.mark.parametrize("verb", [["status"], ["export"], ["show", "abc"]])
+def test_reading_where_there_is_no_run_folder_says_so(verb: list[str], bench: Bench, tmp_path: Path) -> None:
+    finished = bench(*verb, "--out", tmp_path / "nothing")
+    assert finished.code == 2
+    assert "is no run folder: give --out, or make one with 'python -m benchmark run'" in finished.error
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_show_wants_the_id_of_one_cell(bench: Bench, grid: Grid) -> None:
+    for run_id, problem in (("zzz", "no cell has it"), ("", "5 cells begin with it")):
+        finished = bench("show", run_id, "--out", grid.out)
+        assert finished.code == 2
+        assert f"run id '{run_id}': {problem}" in finished.error
+
+
+# --- cells that end badly -------------------------------------------------------------------------------
+
+
+def statuses(out: Path) -> list[str]:
+    return sorted(row["status"] for row in rows(out).values())
+
+
+def test_a_failed_and_a_diverged_cell_are_rows_and_the_others_go_on(grid: Grid) -> None:
+    assert (grid.finished.code, grid.finished.stderr) == (1, "")
+    assert statuses(grid.out) == ["diverged", "done", "done", "done", "failed"]
+    assert "broken seed=0: failed: RuntimeError: the hook broke" in grid.finished.stdout
+    assert "the training loss is not finite in epoch 1" in grid.finished.stdout
+    assert "Traceback" not in grid.finished.stdout
+
+
+def test_the_traceback_of_a_failed_cell_is_kept_in_its_attempt(grid: Grid) -> None:
+    (traceback,) = grid.out.glob("cells/*/attempts/0001/traceback.txt")
+    assert 'raise RuntimeError("the hook broke' in traceback.read_text()
+
+
+def test_the_same_command_again_trains_nothing(bench: Bench, grid: Grid) -> None:
+    before = {path: path.stat().st_mtime_ns for path in grid.out.glob("cells/**/*")}
+    logs = len(list((grid.out / "logs").iterdir()))
+    finished = bench("run", "--suite", grid.suite, "--out", grid.out)
+    assert finished.code == 1
+    assert "5 cells, 5 of them ended before" in finished.stdout
+    assert {path: path.stat().st_mtime_ns for path in grid.out.glob("cells/**/*")} == before
+    assert len(list((grid.out / "logs").iterdir())) == logs, "no worker was started"
+
+
+def test_retry_failed_runs_failed_cells_alone(
+    bench: Bench, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    monkeypatch.setenv("BENCH_TEST_MENDED", "1")
+    finished = bench("run", "--suite", copy.suite, "--out", copy.out, "--retry-failed", "--json")
+    assert (finished.code, finished.json["exit_code"]) == (1, 1)
+    assert {cell["status"] for cell in finished.json["cells"]} == {"done", "diverged"}
+    assert "5 cells, 4 of them ended before" in finished.stderr, "people read standard error"
+    assert statuses(copy.out) == ["diverged", "done", "done", "done", "done"]
+    assert sorted(map(len, attempts(copy.out).values())) == [1, 1, 1, 1, 2]
+
+
+def test_other_seeds_are_no_departure_and_changed_fields_are(bench: Bench, grid: Grid) -> None:
+    command = ("plan", "--suite", grid.suite, "--out", grid.out, "--where", "method=dst", "--json")
+    (seeded,) = bench(*command, "--seeds", "5").json["to_run"]
+    (changed,) = bench(*command, "--set", "method.alpha=2e-3").json["to_run"]
+    unchanged = bench(*command, "--seeds", "0", "--set", "method.alpha=1e-3").json
+    assert (seeded["label"], seeded["departs"]) == ("lenet-300-100 dst alpha=0.001 seed=5", [])
+    assert changed["departs"] == ["method.alpha=0.002 (suite: 0.001)"]
+    assert (unchanged["counts"], unchanged["to_run"]) == ({"done": 1}, [])
+
+
+@pytest.mark.slow
+def test_cells_that_workers_refuse_are_one_line_for_each_reason(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    command = ("run", "--suite", grid.suite, "--out", tmp_path / "runs", "--workers", "1")
+    finished = bench(*command, "--where", "method=dense,static", "--set", "optimizer.name=sdg")
+    assert finished.code == 2
+    assert finished.error == "error: unknown optimizer.name 'sdg': did you mean 'sgd'? valid: adam, sgd"
+    assert statuses(tmp_path / "runs") == ["pending"] * 3
+
+
+@pytest.mark.slow
+def test_a_cell_that_kills_its_workers_fails_after_three(bench: Bench, tmp_path: Path) -> None:
+    suite = tmp_path / "deadly.py"
+    suite.write_text(MIXED.replace('raise RuntimeError("the hook broke\\nand has more to say")', "os._exit(9)"))
+    command = ("run", "--suite", suite, "--out", tmp_path / "runs", "--workers", "1")
+    assert bench(*command).code == 1
+    assert statuses(tmp_path / "runs") == ["diverged", "done", "done", "done", "failed"]
+    (error,) = [row["error"] for row in rows(tmp_path / "runs").values() if row["method"] == "broken"]
+    assert error.startswith("its worker died 3 times, last with exit code 9; see ")
+    assert "5 of them ended before" in bench(*command).stdout
+
+
+# --- plan, and what needs no torch -------------------------------------------------------------------------
+
+
+def test_a_plan_counts_estimates_and_trains_nothing(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    planned = [
+        bench("plan", "--suite", grid.suite, "--out", out, "--json"),
+        bench("run", "--suite", grid.suite, "--out", out, "--dry-run", "--json"),
+    ]
+    for finished in planned:
+        assert (finished.code, finished.json["cells"], finished.json["counts"]) == (0, 5, {"pending": 5})
+        assert len(finished.json["to_run"]) == 5
+        assert finished.json["estimated_seconds"] > 0
+    assert not out.exists()
+    text = bench("plan", "--suite", grid.suite, "--out", out).stdout
+    assert "5 cells" in text
+    assert "5 pending" in text
+    assert "about " in text
+
+
+def test_a_plan_knows_what_is_done_and_what_a_retry_would_run(bench: Bench, grid: Grid) -> None:
+    command = ("run", "--suite", grid.suite, "--out", grid.out, "--dry-run", "--json")
+    planned, retry = bench(*command).json, bench(*command, "--retry-failed").json
+    assert planned["counts"] == {"done": 3, "failed": 1, "diverged": 1}
+    assert planned["to_run"] == []
+    assert [cell["label"] for cell in retry["to_run"]] == ["lenet-300-100 broken seed=0"]
+
+
+WITHOUT_TORCH = """
+import sys
+from benchmark.cli import main
+for arguments in {commands}:
+    sys.argv = ["benchmark", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, arguments
+print("loaded:", sorted({{"torch", "sklearn", "pandas", "pyarrow"}} & set(sys.modules)))
+"""
+
+
+def test_looking_around_imports_no_torch(grid: Grid) -> None:
+    run_id = cells(grid.out)[0].name
+    looks = [["--help"], ["run", "--help"], *(["list", what] for what in ("suites", "models", "data"))]
+    looks += [["status", "--out", str(grid.out)], ["show", run_id, "--out", str(grid.out)]]
+    code = WITHOUT_TORCH.format(commands=looks)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("loaded: []\n")
+    assert run_id in done.stdout
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------
+
+
+def one_document(text: str) -> Any:
+    """The only JSON document of a text, strictly: no NaN, nothing before or after."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--suite", "{suite}", "--out", "{out}"],
+        ["run", "--suite", "{suite}", "--out", "{out}", "--dry-run"],
+        ["plan", "--suite", "{suite}", "--out", "{out}"],
+        *(["list", what] for what in ("suites", "methods", "models", "data")),
+        ["status", "--out", "{out}"],
+        ["show", "{run_id}", "--out", "{out}"],
+        ["export", "--out", "{out}"],
+        ["data", "verify", "synthetic"],
+        ["data", "fetch", "digits"],
+        ["doctor", "--out", "{out}"],
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_document_and_nothing_else(arguments: list[str], bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    names = {"suite": grid.suite, "out": grid.copy(tmp_path / "runs").out, "run_id": cells(grid.out)[0].name}
+    finished = bench(*(argument.format(**names) for argument in arguments), "--json")
+    assert finished.code in (0, 1)
+    assert one_document(finished.stdout)
+
+
+def test_json_of_a_mistake_leaves_standard_output_empty(bench: Bench, grid: Grid) -> None:
+    finished = bench("status", "--out", grid.out, "--where", "method=dts", "--json")
+    assert (finished.code, finished.stdout) == (2, "")
+    assert "no cell has that value" in finished.error
+
+
+def test_status_counts_and_filters(bench: Bench, grid: Grid) -> None:
+    everything = bench("status", "--out", grid.out, "--json").json
+    assert everything["counts"] == {"diverged": 1, "failed": 1, "done": 3}
+    some = bench("status", "--out", grid.out, "--where", "alpha=nan", "--where", "status=done", "--json").json
+    assert [cell["method"] for cell in some["cells"]] == ["dense", "static"]
+    text = bench("status", "--out", grid.out).stdout
+    assert "5 cells; 1 diverged, 1 failed, 3 done" in text
+    assert "failed: RuntimeError: the hook broke" in text
+
+
+def test_show_tells_all_of_one_cell(bench: Bench, grid: Grid) -> None:
+    run_id = next(run_id for run_id, row in rows(grid.out).items() if row["method"] == "dst")
+    shown = bench("show", run_id[:6], "--out", grid.out, "--json").json
+    assert (shown["row"]["run_id"], shown["row"]["status"]) == (run_id, "done")
+    assert shown["spec"]["method"]["alpha"] == 1e-3
+    assert shown["environment"]["device"] == "cpu"
+    assert shown["attempts"] == {"1": {"status": "done", "error": None}}
+    assert shown["layers"]["fc1.weight"]["weights"] == 64 * 300
+    text = bench("show", run_id, "--out", grid.out).stdout
+    assert all(word in text for word in (run_id, "test_accuracy", "threads: 1", "fc1.weight"))
+
+
+def test_export_writes_the_same_tables_anew(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    names = ("results.csv", "results.parquet", "traces.csv", "layers.csv")
+    for name in names:
+        (copy.out / name).unlink()
+    assert bench("export", "--out", copy.out).code == 0
+    assert all((copy.out / name).read_bytes() == (grid.out / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [("suites", ["digits", "mnist"]), ("methods", ["dense", "dst"]), ("models", ["lstm-a"]), ("data", ["mnist"])],
+)
+def test_list_names_what_there_is(what: str, names: list[str], bench: Bench) -> None:
+    assert set(names) <= set(bench("list", what, "--json").json)
+    assert all(name in bench("list", what).stdout for name in names)
