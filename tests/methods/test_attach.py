@@ -137,7 +137,7 @@ def test_a_second_reparametrization_is_refused() -> None:
 
 
 def test_an_unknown_method_is_answered_with_the_nearest_and_the_valid_names() -> None:
-    with pytest.raises(ValueError, match=r"unknown method 'statik': did you mean 'static'\? valid: dense, dst, "):
+    with pytest.raises(ValueError, match=r"unknown method 'statik': did you mean 'static'\? valid: dense, dsr, dst, "):
         attach(Block(), "statik")
     with pytest.raises(ValueError, match="unknown method 'xyzzy': valid: dense"):
         methods.create("xyzzy")
