@@ -135,10 +135,9 @@ def failed_before(cell: Path) -> str | None:
 
 
 def condemn(cell: Path, error: str) -> None:
-    """Mark a dead worker's attempt as failed, in its place."""
-    taken = numbers(cell)
-    if taken and gone(folder_of(cell, taken[-1])):
-        write_json(folder_of(cell, taken[-1]) / "end.json", {"status": "failed", "error": error})
+    """Add a failed attempt to a cell whose workers die, unless another worker has it."""
+    if (attempt := claim(cell, Observer())) is not None:
+        attempt.end("failed", error)
 
 
 def _owner() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -9,6 +10,7 @@ import os
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmark import checkpoint, data, environment, record
+from benchmark import checkpoint, data, environment, record, results
 from benchmark.attempts import Attempt, Observer, claim, failed_before, folder_of, numbers
 from benchmark.data.tensors import Dataset
 from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, sync_folder, write_atomic, write_json
@@ -178,7 +180,7 @@ class _Cell:
                 train_epoch(training, self._at_step)
                 self._record()
         except _DivergedError:
-            return self._publish("diverged", f"the training loss is not finite in epoch {training.epoch}")
+            return self._publish("diverged", f"the loss or a weight is not finite after epoch {training.epoch}")
         self._save()
         return self._publish("done")
 
@@ -214,6 +216,8 @@ class _Cell:
             run_id=self.spec.run_id,
             environment=self.environment,
         )
+        if not self.attempt.newest():
+            raise _SupersededError
         earlier = [number for number in numbers(self.attempt.cell) if number < self.attempt.number]
         checkpoint.remove_earlier([folder_of(self.attempt.cell, number) for number in earlier], self.folder)
         now = time.monotonic()
@@ -241,21 +245,31 @@ class _Cell:
 
 
 def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
-    """Make an attempt's result the cell's, unless another one was first: then that one's stands."""
+    """Make an attempt's result the cell's, unless another one was first: then that one's stands.
+
+    metrics.jsonl is written before the link that commits, and afterwards made the winner's.
+    """
     if read_sealed(cell / "result.json") is None:
-        (cell / "result.json").unlink(missing_ok=True)
+        _set_aside_damaged(cell)
         write_atomic(cell / "metrics.jsonl", metrics)
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(folder / "result.json", cell / "result.json")
-        except FileExistsError:
-            pass
-        else:
             sync_folder(cell)
     winner = read_sealed(cell / "result.json")
     assert winner is not None, "a linked result is whole"
-    if winner["metrics_sha256"] != hashlib.sha256((cell / "metrics.jsonl").read_bytes()).hexdigest():
-        write_atomic(cell / "metrics.jsonl", (folder_of(cell, winner["attempt"]) / "metrics.jsonl").read_bytes())
+    results.metrics(cell, winner)
     return Outcome(winner["status"], winner["error"])
+
+
+def _set_aside_damaged(cell: Path) -> None:
+    """Move a damaged result.json out of the way; one that another worker put there meanwhile stays."""
+    aside = cell / f"result.damaged-{uuid.uuid4().hex}.json"
+    with contextlib.suppress(FileNotFoundError):
+        (cell / "result.json").rename(aside)
+        if read_sealed(aside) is not None:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, cell / "result.json")
+            aside.unlink()
 
 
 def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:

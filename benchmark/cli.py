@@ -147,9 +147,11 @@ def main() -> NoReturn:
     except DiskFullError as error:
         _fail(str(error), 1)
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno in NO_SPACE:
+            _fail(str(DiskFullError(error.filename)), 1)
+        if error.filename is None:
             raise
-        _fail(str(DiskFullError(error.filename)), 1)
+        _fail(f"{error.filename}: {error.strerror}", 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)
@@ -157,4 +159,6 @@ def main() -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
+    if "--json" in sys.argv:
+        views.emit({"error": message, "exit_code": code})
     sys.exit(code)

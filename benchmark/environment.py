@@ -34,8 +34,8 @@ def describe(*, device: str, device_name: str, threads: int, data: str) -> dict[
 
 
 def commit() -> dict[str, Any]:
-    """{commit, dirty} of the source tree; None where it is no git checkout."""
-    folder = Path(__file__).resolve().parent
+    """{commit, dirty} of the source tree, new source files counted; None where it is no git checkout of ours."""
+    folder = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str | None:
         try:
@@ -44,7 +44,9 @@ def commit() -> dict[str, Any]:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    changes = git("status", "--porcelain", "--untracked-files=no")
+    if git("rev-parse", "--show-toplevel") != str(folder):
+        return {"commit": None, "dirty": None}
+    changes = git("status", "--porcelain", "--", "methods", "benchmark", "analysis", "pyproject.toml")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 

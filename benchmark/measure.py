@@ -139,9 +139,3 @@ def _uses(module: nn.Module, inputs: Tensor, output: Tensor | tuple[Tensor, ...]
     if isinstance(module, nn.Linear):
         return output[..., 0].numel()
     return output[0, 0].numel()
-
-
-def maskable(model: nn.Module) -> list[str]:
-    """Names of the weights that count: maskable, and not among what the model leaves uncounted."""
-    uncounted = tuple(getattr(model, "uncounted", ()))
-    return list(maskable_weights(model, exclude=uncounted or None))

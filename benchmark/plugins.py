@@ -19,7 +19,7 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(f"suite file {path}: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")

@@ -14,15 +14,15 @@ from benchmark.train import Training
 
 
 def epoch_record(training: Training) -> dict[str, Any]:
-    """The measurements after the epoch just done. Where the loss is not finite, `diverged` and no more."""
-    loss = float(training.loss_sum) / training.data.train_size
+    """The measurements after the epoch just done. Where loss or weights are not finite, `diverged` and no more."""
+    loss = float(training.loss_sum) / training.epoch_examples
     record: dict[str, Any] = {
         "epoch": training.epoch,
         "step": training.steps_done,
         "train_loss": _finite(loss),
         "train_seconds": round(training.train_seconds, 3),
     }
-    if not math.isfinite(loss):
+    if not (math.isfinite(loss) and _finite_weights(training)):
         return {**record, "diverged": True}
     plain = measure.plain_copy(training.model)
     masks = training.attached.masks()
@@ -53,9 +53,9 @@ def step_records(training: Training) -> list[dict[str, Any]]:
         return []
     columns = {name: tensor.tolist() for name, tensor in training.step_records.items()}
     sizes = [mask.numel() for mask in training.epoch_masks.values()]
-    first = training.steps_done - training.steps_per_epoch
+    first = (training.epoch - 1) * training.steps_per_epoch
     records = []
-    for at, loss in enumerate(columns["loss"]):
+    for at, loss in enumerate(columns["loss"][: training.steps_done - first]):
         record = {"epoch": training.epoch, "step": first + at + 1, "train_loss": _finite(loss)}
         record["density"] = sum(columns["kept"][at]) / sum(sizes)
         for layer, name in enumerate(training.layer_names):
@@ -112,7 +112,7 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
     is dense or sparse, as the method says. Layers that do not count are dense.
     """
     dense = measure.forward_flops(plain, training.data.in_shape)
-    examples = training.epoch * training.data.train_size
+    examples = training.examples
     kept_examples = dict(zip(training.layer_names, training.kept_examples.tolist(), strict=True))
     masks = training.attached.masks()
     train = inference = 0.0
@@ -138,6 +138,10 @@ def _evaluation_batch(training: Training) -> int:
 def _largest_weight(training: Training) -> float:
     parameters = dict(training.model.named_parameters())
     return max(float(parameters[name].detach().abs().max()) for name in training.layer_names)
+
+
+def _finite_weights(training: Training) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in training.model.parameters())
 
 
 def _finite(value: float) -> float | None:

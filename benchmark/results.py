@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import io
 import json
 import math
@@ -101,23 +103,33 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
     """Add cells to the suite's expansion DIR/suites/NAME.json: status, show and export read it."""
     (out / "suites").mkdir(exist_ok=True)
     path = out / "suites" / f"{name}.json"
-    before = (read_json(path) or {}).get("cells", [])
+    before = _expansion(path)["cells"] if path.exists() else []
     cells = {entry["run_id"]: entry for entry in before}
     for spec in specs:
-        memberships = {"protocol": list(spec.protocol), "departs": list(spec.departs)}
+        known = cells.get(spec.run_id, {"departs": list(spec.departs), "protocol": []})
+        protocol = list(dict.fromkeys([*known["protocol"], *spec.protocol]))
+        memberships = {"protocol": protocol, "departs": known["departs"] and list(spec.departs)}
         cells[spec.run_id] = {"run_id": spec.run_id, **memberships, "spec": spec.to_dict()}
     document = {"schema": SCHEMA_VERSION, "suite": name, "exhibits": list(exhibits), "cells": list(cells.values())}
     if list(cells.values()) != before:
         write_json(path, document)
 
 
+def _expansion(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    try:
+        entries = document["cells"]
+        {entry["run_id"]: (entry["spec"], entry["protocol"], entry["departs"]) for entry in entries}
+    except (KeyError, TypeError):
+        raise FolderError(f"{path} is damaged: delete it and run the suite's command again") from None
+    return dict(document)
+
+
 def members(out: Path) -> dict[str, Member]:
     """Every cell that a suite of this folder lists, by run id. Raises FolderError for a damaged list."""
     found: dict[str, Member] = {}
     for path in sorted((out / "suites").glob("*.json")):
-        document = read_json(path)
-        if document is None:
-            raise FolderError(f"{path} is damaged: run the suite's command again to write it anew")
+        document = _expansion(path)
         for entry in document["cells"]:
             run_id = entry["run_id"]
             if run_id in found:
@@ -205,12 +217,28 @@ def write_tables(out: Path, *, where: Sequence[str] = (), to: Path | None = None
 def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
     """Every recorded value, long: `step` is empty in what was recorded once an epoch."""
     for run_id in run_ids:
-        for line in (out / "cells" / run_id / "metrics.jsonl").read_bytes().splitlines():
+        cell = out / "cells" / run_id
+        for line in metrics(cell, read_sealed(cell / "result.json") or {}).splitlines():
             record = json.loads(line)
             step = "" if "train_seconds" in record else record["step"]
             for name, value in record.items():
-                if name not in ("epoch", "step"):
+                if name not in ("epoch", "step", "diverged") and value is not None:
                     yield {"run_id": run_id, "epoch": record["epoch"], "step": step, "name": name, "value": value}
+
+
+def metrics(cell: Path, result: Mapping[str, Any]) -> bytes:
+    """The metrics of a cell's result, put right where another attempt or an accident left others.
+
+    Raises FolderError where the attempt that the result names has lost them too.
+    """
+    for path in (cell / "metrics.jsonl", folder_of(cell, result.get("attempt", 0)) / "metrics.jsonl"):
+        with contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == result.get("metrics_sha256"):
+                if path.parent != cell:
+                    write_atomic(cell / "metrics.jsonl", content)
+                return content
+    raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: delete {cell} and run again")
 
 
 def layers(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
@@ -276,6 +304,8 @@ def _value(spec: RunSpec, entry: Row, dotted: Mapping[int, Mapping[str, Any]], n
 def _texts(value: Any, name: str) -> list[str]:
     if name in MEMBERSHIPS and value:
         return str(value).split(SEPARATOR)
+    if isinstance(value, bool):
+        return [str(value).lower()]
     return ["nan" if value in ("", None) else str(value)]
 
 

@@ -21,6 +21,8 @@ from typing import Any
 SCHEMA_VERSION = 1
 NOT_IDENTITY = ("protocol", "departs")
 PRECISIONS = ("float32",)
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("constant", "step")
 
 
 class SpecError(ValueError):
@@ -196,6 +198,7 @@ def validate(spec: RunSpec) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{name} is {value}: it must be finite")
     check_names([spec.precision], PRECISIONS, "precision")
+    _check_optimizer(spec.optimizer)
     _check_range("density", spec.density, 0, 1, open_low=True)
     _check_range("optimizer.lr", spec.optimizer.lr, 0, math.inf)
     _check_range("optimizer.momentum", spec.optimizer.momentum, 0, 1)
@@ -206,6 +209,18 @@ def validate(spec: RunSpec) -> None:
     for name, count in counts.items():
         _check_range(name, count, 1, math.inf)
     _check_range("seed", spec.seed, 0, 2**63 - 1)
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    check_names([optimizer.name], OPTIMIZERS, "optimizer.name")
+    check_names([optimizer.schedule], SCHEDULES, "optimizer.schedule")
+    if optimizer.name == "adam" and (optimizer.momentum or optimizer.nesterov):
+        raise SpecError("optimizer.momentum and optimizer.nesterov are of sgd, not adam")
+    if optimizer.nesterov and not optimizer.momentum:
+        raise SpecError("optimizer.nesterov needs optimizer.momentum above 0")
+    if any(isinstance(at, bool) or not isinstance(at, int) or at < 1 for at in optimizer.milestones or ()):
+        raise SpecError(f"optimizer.milestones is {list(optimizer.milestones or ())}: it must hold epochs, 1 or more")
+    _check_range("optimizer.gamma", optimizer.gamma, 0, 1, open_low=True)
 
 
 def _check_range(name: str, value: float | None, low: float, high: float, *, open_low: bool = False) -> None:

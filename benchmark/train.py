@@ -14,11 +14,8 @@ from torch import Tensor, nn
 import methods
 from benchmark import models, seeds
 from benchmark.data.tensors import Dataset
-from benchmark.spec import Optimizer, RunSpec, SpecError, check_names
+from benchmark.spec import Optimizer, RunSpec, SpecError
 from methods import Attachment, Phase
-
-OPTIMIZERS = ("adam", "sgd")
-SCHEDULES = ("constant", "step")
 
 
 def learning_rate(spec: Optimizer, epoch: int) -> float:
@@ -30,26 +27,28 @@ def learning_rate(spec: Optimizer, epoch: int) -> float:
 
 
 def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """SGD or Adam over parameter groups. Raises SpecError for other names."""
-    check_names([spec.name], OPTIMIZERS, "optimizer.name")
-    check_names([spec.schedule], SCHEDULES, "optimizer.schedule")
+    """SGD or Adam over parameter groups."""
     if spec.name == "adam":
-        if spec.momentum or spec.nesterov:
-            raise SpecError("optimizer.momentum and optimizer.nesterov are of sgd, not adam")
         return torch.optim.Adam(groups, lr=spec.lr)
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+
+
+CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples")
 
 
 class Training:
     """One cell's live objects and where it stands: everything that a checkpoint holds.
 
-    epoch and step say what is done: whole epochs, and steps of the current one.
+    epoch, step, steps_done: whole epochs done, steps of the current one, steps in all. A method whose
+    phases add to the steps may end within an epoch. Raises SpecError for a spec that does not hold
+    for its model, data and method.
     """
 
     def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
         self.spec, self.data = spec, dataset
         device = dataset.device
-        self.epoch = self.step = self.phase_start = 0
+        self.epoch = self.step = self.steps_done = self.phase_start = 0
+        self.examples = self.epoch_examples = 0
         torch.manual_seed(seeds.derive(spec.seed, "start-up"))
         self.model = models.create(
             spec.model,
@@ -59,7 +58,10 @@ class Training:
             batch_size=spec.optimizer.batch_size,
         ).to(device)
         self.steps_per_epoch = self.data.steps_per_epoch(spec.optimizer.batch_size)
-        self.attached = self._attach()
+        try:
+            self.attached = self._attach()
+        except ValueError as error:
+            raise SpecError(f"{spec.label}: {error}") from error
         self.layer_names = list(self.attached.masks())
         self._new_optimizer()
         self.epochs = -(-self.attached.total_steps // self.steps_per_epoch)
@@ -112,20 +114,16 @@ class Training:
     def enter_phase(self, phase: Phase) -> None:
         """What the loop does when a method's new phase begins."""
         if phase.lr == "restart":
-            self.phase_start = self.epoch
+            self.phase_start = self.steps_done
         if phase.new_optimizer:
             self._new_optimizer()
 
     def set_learning_rate(self) -> None:
         phase = self.attached.phase
-        fixed = isinstance(phase.lr, float)
-        lr = phase.lr if fixed else learning_rate(self.spec.optimizer, self.epoch - self.phase_start)
+        epoch = (self.steps_done - self.phase_start) // self.steps_per_epoch
+        lr = learning_rate(self.spec.optimizer, epoch) if isinstance(phase.lr, str) else phase.lr
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-
-    @property
-    def steps_done(self) -> int:
-        return self.epoch * self.steps_per_epoch + self.step
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: `torch.load(weights_only=True)` reads it back."""
@@ -140,7 +138,7 @@ class Training:
             "kept_examples": self.kept_examples,
             "epoch_masks": self.epoch_masks,
             "step_records": self.step_records,
-            "clock": {"epoch": self.epoch, "step": self.step, "phase_start": self.phase_start},
+            "clock": {name: getattr(self, name) for name in CLOCK},
             "train_seconds": self.train_seconds,
         }
 
@@ -158,7 +156,8 @@ class Training:
         self.kept_examples = state["kept_examples"].to(device)
         self.epoch_masks = {name: mask.to(device) for name, mask in state["epoch_masks"].items()}
         self.step_records = {name: value.to(device) for name, value in state["step_records"].items()}
-        self.epoch, self.step, self.phase_start = (state["clock"][k] for k in ("epoch", "step", "phase_start"))
+        for name in CLOCK:
+            setattr(self, name, state["clock"][name])
         self.train_seconds = state["train_seconds"]
 
 
@@ -167,25 +166,30 @@ def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
     model, attached = training.model.train(), training.attached
     if training.step == 0:
         training.loss_sum.zero_()
+        training.epoch_examples = 0
         training.start_record()
         models.start_epoch(model)
-    training.set_learning_rate()
     previous = attached.masks() if training.step_records else {}
     for inputs, labels in training.batches(training.step):
+        if training.steps_done == attached.total_steps:
+            break
         started = time.perf_counter()
+        training.set_learning_rate()
         training.kept_examples += attached.kept_counts() * len(labels)
         loss = F.cross_entropy(model(inputs), labels)
         torch.autograd.backward(loss + attached.penalty())
         new_phase = attached.step()
         training.optimizer.zero_grad(set_to_none=True)
         training.loss_sum += loss.detach() * len(labels)
+        training.examples += len(labels)
+        training.epoch_examples += len(labels)
+        training.steps_done += 1
+        if new_phase:
+            training.enter_phase(attached.phase)
+        training.train_seconds += time.perf_counter() - started
         if training.step_records:
             previous = _record_step(training, previous, loss.detach())
         training.step += 1
-        if new_phase:
-            training.enter_phase(attached.phase)
-            training.set_learning_rate()
-        training.train_seconds += time.perf_counter() - started
         at_step()
     training.epoch, training.step = training.epoch + 1, 0
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from rich.console import Console
 
 from benchmark import data, models, results, suites
 from benchmark.estimate import Estimate, duration, probe
-from benchmark.files import DiskFullError
+from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.launch.base import Launcher
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.progress import Progress, console
@@ -132,6 +134,7 @@ def plan(
         "out": str(out),
         "cells": len(cells),
         "counts": counts,
+        "done": [spec.run_id for spec, row in cells if row["status"] == "done"],
         "to_run": [{"run_id": spec.run_id, "label": spec.label, "departs": list(spec.departs)} for spec in todo],
         "estimated_seconds": seconds,
         "estimate_from": "measured cells" if measured else "a probe of a few steps on the CPU",
@@ -170,17 +173,29 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
         estimate.learn_rows(cells)
         code, refused = _dispatch(todo, grid, device, suite, estimate, screen)
         results.remember(grid.out, suite.name, suite.exhibits, chosen)  # another run may have written its own over it
-    rows = results.write_tables(grid.out)
+    for text in refused:
+        print(f"error: {text}", file=sys.stderr)
+    rows, code = _tables(grid.out, code, told=bool(refused))
     wanted = {spec.run_id for spec in chosen}
     mine = [row for row in rows if row["run_id"] in wanted]
     screen.print(summary_table(mine))
     screen.print(f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)", soft_wrap=True, highlight=False)
     code = code or exit_code(mine, refused.values())
-    for text in refused:
-        print(f"error: {text}", file=sys.stderr)
     if json_output:
         emit({"suite": suite.name, "out": str(grid.out), "exit_code": code, "cells": mine})
     return code
+
+
+def _tables(out: Path, code: int, *, told: bool) -> tuple[list[Row], int]:
+    """Write the tables; (rows, exit code). Where the disk is full that is said, unless it was told before."""
+    try:
+        return results.write_tables(out), code
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        if not told:
+            print(f"error: {DiskFullError(out)}", file=sys.stderr)
+        return results.rows(out), code or DISK_FULL
 
 
 def unended(cells: Sequence[tuple[RunSpec, Row]], *, retry_failed: bool) -> list[RunSpec]:
@@ -215,15 +230,33 @@ def _dispatch(
         Signals(launcher, screen) as signals,
         Progress({spec.run_id: spec for spec in todo}, workers=workers, estimate=estimate, console=screen) as progress,
     ):
+        tables = Tables(grid.out)
         for event in launcher.events():
             progress.note(event)
+            if event.kind == "end":
+                tables.refresh()
             if "code" in event.payload:
                 refused[event.payload["error"]] = event.payload["code"]
             if event.payload.get("code") == DISK_FULL:
                 launcher.stop()
-    if DISK_FULL in refused.values():
-        raise DiskFullError(grid.out)
     return signals.code, refused
+
+
+class Tables:
+    """results.csv while a grid runs: written anew after a cell's end, for at most a fiftieth of the time."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._next = 0.0
+        self.refresh()
+
+    def refresh(self) -> None:
+        started = time.monotonic()
+        if started >= self._next:
+            with contextlib.suppress(OSError):  # a full disk is the cells' to report
+                results.write_csv(self._out / "results.csv", results.COLUMNS, results.rows(self._out))
+            now = time.monotonic()
+            self._next = now + max(5.0, 50 * (now - started))
 
 
 class Signals:

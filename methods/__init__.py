@@ -11,10 +11,17 @@
 Names, arguments and meanings here are fixed: other people's loops call them.
 """
 
-from methods import conformance
-from methods.attachment import Attachment, attach, finalize
-from methods.base import Context, Method, Phase
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from methods.registry import available, create, describe, register
+
+if TYPE_CHECKING:
+    from methods import conformance
+    from methods.attachment import Attachment, attach, finalize
+    from methods.base import Context, Method, Phase
 
 __all__ = [
     "Attachment",
@@ -29,3 +36,16 @@ __all__ = [
     "finalize",
     "register",
 ]
+_HOMES = {
+    **dict.fromkeys(("Attachment", "attach", "finalize"), "methods.attachment"),
+    **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first used: names alone are listed without it."""
+    if name == "conformance":
+        return importlib.import_module("methods.conformance")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'methods' has no attribute '{name}'")

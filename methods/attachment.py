@@ -208,6 +208,7 @@ class Attachment:
         return {
             "method": self.method.name,
             "version": self.method.version,
+            "hyperparameters": self.method.hyperparameters(),
             "step": ctx.step,
             "phase": self._phase,
             "generator": ctx.generator.get_state(),
@@ -221,6 +222,14 @@ class Attachment:
         identity = (self.method.name, self.method.version)
         if (state["method"], state["version"]) != identity:
             raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
+        saved, now = state["hyperparameters"], self.method.hyperparameters()
+        changed = [
+            f"{name} {saved.get(name)!r} -> {now.get(name)!r}"
+            for name in {**saved, **now}
+            if saved.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ValueError(f"the state was saved with other hyperparameters: {', '.join(changed)}")
         ctx = self._context
         ctx.step = state["step"]
         self._phase = state["phase"]

@@ -56,8 +56,7 @@ class DropGrow(Method):
         kept = {name: mask & ~self.dropped(ctx, name, mask) for name, mask in masks.items()}
         counts = self.growth_counts(ctx, masks, kept)
         grown = {name: self.grown(ctx, name, masks[name], kept[name], counts[name]) for name in masks}
-        for name, weight in ctx.weights.items():
-            weight.parameter.masked_fill_(grown[name], 0)
+        ctx.masks.set(kept)  # zeroes what was dropped, so that weights grown in its place start at 0
         ctx.masks.set({name: kept[name] | grown[name] for name in masks})
         if self.grown_state == "zero":
             ctx.masks.zero_optimizer_state_(ctx.optimizer, grown)

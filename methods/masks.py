@@ -13,7 +13,7 @@ from methods.layers import MaskableWeight
 class Masks:
     """Boolean masks of maskable weights; a weight without one is dense.
 
-    Iteration follows the order of the model's weights. `set` and `set_all` zero what they prune.
+    Iteration follows the order of the model's weights. `set` zeroes what it prunes.
     """
 
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:

@@ -1,4 +1,4 @@
-"""Methods by name: ours, those registered at run time, and those of installed plug-ins."""
+"""Methods by name: ours, those registered at run time, and those of installed plug-ins. No torch."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ import importlib
 import importlib.metadata
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from methods.base import Method
+if TYPE_CHECKING:
+    from methods.base import Method
 
 ENTRY_POINTS = "sparse_training.methods"
-_paths: dict[str, str] = {
-    "dense": "methods.dense:Dense",
-    "static": "methods.static:Static",
-    "set": "methods.set:SET",
-    "dsr": "methods.dsr:DSR",
-    "dst": "methods.dst:DST",
-    "sparse_momentum": "methods.sparse_momentum:SparseMomentum",
+_OURS = {
+    "dense": ("methods.dense:Dense", "Keeps every weight."),
+    "dsr": (
+        "methods.dsr:DSR",
+        "Drops weights below one adaptive global threshold and moves them to where most survive.",
+    ),
+    "dst": ("methods.dst:DST", "Learns a pruning threshold for each neuron or filter, together with the weights."),
+    "set": (
+        "methods.set:SET",
+        "Drops the weights nearest to zero after each epoch and grows as many at random places.",
+    ),
+    "sparse_momentum": (
+        "methods.sparse_momentum:SparseMomentum",
+        "Moves weights to the layers, and grows them at the places, where the momentum is largest.",
+    ),
+    "static": ("methods.static:Static", "Trains a random sparse network whose mask never changes."),
 }
+_paths: dict[str, str] = {name: path for name, (path, _) in _OURS.items()}
 
 
 def available() -> list[str]:
@@ -28,14 +39,19 @@ def available() -> list[str]:
 
 
 def describe() -> dict[str, str]:
-    """Each method with the first line of its docstring, or what is wrong with it."""
+    """Each method with the first line of its docstring, or what is wrong with it. Imports plug-ins alone."""
     found = {}
     for name in available():
         try:
-            found[name] = (method_class(name).__doc__ or "").strip().partition("\n")[0]
+            found[name] = _OURS[name][1] if name in _OURS else first_line(method_class(name))
         except ValueError as error:
             found[name] = f"cannot be used: {error}"
     return found
+
+
+def first_line(cls: type[Method]) -> str:
+    """Of a method's docstring."""
+    return (cls.__doc__ or "").strip().partition("\n")[0]
 
 
 def register(name: str, path: str) -> None:
@@ -53,6 +69,8 @@ def register(name: str, path: str) -> None:
 def method_class(name: str) -> type[Method]:
     """The class behind a name. Raises ValueError with the valid names, or with what is wrong with the class."""
     points = {p.name: p.value for p in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    from methods.base import Method
+
     path = _paths.get(name) or points.get(name)
     if path is None:
         raise ValueError(f"unknown method '{name}': {_nearest(name, available())}")

@@ -35,7 +35,8 @@ def default_workers(device: str) -> int:
 class _Worker:
     """One worker process and the cell it has, if any."""
 
-    def __init__(self, number: int, configuration: dict[str, Any], logs: Path) -> None:
+    def __init__(self, slot: int, number: int, configuration: dict[str, Any], logs: Path) -> None:
+        self.slot = slot
         self.spec: RunSpec | None = None
         self.stopping = False
         self.partial = b""
@@ -44,7 +45,7 @@ class _Worker:
         if configuration["device"] == "cpu":
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         else:
-            environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **_device_of(number)}
+            environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **_device_of(slot)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmark.launch.worker"],
@@ -72,12 +73,12 @@ class _Worker:
         self.send({"spec": spec.to_dict()})
 
 
-def _device_of(number: int) -> dict[str, str]:
+def _device_of(slot: int) -> dict[str, str]:
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    return {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]}
+    return {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]}
 
 
 class LocalLauncher:
@@ -166,7 +167,8 @@ class LocalLauncher:
             yield Event(spec.run_id, "started")
 
     def _start(self) -> _Worker:
-        worker = _Worker(self._started, self._configuration, self._logs)
+        slot = min(set(range(self._size)) - {worker.slot for worker in self._workers})
+        worker = _Worker(slot, self._started, self._configuration, self._logs)
         self._started += 1
         self._workers.append(worker)
         self._selector.register(worker.output, selectors.EVENT_READ, worker)

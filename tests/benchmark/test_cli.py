@@ -240,7 +240,7 @@ def test_a_failed_and_a_diverged_cell_are_rows_and_the_others_go_on(grid: Grid) 
     assert (grid.finished.code, grid.finished.stderr) == (1, "")
     assert statuses(grid.out) == ["diverged", "done", "done", "done", "failed"]
     assert "broken seed=0: failed: RuntimeError: the hook broke" in grid.finished.stdout
-    assert "the training loss is not finite in epoch 1" in grid.finished.stdout
+    assert "the loss or a weight is not finite after epoch 1" in grid.finished.stdout
     assert "Traceback" not in grid.finished.stdout
 
 
@@ -386,10 +386,11 @@ def test_json_is_one_document_and_nothing_else(arguments: list[str], bench: Benc
     assert one_document(finished.stdout)
 
 
-def test_json_of_a_mistake_leaves_standard_output_empty(bench: Bench, grid: Grid) -> None:
+def test_json_of_a_mistake_is_one_document_with_the_error_and_the_exit_code(bench: Bench, grid: Grid) -> None:
     finished = bench("status", "--out", grid.out, "--where", "method=dts", "--json")
-    assert (finished.code, finished.stdout) == (2, "")
-    assert "no cell has that value" in finished.error
+    assert (finished.code, finished.json["exit_code"]) == (2, 2)
+    assert "no cell has that value" in finished.json["error"]
+    assert finished.json["error"] in finished.error
 
 
 def test_status_counts_and_filters(bench: Bench, grid: Grid) -> None:

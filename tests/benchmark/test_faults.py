@@ -11,6 +11,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 import zipfile
@@ -21,6 +22,7 @@ from typing import Any
 import grids
 import pytest
 
+import methods
 from benchmark import attempts, cell
 from benchmark.attempts import Observer, claim, folder_of, numbers
 from benchmark.cell import Outcome, Place, execute
@@ -41,31 +43,47 @@ RESUMED = re.compile(r"^(\w+) .*: resumed at step (\d+)$", re.MULTILINE)
 
 @pytest.mark.slow
 def test_ten_kills_of_every_method_on_every_kind_of_model_end_in_the_same_bits(tmp_path: Path) -> None:
-    suite = grids.write_suite(tmp_path / "grid.py", EPOCHS)
-    started = time.monotonic()
+    """Each kill waits until a cell that was never killed has a checkpoint, so that all of them get their turn."""
+    suite, out = grids.write_suite(tmp_path / "grid.py", EPOCHS), tmp_path / "killed"
     alone = grids.finish(grids.start("run", "--suite", suite, "--out", tmp_path / "alone", "--workers", "2"))
     assert (alone.code, alone.stderr) == (0, "")
 
-    command = ("run", "--suite", suite, "--out", tmp_path / "killed", "--workers", "2")
-    longest_delay = (time.monotonic() - started) / (2 * KILLS)  # so that the grid outlives the kills on any machine
-    moments, output = random.Random(SEED), ""
-    for kill in range(KILLS):
-        with (tmp_path / f"log-{kill}").open("w") as log:
-            process = grids.start(*command, checkpoint_seconds=0.2, stdout=log)
-            if kill % 3:  # some time after the first checkpoint; else some time after the start
-                wait_for_a_checkpoint(tmp_path / "killed")
-            time.sleep(moments.uniform(0, longest_delay))
-            assert process.poll() is None, "the grid was over before it was killed"
+    command = ("run", "--suite", suite, "--out", out, "--workers", "2")
+    moments, output, hit, kills = random.Random(SEED), "", set[str](), 0
+    cells = {path.name for path in grids.cells(tmp_path / "alone")}
+    while hit != cells and kills < 2 * len(cells):
+        with (tmp_path / f"log-{kills}").open("w") as log:
+            process = grids.start(*command, checkpoint_seconds=0.1, stdout=log)
+            wait_for_another_cell(out, hit, process)
+            time.sleep(moments.uniform(0, 0.3))
+            at_work = running(out)
             grids.kill_all(process)
-        output += (tmp_path / f"log-{kill}").read_text()
+        hit |= at_work
+        hit |= {name for name in cells if read_sealed(out / "cells" / name / "result.json") is not None}
+        output += (tmp_path / f"log-{kills}").read_text()
+        kills += 1
     last = grids.finish(grids.start(*command))
     assert (last.code, last.stderr) == (0, "")
-    assert grids.bits(tmp_path / "killed") == grids.bits(tmp_path / "alone")
+    assert grids.bits(out) == grids.bits(tmp_path / "alone")
 
-    resumes = [(run_id, int(steps)) for run_id, steps in RESUMED.findall(output + last.stdout)]
-    assert len(resumes) >= KILLS // 2
-    assert any(steps % STEPS_PER_EPOCH for _, steps in resumes), "none in the middle of an epoch"
-    assert sum(len(taken) > 1 for taken in grids.attempts(tmp_path / "killed").values()) >= 4
+    assert kills >= KILLS
+    resumed = {run_id for run_id, _ in RESUMED.findall(output + last.stdout)}
+    fields = [json.loads((out / "cells" / run_id / "spec.json").read_text()) for run_id in resumed]
+    assert {spec["method"]["name"] for spec in fields} == set(methods.available())
+    assert {spec["model"]["name"] for spec in fields} == set(EPOCHS)
+    steps = [int(step) for _, step in RESUMED.findall(output + last.stdout)]
+    assert any(step % STEPS_PER_EPOCH for step in steps), "none in the middle of an epoch"
+
+
+def running(out: Path) -> set[str]:
+    """Cells that have a checkpoint and no result yet."""
+    begun = {manifest.parents[2].name for manifest in grids.checkpoints(out)}
+    return {name for name in begun if not (out / "cells" / name / "result.json").exists()}
+
+
+def wait_for_another_cell(out: Path, hit: set[str], process: subprocess.Popen[str]) -> None:
+    """Until a cell that is not in `hit` has a checkpoint, or the grid is over."""
+    grids.wait_for(lambda: running(out) - hit or process.poll() is not None, "a checkpoint of another cell")
 
 
 def wait_for_a_checkpoint(out: Path) -> None:

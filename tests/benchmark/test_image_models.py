@@ -18,6 +18,7 @@ from benchmark import data, measure, models
 from benchmark.spec import Data, Model, Optimizer, SpecError
 from benchmark.suites import cell
 from benchmark.train import Training, train_epoch
+from methods.layers import maskable_weights
 
 CIFAR = (3, 32, 32)
 WIDE_RESNETS = [(16, 8), (16, 10), (28, 8), (22, 2), (28, 2)]
@@ -75,11 +76,11 @@ def test_resnet50_has_the_published_parameters() -> None:
 
 def test_vgg16_layers_are_numbered_as_in_the_papers_figures() -> None:
     expected = [*(f"conv{number}.weight" for number in range(1, 14)), "fc1.weight", "fc2.weight"]
-    assert measure.maskable(create("vgg16")) == expected
+    assert list(maskable_weights(create("vgg16"))) == expected
 
 
 def test_wide_resnet_layers_come_in_the_authors_order() -> None:
-    names = measure.maskable(create("wrn-16-8"))
+    names = list(maskable_weights(create("wrn-16-8")))
     blocks = [
         f"group{group}.{block}.{layer}.weight"
         for group in (1, 2, 3)
@@ -209,7 +210,7 @@ def test_resnet50_has_no_options() -> None:
 def test_a_sparse_network_is_counted_and_made_plain(name: str) -> None:
     model = create(name)
     attached = methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
-    assert list(attached.masks()) == measure.maskable(create(name))
+    assert list(attached.masks()) == list(maskable_weights(create(name)))
     flops = measure.forward_flops(measure.plain_copy(model), CIFAR)
     assert list(flops) == list(attached.masks())
     assert min(flops.values()) > 0

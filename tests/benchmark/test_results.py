@@ -88,7 +88,7 @@ def test_an_emergent_row_has_alpha_and_thresholds(grid: Grid) -> None:
 def test_a_row_without_measurements_leaves_them_empty_and_says_why(grid: Grid) -> None:
     failed, diverged = row_of(grid, "broken", "failed"), row_of(grid, "dense", "diverged")
     assert failed["error"] == "RuntimeError: the hook broke"
-    assert diverged["error"] == "the training loss is not finite in epoch 1"
+    assert diverged["error"] == "the loss or a weight is not finite after epoch 1"
     assert diverged["epochs"] == "1"
     for row in (failed, diverged):
         assert all(row[name] == "" for name in results.MEASURED if name != "epochs")

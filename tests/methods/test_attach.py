@@ -396,9 +396,9 @@ def test_a_state_of_another_method_or_version_is_refused() -> None:
         attach(Block(), "static").load_state_dict(state | {"version": 7})
 
 
-def test_thresholds_of_another_shape_are_refused() -> None:
+def test_a_state_saved_with_other_hyperparameters_is_refused_by_name() -> None:
     state = attach(Block(), "dst").state_dict()
-    with pytest.raises(ValueError, match=r"saved thresholds are .*vector.*, the attached ones .*scalar"):
+    with pytest.raises(ValueError, match=r"other hyperparameters: threshold 'vector' -> 'scalar'"):
         attach(Block(), "dst", threshold="scalar").load_state_dict(state)
 
 
@@ -632,3 +632,8 @@ def test_annotations_of_containers_and_literals_do_not_stand_in_the_way() -> Non
         methods.create("annotated", required=1, layers="a")
     with pytest.raises(ValueError, match=r"annotated: .*missing 1 required keyword-only argument: 'required'"):
         methods.create("annotated")
+
+
+@pytest.mark.parametrize("name", [name for name in methods.available() if name in registry._OURS])
+def test_a_method_is_listed_with_the_first_line_of_its_docstring(name: str) -> None:
+    assert methods.describe()[name] == registry.first_line(registry.method_class(name))

@@ -475,7 +475,7 @@ def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
         (NoPromise, {"check_class"}),
         (NoReference, {"check_class"}),
         (NeedsAnArgument, {"check_class"}),
-        (ForgetsAHyperparameter, {"check_hyperparameters"}),
+        (ForgetsAHyperparameter, {"check_hyperparameters", "check_training"}),
         (IgnoresAHyperparameter, {"check_hyperparameters"}),
         (TakesAnyHyperparameter, {"check_unknown_hyperparameter_is_refused"}),
         (RaisesLate, {"check_training"}),
