@@ -23,7 +23,7 @@ import grids
 import pytest
 
 import methods
-from benchmark import attempts, cell
+from benchmark import attempts, cell, results
 from benchmark.attempts import Observer, claim, folder_of, numbers
 from benchmark.cell import Outcome, Place, execute
 from benchmark.files import read_json, read_sealed, sealed, write_json
@@ -423,11 +423,43 @@ def test_a_loser_that_wrote_its_metrics_last_puts_the_winners_back(
     test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path)
     answers = iter([None])
     monkeypatch.setattr(cell, "read_sealed", lambda path: next(answers, None) or read_sealed(path))
-    unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **k: None if path.name == "result.json" else unlink(path, **k))
     loser = folder_of(tmp_path, 1)
     cell.publish(tmp_path, loser, (loser / "metrics.jsonl").read_bytes())
     assert b'"by": 2' in (tmp_path / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "result.json").read_bytes() == (folder_of(tmp_path, 2) / "result.json").read_bytes()
+    assert list(tmp_path.glob("result.damaged*")) == []
+
+
+def test_a_damaged_result_is_set_aside_and_replaced(tmp_path: Path) -> None:
+    test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "result.json").write_text("{")
+    loser = folder_of(tmp_path, 1)
+    assert cell.publish(tmp_path, loser, (loser / "metrics.jsonl").read_bytes()) == Outcome("done")
+    assert (tmp_path / "result.json").read_bytes() == (loser / "result.json").read_bytes()
+    assert [path.read_text() for path in tmp_path.glob("result.damaged*")] == ["{"]
+
+
+def test_metrics_lost_after_the_result_are_put_back_from_the_winners_attempt(tmp_path: Path) -> None:
+    test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    result = read_sealed(tmp_path / "result.json")
+    assert result is not None
+    assert b'"by": 2' in results.metrics(tmp_path, result)
+    assert b'"by": 2' in (tmp_path / "metrics.jsonl").read_bytes()
+    for path in tmp_path.rglob("metrics.jsonl"):
+        path.write_bytes(b"other\n")
+    with pytest.raises(results.FolderError, match="not the one of its result"):
+        results.metrics(tmp_path, result)
+
+
+def test_a_cell_whose_workers_die_gets_a_failed_attempt_and_keeps_the_earlier_ones(tmp_path: Path) -> None:
+    attempts.condemn(tmp_path, "its worker died 3 times")
+    assert attempts.failed_before(tmp_path) == "its worker died 3 times"
+    claim(tmp_path, Observer()).end("interrupted")
+    attempts.condemn(tmp_path, "again")
+    ends = [attempts.ended(folder_of(tmp_path, number)) for number in numbers(tmp_path)]
+    assert [end["status"] for end in ends if end] == ["failed", "interrupted", "failed"]
 
 
 def test_a_superseded_worker_commits_nothing(tmp_path: Path) -> None:

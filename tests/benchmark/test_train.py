@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,56 @@ def test_a_loss_that_is_not_finite_is_recorded_as_diverged() -> None:
     assert rows[-1]["train_loss"] is None
     assert "test_accuracy" not in rows[-1]
     assert live.epoch == 1
+
+
+class TwoPhases(methods.Method):
+    """Ten steps of an epoch of seven, then three more at a fixed rate."""
+
+    name = "two_phases"
+    version = 1
+    reference = "none"
+    density_promise = "dense"
+
+    def phases(self, total_steps: int) -> tuple[methods.Phase, ...]:
+        return (methods.Phase("first", 10), methods.Phase("second", 3, lr=1))
+
+
+def test_a_training_ends_with_its_last_phase_in_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods.registry, "_paths", {"two_phases": f"{__name__}:TwoPhases"})
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[TwoPhases.__module__])
+    of = spec("two_phases", step_records=2)
+    live, rows = run(of, epochs=2)
+    assert (live.epochs, live.epoch, live.steps_done, live.attached.total_steps) == (2, 2, 13, 13)
+    assert live.examples == 7 * 32 - 24 + 6 * 32  # 200 examples, then six batches of 32
+    assert [row["step"] for row in rows if "train_seconds" not in row] == list(range(1, 14))
+    assert live.optimizer.param_groups[0]["lr"] == 1
+    mean = sum(row["train_loss"] for row in rows if row["epoch"] == 2 and "train_seconds" not in row) / 6
+    assert rows[-1]["train_loss"] == pytest.approx(mean)
+
+
+def test_weights_that_the_last_step_made_infinite_are_recorded_as_diverged() -> None:
+    live = training(spec("dense"))
+    train_epoch(live, lambda: None)
+    with torch.no_grad():
+        next(live.model.parameters())[0] = torch.inf
+    assert record.epoch_record(live)["diverged"]
+
+
+def test_a_density_that_leaves_a_layer_without_weights_is_the_users_mistake() -> None:
+    with pytest.raises(SpecError, match=r"fewer than the 3 layers"):
+        training(dataclasses.replace(spec("static"), density=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nesterov": True, "momentum": 0.0}, "needs optimizer.momentum"),
+        ({"name": "adam"}, "of sgd, not adam"),
+        ({"schedule": "steps"}, "did you mean 'step'"),
+        ({"milestones": (0,)}, "it must hold epochs"),
+        ({"gamma": 0.0}, "optimizer.gamma is 0"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_is_refused_before_any_training(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        spec("dense", **change)
