@@ -106,10 +106,12 @@ def create(name: str, **hyperparameters: Any) -> Method:
 
 
 def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
-    """The value, checked against plain types and their unions; an int serves for a float."""
+    """The value, checked against plain types and their unions; an int serves for a float, a list for a tuple."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if union else (hint,))]
     plain = [kind for kind in kinds if isinstance(kind, type) and kind is not Any]
+    if isinstance(value, list) and tuple in plain and list not in plain:
+        return tuple(value)
     stray_bool = isinstance(value, bool) and bool not in plain
     if len(plain) < len(kinds) or (isinstance(value, tuple(plain)) and not stray_bool):
         return value

@@ -637,3 +637,8 @@ def test_annotations_of_containers_and_literals_do_not_stand_in_the_way() -> Non
 @pytest.mark.parametrize("name", [name for name in methods.available() if name in registry._OURS])
 def test_a_method_is_listed_with_the_first_line_of_its_docstring(name: str) -> None:
     assert methods.describe()[name] == registry.first_line(registry.method_class(name))
+
+
+def test_a_list_serves_for_a_tuple_as_json_has_no_other() -> None:
+    made = methods.create("dsr", doubles_at=[0.5])
+    assert made.hyperparameters()["doubles_at"] == (0.5,)
