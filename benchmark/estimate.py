@@ -62,8 +62,10 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
     """
     started = time.monotonic()
     kinds = {key(spec): spec for spec in specs}
-    first = {key(spec)[:2]: spec for spec in reversed(kinds.values())}
-    for spec in {key(spec): spec for spec in [*reversed(first.values()), *kinds.values()]}.values():
+    first: dict[tuple[str, str], RunSpec] = {}
+    for spec in kinds.values():
+        first.setdefault((spec.data.name, spec.model.name), spec)
+    for spec in [*first.values(), *kinds.values()]:
         if estimate.knows(spec) or time.monotonic() - started > budget_seconds:
             continue
         seconds, steps_per_epoch = _step_seconds(spec)

@@ -193,7 +193,8 @@ def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
 def validate(spec: RunSpec) -> None:
     """Types and ranges of every field that needs no other package to judge. Raises SpecError."""
     for section in (spec.data, spec.model, spec.optimizer, spec):
-        hints = _hints(type(section))
+        kind: Any = type(section)
+        hints = _hints(kind)
         for f in dataclasses.fields(section):
             where = "" if section is spec else f"{type(section).__name__.lower()}."
             _check_type(where + f.name, getattr(section, f.name), hints[f.name])
