@@ -56,9 +56,16 @@ class Estimate:
 
 
 def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float = 20.0) -> None:
-    """Time a few steps of each unknown kind of cell on random pixels, while the budget lasts."""
+    """Time a few steps of each unknown kind of cell on random pixels, while the budget lasts.
+
+    A kind of each model comes first: it stands in for the model's other kinds where no time is left for them.
+    """
     started = time.monotonic()
-    for spec in {key(spec): spec for spec in specs}.values():
+    kinds = {key(spec): spec for spec in specs}
+    first: dict[tuple[str, str], RunSpec] = {}
+    for spec in kinds.values():
+        first.setdefault((spec.data.name, spec.model.name), spec)
+    for spec in [*first.values(), *kinds.values()]:
         if estimate.knows(spec) or time.monotonic() - started > budget_seconds:
             continue
         seconds, steps_per_epoch = _step_seconds(spec)

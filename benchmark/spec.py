@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -35,7 +36,8 @@ class Data:
 
     train_limit, test_limit: only the first so many examples. validation: so many training
     examples, the last ones, are held out, and `test` accuracy is theirs. standardize: by the
-    training set's mean and deviation per channel; otherwise pixels are in [0, 1].
+    training set's mean and deviation per channel; otherwise pixels are in [0, 1]. normalization:
+    None, or "official" for the constants of the authors' code instead (cifar10, standardize only).
     augment: None, "crop-flip" (zero-pad 4, random crop, random horizontal flip), or for imagenet
     "resized-crop-flip". shape [c, h, w], classes: of `synthetic` data only. image_size: rows and
     columns of `imagenet` alone, None for 224.
@@ -50,6 +52,7 @@ class Data:
     shape: tuple[int, ...] | None = None
     classes: int | None = None
     image_size: int | None = None
+    normalization: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,8 @@ def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs:
         section = values.get(name, {})
         check_names(section, [f.name for f in dataclasses.fields(kind)], f"{name} field")
         values[name] = kind(**{key: _tuples(value) for key, value in section.items()})
+    if isinstance(values.get("method"), Mapping):
+        values["method"] = {key: _tuples(value) for key, value in values["method"].items()}
     return RunSpec(**values, protocol=tuple(protocol), departs=tuple(departs))
 
 
@@ -188,12 +193,15 @@ def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
 def validate(spec: RunSpec) -> None:
     """Types and ranges of every field that needs no other package to judge. Raises SpecError."""
     for section in (spec.data, spec.model, spec.optimizer, spec):
-        hints = typing.get_type_hints(type(section))
+        kind: Any = type(section)
+        hints = _hints(kind)
         for f in dataclasses.fields(section):
             where = "" if section is spec else f"{type(section).__name__.lower()}."
             _check_type(where + f.name, getattr(section, f.name), hints[f.name])
     if "name" not in spec.method:
         raise SpecError("method.name is missing")
+    if spec.data.normalization is not None and not spec.data.standardize:
+        raise SpecError("data.normalization needs data.standardize")
     for name, value in fields(spec).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{name} is {value}: it must be finite")
@@ -245,7 +253,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = typing.get_type_hints(type(value))
+        hints = _hints(type(value))
         pairs = ((f.name, getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value))
         return {name: _plain(float(v) if _is_float(h) else v) for name, v, h in pairs if v is not None}
     if isinstance(value, Mapping):
@@ -253,6 +261,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return value
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _is_float(hint: Any) -> bool:

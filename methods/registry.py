@@ -35,7 +35,7 @@ _paths: dict[str, str] = {name: path for name, (path, _) in _OURS.items()}
 
 def available() -> list[str]:
     """Names of all methods: ours, registered ones and plug-ins' (entry points sparse_training.methods)."""
-    return sorted({*_paths, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))})
+    return sorted({*_paths, *_installed()})
 
 
 def describe() -> dict[str, str]:
@@ -68,10 +68,9 @@ def register(name: str, path: str) -> None:
 
 def method_class(name: str) -> type[Method]:
     """The class behind a name. Raises ValueError with the valid names, or with what is wrong with the class."""
-    points = {p.name: p.value for p in importlib.metadata.entry_points(group=ENTRY_POINTS)}
     from methods.base import Method
 
-    path = _paths.get(name) or points.get(name)
+    path = _paths.get(name) or _installed().get(name)
     if path is None:
         raise ValueError(f"unknown method '{name}': {_nearest(name, available())}")
     module_name, _, attribute = path.partition(":")
@@ -103,6 +102,11 @@ def create(name: str, **hyperparameters: Any) -> Method:
         return cls(**values)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _installed() -> dict[str, str]:
+    """Name to path of installed plug-ins. Slow: it reads every installed distribution."""
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def _typed(method: str, key: str, value: Any, hint: Any) -> Any:

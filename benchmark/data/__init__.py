@@ -37,7 +37,12 @@ def load(spec: Data, *, data_dir: Path, device: torch.device) -> Dataset:
     for files that are missing or corrupt; never puts other data in their place.
     """
     source = _source(spec.name)
-    for field, owner in (("shape", "synthetic"), ("classes", "synthetic"), ("image_size", "imagenet")):
+    for field, owner in (
+        ("shape", "synthetic"),
+        ("classes", "synthetic"),
+        ("image_size", "imagenet"),
+        ("normalization", "cifar10"),
+    ):
         if spec.name != owner and getattr(spec, field) is not None:
             raise SpecError(f"data.{field} is of {owner} data only: '{spec.name}' has its own")
     return source.read(spec, data_dir).dataset(spec, device=device)

@@ -5,8 +5,8 @@ Shapes: n examples, b a batch, c channels, h rows, w columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -87,11 +87,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What a source reads: both splits whole, on the CPU."""
+    """What a source reads: both splits whole, on the CPU.
+
+    normalizations: mean and deviation per channel, of pixels in [0, 1], by the name that `Data.normalization` has.
+    """
 
     train: Split
     test: Split
     classes: int
+    normalizations: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
 
     def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
         """The data set that spec asks for, on the device. Raises SpecError.
@@ -101,7 +105,10 @@ class Examples:
         check_names([spec.augment] if spec.augment is not None else [], AUGMENTATIONS, "data.augment")
         channels = self.train.images.shape[1]
         mean, std = torch.zeros(channels), torch.ones(channels)
-        if spec.standardize:
+        if spec.normalization is not None:
+            check_names([spec.normalization], self.normalizations, "data.normalization")
+            mean, std = (torch.tensor(values) for values in self.normalizations[spec.normalization])
+        elif spec.standardize:
             mean, std = statistics(self.train.images)
         train, test = limited(spec, self.train, self.test)
         return TensorDataset(

@@ -81,7 +81,7 @@ def test_a_wrong_verb_or_option_is_a_usage_error(arguments: list[str], bench: Be
 
 
 def test_a_density_that_no_method_keeps_cannot_be_set(bench: Bench, tmp_path: Path) -> None:
-    finished = bench("plan", "--suite", "mnist", "--set", "density=0.5", "--out", tmp_path / "runs")
+    finished = bench("plan", "--suite", "estimators", "--set", "density=0.5", "--out", tmp_path / "runs")
     assert (finished.code, finished.error) == (2, "error: no cell's method keeps a density that could be set")
 
 
@@ -426,7 +426,12 @@ def test_export_writes_the_same_tables_anew(bench: Bench, grid: Grid, tmp_path: 
 
 @pytest.mark.parametrize(
     ("what", "names"),
-    [("suites", ["digits", "mnist"]), ("methods", ["dense", "dst"]), ("models", ["lstm-a"]), ("data", ["mnist"])],
+    [
+        ("suites", ["cifar10", "digits", "imagenet", "mnist", "thresholds"]),
+        ("methods", ["dense", "dst"]),
+        ("models", ["lstm-a"]),
+        ("data", ["mnist"]),
+    ],
 )
 def test_list_names_what_there_is(what: str, names: list[str], bench: Bench) -> None:
     assert set(names) <= set(bench("list", what, "--json").json)
