@@ -35,7 +35,7 @@ class DSR(DropGrow):
     |---|---|---|
     | density | 1 - S | 0.1 to 0.5 |
     | allocation | | the same density everywhere |
-    | prune_fraction | N_p / kept weights | N_p = 20,000 for WRN-28-2 |
+    | prune_fraction | N_p / kept weights | N_p = 20,000 for WRN-28-2: 0.03 to 0.14 |
     | initial_threshold | H | 1e-3 |
     | tolerance | | 0.1 |
     | update_every | P | 100 steps, doubled at each of doubles_at |
@@ -43,7 +43,7 @@ class DSR(DropGrow):
     | stops_at | | epoch 190 of 200 |
 
     Departures: exact counts from the start; N_p relative to the kept weights, as 20,000 exceeds what
-    LeNet-300-100 keeps at 5 %; every maskable layer is sparse (the authors keep the first, the shortcut
+    LeNet-300-100 keeps at 5 % (docs/decisions/0006); every maskable layer is sparse (the authors keep the first, the shortcut
     and the last layers of a WRN dense: use exclude); a layer keeps at least its largest weight; where
     the positions not kept before are too few, just-dropped ones are eligible too. drop_fraction is not
     used. Grown weights start at 0 and keep the optimizer's state, as in the authors' code.
@@ -55,7 +55,7 @@ class DSR(DropGrow):
     grown_state = "keep"
 
     update_every: int | str = "100 steps"
-    prune_fraction: float = 0.01
+    prune_fraction: float = 0.05
     initial_threshold: float = 1e-3
     tolerance: float = 0.1
     doubles_at: tuple[float, ...] = (0.125, 0.4, 0.7)
