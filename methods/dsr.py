@@ -43,10 +43,11 @@ class DSR(DropGrow):
     | stops_at | | epoch 190 of 200 |
 
     Departures: exact counts from the start; N_p relative to the kept weights, as 20,000 exceeds what
-    LeNet-300-100 keeps at 5 % (docs/decisions/0006); every maskable layer is sparse (the authors keep the first, the shortcut
-    and the last layers of a WRN dense: use exclude); a layer keeps at least its largest weight; where
-    the positions not kept before are too few, just-dropped ones are eligible too. drop_fraction is not
-    used. Grown weights start at 0 and keep the optimizer's state, as in the authors' code.
+    LeNet-300-100 keeps at 5 % (docs/decisions/0006); every maskable layer is sparse (the authors keep
+    the first, the shortcut and the last layers of a WRN dense: use exclude); a layer keeps at least
+    its largest weight; where the positions not kept before are too few, just-dropped ones are
+    eligible too. drop_fraction is not used. Grown weights start at 0 and keep the optimizer's state,
+    as in the authors' code.
     """
 
     name = "dsr"
