@@ -39,7 +39,6 @@ PATIENCE_SECONDS = 60.0
 BATCH_METRICS = 1000
 BATCH_NAMES = 100
 TAG_CHARACTERS = 4000
-TURN_SECONDS = 120.0
 STATES = {"done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "cancelled": "KILLED", "running": "RUNNING"}
 ARTIFACTS = ("spec.json", "environment.json", "result.json", "metrics.jsonl")
 
@@ -80,7 +79,7 @@ def sync(out: Path, *, report: Report, patience_seconds: float = PATIENCE_SECOND
     report: receives a line whenever something was done. patience_seconds: how long to wait for one answer.
     """
     found = results.members(out)
-    with _trouble(out), _turn(out) as turn:
+    with _trouble(out), _turn(out, 2.5 * patience_seconds, report) as turn:
         client = _connect(out, patience_seconds)
         report("connected")
         mirror = _Mirror(out, client, turn, report)
@@ -90,6 +89,8 @@ def sync(out: Path, *, report: Report, patience_seconds: float = PATIENCE_SECOND
         for number, (run_id, member) in enumerate(found.items(), 1):
             mirror.cell(member, cells[run_id])
             report(f"{number}/{len(found)} cells")
+        if mirror.damaged:
+            raise FolderError(mirror.damaged[0])
         return mirror.synced
 
 
@@ -101,6 +102,7 @@ class _Mirror:
         self._folder = _folder_id(out)
         self._experiment = _experiment(client, out)
         self.synced = Synced(store_address(out))
+        self.damaged: list[str] = []
         self._runs: dict[tuple[str, str], Run] = {}
         for run in _search(client, self._experiment, f"tags.folder = '{self._folder}'"):
             if self._runs.setdefault(_key(run), run) is not run:  # what an import that was cut off left twice
@@ -130,17 +132,23 @@ class _Mirror:
         run = self._runs.get(("cell", member.spec.run_id))
         if run is None and not numbers(cell) and row["status"] == "pending":
             return
-        lines = _lines(cell)
+        try:
+            lines = _lines(cell)
+        except FolderError as error:
+            self.damaged.append(str(error))
+            return
         self.synced.cells += 1
         state = _digest(json.dumps(row).encode(), *lines)
         if run is not None and run.data.tags.get("mirrored") == state:
             return
         self.synced.changed += 1
-        if run is not None and not _continues(run, lines):
+        behind = run is not None and row["status"] in ("running", "pending") and len(lines) < _imported(run)
+        if run is not None and not behind and not _continues(run, lines):
             self._client.delete_run(run.info.run_id)  # its cell was begun anew, or went back to a checkpoint
             run = None
         run = run or self._begin(member, row, cell)
-        self._records(run, lines)
+        if not behind:
+            self._records(run, lines)
         self._artifacts(run, cell, row)
         self._summary(run, row, lines)
         self._end(run, STATES.get(row["status"], "SCHEDULED"), cell / "result.json")
@@ -180,7 +188,7 @@ class _Mirror:
 
     def _records(self, run: Run, lines: Sequence[bytes]) -> None:
         """Import the records after those that the run's tags name, and move the tags on with each batch."""
-        start = int(run.data.tags.get("records", 0))
+        start = _imported(run)
         digest = hashlib.sha256(b"".join(lines[:start]))
         began = run.info.start_time
         batch: list[Metric] = []
@@ -258,8 +266,12 @@ def _lines(cell: Path) -> list[bytes]:
 
 def _continues(run: Run, lines: Sequence[bytes]) -> bool:
     """Whether the imported records are the beginning of the folder's."""
-    count = int(run.data.tags.get("records", 0))
+    count = _imported(run)
     return count == 0 or _digest(*lines[:count]) == run.data.tags.get("records_sha256")
+
+
+def _imported(run: Run) -> int:
+    return int(run.data.tags.get("records", 0))
 
 
 def _metrics(lines: Sequence[bytes], began: int) -> Iterator[tuple[int, list[Metric]]]:
@@ -303,13 +315,14 @@ def _folder_id(out: Path) -> str:
 
 
 @contextlib.contextmanager
-def _turn(out: Path) -> Iterator[Attempt]:
+def _turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
     """One sync of a folder at a time, by the rules of attempts at a cell: the dead are passed over."""
     place, observer = out / ".mlflow-sync", Observer()
-    deadline = time.monotonic() + TURN_SECONDS
+    deadline = time.monotonic() + wait_seconds
     while (turn := claim(place, observer)) is None:
         if time.monotonic() > deadline:
-            raise TrackingError(f"another sync has been at work for {TURN_SECONDS:.0f} s")
+            raise TrackingError(f"another sync of {out} has been at work for {wait_seconds:.0f} s")
+        report("waiting for another sync")
         time.sleep(0.5)
     try:
         for number in numbers(place):
@@ -330,7 +343,8 @@ def _trouble(out: Path) -> Iterator[None]:
     except Exception as error:
         uri = store_uri(out)
         text = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, _public(uri))
-        raise TrackingError(f"MLflow at {_public(uri)}: {text[:300]}") from error
+        cause = re.search(r"\(Caused by (.*)\)", text)  # of what requests says, the end
+        raise TrackingError(f"MLflow at {_public(uri)}: {(cause[1] if cause else text)[:200]}") from error
 
 
 def _public(uri: str) -> str:
@@ -352,7 +366,7 @@ def _connect(out: Path, patience_seconds: float) -> MlflowClient:
 
     if uri.startswith("sqlite:") and "?" not in uri:
         _create_sqlite(Path(uri.removeprefix("sqlite:///")))
-        uri += f"?timeout={patience_seconds / 4:g}"  # MLflow tries four times
+        uri += f"?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
     return MlflowClient(uri)
 
 
