@@ -13,6 +13,7 @@ from benchmark.doctor import doctor as diagnose
 from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.results import FolderError
 from benchmark.spec import SpecError
+from benchmark.tracking import TrackingError
 
 app = typer.Typer(
     name="python -m benchmark",
@@ -52,6 +53,9 @@ def run(
     changes: Set = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
     accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
+    no_mlflow: Annotated[
+        bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -62,7 +66,7 @@ def run(
     if dry_run:
         verbs.plan(selection, out, workers, device, json_output, retry_failed=retry_failed)
         return
-    grid = verbs.Grid(out, data_dir, device, workers, retry_failed, accept_drift)
+    grid = verbs.Grid(out, data_dir, device, workers, retry_failed, accept_drift, mlflow=not no_mlflow)
     raise typer.Exit(verbs.run(selection, grid, json_output))
 
 
@@ -106,14 +110,25 @@ def show(
 
 
 @app.command()
+def sync(
+    out: Out = OUT,
+    patience: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait for one answer.")] = 60,
+    json_output: Json = False,
+) -> None:
+    """Bring MLflow up to date with a run folder; twice changes nothing."""
+    views.sync(out, patience, json_output)
+
+
+@app.command()
 def export(
     out: Out = OUT,
+    source: Annotated[str, typer.Option("--from", help="folders, or mlflow: from MLflow alone.")] = "folders",
     to: Annotated[Path | None, typer.Option(help="Write them here, not into the run folder.")] = None,
     where: Where = [],  # noqa: B006
     json_output: Json = False,
 ) -> None:
-    """Write the run folder's tables anew."""
-    views.export(out, to, where, json_output)
+    """Write the tables anew, from the run folder or from its MLflow mirror."""
+    views.export(out, source, to, where, json_output)
 
 
 @data_app.command()
@@ -144,7 +159,7 @@ def main() -> NoReturn:
         _fail(str(error), 2)
     except DataError as error:
         _fail(str(error), 3)
-    except DiskFullError as error:
+    except (DiskFullError, TrackingError) as error:
         _fail(str(error), 1)
     except OSError as error:
         if error.errno in NO_SPACE:

@@ -203,8 +203,12 @@ def write_tables(out: Path, *, where: Sequence[str] = (), to: Path | None = None
     where: only the cells that these filters leave. to: another folder than the run folder.
     """
     table = [(member.spec, row(out, member)) for member in members(out).values()]
+    return write_rows(table, out, where=where, to=to or out)
+
+
+def write_rows(table: Sequence[tuple[RunSpec, Row]], out: Path, *, where: Sequence[str], to: Path) -> list[Row]:
+    """write_tables, of rows that are known; `out` has the cells' records and layers."""
     found = [entry for _, entry in (select(table, where) if where else table)]
-    to = to or out
     to.mkdir(parents=True, exist_ok=True)
     write_csv(to / "results.csv", COLUMNS, found)
     write_parquet(to / "results.parquet", found)

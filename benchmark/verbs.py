@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import signal
 import sys
@@ -21,6 +22,7 @@ from benchmark.estimate import Estimate, duration, probe
 from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.launch.base import Launcher
 from benchmark.launch.local import LocalLauncher, default_workers
+from benchmark.mirror import Mirror
 from benchmark.progress import Progress, console
 from benchmark.results import Row
 from benchmark.spec import RunSpec, SpecError, check_names
@@ -72,6 +74,7 @@ class Grid:
     workers: int | None
     retry_failed: bool
     accept_drift: bool
+    mlflow: bool = True
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -168,14 +171,17 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     screen.print(f"suite {suite.name}: {len(cells)} cells, {ended} of them ended before", highlight=False)
     code = 0
     refused: dict[str, int] = {}
+    mirror = Mirror(grid.out, wanted=grid.mlflow, warn=functools.partial(_warn, screen))
     if todo:
         estimate = Estimate()
         estimate.learn_rows(cells)
-        code, refused = _dispatch(todo, grid, device, suite, estimate, screen)
+        with mirror:
+            code, refused = _dispatch(todo, grid, device, suite, estimate, screen)
         results.remember(grid.out, suite.name, suite.exhibits, chosen)  # another run may have written its own over it
     for text in refused:
         print(f"error: {text}", file=sys.stderr)
     rows, code = _tables(grid.out, code, told=bool(refused))
+    mirror.finish()
     wanted = {spec.run_id for spec in chosen}
     mine = [row for row in rows if row["run_id"] in wanted]
     screen.print(summary_table(mine))
@@ -184,6 +190,10 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     if json_output:
         emit({"suite": suite.name, "out": str(grid.out), "exit_code": code, "cells": mine})
     return code
+
+
+def _warn(screen: Console, text: str) -> None:
+    screen.print(f"warning: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _tables(out: Path, code: int, *, told: bool) -> tuple[list[Row], int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from benchmark import data, models, results, suites
+from benchmark import data, models, results, suites, tracking
 from benchmark.attempts import ended, folder_of, numbers
 from benchmark.files import read_json, read_sealed
 from benchmark.progress import console
@@ -135,9 +137,31 @@ def show(run_id: str, out: Path, json_output: bool) -> None:
                 screen.print(f"  {name}: {value}", highlight=False, markup=False, soft_wrap=True)
 
 
-def export(out: Path, to: Path | None, where: Sequence[str], json_output: bool) -> None:
-    """Write the tables anew from the run folders, of all cells or some, here or elsewhere."""
-    rows = results.write_tables(results.existing(out), where=where, to=to)
+def sync(out: Path, patience_seconds: float, json_output: bool) -> None:
+    """Import what is new into MLflow, and print how much that was."""
+    screen = console(json_output=json_output)
+    said = 0.0
+
+    def report(text: str) -> None:
+        nonlocal said
+        if time.monotonic() - said > 1.0:
+            said = time.monotonic()
+            screen.print(f"MLflow: {text}", highlight=False)
+
+    done = tracking.sync(results.existing(out), report=report, patience_seconds=patience_seconds)
+    if json_output:
+        emit({"out": str(out), **dataclasses.asdict(done)})
+    else:
+        print(f"{done.uri}: {done.cells} cells, {done.changed} of them changed, {done.records} records imported")
+
+
+def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_output: bool) -> None:
+    """Write the tables anew from the run folders or from MLflow, of all cells or some, here or elsewhere."""
+    check_names([source], ("folders", "mlflow"), "--from")
+    if source == "mlflow":
+        rows = tracking.export(out, where=where, to=to)
+    else:
+        rows = results.write_tables(results.existing(out), where=where, to=to)
     place = to or out
     names = ["results.csv", "results.parquet", "traces.csv", "layers.csv"]
     if json_output:
