@@ -27,9 +27,14 @@ def verbs() -> None:
 
 @app.command()
 def build(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="[PATH]...", help="More of --results.", show_default=False)
+    ] = [],  # noqa: B006
     results: Annotated[
         list[Path],
-        typer.Option(metavar="PATH", help="A results table, or a folder that holds some; repeatable.", show_default=False),
+        typer.Option(
+            metavar="PATH", help="A results table, or a folder that holds some; repeatable.", show_default=False
+        ),
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Where the exhibits are written.")] = OUT,
     only: Annotated[str, typer.Option(metavar="NAME,…", help="These exhibits alone.")] = "",
@@ -41,7 +46,7 @@ def build(
     from analysis.build import build as build_exhibits
     from analysis.read import load
 
-    found = results or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
+    found = [*results, *paths] or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
     names = [name.strip() for name in only.split(",") if name.strip()]
     for written in build_exhibits(load(found), out, only=names):
         kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import figures, paper, render
-from analysis.histories import history, pattern
+from analysis.histories import history, pattern, wide
 from analysis.palette import save
 from analysis.read import InputError, Tables
 from analysis.settings import Setting, dense_twin, settings
@@ -85,7 +85,13 @@ def _figure5(results: Results, out: Path) -> Written:
 def _figure7(results: Results, out: Path) -> Written:
     every = _paper_settings(results, "cifar10", "vgg16", lr=0.1)
     chosen = [s for s in every if s.alpha in PATTERN_ALPHAS] or every
-    return _pattern(results, "figure7", chosen, f"{paper.CAPTIONS['figure7']}; our alphas, the paper's are unstated", out)
+    return _pattern(
+        results,
+        "figure7",
+        chosen,
+        f"{paper.CAPTIONS['figure7']}\nthe alphas are ours: the paper's text does not name them",
+        out,
+    )
 
 
 def _own_figure4(results: Results, dataset: str, out: Path) -> Written:
@@ -121,7 +127,12 @@ def _paper_settings(
 
 
 def _curves(
-    results: Results, name: str, chosen: Sequence[Setting], draw: Callable[[pd.DataFrame, str], Any], title: str, out: Path
+    results: Results,
+    name: str,
+    chosen: Sequence[Setting],
+    draw: Callable[[pd.DataFrame, str], Any],
+    title: str,
+    out: Path,
 ) -> Written:
     if not chosen:
         return Written(name, (), "not run")
@@ -129,7 +140,7 @@ def _curves(
     data = history(results.tables, sparse, dense)
     if not (data["name"] == "density").any():
         return Written(name, (), "no traces.csv beside the results of its runs")
-    return _figure(name, data, draw(data, f"{title}; {_seeds(sparse)}"), out)
+    return _figure(name, wide(data), draw(data, f"{title}\n{_seeds(sparse)}"), out)
 
 
 def _pattern(results: Results, name: str, chosen: Sequence[Setting], title: str, out: Path) -> Written:
@@ -149,4 +160,5 @@ def _figure(name: str, data: pd.DataFrame, figure: Any, out: Path) -> Written:
 
 def _seeds(setting: Setting) -> str:
     n, expected = len(setting.done), len(setting.rows)
-    return f"n={n}" if n == expected else f"n={n}/{expected}"
+    count = f"n={n}" if n == expected else f"n={n}/{expected}"
+    return f"{count}; thin lines: seeds, bold lines: their mean"

@@ -65,7 +65,7 @@ def _canvas(mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: s
 
     sns.set_theme(style="ticks", rc=STYLE)
     figure, axes = plt.subplot_mosaic([list(row) for row in mosaic], figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.suptitle(title.replace("alpha", "α"), fontsize=10, x=0.01, ha="left")
     for axis in axes.values():
         sns.despine(ax=axis)
     return figure, axes
@@ -162,14 +162,14 @@ def _bars(axis: Any, data: pd.DataFrame) -> None:
         places = [place + (i - (len(alphas) - 1) / 2) * width for place in range(len(names))]
         axis.bar(
             places, mean, width * 0.92, yerr=sd if n > 1 else None, color=colours[i % len(colours)],
-            label=f"alpha = {alpha:g} (n={n})", error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
+            label=f"α = {alpha:g} (n={n})", error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
         )  # fmt: skip
     weights = data.drop_duplicates("parameter").set_index("parameter")["weights"]
     axis.set_xticks(range(len(names)), [f"{name}\n{_count(weights[key])}" for key, name in names.items()])
     axis.set(ylim=(0, 105), ylabel="Parameters remaining (%)", xlabel="Layer, and its number of weights")
     axis.grid(visible=False, axis="x")
     axis.tick_params(axis="x", length=0, labelsize=7.5)
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, handlelength=1.2)
 
 
 def _count(weights: float) -> str:

@@ -30,6 +30,18 @@ def history(tables: Tables, sparse: Setting, dense: Setting | None) -> pd.DataFr
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
 
+def wide(data: pd.DataFrame) -> pd.DataFrame:
+    """A history with a row an epoch or step, and a column a recorded name, for CSV."""
+    index = [name for name in COLUMNS if name not in ("name", "value")]
+    order = list(dict.fromkeys(data["name"]))
+    table = data.assign(step=data["step"].fillna(-1), alpha=data["alpha"].fillna(-1.0).astype(float))
+    table = table.pivot(index=index, columns="name", values="value")[order].reset_index()
+    counts = {"epoch": "Int64", "step": "Int64"}
+    return table.assign(
+        alpha=table["alpha"].mask(table["alpha"] < 0), step=table["step"].mask(table["step"] < 0)
+    ).astype(counts)
+
+
 def pattern(tables: Tables, settings: Iterable[Setting]) -> pd.DataFrame:
     """Weights and kept weights of each layer, a row a run and layer, in the layers' order."""
     parts = []

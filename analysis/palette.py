@@ -16,7 +16,9 @@ STYLE = {
     "axes.labelsize": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
     "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.frameon": False,
     "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.axisbelow": True,
-    "axes.edgecolor": "#444444", "axes.linewidth": 0.8, "figure.dpi": 100, "savefig.dpi": 200,
+    "axes.edgecolor": "#444444", "xtick.major.width": 0.8, "ytick.major.width": 0.8,
+    "xtick.major.size": 3, "ytick.major.size": 3, "xtick.color": "#444444", "ytick.color": "#444444",
+    "axes.linewidth": 0.8, "figure.dpi": 100, "savefig.dpi": 200,
     "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "sparse-training-bench",
 }  # fmt: skip
 FORMATS: dict[str, dict[str, Any]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def find(paths: Iterable[Path]) -> list[Path]:
             file = path.with_name("results.csv") if path.name in ("traces.csv", "layers.csv") else path
             tables = [file]
         else:
-            tables = [table for table in sorted(path.rglob("results.csv")) if "cells" not in table.parts]
+            tables = [
+                table for table in sorted(path.rglob("results.csv")) if "cells" not in table.relative_to(path).parts
+            ]
         if not tables:
             raise InputError(f"--results {path} holds no results.csv: 'python -m benchmark export' writes one")
         for table in tables:
@@ -102,13 +105,21 @@ def _results(file: Path) -> pd.DataFrame:
             table[name] = float("nan") if name in NUMBERS else ""
     done = table["status"] == "done"
     for name in ALWAYS:
-        _refuse(file, table, table[name].isna() | (table[name] == ""), lambda row, name=name: f"{name} is empty")
-    _refuse(file, table, ~table["status"].isin(STATUSES), lambda row: f"unknown status '{row['status']}'")
+        _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty")
+    _refuse(file, table, ~table["status"].isin(STATUSES), "status", "{value!r} is unknown")
+    _refuse(file, table, ~table["spec"].map(_is_spec), "spec", "is no JSON of a cell")
     for name, highest in RANGES.items():
-        _refuse(file, table, done & table[name].isna(), lambda row, name=name: f"{name} of a done cell is empty or NaN")
-        outside = done & ~table[name].between(0, highest)
-        _refuse(file, table, outside, lambda row, name=name, highest=highest: f"{name} {row[name]} is not in [0, {highest:g}]")
+        _refuse(file, table, done & table[name].isna(), name, "of a done cell is empty or NaN")
+        _refuse(file, table, done & ~table[name].between(0, highest), name, f"{{value}} is not in [0, {highest:g}]")
     return table
+
+
+def _is_spec(text: str) -> bool:
+    try:
+        tree = json.loads(text)
+        return all("name" in tree[section] for section in ("data", "model", "method")) and "lr" in tree["optimizer"]
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _long(
@@ -119,7 +130,7 @@ def _long(
     table = _table(file, columns, numbers)
     for name in columns:
         if name not in optional:
-            _refuse(file, table, table[name].isna() | (table[name] == ""), lambda row, name=name: f"{name} is empty or NaN")
+            _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty or NaN")
     return table.loc[table["run_id"].isin(wanted), list(columns)]
 
 
@@ -142,7 +153,7 @@ def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.Da
     table = table.assign(file=str(file), line=range(2, len(table) + 2))
     for name in [name for name in numbers if name in table]:
         typed = pd.to_numeric(table[name], errors="coerce")
-        _refuse(file, table, typed.isna() & table[name].notna(), lambda row, name=name: f"{name} '{row[name]}' is no number")
+        _refuse(file, table, typed.isna() & table[name].notna(), name, "{value!r} is no number")
         table[name] = typed.astype(float)
     if end != b"\n":
         raise InputError(f"{file}, row {len(table) + 1}: the file is cut off there: export it anew")
@@ -154,10 +165,11 @@ def _header(file: Path) -> set[str]:
         return set(next(lines, "").rstrip("\n").split(","))
 
 
-def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, why: Callable[[pd.Series], str]) -> None:
+def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, name: str, why: str) -> None:
+    """Raises InputError for the first bad row; {value} in `why` stands for what its column `name` holds."""
     if bad.any():
         row = table[bad].iloc[0]
-        raise InputError(f"{file}, row {row['line']}: {why(row)}")
+        raise InputError(f"{file}, row {row['line']}: {name} {why.format(value=row[name])}")
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:

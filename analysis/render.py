@@ -20,7 +20,10 @@ GROUPS = {"headline": "Headline: best epoch (LSTM: last)", "last": "Last epoch"}
 
 
 def markdown(table: Table) -> str:
-    heads = [*_labels(table), *(f"{HEADS[q]}{', last epoch' if e == 'last' else ''}" for e in EPOCHS for q in QUANTITIES)]
+    heads = [
+        *_labels(table),
+        *(f"{HEADS[q]}{', last epoch' if e == 'last' else ''}" for e in EPOCHS for q in QUANTITIES),
+    ]
     lines = [f"**{table.caption}**", "", _line(heads), _line(["---"] * len(heads))]
     lines += [_line(cells) for cells in _body(table)]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
@@ -31,7 +34,9 @@ def latex(table: Table) -> str:
     labels = _labels(table)
     width = len(QUANTITIES)
     first = len(labels) + 1
-    heads = " & ".join(["\\textbf{" + _tex(head) + "}" for head in [*labels, *(HEADS[q] for _ in EPOCHS for q in QUANTITIES)]])
+    heads = " & ".join(
+        ["\\textbf{" + _tex(head) + "}" for head in [*labels, *(HEADS[q] for _ in EPOCHS for q in QUANTITIES)]]
+    )
     groups = " & ".join([*[""] * len(labels), *(f"\\multicolumn{{{width}}}{{c}}{{{_tex(GROUPS[e])}}}" for e in EPOCHS)])
     rules = " ".join(f"\\cmidrule(lr){{{start}-{start + width - 1}}}" for start in (first, first + width))
     body: list[str] = []
@@ -75,7 +80,11 @@ def cell(row: Row, epoch: str, quantity: str) -> str:
         return f"not run (n=0/{value.expected})" if quantity != "difference" else ""
     if quantity == "difference":
         return f"{value.mean:+.2f}"
-    return f"{_spread(value)} (n={value.n})" if value.n == value.expected else f"{_spread(value)} (n={value.n}/{value.expected})"
+    return (
+        f"{_spread(value)} (n={value.n})"
+        if value.n == value.expected
+        else f"{_spread(value)} (n={value.n}/{value.expected})"
+    )
 
 
 def _spread(value: Summary, *, exact: bool = False) -> str:
@@ -85,7 +94,7 @@ def _spread(value: Summary, *, exact: bool = False) -> str:
 
 
 def _labels(table: Table) -> list[str]:
-    return ["Architecture", *(["Method"] if _several_methods(table) else []), "Row"]
+    return ["Architecture", *(["Method"] if _several_methods(table) else []), "Source"]
 
 
 def _several_methods(table: Table) -> bool:
@@ -117,6 +126,15 @@ def _line(cells: list[str]) -> str:
 
 
 def _tex(text: str) -> str:
-    for plain, escaped in (("\\", "\\textbackslash{}"), ("%", "\\%"), ("&", "\\&"), ("_", "\\_"), ("#", "\\#")):
+    for plain, escaped in (
+        ("\\", "\\textbackslash{}"),
+        ("%", "\\%"),
+        ("&", "\\&"),
+        ("_", "\\_"),
+        ("#", "\\#"),
+        ("$", "\\$"),
+        ("^", "\\^{}"),
+        ("~", "\\~{}"),
+    ):
         text = text.replace(plain, escaped)
     return text.replace("±", "$\\pm$").replace("alpha ", "$\\alpha$ ")

@@ -92,7 +92,9 @@ def settings(results: pd.DataFrame) -> list[Setting]:
         rows = results.iloc[positions]
         departs = rows["departs"] != ""
         counted = rows[~departs].sort_values(["seed", "run_id"])
-        counted = counted.assign(unfinished=counted["status"] != "done").sort_values(["seed", "unfinished"], kind="stable")
+        counted = counted.assign(unfinished=counted["status"] != "done").sort_values(
+            ["seed", "unfinished"], kind="stable"
+        )
         found.append(Setting(json.loads(text), counted.drop_duplicates("seed"), int(departs.sum())))
     return sorted(found, key=lambda s: (s.dataset, s.model, s.method, s.alpha or 0, s.density or 0, str(s.spec)))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from analysis import paper
 from analysis.paper import Target
-from analysis.settings import Setting, Summary, dense_twin
+from analysis.settings import Setting, Summary, dense_twin, summarize
 
 QUANTITIES = ("dense", "remaining", "sparse", "difference")
 EPOCHS = ("headline", "last")
@@ -61,17 +61,15 @@ def paper_table(name: str, settings: Sequence[Setting]) -> Table:
         if not chosen:
             rows.append(Row(target.model, target.method, "ours", "", status="not run"))
     title = f"{paper.CAPTIONS[name]}: as printed ({paper.PRINTED[name]}), and measured here"
-    return Table(name, title, tuple(rows), tuple([*_rules(), *left_out(own), *_remarks(printed)]))
+    return Table(name, title, tuple(rows), (*_rules(), *left_out(own), *_unshown(own), *_remarks(printed)))
 
 
 def suite_table(dataset: str, settings: Sequence[Setting]) -> Table:
     """The same layout for a data set that the paper has no table of: every sparse setting, ours alone."""
     own = [s for s in settings if s.dataset == dataset]
-    rows = [
-        measured_row(s, dense_twin(s, own), _wording(s)) for s in own if s.method != "dense" and len(s.rows)
-    ]
+    rows = [measured_row(s, dense_twin(s, own), _wording(s)) for s in own if s.method != "dense" and len(s.rows)]
     caption = f"Not in the paper: the data set {dataset}, in the layout of the paper's Table 2"
-    return Table(dataset, caption, tuple(rows), tuple([*_rules(printed=False), *left_out(own)]))
+    return Table(dataset, caption, tuple(rows), (*_rules(printed=False), *left_out(own)))
 
 
 def matching(target: Target, settings: Sequence[Setting]) -> list[tuple[Setting, str]]:
@@ -108,11 +106,8 @@ def measured_row(setting: Setting, twin: Setting | None, label: str) -> Row:
         values[epoch, "sparse"] = setting.summary(columns["accuracy"])
         values[epoch, "remaining"] = setting.summary(columns["density"], scale=100)
         if twin is not None:
-            dense, sparse = twin.summary(columns["accuracy"]), values[epoch, "sparse"]
-            values[epoch, "dense"] = dense
-            values[epoch, "difference"] = Summary(
-                sparse.mean - dense.mean, math.nan, min(sparse.n, dense.n), min(sparse.expected, dense.expected)
-            )
+            values[epoch, "dense"] = twin.summary(columns["accuracy"])
+            values[epoch, "difference"] = paired_difference(setting, twin, columns["accuracy"])
     done = [] if twin is None else list(twin.done["run_id"])
     commits = {*setting.done["commit"], *([] if twin is None else twin.done["commit"])}
     n, expected = len(setting.done), len(setting.rows)
@@ -121,6 +116,13 @@ def measured_row(setting: Setting, twin: Setting | None, label: str) -> Row:
         setting.model, setting.method, "ours", label, values,
         tuple(setting.done["run_id"]), tuple(done), tuple(sorted(commits)), status,
     )  # fmt: skip
+
+
+def paired_difference(setting: Setting, twin: Setting, column: str) -> Summary:
+    """Sparse minus dense over the seeds that are done in both."""
+    sparse, dense = (s.done.set_index("seed")[column] for s in (setting, twin))
+    both = sparse.index.intersection(dense.index)
+    return summarize(list(sparse[both] - dense[both]), expected=len({*setting.rows["seed"], *twin.rows["seed"]}))
 
 
 def printed_row(target: Target) -> Row:
@@ -180,13 +182,18 @@ def _wording(setting: Setting) -> str:
 def _rules(*, printed: bool = True) -> list[str]:
     rules = [
         "Ours: mean ± sample standard deviation over n seeds; n=2/3 means that 2 of the 3 seeds in the suite are done. "
-        "The difference is of the means.",
+        "The difference is the mean over the seeds that both have.",
         "Headline: the epoch of best test accuracy, selected on the test set as the authors' code does; "
         "LSTM: the last epoch.",
     ]
     unsaid = "Paper: as printed; it says neither over how many runs nor what its ± is. Nearest remaining: "
     nearest = "the alpha run here whose last epoch's remaining percentage comes nearest to the printed one."
     return [*rules, unsaid + nearest] if printed else rules
+
+
+def _unshown(settings: Sequence[Setting]) -> list[str]:
+    count = sum(1 for s in settings if len(s.rows) and not set(s.protocols) & {"paper", "official"})
+    return [f"Not shown: {count} settings that follow neither protocol."] if count else []
 
 
 def _remarks(printed: Sequence[Target]) -> list[str]:
