@@ -89,7 +89,7 @@ def _figure7(results: Results, out: Path) -> Written:
         results,
         "figure7",
         chosen,
-        f"{paper.CAPTIONS['figure7']}\nthe alphas are ours: the paper's text does not name them",
+        f"{paper.CAPTIONS['figure7']}\nthe alphas are ours: the paper's text does not name them; bars: mean, dots: seeds",
         out,
     )
 
@@ -102,7 +102,7 @@ def _own_figure4(results: Results, dataset: str, out: Path) -> Written:
 
 
 def _own_figure7(results: Results, dataset: str, out: Path) -> Written:
-    title = f"{dataset} ({NOT_PAPER} data), layout of Figure 7: sparse pattern of DST"
+    title = f"{dataset} ({NOT_PAPER} data), layout of Figure 7: sparse pattern of DST; bars: mean, dots: seeds"
     return _pattern(results, f"{dataset}-figure7", _emergent(results, dataset), title, out)
 
 

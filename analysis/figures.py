@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def by_epoch(data: pd.DataFrame, title: str) -> Any:
 
 
 def sparse_pattern(data: pd.DataFrame, title: str) -> Any:
-    """Figure 7: percentage of each layer's weights that remain, for every alpha; whiskers are ± 1 sd over seeds."""
+    """Figure 7: percentage of each layer's weights that remain, for every alpha; dots are seeds."""
     models = list(dict.fromkeys(data["model"]))
     columns = 1 if len(models) == 1 else 2
     names = [f"panel{i}" for i in range(len(models))] + ["."] * (-len(models) % columns)
@@ -65,7 +66,7 @@ def _canvas(mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: s
 
     sns.set_theme(style="ticks", rc=STYLE)
     figure, axes = plt.subplot_mosaic([list(row) for row in mosaic], figsize=size, layout="constrained")
-    figure.suptitle(title.replace("alpha", "α"), fontsize=10, x=0.01, ha="left")
+    figure.suptitle(re.sub(r"\balpha\b", "α", title), fontsize=10, x=0.01, ha="left")
     for axis in axes.values():
         sns.despine(ax=axis)
     return figure, axes
@@ -122,22 +123,20 @@ def _label_ends(axis: Any, ends: Sequence[tuple[float, str, Any]]) -> None:
     places = spread([(value - low) / (high - low) for value, _, _ in order], gap=min(gap, 1 / max(1, len(order) - 1)))
     for (value, label, colour), place in zip(order, places, strict=True):
         axis.annotate(
-            label, xy=(1, value), xycoords=("axes fraction", "data"), xytext=(1.035, place),
+            label, xy=(1, value), xycoords=("axes fraction", "data"), xytext=(1.045, place),
             textcoords="axes fraction", color=colour, fontsize=8, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
 def spread(places: Sequence[float], *, gap: float) -> list[float]:
     """Ascending places in [0, 1] moved as little as it takes to stand `gap` apart, within [0, 1] where they fit."""
-    moved: list[float] = []
-    for place in places:
-        moved.append(max(place, moved[-1] + gap) if moved else place)
-    ceiling = 1.0
-    for i in reversed(range(len(moved))):
-        moved[i] = min(moved[i], ceiling)
-        ceiling = moved[i] - gap
-    return moved
+    from scipy.optimize import isotonic_regression
+
+    steps = [i * gap for i in range(len(places))]
+    level = isotonic_regression([place - step for place, step in zip(places, steps, strict=True)]).x
+    room = max(0.0, 1 - steps[-1])
+    return [min(max(float(base), 0.0), room) + step for base, step in zip(level, steps, strict=True)]
 
 
 def _share_epochs(upper: Any, lower: Any) -> None:
@@ -157,16 +156,19 @@ def _bars(axis: Any, data: pd.DataFrame) -> None:
     for i, alpha in enumerate(alphas):
         grouped = data[data["alpha"] == alpha].groupby("parameter")["remaining_percent"]
         mean = grouped.mean().reindex(names).astype(float)
-        sd = grouped.std().reindex(names).astype(float).fillna(0)
-        n = data.loc[data["alpha"] == alpha, "run_id"].nunique()
+        seeds = data[data["alpha"] == alpha]
+        n = seeds["run_id"].nunique()
         places = [place + (i - (len(alphas) - 1) / 2) * width for place in range(len(names))]
-        axis.bar(
-            places, mean, width * 0.92, yerr=sd if n > 1 else None, color=colours[i % len(colours)],
-            label=f"α = {alpha:g} (n={n})", error_kw={"elinewidth": 0.8, "ecolor": "#333333"},
-        )  # fmt: skip
+        axis.bar(places, mean, width * 0.92, color=colours[i % len(colours)], label=f"α = {alpha:g} (n={n})")
+        if n > 1:
+            at = dict(zip(names, places, strict=True))
+            axis.scatter(
+                seeds["parameter"].map(at), seeds["remaining_percent"], s=5, color="#222222", linewidths=0, zorder=3
+            )
     weights = data.drop_duplicates("parameter").set_index("parameter")["weights"]
     axis.set_xticks(range(len(names)), [f"{name}\n{_count(weights[key])}" for key, name in names.items()])
     axis.set(ylim=(0, 105), ylabel="Parameters remaining (%)", xlabel="Layer, and its number of weights")
+    axis.set_xlim(-0.6, len(names) - 0.4)
     axis.grid(visible=False, axis="x")
     axis.tick_params(axis="x", length=0, labelsize=7.5)
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, handlelength=1.2)

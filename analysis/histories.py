@@ -48,7 +48,8 @@ def pattern(tables: Tables, settings: Iterable[Setting]) -> pd.DataFrame:
     for setting in settings:
         seeds = setting.done.set_index("run_id")["seed"]
         layers = tables.layers[tables.layers["run_id"].isin(seeds.index)]
-        remaining = 100 * layers["kept"].astype(float) / layers["weights"].astype(float)
+        layers = layers.astype({"weights": int, "kept": int})
+        remaining = 100 * layers["kept"] / layers["weights"]
         named = layers.assign(model=setting.model, alpha=setting.alpha, seed=layers["run_id"].map(seeds).astype(int))
         parts.append(named.assign(remaining_percent=remaining)[list(PATTERN)])
     filled = [part for part in parts if len(part)]

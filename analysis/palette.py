@@ -37,7 +37,7 @@ def layer_colours(names: Sequence[str]) -> dict[str, Any]:
     loud = [name for name in names if name.startswith("FC")][-2:]
     quiet = [name for name in names if name not in loud]
     scale = mpl.colormaps["viridis"].resampled(256)
-    colours: dict[str, Any] = {name: scale(0.95 * i / max(1, len(quiet) - 1)) for i, name in enumerate(quiet)}
+    colours: dict[str, Any] = {name: scale(0.8 * i / max(1, len(quiet) - 1)) for i, name in enumerate(quiet)}
     return colours | dict(zip(loud, ("#E69F00", "#D55E00"), strict=False))
 
 

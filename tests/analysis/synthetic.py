@@ -58,7 +58,7 @@ def vgg16(seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:
                     kept_best=kept,
                     accuracy=93.0 + seed / 10,
                     best=93.5 + seed / 10,
-                )  # fmt: skip
+                )
             )
     return rows
 
