@@ -1,8 +1,8 @@
-# make demo | test | check | setup: everything on a fresh machine with Python >= 3.11 and make.
+# make demo | test | check | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check paper
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed  ## create .venv and install the pinned versions
@@ -13,8 +13,9 @@ setup: .venv/.installed  ## create .venv and install the pinned versions
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup  ## the default suite on embedded data; says where the results are
+demo: setup  ## the default suite on embedded data, then its exhibits; says where they are
 	$(BIN)/python -m benchmark run
+	$(BIN)/python -m analysis build --results runs --out runs/exhibits
 
 check: setup  ## lint, format, types, layering, fast tests: under two minutes
 	$(BIN)/ruff check .
@@ -25,3 +26,6 @@ check: setup  ## lint, format, types, layering, fast tests: under two minutes
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest -q
+
+paper: setup  ## the paper's tables and figures from the measured tables in paper_figures/results
+	$(BIN)/python -m analysis build --results paper_figures/results --out paper_figures

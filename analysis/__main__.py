@@ -1,0 +1,78 @@
+"""The command line of the analysis: which tables, and where the exhibits go."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="python -m analysis",
+    help="Rebuild the paper's tables and figures from results tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+DEFAULT_RESULTS = (Path("paper_figures/results"), Path("runs"))
+OUT = Path("paper_figures")
+
+
+@app.callback()
+def verbs() -> None:
+    """Rebuild the paper's tables and figures from results tables."""
+
+
+@app.command()
+def build(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="[PATH]...", help="More of --results.", show_default=False)
+    ] = [],  # noqa: B006
+    results: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="PATH", help="A results table, or a folder that holds some; repeatable.", show_default=False
+        ),
+    ] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Where the exhibits are written.")] = OUT,
+    only: Annotated[str, typer.Option(metavar="NAME,…", help="These exhibits alone.")] = "",
+) -> None:
+    """Write every exhibit: tables as md, tex and csv; figures as pdf, png, svg and csv.
+
+    Without --results: paper_figures/results, and runs where there is one.
+    """
+    from analysis.build import build as build_exhibits
+    from analysis.read import load
+
+    found = [*results, *paths] or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    for written in build_exhibits(load(found), out, only=names):
+        kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
+        where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
+        print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+
+
+def main() -> NoReturn:
+    """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    from analysis.read import InputError
+
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

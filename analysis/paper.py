@@ -1,0 +1,76 @@
+"""What the paper printed, read from targets.csv, and where it is printed. The only numbers typed in by hand."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+CITATION = "Liu, Xu, Shi, Cheung, So: Dynamic Sparse Training, ICLR 2020, arXiv:2005.06870"
+PRINTED = {
+    "table1": "Table 1, section 4.1",
+    "table2": "Table 2, section 4.1",
+    "table3": "Table 3, section 4.1",
+    "figure4": "Figure 4, section 5.1",
+    "figure5": "Figure 5, section 5.2",
+    "figure6": "Figure 6, section 5.2",
+    "figure7": "Figure 7, section 5.3",
+}
+CAPTIONS = {
+    "table1": "The pruning results on MNIST for various architectures",
+    "table2": "Comparison with other sparse training methods on CIFAR-10",
+    "figure4": "Change of layer remaining ratio, model remaining ratio and test accuracy for Lenet-300-100, "
+    "alpha = 0.0005",
+    "figure5": "VGG-16 trained with initial learning rate 0.1 and alpha = 5e-06",
+    "figure7": "The sparse pattern and percentage of parameter remaining for different choices of alpha on VGG-16",
+}
+ARCHITECTURES = {
+    "lenet-300-100": "Lenet-300-100",
+    "lenet-5-caffe": "Lenet-5-Caffe",
+    "lstm-a": "LSTM-a",
+    "lstm-b": "LSTM-b",
+    "vgg16": "VGG-16",
+    "wrn-16-8": "WideResNet-16-8",
+    "wrn-16-10": "WideResNet-16-10",
+    "wrn-28-8": "WideResNet-28-8",
+    "resnet50": "ResNet-50",
+}
+METHODS = {"dst": "DST", "sparse_momentum": "Sparse Momentum", "dsr": "DSR", "set": "SET", "static": "Static"}
+DATASETS = ("mnist", "cifar10", "imagenet")
+TARGETS = Path(__file__).with_name("targets.csv")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row that the paper printed. Accuracies and densities are percentages; None is not printed.
+
+    origin: "measured" by the paper's authors, or "quoted" by them from others.
+    """
+
+    exhibit: str
+    dataset: str
+    model: str
+    method: str
+    origin: str
+    alpha: float | None
+    density_percent: float | None
+    density_std: float | None
+    metric: str
+    dense: float | None
+    dense_std: float | None
+    sparse: float | None
+    sparse_std: float | None
+    printed_difference: float | None
+    parameters_millions: float | None
+    note: str
+
+
+def targets(exhibit: str) -> list[Target]:
+    """The printed rows of an exhibit, in the paper's order."""
+    texts = {"exhibit", "dataset", "model", "method", "origin", "metric", "note"}
+    with TARGETS.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["exhibit"] == exhibit]
+    return [
+        Target(**{name: text if name in texts else (float(text) if text else None) for name, text in row.items()})  # type: ignore[arg-type]
+        for row in rows
+    ]

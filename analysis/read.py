@@ -1,0 +1,181 @@
+"""Results tables from disk: found, checked and merged. What is wrong is named by file and row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from benchmark.results import COLUMNS, MEASURED, SEPARATOR, STATUSES
+
+REQUIRED = (
+    "run_id", "suite", "dataset", "model", "method", "alpha", "density_target", "seed", "protocol", "status",
+    "test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density", "departs", "commit", "spec",
+)  # fmt: skip
+ALWAYS = ("run_id", "dataset", "model", "method", "seed", "status", "spec")
+WHEN_DONE = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")
+RANGES = {name: 100.0 if "accuracy" in name and "density" not in name else 1.0 for name in WHEN_DONE}
+NUMBERS = ("alpha", "density_target", "seed", *MEASURED)
+TRACES = ("run_id", "epoch", "step", "name", "value")
+LAYERS = ("run_id", "parameter", "weights", "kept")
+FINISHED = ("done", "diverged")
+MACHINE = ("train_seconds",)  # measured, but not a result that two machines share
+
+
+class InputError(Exception):
+    """A results table that cannot be used: which file, which row, what is wrong."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """results: a row a cell, columns of benchmark.results. traces, layers: long, of the finished cells."""
+
+    results: pd.DataFrame
+    traces: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def load(paths: Sequence[Path]) -> Tables:
+    """Every table under these files and folders as one. Raises InputError."""
+    files = find(paths)
+    kept = merge([_results(file) for file in files])
+    traces, layers = [_empty(TRACES)], [_empty(LAYERS)]
+    for file in files:
+        wanted = set(kept.loc[kept["file"] == str(file), "run_id"])
+        traces.append(_long(file.with_name("traces.csv"), TRACES, ("epoch", "step", "value"), ("step",), wanted))
+        layers.append(_long(file.with_name("layers.csv"), LAYERS, ("weights", "kept"), (), wanted))
+    return Tables(kept, _join(traces), _join(layers))
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The results tables that the paths name or hold, each once. Raises InputError where there is none."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"--results {path} does not exist")
+        if path.is_file():
+            file = path.with_name("results.csv") if path.name in ("traces.csv", "layers.csv") else path
+            tables = [file]
+        else:
+            tables = [
+                table for table in sorted(path.rglob("results.csv")) if "cells" not in table.relative_to(path).parts
+            ]
+        if not tables:
+            raise InputError(f"--results {path} holds no results.csv: 'python -m benchmark export' writes one")
+        for table in tables:
+            found.setdefault(table.resolve(), table)
+    return list(found.values())
+
+
+def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Each cell once: a finished row wins over an unfinished one, equal rows are one, others conflict."""
+    rows = pd.concat(tables, ignore_index=True)
+    order = {status: rank for rank, status in enumerate((*FINISHED, "failed", "cancelled", "running", "pending"))}
+    rows["rank"] = rows["status"].map(order)
+    rows = rows.sort_values(["run_id", "rank"], kind="stable", ignore_index=True)
+    compared = ["dataset", "model", "method", "seed", "status", "spec", *(m for m in MEASURED if m not in MACHINE)]
+    for run_id, same in rows[rows["run_id"].duplicated(keep=False)].groupby("run_id"):
+        finished = same[same["status"].isin(FINISHED)]
+        for name in compared if len(finished) > 1 else ():
+            first = finished[name].iloc[0]
+            other = finished[~((finished[name] == first) | (finished[name].isna() & pd.isna(first)))]
+            if len(other):
+                here, there = finished.iloc[0], other.iloc[0]
+                raise InputError(
+                    f"{there['file']}, row {there['line']}: run {run_id} has {name} {there[name]}, "
+                    f"but {first} in {here['file']}, row {here['line']}: keep one of the two"
+                )
+    suites = rows.groupby("run_id")["suite"].agg(_union)
+    kept = rows.drop_duplicates("run_id").drop(columns="rank").reset_index(drop=True)
+    kept["suite"] = kept["run_id"].map(suites)
+    return kept
+
+
+def _union(suites: pd.Series) -> str:
+    return SEPARATOR.join(sorted({name for text in suites for name in text.split(SEPARATOR) if name}))
+
+
+def _results(file: Path) -> pd.DataFrame:
+    table = _table(file, REQUIRED, NUMBERS)
+    for name in COLUMNS:
+        if name not in table:
+            table[name] = float("nan") if name in NUMBERS else ""
+    done = table["status"] == "done"
+    for name in ALWAYS:
+        _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty")
+    _refuse(file, table, ~table["status"].isin(STATUSES), "status", "{value!r} is unknown")
+    _refuse(file, table, ~table["spec"].map(_is_spec), "spec", "is no JSON of a cell")
+    for name, highest in RANGES.items():
+        _refuse(file, table, done & table[name].isna(), name, "of a done cell is empty or NaN")
+        _refuse(file, table, done & ~table[name].between(0, highest), name, f"{{value}} is not in [0, {highest:g}]")
+    return table
+
+
+def _is_spec(text: str) -> bool:
+    try:
+        tree = json.loads(text)
+        return all("name" in tree[section] for section in ("data", "model", "method")) and "lr" in tree["optimizer"]
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _long(
+    file: Path, columns: Sequence[str], numbers: Sequence[str], optional: Sequence[str], wanted: set[str]
+) -> pd.DataFrame:
+    if not file.exists():
+        return _empty(columns)
+    table = _table(file, columns, numbers)
+    for name in columns:
+        if name not in optional:
+            _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty or NaN")
+    return table.loc[table["run_id"].isin(wanted), list(columns)]
+
+
+def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """A CSV with typed columns, and `file` and `line` (the header is row 1). Raises InputError."""
+    with file.open("rb") as content:
+        content.seek(0, 2)
+        content.seek(-min(1, content.tell()), 2)
+        end = content.read()
+    if not end:
+        raise InputError(f"{file} is empty")
+    try:
+        table = pd.read_csv(file, dtype=dict.fromkeys(_header(file) - set(numbers), str), keep_default_na=False,
+                            na_values={name: ["", "nan", "NaN"] for name in numbers}, low_memory=False)  # fmt: skip
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+    missing = [name for name in required if name not in table]
+    if missing:
+        raise InputError(f"{file}, row 1: no column {', '.join(missing)}: not a table of this schema version")
+    table = table.assign(file=str(file), line=range(2, len(table) + 2))
+    for name in [name for name in numbers if name in table]:
+        typed = pd.to_numeric(table[name], errors="coerce")
+        _refuse(file, table, typed.isna() & table[name].notna(), name, "{value!r} is no number")
+        table[name] = typed.astype(float)
+    if end != b"\n":
+        raise InputError(f"{file}, row {len(table) + 1}: the file is cut off there: export it anew")
+    return table
+
+
+def _header(file: Path) -> set[str]:
+    with file.open(encoding="utf-8") as lines:
+        return set(next(lines, "").rstrip("\n").split(","))
+
+
+def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, name: str, why: str) -> None:
+    """Raises InputError for the first bad row; {value} in `why` stands for what its column `name` holds."""
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise InputError(f"{file}, row {row['line']}: {name} {why.format(value=row[name])}")
+
+
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
+
+
+def _join(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)] or list(tables[:1])
+    return pd.concat(filled, ignore_index=True)

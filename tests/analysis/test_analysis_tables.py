@@ -1,0 +1,171 @@
+"""Table 1 and its kin: numbers recomputed from the rows, and what is in no mean."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from analysis import paper, render
+from analysis.read import load
+from analysis.settings import settings
+from analysis.tables import Row, Table, paper_table, suite_table
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = ROOT / "paper_figures/results/mnist-lenet-300-100"
+MODEL = "lenet-300-100"
+
+
+def table1(folder: Path, rows: Sequence[dict[str, Any]]) -> Table:
+    return paper_table("table1", settings(load([synthetic.write(folder, rows)]).results))
+
+
+def ours(table: Table, model: str = MODEL) -> list[Row]:
+    return [row for row in table.rows if row.source == "ours" and row.model == model]
+
+
+def pair(seed: int, **changes: Any) -> list[dict[str, Any]]:
+    return [synthetic.cell(MODEL, "dense", seed), synthetic.cell(MODEL, "dst", seed, alpha=5e-4, **changes)]
+
+
+@pytest.mark.parametrize("alpha", ["0.0005", "0.001"])
+def test_table1_is_what_the_committed_rows_say(alpha: str) -> None:
+    with (COMMITTED / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    sparse = [row for row in rows if row["alpha"] == alpha]
+    dense = [row for row in rows if row["method"] == "dense"]
+    expected = []
+    for accuracy, density in (("best_test_accuracy", "density_at_best_test_accuracy"), ("test_accuracy", "density")):
+        columns = [
+            [float(row[accuracy]) for row in dense],
+            [100 * float(row[density]) for row in sparse],
+            [float(row[accuracy]) for row in sparse],
+        ]
+        expected += [f"{statistics.fmean(c):.2f} ± {statistics.stdev(c):.2f} (n=5)" for c in columns]
+        expected.append(f"{statistics.fmean(columns[2]) - statistics.fmean(columns[0]):+.2f}")
+    table = render.markdown(paper_table("table1", settings(load([COMMITTED]).results)))
+    (line,) = (line for line in table.splitlines() if f"| ours, alpha {alpha}" in line)
+    assert [cell.strip() for cell in line.split("|")[3:-1]] == expected
+
+
+def test_the_committed_exhibits_show_the_printed_numbers() -> None:
+    text = (ROOT / "paper_figures/table1.md").read_text()
+    assert "| Lenet-300-100 | paper, alpha 0.0005 | 98.16 ± 0.06 | 2.48 ± 0.21 | 97.69 ± 0.14 | -0.47 |" in text
+    assert "| LSTM-b | paper, alpha 0.001 | 98.87 ± 0.07 | 0.98 ± 0.04 | 98.89 ± 0.11 | +0.02 |" in text
+
+
+def test_targets_are_the_papers_rows_in_its_order() -> None:
+    assert [t.model for t in paper.targets("table1")] == [MODEL, "lenet-5-caffe", "lstm-a", "lstm-b"]
+    assert [t.density_percent for t in paper.targets("table2")] == [10, 5, 8.82, 3.76, 10, 5, 10, 5, 9.86, 4.64]
+
+
+def test_rows_without_runs_say_so(tmp_path: Path) -> None:
+    table = table1(tmp_path, pair(0))
+    (row,) = ours(table, "lstm-a")
+    assert row.status == "not run"
+    assert {render.cell(row, "last", name) for name in ("dense", "remaining", "sparse", "difference")} == {"not run"}
+
+
+def test_pending_seeds_make_n_partial(tmp_path: Path) -> None:
+    (row,) = ours(table1(tmp_path, [*pair(0), *pair(1), *pair(2, status="pending")]))
+    assert row.status == "n=2/3"
+    assert render.cell(row, "last", "sparse") == "97.00 ± 0.00 (n=2/3)"
+    assert render.cell(row, "last", "dense") == "97.00 ± 0.00 (n=3)"
+
+
+def test_a_setting_of_pending_cells_is_not_run(tmp_path: Path) -> None:
+    (row,) = ours(table1(tmp_path, [*pair(0, status="pending"), *pair(1, status="running")]))
+    assert render.cell(row, "headline", "sparse") == "not run (n=0/2)"
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed", "cancelled"])
+def test_lost_cells_are_counted_and_in_no_mean(tmp_path: Path, status: str) -> None:
+    table = table1(tmp_path, [*pair(0, accuracy=96.0), *pair(1, accuracy=98.0), *pair(2, status=status)])
+    (row,) = ours(table)
+    assert row.values["last", "sparse"].mean == 97.0
+    assert f"Left out of every mean: {MODEL} dst alpha 0.0005: 1 {status}." in table.notes
+
+
+def test_departing_cells_are_counted_and_in_no_mean(tmp_path: Path) -> None:
+    departing = synthetic.cell(MODEL, "dst", 1, alpha=5e-4, accuracy=10.0, departs="drift: torch 2.11")
+    table = table1(tmp_path, [*pair(0), departing])
+    (row,) = ours(table)
+    assert (row.values["last", "sparse"].mean, row.values["last", "sparse"].n) == (97.0, 1)
+    assert f"Left out of every mean: {MODEL} dst alpha 0.0005: 1 departing from the suite." in table.notes
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    (row,) = ours(table1(tmp_path, pair(0)))
+    assert render.cell(row, "last", "sparse") == "97.00 (n=1)"
+
+
+def test_the_headline_is_the_best_epoch_and_for_lstms_the_last(tmp_path: Path) -> None:
+    lstm = [synthetic.cell("lstm-a", "dense", 0), synthetic.cell("lstm-a", "dst", 0, alpha=1e-3)]
+    table = table1(tmp_path, [*pair(0), *lstm])
+    values = {model: ours(table, model)[0].values for model in (MODEL, "lstm-a")}
+    assert (values[MODEL]["headline", "sparse"].mean, values[MODEL]["headline", "remaining"].mean) == (98.0, 8.0)
+    assert (values["lstm-a"]["headline", "sparse"].mean, values["lstm-a"]["headline", "remaining"].mean) == (97.0, 5.0)
+
+
+def test_the_difference_is_over_the_seeds_that_both_have(tmp_path: Path) -> None:
+    dense = [synthetic.cell(MODEL, "dense", seed, accuracy=99.0 - seed) for seed in range(3)]
+    sparse = [synthetic.cell(MODEL, "dst", seed, alpha=5e-4, accuracy=98.0) for seed in (0, 1)]
+    (row,) = ours(table1(tmp_path, [*dense, *sparse]))
+    assert (row.values["last", "difference"].mean, row.values["last", "difference"].n) == (-0.5, 2)
+
+
+def test_protocols_are_apart_and_each_has_its_own_dense_baseline(tmp_path: Path) -> None:
+    rows = []
+    for protocol, lr, accuracy in (("paper", 0.01, 97.0), ("official", 0.02, 98.0)):
+        changes: dict[str, Any] = {"protocol": protocol, "lr": lr}
+        rows.append(synthetic.cell("lstm-a", "dense", 0, accuracy=accuracy, **changes))
+        rows.append(synthetic.cell("lstm-a", "dst", 0, alpha=1e-3, accuracy=accuracy - 1, **changes))
+    found = {row.setting: row.values["last", "dense"].mean for row in ours(table1(tmp_path, rows), "lstm-a")}
+    assert found == {"alpha 0.001": 97.0, "alpha 0.001, official protocol": 98.0}
+
+
+def test_the_alpha_nearest_to_the_printed_percentage_stands_beside_the_stated_one(tmp_path: Path) -> None:
+    near = synthetic.cell(MODEL, "dst", 0, alpha=1e-3, kept=0.024)
+    far = synthetic.cell(MODEL, "dst", 0, alpha=2e-3, kept=0.001)
+    labels = [row.setting for row in ours(table1(tmp_path, [*pair(0), near, far]))]
+    assert labels == ["alpha 0.0005", "alpha 0.001, nearest remaining"]
+
+
+def test_table2_matches_methods_by_density(tmp_path: Path) -> None:
+    sizes = {"dataset": "cifar10", "lr": 0.1, "epochs": 160}
+    rows = [*synthetic.vgg16(), synthetic.cell("vgg16", "sparse_momentum", 0, density=0.05, kept=0.05, **sizes)]
+    table = paper_table("table2", settings(load([synthetic.write(tmp_path, rows)]).results))
+    found = [row for row in table.rows if row.model == "vgg16" and row.source == "ours"]
+    assert [row.setting for row in found] == ["", "density 0.05", "alpha 5e-06", "alpha 1e-05, nearest remaining"]
+
+
+def test_a_data_set_of_no_table_gets_its_own_labelled_as_not_the_papers(tmp_path: Path) -> None:
+    rows = [
+        synthetic.cell(MODEL, m, 0, dataset="digits", protocol="", density=d)
+        for m, d in (("dense", None), ("set", 0.1))
+    ]
+    table = suite_table("digits", settings(load([synthetic.write(tmp_path, rows)]).results))
+    assert table.caption.startswith("Not in the paper")
+    assert [(row.method, row.values["last", "difference"].n) for row in table.rows] == [("set", 1)]
+
+
+def test_numbers_are_traced_to_runs(tmp_path: Path) -> None:
+    table = table1(tmp_path, [*pair(0), *pair(1, status="failed")])
+    lines = list(csv.DictReader(render.data(table).splitlines()))
+    (line,) = (line for line in lines if line["source"] == "ours" and line["architecture"] == MODEL)
+    assert line["run_ids"] == synthetic.cell(MODEL, "dst", 0, alpha=5e-4)["run_id"]
+    assert (line["last_sparse_n"], line["last_sparse_expected"], line["commits"]) == ("1", "2", "c0ffee")
+
+
+def test_latex_is_booktabs_and_escaped(tmp_path: Path) -> None:
+    text = render.latex(table1(tmp_path, [*pair(0), *pair(1, status="failed")]))
+    assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule", "98.16 $\\pm$ 0.06"))
+    body = text.split("\\midrule")[1].split("\\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.endswith("\\\\")]
+    assert {line.count("&") for line in rows} == {9}
+    assert "%" not in body.replace("\\%", "")

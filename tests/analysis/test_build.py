@@ -1,0 +1,177 @@
+"""The command: files, the data behind the figures, equal bytes, messages and exit codes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from analysis.build import build
+from analysis.figures import spread
+from analysis.histories import layer_names
+from analysis.read import load
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = ROOT / "paper_figures/results"
+FIGURE = {".pdf", ".png", ".svg", ".csv"}
+
+
+def command(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "analysis", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exhibits")
+    results = synthetic.write(tmp_path_factory.mktemp("vgg16"), synthetic.vgg16(), vgg=True)
+    build(load([COMMITTED, results]), out)
+    return out
+
+
+def records(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_committed_tables_build_in_seconds_and_say_what_was_written(tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = command("build", "--results", COMMITTED, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 20
+    assert done.stdout.splitlines()[0] == f"table1: {tmp_path}/table1.{{md,tex,csv}}"
+    assert "figure7: not written (not run)" in done.stdout
+    assert {path.suffix for path in tmp_path.glob("figure4.*")} == FIGURE
+
+
+def test_the_committed_exhibits_are_what_the_committed_tables_give(tmp_path: Path) -> None:
+    written = build(load([COMMITTED]), tmp_path, only=["table1", "table2", "figure4"])
+    for exhibit in written:
+        for file in exhibit.files:
+            if file.suffix in (".md", ".tex", ".csv"):
+                assert file.read_bytes() == (ROOT / "paper_figures" / file.name).read_bytes(), file.name
+
+
+def test_two_builds_are_equal_byte_for_byte(built: Path, tmp_path: Path) -> None:
+    results = synthetic.write(tmp_path / "results", synthetic.vgg16(), vgg=True)
+    build(load([COMMITTED, results]), tmp_path / "out")
+    names = sorted(path.name for path in built.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert {name.split(".")[0] for name in names} == {"table1", "table2", "figure4", "figure5", "figure7"}
+    assert [name for name in names if (built / name).read_bytes() != (tmp_path / "out" / name).read_bytes()] == []
+
+
+def test_figure4s_data_are_the_traces(built: Path) -> None:
+    folder = COMMITTED / "mnist-lenet-300-100"
+    runs = {row["run_id"]: row for row in records(folder / "results.csv")}
+    sparse = {run_id for run_id, row in runs.items() if row["alpha"] == "0.0005"}
+    wanted = {}
+    for row in records(folder / "traces.csv"):
+        first_epoch = row["step"] and row["epoch"] == "1"
+        density = row["name"] == "density" or row["name"].startswith("density/")
+        accuracy = not row["step"] and row["name"] == "test_accuracy"
+        ours = row["run_id"] in sparse and ((density and (first_epoch or not row["step"])) or accuracy)
+        if ours or (accuracy and runs[row["run_id"]]["method"] == "dense"):
+            wanted[row["run_id"], row["epoch"], row["step"], row["name"]] = float(row["value"])
+    found = {}
+    for row in records(built / "figure4.csv"):
+        for name, value in row.items():
+            if (name == "test_accuracy" or name.startswith("density")) and value:
+                found[row["run_id"], row["epoch"], row["step"], name] = float(value)
+    assert found == wanted
+
+
+def test_figure5s_data_are_the_traces_of_the_papers_alpha(built: Path) -> None:
+    rows = [row for row in synthetic.vgg16() if row["alpha"] == 5e-6]
+    wanted = {
+        (row["run_id"], str(row["epoch"])): row["value"]
+        for row in synthetic.traces(rows)
+        if row["name"] == "density/fc2.weight"
+    }
+    found = {
+        (row["run_id"], row["epoch"]): float(row["density/fc2.weight"])
+        for row in records(built / "figure5.csv")
+        if row["method"] == "dst"
+    }
+    assert found == wanted
+
+
+def test_figure7s_data_are_the_layer_tables(built: Path) -> None:
+    wanted = {
+        (row["run_id"], row["parameter"]): (row["weights"], row["kept"])
+        for row in synthetic.layers(row for row in synthetic.vgg16() if row["method"] == "dst")
+    }
+    found = {
+        (row["run_id"], row["parameter"]): (int(row["weights"]), int(row["kept"]))
+        for row in records(built / "figure7.csv")
+    }
+    assert found == wanted
+
+
+def test_figures_leave_diverged_and_departing_seeds_out(tmp_path: Path) -> None:
+    rows = synthetic.vgg16()
+    rows[-1] |= {"status": "diverged"}
+    rows[-5] |= {"departs": "optimizer.epochs=1 (suite: 160)"}
+    build(load([synthetic.write(tmp_path / "in", rows, vgg=True)]), tmp_path / "out", only=["figure7"])
+    shown = {row["run_id"] for row in records(tmp_path / "out/figure7.csv")}
+    assert shown == {row["run_id"] for row in rows if row["method"] == "dst" and row not in (rows[-1], rows[-5])}
+
+
+def test_fonts_are_embedded_and_svg_text_is_text(built: Path) -> None:
+    assert b"/FontFile2" in (built / "figure5.pdf").read_bytes()
+    svg = (built / "figure5.svg").read_text()
+    assert ">FC 2<" in svg
+    assert "DejaVu Sans" in svg
+    assert "dc:date" not in svg
+
+
+def test_only_writes_what_is_named(tmp_path: Path) -> None:
+    done = command("build", "--results", COMMITTED, "--out", tmp_path, "--only", "table2")
+    assert done.returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"table2.md", "table2.tex", "table2.csv"}
+
+
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments, said in (
+        (["--results", str(tmp_path / "nowhere")], "does not exist"),
+        (["--results", str(COMMITTED), "--only", "table9"], "unknown exhibit; valid: table1, table2, figure4"),
+        (["--results", str(COMMITTED), "--out", str(tmp_path / "file")], "file: File exists"),
+    ):
+        done = command("build", "--out", tmp_path / "out", *arguments)
+        assert done.returncode == 2, done
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_needs_no_plotting_library() -> None:
+    code = "import sys, analysis.__main__; print([m for m in ('pandas', 'matplotlib', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_of_torch_is_imported_by_a_build() -> None:
+    code = "import sys, analysis.build, analysis.figures; print('torch' in sys.modules or 'mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_layers_are_named_as_the_paper_names_them() -> None:
+    assert list(layer_names(["fc1.weight", "fc2.weight", "fc3.weight"]).values()) == ["Layer 1", "Layer 2", "Layer 3"]
+    assert list(layer_names(["conv13.weight", "fc2.weight"]).values()) == ["Conv 13", "FC 2"]
+    assert list(layer_names(["lstm.weight_hh_l1", "odd.weight"]).values()) == ["LSTM 2 recurrent", "odd"]
+
+
+def test_labels_are_spread_within_the_axis() -> None:
+    assert spread([0.2, 0.5, 0.9], gap=0.1) == [0.2, 0.5, 0.9]
+    assert spread([0.0, 0.0, 0.0], gap=0.25) == [0.0, 0.25, 0.5]
+    assert spread([0.95, 1.0, 1.0], gap=0.25) == [0.5, 0.75, 1.0]
+    assert spread([0.5, 0.5], gap=0.5) == [0.25, 0.75]
