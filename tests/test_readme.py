@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -37,6 +38,22 @@ def test_the_results_table_is_the_committed_one(key: tuple[str, str]) -> None:
     remaining = "100" if key[0] == "dense" else "{:.2f} ± {:.2f}".format(*density)
     assert cells == [str(len(rows)), "{:.2f} ± {:.2f}".format(*accuracy), remaining]
     assert {row["status"] for row in rows} == {"done"}
+
+
+def test_the_baselines_named_are_the_committed_means() -> None:
+    accuracies = defaultdict(list)
+    for folder in ("mnist-baselines", "mnist-baselines-dsr"):
+        with (ROOT / "paper_figures/results" / folder / "results.csv").open() as file:
+            for row in csv.DictReader(file):
+                fraction = json.loads(row["spec"])["method"].get("prune_fraction")
+                accuracies[row["method"], fraction].append(float(row["test_accuracy"]))
+    for method, fraction in (("static", None), ("set", None), ("dsr", 0.05), ("sparse_momentum", None)):
+        mean, _ = mean_interval(accuracies[method, fraction])
+        assert re.search(rf"`{method}`\s+{mean:.2f}", README), (method, mean)
+
+
+def test_no_placeholder_is_left() -> None:
+    assert re.findall(r"^[A-Z_]{6,}$", README, re.MULTILINE) == []
 
 
 def test_the_named_commit_is_the_one_that_was_run() -> None:
