@@ -85,13 +85,8 @@ def _figure5(results: Results, out: Path) -> Written:
 def _figure7(results: Results, out: Path) -> Written:
     every = _paper_settings(results, "cifar10", "vgg16", lr=0.1)
     chosen = [s for s in every if s.alpha in PATTERN_ALPHAS] or every
-    return _pattern(
-        results,
-        "figure7",
-        chosen,
-        f"{paper.CAPTIONS['figure7']}\nthe alphas are ours: the paper's text does not name them; bars: mean, dots: seeds",
-        out,
-    )
+    remark = "the alphas are ours, the paper's text does not name them; bars: mean, dots: seeds"
+    return _pattern(results, "figure7", chosen, f"{paper.CAPTIONS['figure7']}\n{remark}", out)
 
 
 def _own_figure4(results: Results, dataset: str, out: Path) -> Written:

@@ -13,6 +13,7 @@ from analysis.palette import ALPHAS, DENSE, MODEL, SPARSE, STYLE, layer_colours
 
 RATIO = "Remaining ratio"
 ACCURACY = "Test accuracy (%)"
+THREAD = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
 
 
 def by_step_and_epoch(data: pd.DataFrame, title: str) -> Any:
@@ -125,7 +126,7 @@ def _label_ends(axis: Any, ends: Sequence[tuple[float, str, Any]]) -> None:
         axis.annotate(
             label, xy=(1, value), xycoords=("axes fraction", "data"), xytext=(1.045, place),
             textcoords="axes fraction", color=colour, fontsize=8, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
+            arrowprops=THREAD | {"color": colour},
         )  # fmt: skip
 
 
@@ -133,6 +134,8 @@ def spread(places: Sequence[float], *, gap: float) -> list[float]:
     """Ascending places in [0, 1] moved as little as it takes to stand `gap` apart, within [0, 1] where they fit."""
     from scipy.optimize import isotonic_regression
 
+    if not places:
+        return []
     steps = [i * gap for i in range(len(places))]
     level = isotonic_regression([place - step for place, step in zip(places, steps, strict=True)]).x
     room = max(0.0, 1 - steps[-1])
@@ -163,7 +166,13 @@ def _bars(axis: Any, data: pd.DataFrame) -> None:
         if n > 1:
             at = dict(zip(names, places, strict=True))
             axis.scatter(
-                seeds["parameter"].map(at), seeds["remaining_percent"], s=5, color="#222222", linewidths=0, zorder=3
+                seeds["parameter"].map(at),
+                seeds["remaining_percent"],
+                s=9,
+                color="#222222",
+                edgecolors="white",
+                linewidths=0.4,
+                zorder=3,
             )
     weights = data.drop_duplicates("parameter").set_index("parameter")["weights"]
     axis.set_xticks(range(len(names)), [f"{name}\n{_count(weights[key])}" for key, name in names.items()])
