@@ -142,7 +142,8 @@ class _Mirror:
         if run is not None and run.data.tags.get("mirrored") == state:
             return
         self.synced.changed += 1
-        behind = run is not None and row["status"] in ("running", "pending") and len(lines) < _imported(run)
+        resuming = row["status"] == "running" or (row["status"] == "pending" and not lines)
+        behind = run is not None and resuming and len(lines) < _imported(run)
         if run is not None and not behind and not _continues(run, lines):
             self._client.delete_run(run.info.run_id)  # its cell was begun anew, or went back to a checkpoint
             run = None

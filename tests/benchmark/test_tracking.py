@@ -249,6 +249,9 @@ def test_a_cell_that_went_back_to_a_checkpoint_is_imported_as_it_ended(
     (partial,) = runs(grid.out, "tags.method = 'dst'")
     assert partial.data.tags["records"] == str(whole.count(b"\n") - 1)
     assert partial.data.tags["status"] == "pending"
+    metrics.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert bench("sync", "--out", grid.out).code == 0
+    assert [r.data.tags["records"] for r in runs(grid.out, "tags.method = 'dst'")] == ["2"]
     for name, content in kept.items():
         (cell / name).write_bytes(content)
     metrics.write_bytes(whole)
