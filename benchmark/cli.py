@@ -11,9 +11,9 @@ import typer
 from benchmark import verbs, views
 from benchmark.doctor import doctor as diagnose
 from benchmark.files import NO_SPACE, DiskFullError
+from benchmark.mlflow_store import TrackingError
 from benchmark.results import FolderError
 from benchmark.spec import SpecError
-from benchmark.tracking import TrackingError
 
 app = typer.Typer(
     name="python -m benchmark",

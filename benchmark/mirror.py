@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from benchmark import tracking
+from benchmark import mlflow_store as store
 
 FIRST_SECONDS = 5.0
 INTERVAL_SECONDS = 60.0
@@ -38,9 +38,9 @@ class Mirror:
         self._over = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
-        if wanted and not tracking.installed():
+        if wanted and not store.installed():
             self._wanted = False
-            warn(tracking.MISSING)
+            warn(store.MISSING)
 
     def __enter__(self) -> Mirror:
         if self._wanted:
@@ -105,9 +105,9 @@ class Mirror:
             while True:
                 now = time.monotonic()
                 if now - heard > SILENCE_SECONDS:
-                    return f"MLflow at {tracking.store_address(self._out)} does not answer"
+                    return f"MLflow at {store.store_address(self._out)} does not answer"
                 if limit_seconds is not None and now - since > limit_seconds:
-                    return f"MLflow at {tracking.store_address(self._out)} is slow: not all was mirrored"
+                    return f"MLflow at {store.store_address(self._out)} is slow: not all was mirrored"
                 if selector.select(timeout=0.2):
                     chunk = _read(child.stdout)
                     if not chunk:

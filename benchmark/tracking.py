@@ -7,25 +7,20 @@ machine that sees the folder can go on, and importing twice changes nothing: `re
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-import re
-import shutil
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark import mlflow_store as store
 from benchmark import results
-from benchmark.attempts import Attempt, Observer, claim, folder_of, numbers
-from benchmark.files import read_json, read_sealed
+from benchmark.attempts import Attempt, folder_of, numbers
+from benchmark.files import read_sealed
+from benchmark.mlflow_store import Report
 from benchmark.results import FolderError, Member, Row
 from benchmark.spec import fields
 
@@ -33,20 +28,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
-EXPERIMENT = "sparse-training-bench"
-MISSING = "MLflow is not installed: 'pip install mlflow', then 'python -m benchmark sync'"
-PATIENCE_SECONDS = 60.0
 BATCH_METRICS = 1000
 BATCH_NAMES = 100
 TAG_CHARACTERS = 4000
 STATES = {"done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "cancelled": "KILLED", "running": "RUNNING"}
 ARTIFACTS = ("spec.json", "environment.json", "result.json", "metrics.jsonl")
-
-Report = Callable[[str], None]
-
-
-class TrackingError(Exception):
-    """MLflow is missing, does not answer, or cannot hold this folder: one line."""
 
 
 @dataclass
@@ -59,28 +45,14 @@ class Synced:
     records: int = 0
 
 
-def installed() -> bool:
-    return find_spec("mlflow") is not None
-
-
-def store_uri(out: Path) -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite store in the run folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve() / 'mlflow.db'}"
-
-
-def store_address(out: Path) -> str:
-    """The store for people to read: without a password."""
-    return _public(store_uri(out))
-
-
-def sync(out: Path, *, report: Report, patience_seconds: float = PATIENCE_SECONDS) -> Synced:
-    """Import what is new in a run folder. Raises TrackingError, and FolderError for a damaged folder.
+def sync(out: Path, *, report: Report, patience_seconds: float = store.PATIENCE_SECONDS) -> Synced:
+    """Import what is new in a run folder. Raises store.TrackingError, and FolderError for a damaged folder.
 
     report: receives a line whenever something was done. patience_seconds: how long to wait for one answer.
     """
     found = results.members(out)
-    with _trouble(out), _turn(out, 2.5 * patience_seconds, report) as turn:
-        client = _connect(out, patience_seconds)
+    with store.trouble(out), store.turn(out, 2.5 * patience_seconds, report) as turn:
+        client = store.connect(out, patience_seconds)
         report("connected")
         mirror = _Mirror(out, client, turn, report)
         cells = {run_id: results.row(out, member) for run_id, member in found.items()}
@@ -99,13 +71,13 @@ class _Mirror:
 
     def __init__(self, out: Path, client: MlflowClient, turn: Attempt, report: Report) -> None:
         self._out, self._client, self._turn, self._report = out, client, turn, report
-        self._folder = _folder_id(out)
-        self._experiment = _experiment(client, out)
-        self.synced = Synced(store_address(out))
+        self._folder = store.folder_id(out)
+        self._experiment = store.experiment(client, out)
+        self.synced = Synced(store.store_address(out))
         self.damaged: list[str] = []
         self._runs: dict[tuple[str, str], Run] = {}
-        for run in _search(client, self._experiment, f"tags.folder = '{self._folder}'"):
-            if self._runs.setdefault(_key(run), run) is not run:  # what an import that was cut off left twice
+        for run in store.search(client, self._experiment, f"tags.folder = '{self._folder}'"):
+            if self._runs.setdefault(run_key(run), run) is not run:  # what an import that was cut off left twice
                 client.delete_run(run.info.run_id)
 
     def suite(self, name: str, rows: Sequence[Row]) -> None:
@@ -127,7 +99,7 @@ class _Mirror:
     def cell(self, member: Member, row: Row) -> None:
         """The run of one cell; none while nothing of it was ever begun."""
         if self._turn.superseded.is_set():
-            raise TrackingError("another sync took over")
+            raise store.TrackingError("another sync took over")
         cell = self._out / "cells" / member.spec.run_id
         run = self._runs.get(("cell", member.spec.run_id))
         if run is None and not numbers(cell) and row["status"] == "pending":
@@ -247,7 +219,7 @@ class _Mirror:
         self._client.log_batch(run.info.run_id, tags=texts)
 
 
-def _key(run: Run) -> tuple[str, str]:
+def run_key(run: Run) -> tuple[str, str]:
     kind = run.data.tags.get("kind", "")
     return kind, run.data.tags.get("run_id" if kind == "cell" else "suite", "")
 
@@ -305,162 +277,3 @@ def _milliseconds(path: Path) -> int:
         return int(1000 * path.stat().st_mtime)
     except FileNotFoundError:
         return int(1000 * time.time())
-
-
-def _folder_id(out: Path) -> str:
-    """What tells this run folder from others in a shared store; made once."""
-    path = out / "folder-id"
-    with contextlib.suppress(FileExistsError), path.open("x") as file:
-        file.write(uuid.uuid4().hex)
-    return path.read_text().strip()
-
-
-@contextlib.contextmanager
-def _turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
-    """One sync of a folder at a time, by the rules of attempts at a cell: the dead are passed over."""
-    place, observer = out / ".mlflow-sync", Observer()
-    deadline = time.monotonic() + wait_seconds
-    while (turn := claim(place, observer)) is None:
-        if time.monotonic() > deadline:
-            raise TrackingError(f"another sync of {out} has been at work for {wait_seconds:.0f} s")
-        report("waiting for another sync")
-        time.sleep(0.5)
-    try:
-        for number in numbers(place):
-            if number < turn.number:
-                shutil.rmtree(folder_of(place, number), ignore_errors=True)
-        yield turn
-    finally:
-        turn.end("done")
-
-
-@contextlib.contextmanager
-def _trouble(out: Path) -> Iterator[None]:
-    """Whatever MLflow raises is a TrackingError of one line, without a password that the address has."""
-    try:
-        yield
-    except (TrackingError, FolderError):
-        raise
-    except Exception as error:
-        uri = store_uri(out)
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, _public(uri))
-        cause = re.search(r"\(Caused by (.*)\)", text)  # of what requests says, the end
-        raise TrackingError(f"MLflow at {_public(uri)}: {(cause[1] if cause else text)[:200]}") from error
-
-
-def _public(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
-def _connect(out: Path, patience_seconds: float) -> MlflowClient:
-    """A client whose every call ends within about the patience, on a store that is made where there is none."""
-    if not installed():
-        raise TrackingError(MISSING)
-    uri = store_uri(out)
-    seconds = str(max(1, round(patience_seconds)))
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", seconds)
-    os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", seconds)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0" if patience_seconds < PATIENCE_SECONDS else "3")
-    from mlflow.tracking import MlflowClient
-
-    if uri.startswith("sqlite:") and "?" not in uri:
-        _create_sqlite(Path(uri.removeprefix("sqlite:///")))
-        uri += f"?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
-    return MlflowClient(uri)
-
-
-def _create_sqlite(path: Path) -> None:
-    """Make the store aside and rename it: one that is killed while it makes its tables is of no use."""
-    from mlflow.tracking import MlflowClient
-
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        left.unlink(missing_ok=True)
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    MlflowClient(f"sqlite:///{aside}").get_experiment_by_name(EXPERIMENT)
-    aside.rename(path)
-
-
-def _experiment(client: MlflowClient, out: Path) -> str:
-    """The experiment's id. A server keeps artifacts where it says; beside a database they lie in the run folder."""
-    served = not re.match(r"(sqlite|mysql|postgresql|mssql)", store_uri(out))
-    place = (out / "mlartifacts").resolve().as_uri()
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
-        return str(client.create_experiment(EXPERIMENT, artifact_location=None if served else place))
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"the experiment {EXPERIMENT} was deleted: 'mlflow experiments restore -x {found.experiment_id}'"
-        )
-    if "MLFLOW_TRACKING_URI" not in os.environ and found.artifact_location != place:
-        raise TrackingError(
-            f"{out / 'mlflow.db'} keeps its artifacts in {found.artifact_location}: "
-            "the folder was moved or copied; delete mlflow.db and mlartifacts, then sync"
-        )
-    return str(found.experiment_id)
-
-
-def _search(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
-    """Every run that meets the condition, the oldest first."""
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment], condition, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def export(out: Path, *, where: Sequence[str] = (), to: Path | None = None) -> list[Row]:
-    """Write the tables from MLflow alone, as results.write_tables does from the folder. Raises TrackingError."""
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (out / "mlflow.db").exists():
-        raise TrackingError(f"{out} has no mlflow.db: give --out, or set MLFLOW_TRACKING_URI")
-    with tempfile.TemporaryDirectory() as temporary:
-        with _trouble(out):
-            rows = _download(out, Path(temporary))
-        found = results.members(Path(temporary))
-        entries = [
-            (member.spec, rows.get(run_id) or results.pending_row(member.spec, member.suites))
-            for run_id, member in found.items()
-        ]
-        return results.write_rows(entries, Path(temporary), where=where, to=to or out)
-
-
-def _download(out: Path, folder: Path) -> dict[str, Row]:
-    """What a run folder's tables are made from, out of MLflow into another folder; run id -> row."""
-    client = _connect(out, PATIENCE_SECONDS)
-    experiment = _experiment(client, out)
-    rows: dict[str, Row] = {}
-    (folder / "suites").mkdir()
-    for run in _search(client, experiment, f"tags.folder = '{_exported(client, experiment, out)}'"):
-        kind, name = _key(run)
-        if "mirrored" not in run.data.tags:
-            continue
-        if kind == "suite":
-            client.download_artifacts(run.info.run_id, f"{name}.json", str(folder / "suites"))
-            continue
-        cell = folder / "cells" / name
-        cell.mkdir(parents=True, exist_ok=True)
-        rows[name] = read_json(Path(client.download_artifacts(run.info.run_id, "row.json", str(cell))))
-        if rows[name]["status"] in ("done", "diverged"):
-            for artifact in ("result.json", "metrics.jsonl"):
-                client.download_artifacts(run.info.run_id, artifact, str(cell))
-    return rows
-
-
-def _exported(client: MlflowClient, experiment: str, out: Path) -> str:
-    """The id of the folder to export: the one at `out`, else the only one in the store."""
-    if (out / "folder-id").exists():
-        return _folder_id(out)
-    parents = _search(client, experiment, "tags.kind = 'suite'")
-    folders = {run.data.tags["folder"]: run.data.tags["path"] for run in parents}
-    if len(folders) == 1:
-        return next(iter(folders))
-    listed = ", ".join(f"{name} ({path})" for name, path in folders.items()) or "none"
-    raise TrackingError(f"which run folder? Write one of these ids into {out / 'folder-id'}: {listed}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmark import data, models, results, suites, tracking
+from benchmark import data, mlflow_export, models, results, suites, tracking
 from benchmark.attempts import ended, folder_of, numbers
 from benchmark.files import read_json, read_sealed
 from benchmark.progress import console
@@ -159,7 +159,7 @@ def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_o
     """Write the tables anew from the run folders or from MLflow, of all cells or some, here or elsewhere."""
     check_names([source], ("folders", "mlflow"), "--from")
     if source == "mlflow":
-        rows = tracking.export(out, where=where, to=to)
+        rows = mlflow_export.export(out, where=where, to=to)
     else:
         rows = results.write_tables(results.existing(out), where=where, to=to)
     place = to or out

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 from grids import MIXED, Bench, Finished, Grid, finish, kill_all, start, wait_for, write_suite
 
-from benchmark import mirror, results, tracking
-from benchmark.attempts import claim, folder_of, numbers
+from benchmark import mirror, results
+from benchmark import mlflow_store as store
+from benchmark.attempts import Observer, claim, folder_of, numbers
 from benchmark.spec import fields
 
 pytest.importorskip("mlflow")
@@ -84,13 +85,13 @@ def run(suite: str, out: Path, *arguments: str, uri: str | None = None) -> Finis
 
 
 def client(out: Path) -> MlflowClient:
-    return MlflowClient(tracking.store_uri(out))
+    return MlflowClient(store.store_uri(out))
 
 
 def runs(out: Path, condition: str = "") -> list[Run]:
     """The folder's runs in MLflow."""
     found = client(out)
-    experiment = found.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = found.get_experiment_by_name(store.EXPERIMENT)
     folder = (out / "folder-id").read_text()
     wanted = " and ".join(filter(None, [f"tags.folder = '{folder}'", condition]))
     return list(found.search_runs([experiment.experiment_id], wanted))
@@ -265,7 +266,7 @@ def results_row(out: Path, cell: Path) -> results.Row:
 
 @pytest.mark.slow
 def test_a_second_sync_waits_for_the_first(tracked: Grid, bench: Bench) -> None:
-    turn = claim(tracked.out / ".mlflow-sync", tracking.Observer())
+    turn = claim(tracked.out / ".mlflow-sync", Observer())
     assert turn is not None
     try:
         assert "another sync of" in bench("sync", "--out", tracked.out, "--patience", "1").error
@@ -281,7 +282,7 @@ def test_a_moved_folder_is_told_not_mixed(tracked: Grid, bench: Bench, tmp_path:
 
 def test_without_mlflow_run_says_so_once(bench: Bench, tracked: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BENCH_NO_MLFLOW")
-    monkeypatch.setattr(tracking, "installed", lambda: False)
+    monkeypatch.setattr(store, "installed", lambda: False)
     finished = bench("run", "--suite", tracked.suite, *ONE, "--out", tracked.out)
     assert finished.code == 0
     assert finished.stdout.count("MLflow is not installed") == 1
