@@ -18,7 +18,7 @@ SETTINGS = {
     "lstm-b": (Optimizer(name="adam", lr=0.005, batch_size=100, epochs=3), 2e-3),
 }
 DENSITY = 0.1
-UPDATE_EVERY = "10 steps"  # an epoch has 23, or 15: methods that drop and grow get some rounds
+UPDATE_EVERY = "5 steps"  # an epoch has 23, or 15: methods that drop and grow get some rounds
 
 
 def suite() -> list[RunSpec]:
