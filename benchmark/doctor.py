@@ -72,4 +72,4 @@ def _out(out: Path) -> str:
 
 
 def _checked(name: str, data_dir: Path) -> Callable[[], str]:
-    return lambda: f"{len(data.verify(name, data_dir))} files verified"
+    return lambda: f"files verified: {len(data.verify(name, data_dir))}"

@@ -53,9 +53,10 @@ class Progress:
 
     def _on_epoch(self, event: Event) -> None:
         before = self._latest.get(event.run_id)
-        if before is not None and event.payload["epoch"] > before["epoch"]:
-            seconds = event.payload["train_seconds"] - before["train_seconds"]
-            epochs = event.payload["epoch"] - before["epoch"]
+        start = before or {"epoch": 0, "train_seconds": 0.0}  # a resumed cell's first epochs count as well
+        if event.payload["epoch"] > start["epoch"]:
+            seconds = event.payload["train_seconds"] - start["train_seconds"]
+            epochs = event.payload["epoch"] - start["epoch"]
             self._estimate.learn(self._specs[event.run_id], epochs=epochs, seconds=seconds)
         self._latest[event.run_id] = event.payload
         self._open[event.run_id] = event.payload["epoch"]

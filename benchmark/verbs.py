@@ -186,6 +186,8 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     mine = [row for row in rows if row["run_id"] in wanted]
     screen.print(summary_table(mine))
     screen.print(f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)", soft_wrap=True, highlight=False)
+    if code in EXIT_OF_SIGNAL.values():
+        screen.print("stopped; the same command goes on from here")
     code = code or exit_code(mine, refused.values())
     if json_output:
         emit({"suite": suite.name, "out": str(grid.out), "exit_code": code, "cells": mine})

@@ -41,26 +41,30 @@ def setting(row: Mapping[str, Any]) -> str:
     parts = [f"alpha {row['alpha']:g}"] if row["alpha"] != "" else []
     parts += [f"density {row['density_target']:g}"] if row["density_target"] != "" else []
     parts += [row["protocol"]] if row["protocol"] and results.SEPARATOR not in row["protocol"] else []
-    return ", ".join([*parts, *(["departs"] if row["departs"] else [])])
+    departs = (
+        [part.partition(" (suite")[0] for part in row["departs"].split(results.SEPARATOR)] if row["departs"] else []
+    )
+    return ", ".join([*parts, *departs])
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
-    """Mean and deviation of the last epoch's test accuracy and density over the done cells of each setting."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("model", "method", "setting", "done"):
-        table.add_column(name)
+    """Mean and standard deviation of the last epoch's test accuracy and density over each setting's done cells."""
+    table = Table(box=None, pad_edge=False, caption="± standard deviation over seeds", caption_justify="left")
+    many = len({row["dataset"] for row in rows}) > 1
+    for name in (*(["data"] if many else []), "model", "method", "setting", "done"):
+        table.add_column(name, no_wrap=name in ("model", "method"), overflow="fold")
     for name in ("accuracy %", "remaining %"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     groups: dict[tuple[str, ...], list[Row]] = collections.defaultdict(list)
     for row in rows:
-        groups[row["model"], row["method"], setting(row)].append(row)
+        groups[row["dataset"], row["model"], row["method"], setting(row)].append(row)
     for names, group in groups.items():
         done = [row for row in group if row["status"] == "done"]
         other = collections.Counter(row["status"] for row in group if row["status"] != "done")
         state = ", ".join([f"{len(done)}/{len(group)}", *(f"{n} {status}" for status, n in other.items())])
         accuracies = [row["test_accuracy"] for row in done]
         densities = [100 * row["density"] for row in done]
-        table.add_row(*names, state, _mean(accuracies), _mean(densities))
+        table.add_row(*names[0 if many else 1 :], state, _mean(accuracies), _mean(densities))
     return table
 
 

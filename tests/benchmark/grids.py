@@ -193,7 +193,9 @@ def attempts(out: Path) -> dict[str, list[int]]:
 
 def checkpoints(out: Path) -> list[Path]:
     """The manifest of every checkpoint in the folder."""
-    return sorted(out.glob("cells/*/attempts/*/checkpoint-*.json"))
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # a folder that goes while it is searched
+            return sorted(out.glob("cells/*/attempts/*/checkpoint-*.json"))
 
 
 def bits(out: Path) -> dict[str, Any]:
