@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import multiprocessing
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import grids
 import numpy as np
 import pytest
 import torch
@@ -276,3 +278,27 @@ def test_resnet50_resumes_in_mid_epoch_to_the_same_bits(folder: Path, workers: i
     assert summary["train_loss"] == record.epoch_record(whole)["train_loss"]
     assert math.isfinite(summary["train_loss"])
     assert 0 <= summary["test_accuracy"] <= 100
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_resnet50_cell_killed_between_its_epochs_ends_in_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    filters = ("--suite", "imagenet", "--where", "method=dst", "--where", "alpha=5e-6", "--device", "cpu")
+    values = ("optimizer.epochs=2", "optimizer.lr=0.01", "optimizer.batch_size=6", "data.image_size=32")
+    changes = [word for value in values for word in ("--set", value)]
+    command = ("run", *filters, *changes, "--data-dir", folder)
+    alone = grids.finish(grids.start(*command, "--out", tmp_path / "alone"))
+    assert (alone.code, alone.stderr) == (0, "")
+
+    killed = grids.start(*command, "--out", tmp_path / "killed", checkpoint_seconds=0)
+    grids.wait_for(lambda: one_epoch_is_recorded(tmp_path / "killed"), "the end of the first epoch")
+    grids.kill_all(killed)
+    assert not list((tmp_path / "killed").glob("cells/*/result.json"))
+    last = grids.finish(grids.start(*command, "--out", tmp_path / "killed"))
+    assert (last.code, last.stderr) == (0, "")
+    assert int(re.findall(r"resumed at step (\d+)", last.stdout)[0]) >= 4
+    assert grids.bits(tmp_path / "killed") == grids.bits(tmp_path / "alone")
+
+
+def one_epoch_is_recorded(out: Path) -> bool:
+    return any('"epoch": 1' in path.read_text() for path in out.glob("cells/*/attempts/*/metrics.jsonl"))
