@@ -60,12 +60,16 @@ class Attempt:
         """False once another worker has taken the cell over."""
         return numbers(self.cell)[-1:] == [self.number]
 
-    def end(self, status: str, error: str = "") -> None:
-        """status: done, diverged, failed, interrupted or superseded. error: one line, its cause."""
+    def end(self, status: str, error: str = "", code: int | None = None) -> None:
+        """status: done, diverged, failed, cancelled, interrupted or superseded. error: one line, its cause.
+
+        code: the exit code that goes with it, where the user has something to mend.
+        """
         self._over.set()
         self._thread.join()
         with contextlib.suppress(OSError):  # a full disk: the attempt goes stale by itself
-            write_json(self.folder / "end.json", {"status": status, "error": error})
+            end = {"status": status, "error": error, **({} if code is None else {"code": code})}
+            write_json(self.folder / "end.json", end)
 
 
 def claim(cell: Path, observer: Observer) -> Attempt | None:
@@ -115,7 +119,7 @@ class Observer:
 
 
 def ended(attempt: Path) -> dict[str, Any] | None:
-    """{status, error} of an attempt that ended in words, or None."""
+    """{status, error} of an attempt that ended in words, with `code` where it had one, or None."""
     end = read_json(attempt / "end.json")
     return end if isinstance(end, dict) else None
 
@@ -134,10 +138,10 @@ def failed_before(cell: Path) -> str | None:
     return str(end["error"]) if end is not None and end["status"] == "failed" else None
 
 
-def condemn(cell: Path, error: str) -> None:
-    """Add a failed attempt to a cell whose workers die, unless another worker has it."""
+def condemn(cell: Path, error: str, *, status: str = "failed") -> None:
+    """Add a failed or cancelled attempt to a cell whose workers die, unless another worker has it."""
     if (attempt := claim(cell, Observer())) is not None:
-        attempt.end("failed", error)
+        attempt.end(status, error)
 
 
 def _owner() -> dict[str, Any]:

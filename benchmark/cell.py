@@ -35,6 +35,11 @@ CHECKPOINT_SHARE = 0.02
 class DriftError(Exception):
     """The environment is not the one that a cell's checkpoint was written in."""
 
+    exit_code = 2
+
+
+TO_MEND = (data.DataError, SpecError, DriftError)
+
 
 class _InterruptedError(Exception):
     pass
@@ -105,15 +110,15 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
 
 
 def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
-    outcome = Outcome("interrupted", "the worker stopped")
+    outcome, code = Outcome("interrupted", "the worker stopped"), None
     try:
         outcome = _run(spec, place, attempt, report, stop)
         return outcome
-    except (data.DataError, SpecError, DriftError, OSError) as error:
-        outcome = Outcome("interrupted", str(error))
+    except (*TO_MEND, OSError) as error:
+        outcome, code = Outcome("interrupted", str(error)), getattr(error, "exit_code", None)
         raise
     finally:
-        attempt.end(outcome.status, outcome.error)
+        attempt.end(outcome.status, outcome.error, code)
 
 
 def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
@@ -123,7 +128,7 @@ def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: th
         return Outcome("interrupted")
     except _SupersededError:
         return Outcome("superseded", "another worker took the cell over")
-    except (data.DataError, SpecError, DriftError):
+    except TO_MEND:
         raise
     except OSError as error:
         if error.errno in NO_SPACE:
@@ -171,6 +176,7 @@ class _Cell:
         self.environment["drift"] = sorted({*found.manifest["environment"].get("drift", []), *changes})
         self.training.load_state_dict(found.state)
         self.metrics = found.metrics
+        self.environment["resumed_at_step"] = self.training.steps_done
         self.report({"resumed": self.training.steps_done})
 
     def run(self) -> Outcome:

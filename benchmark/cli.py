@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from benchmark import verbs, views
+from benchmark import launch, verbs, views
 from benchmark.doctor import doctor as diagnose
 from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.mlflow_store import TrackingError
@@ -43,7 +43,10 @@ OUT, DATA = Path("runs"), Path("data")
 @app.command()
 def run(
     suite: SuiteName = "digits",
-    launcher: Annotated[str, typer.Option(help="Where cells execute: local.")] = "local",
+    launcher: Annotated[str, typer.Option(help="Where cells execute: local, ray or slurm.")] = "local",
+    profile: Annotated[Path | None, typer.Option(help="slurm: the cluster's profile, a FILE.toml.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="ray: a running cluster's address; local without.")] = None,
+    detach: Annotated[bool, typer.Option(help="slurm: return once the jobs are submitted.")] = False,
     workers: Workers = None,
     device: Device = "auto",
     data_dir: DataDir = DATA,
@@ -61,12 +64,12 @@ def run(
 ) -> None:
     """Train a suite's cells; the same command again goes on where it stopped."""
     selection = verbs.Selection(suite, seeds, tuple(where), tuple(changes))
-    if launcher != "local":
-        raise SpecError(f"unknown launcher '{launcher}': valid: local")
+    choice = launch.Choice(name=launcher, workers=workers, profile=profile, ray_address=ray_address, detach=detach)
+    launch.check(choice)
     if dry_run:
         verbs.plan(selection, out, workers, device, json_output, retry_failed=retry_failed)
         return
-    grid = verbs.Grid(out, data_dir, device, workers, retry_failed, accept_drift, mlflow=not no_mlflow)
+    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, mlflow=not no_mlflow)
     raise typer.Exit(verbs.run(selection, grid, json_output))
 
 

@@ -17,6 +17,8 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 class DiskFullError(Exception):
     """No space is left where something has to be written: one line that says where, and what to do."""
 
+    exit_code = 1
+
     def __init__(self, place: object) -> None:
         super().__init__(f"no space left under {place}: free some and run the same command again")
 

@@ -188,7 +188,7 @@ def unfinished(cell: Path) -> tuple[str, str]:
     last = folder_of(cell, taken[-1])
     end = ended(last)
     if end is not None:
-        return ("failed" if end["status"] == "failed" else "pending"), end["error"]
+        return (end["status"] if end["status"] in ("failed", "cancelled") else "pending"), end["error"]
     return ("pending" if gone(last) else "running"), ""
 
 

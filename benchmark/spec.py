@@ -29,6 +29,8 @@ SCHEDULES = ("constant", "step")
 class SpecError(ValueError):
     """A field, name or value that a user gave does not exist or does not fit."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:

@@ -17,11 +17,11 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark import data, models, results, suites
+from benchmark import data, launch, models, results, suites
 from benchmark.estimate import Estimate, duration, probe
 from benchmark.files import NO_SPACE, DiskFullError
-from benchmark.launch.base import Launcher
-from benchmark.launch.local import LocalLauncher, default_workers
+from benchmark.launch.base import Launcher, Work
+from benchmark.launch.local import default_workers
 from benchmark.mirror import Mirror
 from benchmark.progress import Progress, console
 from benchmark.results import Row
@@ -71,7 +71,7 @@ class Grid:
     out: Path
     data_dir: Path
     device: str
-    workers: int | None
+    launcher: launch.Choice
     retry_failed: bool
     accept_drift: bool
     mlflow: bool = True
@@ -226,21 +226,22 @@ def _dispatch(
     todo: Sequence[RunSpec], grid: Grid, device: str, suite: suites.Suite, estimate: Estimate, screen: Console
 ) -> tuple[int, dict[str, int]]:
     """Run the cells; (exit code of a signal or 0, why cells were refused with the exit code of each reason)."""
-    workers = min(grid.workers or default_workers(device), len(todo))
-    launcher = LocalLauncher(
+    work = Work(
         out=grid.out,
         data_dir=grid.data_dir,
         device=device,
-        workers=workers,
-        plugins=[suite.plugin] if suite.plugin else [],
+        plugins=(suite.plugin,) if suite.plugin else (),
         accept_drift=grid.accept_drift,
         retry_failed=grid.retry_failed,
     )
+    launcher = launch.create(grid.launcher, work, cells=len(todo))
     launcher.submit(todo)
     refused: dict[str, int] = {}
     with (
         Signals(launcher, screen) as signals,
-        Progress({spec.run_id: spec for spec in todo}, workers=workers, estimate=estimate, console=screen) as progress,
+        Progress(
+            {spec.run_id: spec for spec in todo}, workers=launcher.workers, estimate=estimate, console=screen
+        ) as progress,
     ):
         tables = Tables(grid.out)
         for event in launcher.events():

@@ -27,6 +27,8 @@ DESCRIPTIONS = {
 class DataError(Exception):
     """Data missing or corrupt: one line that names the file, its checksums, and what to do."""
 
+    exit_code = 3
+
 
 class Readable(Protocol):
     """Both splits whole, before limits, statistics and the device."""

@@ -1,1 +1,43 @@
 """Where cells execute: one interface, one module a place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.launch.base import Launcher, Work
+from benchmark.spec import SpecError, check_names
+
+NAMES = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which launcher, and what is its alone. workers: processes at once; None: the launcher's default."""
+
+    name: str = "local"
+    workers: int | None = None
+    profile: Path | None = None
+    ray_address: str | None = None
+    detach: bool = False
+
+
+def check(choice: Choice) -> None:
+    """Raises SpecError for an unknown launcher and for options of another one."""
+    check_names([choice.name], NAMES, "launcher")
+    if choice.name == "slurm" and choice.profile is None:
+        raise SpecError("--launcher slurm needs --profile FILE.toml: the cluster's partition, time and memory")
+    for option, given, owner in (
+        ("--profile", choice.profile is not None, "slurm"),
+        ("--detach", choice.detach, "slurm"),
+        ("--ray-address", choice.ray_address is not None, "ray"),
+    ):
+        if given and choice.name != owner:
+            raise SpecError(f"{option} is of --launcher {owner}")
+
+
+def create(choice: Choice, work: Work, *, cells: int) -> Launcher:
+    """The launcher for so many cells."""
+    from benchmark.launch.local import LocalLauncher, default_workers
+
+    return LocalLauncher(work, workers=min(choice.workers or default_workers(work.device), cells))

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from benchmark.spec import RunSpec
 
 EventKind = Literal["started", "resumed", "epoch", "warning", "end"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Where cells read and write, and how: the same for every worker of a grid, on whichever machine.
+
+    Paths are absolute. device: cpu or cuda, or auto where the workers' machines decide. plugins: files
+    that register what the specs name.
+    """
+
+    out: Path
+    data_dir: Path
+    device: str
+    plugins: tuple[Path, ...] = ()
+    accept_drift: bool = False
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", self.out.resolve())
+        object.__setattr__(self, "data_dir", self.data_dir.resolve())
+        object.__setattr__(self, "plugins", tuple(path.resolve() for path in self.plugins))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        paths = {"out": str(self.out), "data_dir": str(self.data_dir), "plugins": [str(path) for path in self.plugins]}
+        return plain | paths
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Work:
+        paths = {"out": Path(plain["out"]), "data_dir": Path(plain["data_dir"])}
+        return cls(**{**plain, **paths, "plugins": tuple(Path(path) for path in plain["plugins"])})
 
 
 @dataclass(frozen=True)
@@ -32,7 +66,9 @@ class Event:
 
 
 class Launcher(Protocol):
-    """Cells go in by `submit`; `events` yields until all of them have ended."""
+    """Cells go in by `submit`; `events` yields until all of them have ended. workers: processes at once."""
+
+    workers: int
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]: ...
 

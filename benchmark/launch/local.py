@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmark.attempts import condemn
-from benchmark.launch.base import Event, Job
+from benchmark.launch.base import Event, Job, Work
 from benchmark.spec import RunSpec
 
 BUSY_SECONDS = 1.0
@@ -35,14 +35,14 @@ def default_workers(device: str) -> int:
 class _Worker:
     """One worker process and the cell it has, if any."""
 
-    def __init__(self, slot: int, number: int, configuration: dict[str, Any], logs: Path) -> None:
+    def __init__(self, slot: int, number: int, work: Work, logs: Path) -> None:
         self.slot = slot
         self.spec: RunSpec | None = None
         self.stopping = False
         self.partial = b""
         self.log = logs / f"worker-{os.getpid()}-{number}.log"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        if configuration["device"] == "cpu":
+        if work.device == "cpu":
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         else:
             environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **_device_of(slot)}
@@ -55,7 +55,7 @@ class _Worker:
                 env=environment,
                 start_new_session=True,
             )
-        self.send(configuration)
+        self.send(work.to_dict())
 
     @property
     def output(self) -> IO[bytes]:
@@ -84,29 +84,11 @@ def _device_of(slot: int) -> dict[str, str]:
 class LocalLauncher:
     """A pool of workers; a cell whose worker dies goes to another one, DEATHS_ALLOWED times."""
 
-    def __init__(
-        self,
-        *,
-        out: Path,
-        data_dir: Path,
-        device: str,
-        workers: int,
-        plugins: Sequence[Path] = (),
-        accept_drift: bool = False,
-        retry_failed: bool = False,
-    ) -> None:
-        self._configuration = {
-            "out": str(out.resolve()),
-            "data_dir": str(data_dir.resolve()),
-            "device": device,
-            "plugins": [str(path) for path in plugins],
-            "accept_drift": accept_drift,
-            "retry_failed": retry_failed,
-        }
-        self._out = out
-        self._logs = out / "logs"
+    def __init__(self, work: Work, *, workers: int) -> None:
+        self._work = work
+        self._logs = work.out / "logs"
         self._logs.mkdir(exist_ok=True)
-        self._size = workers
+        self.workers = workers
         self._started = 0
         self._queue: collections.deque[RunSpec] = collections.deque()
         self._later: list[tuple[float, RunSpec]] = []
@@ -159,7 +141,7 @@ class LocalLauncher:
         while self._queue and self._stopping is None:
             idle = next((worker for worker in self._workers if worker.spec is None), None)
             if idle is None:
-                if len(self._workers) >= self._size:
+                if len(self._workers) >= self.workers:
                     return
                 idle = self._start()
             spec = self._queue.popleft()
@@ -167,8 +149,8 @@ class LocalLauncher:
             yield Event(spec.run_id, "started")
 
     def _start(self) -> _Worker:
-        slot = min(set(range(self._size)) - {worker.slot for worker in self._workers})
-        worker = _Worker(slot, self._started, self._configuration, self._logs)
+        slot = min(set(range(self.workers)) - {worker.slot for worker in self._workers})
+        worker = _Worker(slot, self._started, self._work, self._logs)
         self._started += 1
         self._workers.append(worker)
         self._selector.register(worker.output, selectors.EVENT_READ, worker)
@@ -209,7 +191,7 @@ class LocalLauncher:
             self._queue.append(worker.spec)
         else:
             error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {worker.log}"
-            condemn(self._out / "cells" / run_id, error)
+            condemn(self._work.out / "cells" / run_id, error)
             yield Event(run_id, "end", {"status": "failed", "error": error})
 
 

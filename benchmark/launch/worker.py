@@ -12,8 +12,9 @@ import queue
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any
+
+from benchmark.launch.base import Work
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -24,10 +25,10 @@ def main() -> None:
     stop = threading.Event()
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())
-    configuration = json.loads(sys.stdin.readline())
+    work = Work.from_dict(json.loads(sys.stdin.readline()))
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(tasks, stop), daemon=True).start()
-    _work(configuration, tasks, stop, messages)
+    _run(work, tasks, stop, messages)
 
 
 def _read(tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> None:
@@ -40,29 +41,25 @@ def _read(tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> No
     os._exit(1)
 
 
-def _work(
-    configuration: dict[str, Any], tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event, messages: int
-) -> None:
+def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event, messages: int) -> None:
     import torch
 
     from benchmark import cell, plugins
     from benchmark.attempts import Observer
-    from benchmark.data import DataError
     from benchmark.files import DiskFullError
-    from benchmark.spec import SpecError, from_dict
+    from benchmark.spec import from_dict
 
-    prepare_torch(configuration["device"])
-    for plugin in configuration["plugins"]:
-        plugins.load_file(Path(plugin))
+    prepare_torch(work.device)
+    for plugin in work.plugins:
+        plugins.load_file(plugin)
     place = cell.Place(
-        out=Path(configuration["out"]),
-        data_dir=Path(configuration["data_dir"]),
-        device=configuration["device"],
-        accept_drift=configuration["accept_drift"],
-        retry_failed=configuration["retry_failed"],
+        out=work.out,
+        data_dir=work.data_dir,
+        device=work.device,
+        accept_drift=work.accept_drift,
+        retry_failed=work.retry_failed,
     )
     observer = Observer()
-    codes: dict[type[Exception], int] = {DataError: 3, SpecError: 2, cell.DriftError: 2, DiskFullError: 1}
     while True:
         spec = from_dict(tasks.get()["spec"])
 
@@ -72,8 +69,8 @@ def _work(
         try:
             outcome = cell.execute(spec, place, observer=observer, report=report, stop=stop)
             end: dict[str, Any] = {"status": outcome.status, "error": outcome.error}
-        except tuple(codes) as error:
-            end = {"status": "refused", "error": str(error), "code": codes[type(error)]}
+        except (*cell.TO_MEND, DiskFullError) as error:
+            end = {"status": "refused", "error": str(error), "code": error.exit_code}
         except Exception as error:
             end = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
         _tell(messages, {"run_id": spec.run_id, "end": end})
