@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +95,18 @@ def claim(cell: Path, observer: Observer) -> Attempt | None:
 
 
 class Observer:
-    """Watches other processes' attempts by this process's own monotonic clock."""
+    """Watches other processes' attempts by this process's own monotonic clock.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    dead_jobs: cluster jobs that are known to have ended, with all their processes.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, dead_jobs: Collection[str] = ()) -> None:
+        self._clock, self.dead_jobs = clock, set(dead_jobs)
         self._seen: dict[Path, tuple[bytes, float]] = {}
 
     def over(self, attempt: Path) -> bool:
         """True where the attempt ended, its process is gone, or its heartbeat stands still for STALE_SECONDS."""
-        if (attempt / "end.json").exists():
-            return True
-        if gone(attempt):
+        if (attempt / "end.json").exists() or gone(attempt) or self._job_over(attempt):
             return True
         try:
             beat = (attempt / "heartbeat").read_bytes()
@@ -116,6 +117,13 @@ class Observer:
             self._seen[attempt] = (beat, self._clock())
             return False
         return self._clock() - since >= STALE_SECONDS
+
+    def _job_over(self, attempt: Path) -> bool:
+        """The attempt's cluster job has ended, or was queued again and is now this process's."""
+        owner = read_json(attempt / "owner.json")
+        job, restarts = (owner.get("job"), owner.get("restarts", 0)) if isinstance(owner, dict) else (None, 0)
+        mine, now = cluster_job()
+        return job is not None and (job in self.dead_jobs or (job == mine and restarts < now))
 
 
 def ended(attempt: Path) -> dict[str, Any] | None:
@@ -138,14 +146,23 @@ def failed_before(cell: Path) -> str | None:
     return str(end["error"]) if end is not None and end["status"] == "failed" else None
 
 
-def condemn(cell: Path, error: str, *, status: str = "failed") -> None:
+def condemn(cell: Path, error: str, *, status: str = "failed", dead_jobs: Collection[str] = ()) -> None:
     """Add a failed or cancelled attempt to a cell whose workers die, unless another worker has it."""
-    if (attempt := claim(cell, Observer())) is not None:
+    if (attempt := claim(cell, Observer(dead_jobs=dead_jobs))) is not None:
         attempt.end(status, error)
 
 
 def _owner() -> dict[str, Any]:
-    return {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    process = {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    job, restarts = cluster_job()
+    return process if job is None else {**process, "job": job, "restarts": restarts}
+
+
+def cluster_job() -> tuple[str | None, int]:
+    """This process's SLURM job, as squeue names it, and how often that was queued again; (None, 0) outside."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+    return job, int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _boot() -> str:

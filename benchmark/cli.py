@@ -11,6 +11,7 @@ import typer
 from benchmark import launch, verbs, views
 from benchmark.doctor import doctor as diagnose
 from benchmark.files import NO_SPACE, DiskFullError
+from benchmark.launch.base import LaunchError
 from benchmark.mlflow_store import TrackingError
 from benchmark.results import FolderError
 from benchmark.spec import SpecError
@@ -66,10 +67,11 @@ def run(
     selection = verbs.Selection(suite, seeds, tuple(where), tuple(changes))
     choice = launch.Choice(name=launcher, workers=workers, profile=profile, ray_address=ray_address, detach=detach)
     launch.check(choice)
-    if dry_run:
-        verbs.plan(selection, out, workers, device, json_output, retry_failed=retry_failed)
-        return
     grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, mlflow=not no_mlflow)
+    if dry_run:
+        script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None
+        verbs.plan(selection, out, workers, "cpu", json_output, retry_failed=retry_failed, script=script)
+        return
     raise typer.Exit(verbs.run(selection, grid, json_output))
 
 
@@ -159,7 +161,7 @@ def main() -> NoReturn:
 
     try:
         app()
-    except (SpecError, FolderError) as error:
+    except (SpecError, FolderError, LaunchError) as error:
         _fail(str(error), 2)
     except DataError as error:
         _fail(str(error), 3)

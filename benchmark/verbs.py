@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmark import data, launch, models, results, suites
 from benchmark.estimate import Estimate, duration, probe
 from benchmark.files import NO_SPACE, DiskFullError
+from benchmark.launch import jobs
 from benchmark.launch.base import Launcher, Work
 from benchmark.launch.local import default_workers
 from benchmark.mirror import Mirror
@@ -117,9 +118,16 @@ def resolve_device(name: str) -> str:
 
 
 def plan(
-    selection: Selection, out: Path, workers: int | None, device: str, json_output: bool, *, retry_failed: bool = False
+    selection: Selection,
+    out: Path,
+    workers: int | None,
+    device: str,
+    json_output: bool,
+    *,
+    retry_failed: bool = False,
+    script: str | None = None,
 ) -> None:
-    """Print how many cells there are, which are done, and how long the rest will take."""
+    """Print how many cells there are, which are done, how long the rest takes; script: what would be submitted."""
     suite = selection.expand()
     results.check(out)
     cells = selection.cells(suite, out)
@@ -142,6 +150,7 @@ def plan(
         "estimated_seconds": seconds,
         "estimate_from": "measured cells" if measured else "a probe of a few steps on the CPU",
         "workers": pool,
+        **({} if script is None else {"script": script}),
     }
     if json_output:
         emit(document)
@@ -153,6 +162,8 @@ def plan(
     for spec in todo:
         screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
     screen.print(f"about {duration(seconds)} of training on {pool} workers, from {document['estimate_from']}")
+    if script is not None:
+        screen.print(f"\n{script}", highlight=False, markup=False, soft_wrap=True)
 
 
 def run(selection: Selection, grid: Grid, json_output: bool) -> int:
@@ -162,7 +173,7 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     results.prepare(grid.out)
     cells = selection.cells(suite, grid.out)
     todo = unended(cells, retry_failed=grid.retry_failed)
-    device = resolve_device(grid.device) if todo else "cpu"
+    device = grid_device(grid) if todo else "cpu"
     for name in {spec.data.name for spec in todo}:
         data.verify(name, grid.data_dir)
     chosen = [spec for spec, _ in cells]
@@ -177,6 +188,8 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
         estimate.learn_rows(cells)
         with mirror:
             code, refused = _dispatch(todo, grid, device, suite, estimate, screen)
+        if grid.launcher.detach:
+            return _detached(grid.out, json_output, screen)
         results.remember(grid.out, suite.name, suite.exhibits, chosen)  # another run may have written its own over it
     for text in refused:
         print(f"error: {text}", file=sys.stderr)
@@ -192,6 +205,25 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     if json_output:
         emit({"suite": suite.name, "out": str(grid.out), "exit_code": code, "cells": mine})
     return code
+
+
+def _detached(out: Path, json_output: bool, screen: Console) -> int:
+    """What to say of a grid that goes on without this process."""
+    known = jobs.read(out)
+    screen.print(f"{len(known)} jobs are SLURM's; 'python -m benchmark status --out {out}' tells how far they are")
+    if json_output:
+        emit({"out": str(out), "exit_code": 0, "jobs": [dataclasses.asdict(job) for job in known]})
+    return 0
+
+
+def grid_device(grid: Grid) -> str:
+    """Where cells compute: on SLURM the profile's GPUs decide what auto is, on Ray the cluster's."""
+    if grid.launcher.name == "local" or grid.device == "cpu":
+        return resolve_device(grid.device)
+    check_names([grid.device], ("auto", "cpu", "cuda"), "device")
+    if grid.launcher.name == "slurm" and grid.device == "auto":
+        return "cuda" if launch.profile_of(grid.launcher).gpus_per_task else "cpu"
+    return grid.device
 
 
 def _warn(screen: Console, text: str) -> None:
@@ -222,11 +254,9 @@ def exit_code(rows: Iterable[Row], refused: Iterable[int]) -> int:
     return max(refused, default=int(unfinished))
 
 
-def _dispatch(
-    todo: Sequence[RunSpec], grid: Grid, device: str, suite: suites.Suite, estimate: Estimate, screen: Console
-) -> tuple[int, dict[str, int]]:
-    """Run the cells; (exit code of a signal or 0, why cells were refused with the exit code of each reason)."""
-    work = Work(
+def work_of(grid: Grid, device: str, suite: suites.Suite) -> Work:
+    """What every worker has to know of the grid."""
+    return Work(
         out=grid.out,
         data_dir=grid.data_dir,
         device=device,
@@ -234,7 +264,23 @@ def _dispatch(
         accept_drift=grid.accept_drift,
         retry_failed=grid.retry_failed,
     )
-    launcher = launch.create(grid.launcher, work, cells=len(todo))
+
+
+def sbatch_script(selection: Selection, grid: Grid) -> str:
+    """The script that `run --launcher slurm` would submit for what is left of the cells."""
+    from benchmark.launch import slurm
+
+    suite = selection.expand()
+    todo = unended(selection.cells(suite, grid.out), retry_failed=grid.retry_failed)
+    work = work_of(grid, grid_device(grid), suite)
+    return slurm.script(work, launch.profile_of(grid.launcher), workers=grid.launcher.workers, cells=len(todo))
+
+
+def _dispatch(
+    todo: Sequence[RunSpec], grid: Grid, device: str, suite: suites.Suite, estimate: Estimate, screen: Console
+) -> tuple[int, dict[str, int]]:
+    """Run the cells; (exit code of a signal or 0, why cells were refused with the exit code of each reason)."""
+    launcher = launch.create(grid.launcher, work_of(grid, device, suite), cells=len(todo))
     launcher.submit(todo)
     refused: dict[str, int] = {}
     with (
@@ -293,4 +339,4 @@ class Signals:
             raise SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)])
         self.code = EXIT_OF_SIGNAL[signal.Signals(number)]
         self._launcher.stop()
-        self._screen.print("stopping: running cells save their state (once more to stop at once)")
+        self._screen.print(self._launcher.stop_says, soft_wrap=True, highlight=False)

@@ -17,6 +17,8 @@ from rich.table import Table
 from benchmark import data, mlflow_export, models, results, suites, tracking
 from benchmark.attempts import ended, folder_of, numbers
 from benchmark.files import read_json, read_sealed
+from benchmark.launch import jobs
+from benchmark.launch.slurm_queue import SlurmError, State
 from benchmark.progress import console
 from benchmark.results import Row
 from benchmark.spec import SpecError, check_names
@@ -98,20 +100,48 @@ def list_names(what: str, json_output: bool) -> None:
 def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     """Print how far the cells are, by suite and status, and what went wrong."""
     members = results.members(results.existing(out))
+    queued, trouble = _queued(out)
     cells = [(member.spec, results.row(out, member)) for member in members.values()]
     rows = [row for _, row in (results.select(cells, where) if where else cells)]
     counts = collections.Counter(row["status"] for row in rows)
     if json_output:
-        emit({"out": str(out), "counts": dict(counts), "cells": rows})
+        listed = [{"job": job.job, "state": state.name, "why": state.why, "cells": job.cells} for job, state in queued]
+        emit({"out": str(out), "counts": dict(counts), "cells": rows, "jobs": listed, "slurm": trouble})
         return
     screen = console(json_output=False)
     states = ", ".join(f"{count} {name}" for name, count in counts.items())
     screen.print(f"{out}: {len(rows)} cells; {states}", highlight=False)
     screen.print(summary_table(rows))
+    for line in [*_beside(queued, {row["run_id"]: row["status"] for row in rows}), *([trouble] if trouble else [])]:
+        screen.print(f"SLURM: {line}", highlight=False, markup=False, soft_wrap=True)
     for row in rows:
         if row["error"]:
             line = f"{row['run_id']} {row['status']}: {row['error']}"
             screen.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _queued(out: Path) -> tuple[list[tuple[jobs.ClusterJob, State]], str]:
+    """Cluster jobs that have cells to train yet with SLURM's word on them, or why there is none."""
+    try:
+        return jobs.settle(out), ""
+    except SlurmError as error:
+        return [], str(error)
+
+
+def _beside(queued: Sequence[tuple[jobs.ClusterJob, State]], statuses: Mapping[str, str]) -> list[str]:
+    """SLURM's states beside ours: how many cells of which status lie in jobs of which state."""
+    cells: collections.Counter[tuple[str, str]] = collections.Counter()
+    names: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for job, state in queued:
+        counts = collections.Counter(statuses[run_id] for run_id in job.cells if run_id in statuses)
+        for status in counts.keys() - {"done"}:
+            cells[status, str(state)] += counts[status]
+            names[status, str(state)].append(job.job)
+    return [f"{count} {key[0]} in {key[1]} jobs: {_first(names[key])}" for key, count in cells.items()]
+
+
+def _first(names: Sequence[str], count: int = 5) -> str:
+    return ", ".join([*names[:count], *(["…"] if len(names) > count else [])])
 
 
 def show(run_id: str, out: Path, json_output: bool) -> None:
@@ -152,7 +182,8 @@ def sync(out: Path, patience_seconds: float, json_output: bool) -> None:
             said = time.monotonic()
             screen.print(f"MLflow: {text}", highlight=False)
 
-    done = tracking.sync(results.existing(out), report=report, patience_seconds=patience_seconds)
+    _queued(results.existing(out))
+    done = tracking.sync(out, report=report, patience_seconds=patience_seconds)
     if json_output:
         emit({"out": str(out), **dataclasses.asdict(done)})
     else:

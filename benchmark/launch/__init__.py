@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.launch.base import Launcher, Work
 from benchmark.spec import SpecError, check_names
+
+if TYPE_CHECKING:
+    from benchmark.launch.slurm_profile import Profile
 
 NAMES = ("local", "ray", "slurm")
 
@@ -36,8 +40,20 @@ def check(choice: Choice) -> None:
             raise SpecError(f"{option} is of --launcher {owner}")
 
 
+def profile_of(choice: Choice) -> Profile:
+    """The cluster's profile. Raises SpecError naming what is wrong with it."""
+    from benchmark.launch import slurm_profile
+
+    assert choice.profile is not None, "check() saw to it"
+    return slurm_profile.read(choice.profile)
+
+
 def create(choice: Choice, work: Work, *, cells: int) -> Launcher:
-    """The launcher for so many cells."""
+    """The launcher for so many cells. Raises SpecError for a profile that does not hold."""
+    if choice.name == "slurm":
+        from benchmark.launch.slurm import SlurmLauncher
+
+        return SlurmLauncher(work, profile_of(choice), workers=choice.workers, detach=choice.detach)
     from benchmark.launch.local import LocalLauncher, default_workers
 
     return LocalLauncher(work, workers=min(choice.workers or default_workers(work.device), cells))

@@ -45,6 +45,12 @@ class Work:
         return cls(**{**plain, **paths, "plugins": tuple(Path(path) for path in plain["plugins"])})
 
 
+class LaunchError(Exception):
+    """Cells cannot be launched as asked: one line that says why, and what to do."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True)
 class Job:
     """A cell handed to a launcher."""
@@ -66,9 +72,13 @@ class Event:
 
 
 class Launcher(Protocol):
-    """Cells go in by `submit`; `events` yields until all of them have ended. workers: processes at once."""
+    """Cells go in by `submit`; `events` yields until all of them have ended. workers: processes at once.
+
+    stop_says: what an interruption means here, for people.
+    """
 
     workers: int
+    stop_says: str
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]: ...
 

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import os
+import platform
 import selectors
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class _Worker:
         self.spec: RunSpec | None = None
         self.stopping = False
         self.partial = b""
-        self.log = logs / f"worker-{os.getpid()}-{number}.log"
+        self.log = logs / f"worker-{platform.node()}-{os.getpid()}-{number}.log"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         if work.device == "cpu":
             environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -83,6 +84,8 @@ def _device_of(slot: int) -> dict[str, str]:
 
 class LocalLauncher:
     """A pool of workers; a cell whose worker dies goes to another one, DEATHS_ALLOWED times."""
+
+    stop_says = "stopping: running cells save their state (once more to stop at once)"
 
     def __init__(self, work: Work, *, workers: int) -> None:
         self._work = work

@@ -1,0 +1,110 @@
+"""What a cluster wants to know of each job: a TOML file, slurm/*.toml in this repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.spec import SpecError, nearest
+
+SIGNAL_SECONDS = 90
+SIGNAL_SHARE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One job's resources, and how cells are laid out over jobs.
+
+    time_minutes: a job's limit; cells that are not done by then save their state and are queued again.
+    memory_gb: of a job. array_parallelism: jobs that run at once. cells_per_job: trained by one job,
+    several at a time where it has the workers. setup: shell lines before the program, such as `module
+    load`. environment: variables of the job. None and empty: what the cluster does by default.
+    """
+
+    time_minutes: int
+    partition: str | None = None
+    cpus_per_task: int = 1
+    memory_gb: float | None = None
+    gpus_per_task: int = 0
+    constraint: str | None = None
+    account: str | None = None
+    array_parallelism: int = 256
+    cells_per_job: int = 1
+    setup: tuple[str, ...] = ()
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def workers(self) -> int:
+        """Cells that a job trains at a time by default: one a GPU, or one a core."""
+        return min(self.gpus_per_task or self.cpus_per_task, self.cells_per_job)
+
+    @property
+    def signal_seconds(self) -> int:
+        """Before the limit, when cells are told to save their state."""
+        return min(SIGNAL_SECONDS, self.time_minutes * 60 // SIGNAL_SHARE)
+
+    def parameters(self, *, job_name: str, python_path: str) -> dict[str, Any]:
+        """The job as submitit's parameters of sbatch."""
+        variables = {"PYTHONPATH": python_path, **self.environment}
+        wanted = {
+            "job_name": job_name,
+            "partition": self.partition,
+            "time": self.time_minutes,
+            "nodes": 1,
+            "ntasks_per_node": 1,
+            "cpus_per_task": self.cpus_per_task,
+            "mem": f"{round(self.memory_gb * 1024)}MB" if self.memory_gb is not None else None,
+            "gres": f"gpu:{self.gpus_per_task}" if self.gpus_per_task else None,
+            "constraint": self.constraint,
+            "account": self.account,
+            "array_parallelism": self.array_parallelism,
+            "signal_delay_s": self.signal_seconds,
+            "stderr_to_stdout": True,
+            "setup": [*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), *self.setup],
+            "additional_parameters": {"requeue": True},
+        }
+        return {name: value for name, value in wanted.items() if value is not None}
+
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float | None": (int, float),
+    "str | None": (str,),
+    "tuple[str, ...]": (list,),
+    "Mapping[str, str]": (dict,),
+}
+WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a list of texts", dict: "a table of texts"}
+AT_LEAST = {"time_minutes": 1, "cpus_per_task": 1, "gpus_per_task": 0, "array_parallelism": 1, "cells_per_job": 1}
+
+
+def read(path: Path) -> Profile:
+    """A profile from its file. Raises SpecError naming the file, the key and what it should be."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SpecError(f"--profile {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"--profile {path}: no TOML: {error}") from error
+    known = {item.name: item for item in dataclasses.fields(Profile)}
+    for name, value in document.items():
+        if name not in known:
+            raise SpecError(f"--profile {path}: unknown key '{name}': {nearest(name, known)}")
+        _check(path, name, value, KINDS[str(known[name].type)])
+    if "time_minutes" not in document:
+        raise SpecError(f"--profile {path}: time_minutes is missing: the time limit of a job")
+    if "setup" in document:
+        document["setup"] = tuple(document["setup"])
+    return Profile(**document)
+
+
+def _check(path: Path, name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    if isinstance(value, bool) or not isinstance(value, kinds) or not all(isinstance(text, str) for text in inner):
+        raise SpecError(f"--profile {path}: {name} is {value!r}, not {WORDS[kinds[-1]]}")
+    if isinstance(value, (int, float)) and value < AT_LEAST.get(name, 0):
+        raise SpecError(f"--profile {path}: {name} is {value}, less than {AT_LEAST.get(name, 0)}")

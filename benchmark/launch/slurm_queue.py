@@ -1,0 +1,97 @@
+"""What SLURM says of its jobs: squeue for those that live, sacct for how the others ended."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmark.launch.base import LaunchError
+
+ENDED = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+    "PREEMPTED", "REVOKED", "TIMEOUT",
+)  # fmt: skip
+UNKNOWN = "UNKNOWN"
+PATIENCE_SECONDS = 60
+MAX_ARRAY_SIZE = 1001
+
+
+class SlurmError(LaunchError):
+    """SLURM does not answer, or refuses: one line, its own words."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A job's state in SLURM's words, with the reason why it waits or its exit code."""
+
+    name: str
+    why: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.name in (*ENDED, UNKNOWN)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.why})" if self.why not in ("", "None", "0:0") else self.name
+
+
+def states(jobs: Iterable[str]) -> dict[str, State]:
+    """Each job's state. squeue decides who lives: sacct calls a job ended that SLURM has queued again.
+
+    UNKNOWN: squeue has forgotten the job, and sacct does not know it or cannot be asked. Raises
+    SlurmError where squeue cannot be asked.
+    """
+    wanted = set(jobs)
+    if not wanted:
+        return {}
+    listed = _call("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
+    found = {job: State(name, why) for job, name, why in _rows(listed) if job in wanted}
+    forgotten = {job for job in wanted if job not in found or found[job].ended}
+    if forgotten:
+        found |= {job: state for job, state in _accounted(forgotten).items() if state.ended}
+    return {job: found.get(job, State(UNKNOWN)) for job in wanted}
+
+
+def _accounted(jobs: set[str]) -> dict[str, State]:
+    numbers = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    try:
+        text = _call(
+            "sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode", "-j", numbers
+        )
+    except SlurmError:
+        return {}
+    return {job: State(name.split(" ")[0], why) for job, name, why in _rows(text) if job in jobs}
+
+
+def _rows(text: str) -> list[list[str]]:
+    return [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
+
+
+def max_array_size() -> int:
+    """How many jobs an array may have; SLURM's default where it does not tell."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
+    return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
+
+
+def requeue(job: str) -> None:
+    """Put a running job back into the queue. Raises SlurmError."""
+    _call("scontrol", "requeue", job)
+
+
+def _call(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    except FileNotFoundError as error:
+        raise SlurmError(f"{command[0]} is not installed: no SLURM on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"{command[0]} gave no answer in {PATIENCE_SECONDS} s") from error
+    if done.returncode:
+        raise SlurmError(_words(command[0], done.stderr))
+    return done.stdout
+
+
+def _words(program: str, text: str) -> str:
+    lines: Sequence[str] = text.strip().splitlines() or ["it failed without a word"]
+    return f"{program}: {lines[-1].removeprefix(f'{program}: error: ')}"
