@@ -22,10 +22,10 @@ check: setup  ## lint, format, types, layering, fast tests: under two minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest -q
+test: setup  ## all tests, two at a time
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 paper: setup  ## the paper's tables and figures from the measured tables in paper_figures/results
 	$(BIN)/python -m analysis build --results paper_figures/results --out paper_figures

@@ -1,4 +1,4 @@
-"""Grids on a real SLURM cluster of two nodes: whatever happens to jobs, nodes and dispatchers, the bits are the same."""
+"""Grids on a real SLURM cluster of two nodes: whatever happens to jobs and nodes, the bits are the same."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ import pytest
 from benchmark import attempts
 from benchmark.attempts import folder_of, numbers
 from benchmark.files import read_json
+from benchmark.launch import slurm_queue
+from benchmark.launch.slurm_queue import State
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 SCRIPT = Path(__file__).parents[2] / "slurm" / "local-cluster"
@@ -241,6 +243,11 @@ def test_a_folder_that_the_nodes_do_not_see_is_named(submit: Submit, tmp_path: P
     assert "does every node see that folder?" in finished.stdout
 
 
+def test_a_job_that_nobody_knows_has_ended(nodes: None) -> None:
+    assert slurm_queue.states(["1", "2_7"]) == {"1": State("UNKNOWN"), "2_7": State("UNKNOWN")}
+    assert State("UNKNOWN").ended
+
+
 # --- several at once, as they mostly wait ------------------------------------------------------------
 
 
@@ -251,7 +258,7 @@ def storm(nodes: None, suite: str, alone: dict[str, Any], tmp_path_factory: pyte
     def one(name: str, *options: str, **fields: Any) -> Submitted:
         return Submitted(suite, tmp_path_factory.mktemp(name), **fields).start(*options)
 
-    limited = one("limited", sleep=0.28, keys={"time_minutes": 1})
+    limited = one("limited", sleep=0.2, keys={"time_minutes": 1})
     detached, requeued, killed, cancelled = (one(name) for name in ("left", "requeued", "killed", "cancelled"))
     found = Storm(limited, detached, requeued, killed, cancelled)
     found.disturb()
