@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import figures, paper, render
+from analysis import figures, paper
+from analysis.exhibit import Maker, Results, Written, write_figure, write_table
 from analysis.histories import history, pattern, wide
-from analysis.palette import save
 from analysis.read import InputError, Tables
 from analysis.settings import Setting, dense_twin, settings
-from analysis.tables import Table, follows_protocol, paper_table, suite_table
+from analysis.tables import follows_protocol, paper_table, suite_table
 
 PAPER_EXHIBITS = ("table1", "table2", "figure4", "figure5", "figure7")
 PATTERN_ALPHAS = (1e-6, 5e-6, 1e-5)  # ours: the paper does not print figure 7's
 NOT_PAPER = "not the paper's"
-
-
-@dataclass(frozen=True)
-class Written:
-    """An exhibit and its files; no files where no run fills it."""
-
-    name: str
-    files: tuple[Path, ...]
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class Results:
-    tables: Tables
-    settings: tuple[Setting, ...]
 
 
 def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Written]:
@@ -47,29 +31,20 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
     return [make(out) for name, make in makers.items() if not only or name in only]
 
 
-def exhibits(results: Results) -> dict[str, Callable[[Path], Written]]:
+def exhibits(results: Results) -> dict[str, Maker]:
     """name -> what writes it: the paper's, then one set a data set of which the paper has no table."""
-    found: dict[str, Callable[[Path], Written]] = {
-        "table1": lambda out: _table(paper_table("table1", results.settings), out),
-        "table2": lambda out: _table(paper_table("table2", results.settings), out),
+    found: dict[str, Maker] = {
+        "table1": lambda out: write_table(paper_table("table1", results.settings), out),
+        "table2": lambda out: write_table(paper_table("table2", results.settings), out),
         "figure4": lambda out: _figure4(results, out),
         "figure5": lambda out: _figure5(results, out),
         "figure7": lambda out: _figure7(results, out),
     }
     for dataset in sorted({s.dataset for s in results.settings} - set(paper.DATASETS)):
-        found[dataset] = lambda out, dataset=dataset: _table(suite_table(dataset, results.settings), out)  # type: ignore[misc]
+        found[dataset] = lambda out, dataset=dataset: write_table(suite_table(dataset, results.settings), out)  # type: ignore[misc]
         found[f"{dataset}-figure4"] = lambda out, dataset=dataset: _own_figure4(results, dataset, out)  # type: ignore[misc]
         found[f"{dataset}-figure7"] = lambda out, dataset=dataset: _own_figure7(results, dataset, out)  # type: ignore[misc]
     return found
-
-
-def _table(table: Table, out: Path) -> Written:
-    written = []
-    for kind, write in (("md", render.markdown), ("tex", render.latex), ("csv", render.data)):
-        path = out / f"{table.name}.{kind}"
-        path.write_text(write(table), encoding="utf-8")
-        written.append(path)
-    return Written(table.name, tuple(written), "" if any(row.run_ids for row in table.rows) else "no runs yet")
 
 
 def _figure4(results: Results, out: Path) -> Written:
@@ -130,27 +105,23 @@ def _curves(
     out: Path,
 ) -> Written:
     if not chosen:
-        return Written(name, (), "not run")
+        return Written(name=name, title=title, remark="not run")
     sparse, dense = chosen[0], dense_twin(chosen[0], results.settings)
     data = history(results.tables, sparse, dense)
     if not (data["name"] == "density").any():
-        return Written(name, (), "no traces.csv beside the results of its runs")
-    return _figure(name, wide(data), draw(data, f"{title}\n{_seeds(sparse)}"), out)
+        return Written(name=name, title=title, remark="no traces.csv beside the results of its runs")
+    drawn = draw(data, f"{title}\n{_seeds(sparse)}")
+    return write_figure(name, wide(data), drawn, out, title=title, run_ids=list(data["run_id"]))
 
 
 def _pattern(results: Results, name: str, chosen: Sequence[Setting], title: str, out: Path) -> Written:
     if not chosen:
-        return Written(name, (), "not run")
+        return Written(name=name, title=title, remark="not run")
     data = pattern(results.tables, chosen)
     if data.empty:
-        return Written(name, (), "no layers.csv beside the results of its runs")
-    return _figure(name, data, figures.sparse_pattern(data, title), out)
-
-
-def _figure(name: str, data: pd.DataFrame, figure: Any, out: Path) -> Written:
-    path = out / f"{name}.csv"
-    data.to_csv(path, index=False, lineterminator="\n")
-    return Written(name, (*save(figure, out, name), path))
+        return Written(name=name, title=title, remark="no layers.csv beside the results of its runs")
+    drawn = figures.sparse_pattern(data, title)
+    return write_figure(name, data, drawn, out, title=title.partition("\n")[0], run_ids=list(data["run_id"]))
 
 
 def _seeds(setting: Setting) -> str:
