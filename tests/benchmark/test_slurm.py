@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -76,9 +77,12 @@ def nodes() -> Iterator[None]:
     if os.geteuid() != 0 or shutil.which("slurmctld", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("a SLURM cluster of its own needs root and `slurm/local-cluster install`")
     pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        patch.setenv("LOCAL_CLUSTER_DIR", folder)  # beside another cluster: docs/clusters.md has the default one
+        patch.setenv("LOCAL_CLUSTER_PORT", "17800")
         patch.setenv("LOCAL_CLUSTER_CPUS", "4")
         patch.setenv("LOCAL_CLUSTER_CONF", f"MaxArraySize={MAX_ARRAY_SIZE}")
+        cluster("install")
         cluster("start", "2")
         shown = subprocess.run([str(SCRIPT), "env"], check=True, capture_output=True, text=True).stdout
         patch.setenv("SLURM_CONF", shown.strip().partition("=")[2])
