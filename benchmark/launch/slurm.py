@@ -108,11 +108,12 @@ class SlurmLauncher:
         while self._watch.open and not self._stopping and not self._detach:
             started = time.monotonic()
             yield from self._watch.poll()
-            if started >= self._next_queue and self._watch.open:
+            looked = time.monotonic()
+            if self._watch.open and looked >= self._next_queue:
                 yield from self._ask_queue()
-                self._next_queue = time.monotonic() + QUEUE_SECONDS
+                self._next_queue = time.monotonic() + max(QUEUE_SECONDS, time.monotonic() - looked)
             if self._watch.open:
-                time.sleep(max(POLL_SECONDS, POLL_SHARE * (time.monotonic() - started)))
+                time.sleep(max(POLL_SECONDS, POLL_SHARE * (looked - started)))
 
     def _ask_queue(self) -> Iterator[Event]:
         """What SLURM says of the jobs; where it does not answer nothing is concluded."""

@@ -234,6 +234,8 @@ def test_a_controller_that_is_down_costs_nothing(submit: Submit, alone: dict[str
     finished = grid.finish()
     assert_same_bits(grid, finished, alone)
     assert grid.ends() == ["done"]
+    assert "squeue: " in finished.stdout
+    assert "; waiting for it" in finished.stdout
 
 
 def test_a_folder_that_the_nodes_do_not_see_is_named(submit: Submit, tmp_path: Path) -> None:
