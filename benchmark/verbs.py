@@ -102,11 +102,11 @@ def parse_value(text: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def resolve_device(name: str) -> str:
-    """auto to cuda where there is a GPU. Raises SpecError for cuda without one."""
+def resolve_device(name: str, *, elsewhere: bool = False) -> str:
+    """auto to cuda where there is a GPU, or left where machines elsewhere decide. Raises SpecError for cuda without one."""
     check_names([name], ("auto", "cpu", "cuda"), "device")
-    if name == "cpu":
-        return "cpu"
+    if name == "cpu" or elsewhere:
+        return name
     import torch
 
     if torch.cuda.is_available():
@@ -162,7 +162,7 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     results.prepare(grid.out)
     cells = selection.cells(suite, grid.out)
     todo = unended(cells, retry_failed=grid.retry_failed)
-    device = resolve_device(grid.device) if todo else "cpu"
+    device = resolve_device(grid.device, elsewhere=grid.launcher.elsewhere) if todo else "cpu"
     for name in {spec.data.name for spec in todo}:
         data.verify(name, grid.data_dir)
     chosen = [spec for spec, _ in cells]
