@@ -103,7 +103,7 @@ def parse_value(text: str) -> Any:
 
 
 def resolve_device(name: str, *, elsewhere: bool = False) -> str:
-    """auto to cuda where there is a GPU, or left where machines elsewhere decide. Raises SpecError for cuda without one."""
+    """auto to cuda where there is a GPU; left to machines elsewhere. Raises SpecError for cuda without one."""
     check_names([name], ("auto", "cpu", "cuda"), "device")
     if name == "cpu" or elsewhere:
         return name

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -66,7 +67,9 @@ class RayLauncher:
                 (self._sign / "stop").touch()
 
     def kill(self) -> None:
-        self._driver.kill()
+        """The driver and a local Ray: they are of one process group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._driver.pid, signal.SIGKILL)
         self._driver.wait()
 
     def events(self) -> Iterator[Event]:
@@ -174,7 +177,10 @@ class RayLauncher:
         del self._open[run_id]
 
     def _died(self) -> Iterator[Event]:
-        code = self._driver.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._driver.wait(END_SECONDS)
+        self.kill()  # Ray's agents outlive it for a minute
+        code = self._driver.returncode
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
         if self._stopping is None and code and self._drivers < DRIVERS_ALLOWED:
             for run_id in self._active:

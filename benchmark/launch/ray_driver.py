@@ -133,8 +133,8 @@ def _end_with_parent() -> None:
 
 
 def _end() -> None:
-    """At once; the kernel ends the processes of a local Ray with this one."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    """At once, and a local Ray with it: it is of this process group."""
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":
