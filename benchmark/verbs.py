@@ -217,8 +217,8 @@ def _detached(out: Path, json_output: bool, screen: Console) -> int:
 
 
 def grid_device(grid: Grid) -> str:
-    """Where cells compute: on SLURM the profile's GPUs decide what auto is, on Ray the cluster's."""
-    if grid.launcher.name == "local" or grid.device == "cpu":
+    """Where cells compute: on SLURM the profile's GPUs decide what auto is, on a Ray cluster its own."""
+    if not grid.launcher.elsewhere:
         return resolve_device(grid.device)
     check_names([grid.device], ("auto", "cpu", "cuda"), "device")
     if grid.launcher.name == "slurm" and grid.device == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +26,19 @@ class Choice:
     ray_address: str | None = None
     detach: bool = False
 
+    @property
+    def elsewhere(self) -> bool:
+        """True where other machines run the cells."""
+        return self.name == "slurm" or self.ray_address is not None
+
 
 def check(choice: Choice) -> None:
     """Raises SpecError for an unknown launcher and for options of another one."""
     check_names([choice.name], NAMES, "launcher")
     if choice.name == "slurm" and choice.profile is None:
         raise SpecError("--launcher slurm needs --profile FILE.toml: the cluster's partition, time and memory")
+    if choice.name == "ray" and importlib.util.find_spec("ray") is None:
+        raise SpecError("--launcher ray needs Ray: pip install 'sparse-training-bench[ray]'")
     for option, given, owner in (
         ("--profile", choice.profile is not None, "slurm"),
         ("--detach", choice.detach, "slurm"),
@@ -56,4 +64,8 @@ def create(choice: Choice, work: Work, *, cells: int) -> Launcher:
         return SlurmLauncher(work, profile_of(choice), workers=choice.workers, detach=choice.detach)
     from benchmark.launch.local import LocalLauncher, default_workers
 
+    if choice.name == "ray":
+        from benchmark.launch.ray import RayLauncher
+
+        return RayLauncher(work, workers=choice.workers, address=choice.ray_address, cells=cells)
     return LocalLauncher(work, workers=min(choice.workers or default_workers(work.device), cells))
