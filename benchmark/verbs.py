@@ -20,12 +20,13 @@ from rich.console import Console
 from benchmark import data, launch, models, results, suites
 from benchmark.estimate import Estimate, duration, probe
 from benchmark.files import NO_SPACE, DiskFullError
+from benchmark.launch import followers
 from benchmark.launch.base import Launcher, Work
 from benchmark.launch.local import default_workers
 from benchmark.mirror import Mirror
 from benchmark.progress import Progress, console
 from benchmark.results import Row
-from benchmark.spec import RunSpec, SpecError, check_names
+from benchmark.spec import RunSpec, SpecError, check_names, check_processes
 from benchmark.views import emit, summary_table
 
 FINAL = ("done", "diverged")
@@ -165,6 +166,10 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     device = resolve_device(grid.device) if todo else "cpu"
     for name in {spec.data.name for spec in todo}:
         data.verify(name, grid.data_dir)
+    for spec in todo:
+        check_processes(spec, grid.launcher.processes)
+    if grid.launcher.ranks is not None:
+        followers.meet(grid.launcher.ranks, work=bool(todo))
     chosen = [spec for spec, _ in cells]
     results.remember(grid.out, suite.name, suite.exhibits, chosen)
     ended = len(cells) - len(todo)
@@ -233,6 +238,8 @@ def _dispatch(
         plugins=(suite.plugin,) if suite.plugin else (),
         accept_drift=grid.accept_drift,
         retry_failed=grid.retry_failed,
+        processes_per_cell=grid.launcher.processes,
+        ranks_started=grid.launcher.ranks is not None,
     )
     launcher = launch.create(grid.launcher, work, cells=len(todo))
     launcher.submit(todo)

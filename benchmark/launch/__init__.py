@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.launch.base import Launcher, Work
+from benchmark.ranks import Ranks
 from benchmark.spec import SpecError, check_names
 
 NAMES = ("local", "ray", "slurm")
@@ -13,13 +14,18 @@ NAMES = ("local", "ray", "slurm")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which launcher, and what is its alone. workers: processes at once; None: the launcher's default."""
+    """Which launcher, and what is its alone. workers: cells at once; None: the launcher's default.
+
+    processes: that train one cell together. ranks: this one of them, where they were started with the command.
+    """
 
     name: str = "local"
     workers: int | None = None
     profile: Path | None = None
     ray_address: str | None = None
     detach: bool = False
+    processes: int = 1
+    ranks: Ranks | None = None
 
 
 def check(choice: Choice) -> None:
@@ -34,10 +40,24 @@ def check(choice: Choice) -> None:
     ):
         if given and choice.name != owner:
             raise SpecError(f"{option} is of --launcher {owner}")
+    if choice.ranks is not None and (choice.name != "local" or choice.workers not in (None, 1)):
+        raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
 
 
 def create(choice: Choice, work: Work, *, cells: int) -> Launcher:
     """The launcher for so many cells."""
-    from benchmark.launch.local import LocalLauncher, default_workers
+    from benchmark.launch.local import LocalLauncher
 
-    return LocalLauncher(work, workers=min(choice.workers or default_workers(work.device), cells))
+    return LocalLauncher(work, workers=min(_workers(choice, work), cells))
+
+
+def _workers(choice: Choice, work: Work) -> int:
+    from benchmark.launch.local import default_workers
+
+    if work.ranks_started:
+        return 1
+    room = default_workers(work.device)
+    wanted = choice.workers or max(1, room // work.processes_per_cell)
+    if work.device == "cuda" and work.processes_per_cell > 1 and wanted * work.processes_per_cell > room:
+        raise SpecError(f"{wanted} workers of {work.processes_per_cell} processes need more than the {room} GPUs here")
+    return wanted
