@@ -139,10 +139,12 @@ def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: th
 
 
 def _failed(attempt: Attempt, error: Exception, group: Group) -> Outcome:
-    error = group.cause(error)
-    if isinstance(error, PeerError) and error.exit_code is not None:
-        raise error
     write_atomic(attempt.folder / "traceback.txt", traceback.format_exc().encode())
+    cause = group.cause(error)
+    if isinstance(cause, PeerError):
+        if cause.exit_code is not None:
+            raise cause
+        return Outcome("failed", str(cause))
     first_line = (str(error).strip().splitlines() or [""])[0]
     return Outcome("failed", f"{type(error).__name__}: {first_line}")
 
