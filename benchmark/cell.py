@@ -130,11 +130,9 @@ def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: th
         return Outcome("superseded", "another worker took the cell over")
     except TO_MEND:
         raise
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise
-        return _failed(attempt, error, place.group)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise
         return _failed(attempt, error, place.group)
 
 
@@ -157,7 +155,7 @@ class _Cell:
         self.report, self.stop = report, stop
         self.folder = attempt.folder
         self.group = place.group
-        self.environment = surroundings(spec, place.data_dir, place.device, self.group)
+        self.environment = _environment(spec, place)
         write_json(attempt.cell / "spec.json", spec.to_dict())
         self.metrics = b""
         state = self._earlier()
@@ -295,3 +293,7 @@ def _set_aside_damaged(cell: Path) -> None:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, cell / "result.json")
             aside.unlink()
+
+
+def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:
+    return surroundings(spec, place.data_dir, place.device, place.group)

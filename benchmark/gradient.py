@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from benchmark import seeds
 from benchmark.distributed import Group
-from benchmark.spec import RunSpec, check_processes
+from benchmark.ranks import check_processes
+from benchmark.spec import RunSpec
 from methods import Attachment
 
 

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmark.spec import SpecError, check_names
+from benchmark.spec import RunSpec, SpecError, check_names
 
 SOURCES = ("auto", "slurm")
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -55,3 +55,14 @@ def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
     step = int(environment["SLURM_JOB_ID"]) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
     port = FIRST_PORT + step % PORTS
     return Ranks(rank=rank, size=size, local_rank=local_rank, address=listed.stdout.split()[0], port=port)
+
+
+def check_processes(spec: RunSpec, processes: int) -> None:
+    """Raises SpecError where a step's forward passes cannot be shared equally among so many processes."""
+    batch = spec.optimizer.batch_size
+    passes = batch // (spec.optimizer.micro_batch_size or batch)
+    if passes % processes:
+        raise SpecError(
+            f"{spec.label}: {processes} processes cannot share {passes} forward passes a step equally: give "
+            f"--set optimizer.micro_batch_size=SIZE so that {batch} / SIZE is a multiple of {processes}"
+        )

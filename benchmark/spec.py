@@ -236,17 +236,6 @@ def _check_micro_batches(spec: RunSpec) -> None:
         raise SpecError("optimizer.micro_batch_size is set: a model with model.hidden_state takes a batch in one pass")
 
 
-def check_processes(spec: RunSpec, processes: int) -> None:
-    """Raises SpecError where a step's forward passes cannot be shared equally among so many processes."""
-    batch = spec.optimizer.batch_size
-    passes = batch // (spec.optimizer.micro_batch_size or batch)
-    if passes % processes:
-        raise SpecError(
-            f"{spec.label}: {processes} processes cannot share {passes} forward passes a step equally: give "
-            f"--set optimizer.micro_batch_size=SIZE so that {batch} / SIZE is a multiple of {processes}"
-        )
-
-
 def _check_optimizer(optimizer: Optimizer) -> None:
     check_names([optimizer.name], OPTIMIZERS, "optimizer.name")
     check_names([optimizer.schedule], SCHEDULES, "optimizer.schedule")

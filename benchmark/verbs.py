@@ -20,13 +20,12 @@ from rich.console import Console
 from benchmark import data, launch, models, results, suites
 from benchmark.estimate import Estimate, duration, probe
 from benchmark.files import NO_SPACE, DiskFullError
-from benchmark.launch import followers
 from benchmark.launch.base import Launcher, Work
 from benchmark.launch.local import default_workers
 from benchmark.mirror import Mirror
 from benchmark.progress import Progress, console
 from benchmark.results import Row
-from benchmark.spec import RunSpec, SpecError, check_names, check_processes
+from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.views import emit, summary_table
 
 FINAL = ("done", "diverged")
@@ -166,10 +165,7 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     device = resolve_device(grid.device) if todo else "cpu"
     for name in {spec.data.name for spec in todo}:
         data.verify(name, grid.data_dir)
-    for spec in todo:
-        check_processes(spec, grid.launcher.processes)
-    if grid.launcher.ranks is not None:
-        followers.meet(grid.launcher.ranks, work=bool(todo))
+    launch.prepare(grid.launcher, todo)
     chosen = [spec for spec, _ in cells]
     results.remember(grid.out, suite.name, suite.exhibits, chosen)
     ended = len(cells) - len(todo)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.launch import followers
 from benchmark.launch.base import Launcher, Work
-from benchmark.ranks import Ranks
-from benchmark.spec import SpecError, check_names
+from benchmark.ranks import Ranks, check_processes
+from benchmark.spec import RunSpec, SpecError, check_names
 
 NAMES = ("local", "ray", "slurm")
 
@@ -42,6 +44,14 @@ def check(choice: Choice) -> None:
             raise SpecError(f"{option} is of --launcher {owner}")
     if choice.ranks is not None and (choice.name != "local" or choice.workers not in (None, 1)):
         raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
+
+
+def prepare(choice: Choice, specs: Sequence[RunSpec]) -> None:
+    """Before cells run: SpecError for one that the processes cannot share; processes that were started meet."""
+    for spec in specs:
+        check_processes(spec, choice.processes)
+    if choice.ranks is not None:
+        followers.meet(choice.ranks, work=bool(specs))
 
 
 def create(choice: Choice, work: Work, *, cells: int) -> Launcher:

@@ -27,7 +27,7 @@ from benchmark.environment import drift
 from benchmark.files import read_json
 from benchmark.lifeline import Lifeline
 from benchmark.models import _Entry
-from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_processes, from_dict, replace_field
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, from_dict, replace_field
 from benchmark.suites import cell
 from benchmark.train import Training, digest, train_epoch
 
@@ -207,11 +207,11 @@ def test_micro_batches_that_cannot_be_are_refused(field: str, value: Any, messag
 
 
 def test_passes_that_processes_cannot_share_equally_are_refused_with_what_to_give() -> None:
-    check_processes(spec("dense", micro=8), 4)
+    ranks.check_processes(spec("dense", micro=8), 4)
     with pytest.raises(SpecError, match="3 processes cannot share 4 forward passes a step"):
-        check_processes(spec("dense", micro=8), 3)
+        ranks.check_processes(spec("dense", micro=8), 3)
     with pytest.raises(SpecError, match=r"2 processes cannot share 1 .* --set optimizer.micro_batch_size=SIZE"):
-        check_processes(spec("dense", micro=None), 2)
+        ranks.check_processes(spec("dense", micro=None), 2)
 
 
 def test_another_number_of_processes_is_drift_and_none_recorded_is_not() -> None:
