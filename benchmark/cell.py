@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -12,18 +11,18 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from benchmark import checkpoint, data, environment, record, results
+from benchmark import checkpoint, environment, record, results
 from benchmark.attempts import Attempt, Observer, claim, failed_before, folder_of, numbers
-from benchmark.data.tensors import Dataset
+from benchmark.begin import begin, check_same, surroundings
+from benchmark.data import DataError
+from benchmark.distributed import Group, PeerError
 from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, sync_folder, write_atomic, write_json
-from benchmark.spec import SCHEMA_VERSION, Data, RunSpec, SpecError
-from benchmark.train import Training, digest, train_epoch
+from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
+from benchmark.train import digest, train_epoch
 
 Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "busy"]
 Report = Callable[[dict[str, Any]], None]
@@ -38,7 +37,7 @@ class DriftError(Exception):
     exit_code = 2
 
 
-TO_MEND = (data.DataError, SpecError, DriftError)
+TO_MEND = (DataError, SpecError, DriftError)
 
 
 class _InterruptedError(Exception):
@@ -59,7 +58,7 @@ class Place:
 
     checkpoint_seconds: between checkpoints, whatever they cost. None: as the environment variable
     BENCH_CHECKPOINT_SECONDS says, else CHECKPOINT_SECONDS or as many as keep their cost under
-    CHECKPOINT_SHARE of the training.
+    CHECKPOINT_SHARE of the training. group: the processes that train it, this one their leader.
     """
 
     out: Path
@@ -68,6 +67,7 @@ class Place:
     accept_drift: bool = False
     retry_failed: bool = False
     checkpoint_seconds: float | None = None
+    group: Group = field(default_factory=Group)
 
     def cell(self, run_id: str) -> Path:
         return self.out / "cells" / run_id
@@ -114,7 +114,7 @@ def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop
     try:
         outcome = _run(spec, place, attempt, report, stop)
         return outcome
-    except (*TO_MEND, OSError) as error:
+    except (*TO_MEND, OSError, PeerError) as error:
         outcome, code = Outcome("interrupted", str(error)), getattr(error, "exit_code", None)
         raise
     finally:
@@ -130,16 +130,19 @@ def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: th
         return Outcome("superseded", "another worker took the cell over")
     except TO_MEND:
         raise
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise
-        return _failed(attempt, error)
     except Exception as error:
-        return _failed(attempt, error)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise
+        return _failed(attempt, error, place.group)
 
 
-def _failed(attempt: Attempt, error: Exception) -> Outcome:
+def _failed(attempt: Attempt, error: Exception, group: Group) -> Outcome:
     write_atomic(attempt.folder / "traceback.txt", traceback.format_exc().encode())
+    cause = group.cause(error)
+    if isinstance(cause, PeerError):
+        if cause.exit_code is not None:
+            raise cause
+        return Outcome("failed", str(cause))
     first_line = (str(error).strip().splitlines() or [""])[0]
     return Outcome("failed", f"{type(error).__name__}: {first_line}")
 
@@ -151,22 +154,30 @@ class _Cell:
         self.spec, self.place, self.attempt = spec, place, attempt
         self.report, self.stop = report, stop
         self.folder = attempt.folder
+        self.group = place.group
         self.environment = _environment(spec, place)
         write_json(attempt.cell / "spec.json", spec.to_dict())
-        self.training = Training(spec, _dataset(spec.data, place.data_dir, place.device))
         self.metrics = b""
-        self.saved_at_step = -1
-        self._resume()
+        state = self._earlier()
         write_json(self.folder / "environment.json", self.environment)
         write_json(attempt.cell / "environment.json", self.environment)
         (self.folder / "metrics.jsonl").write_bytes(self.metrics)
+        self.group.idle = False
+        self.group.send(spec.to_dict())
+        with self.group.boundary(TO_MEND):
+            self.training = begin(spec, place.data_dir, place.device, self.group)
+        self.group.send(state)
+        if state is not None:
+            self.training.load_state_dict(state)
+            self.report({"resumed": self.training.steps_done})
         self.next_save = time.monotonic() + place.seconds_to_next_checkpoint(0)
 
-    def _resume(self) -> None:
+    def _earlier(self) -> dict[str, Any] | None:
+        """The state to go on from, its metrics and environment noted. Raises DriftError."""
         earlier = [folder_of(self.attempt.cell, number) for number in numbers(self.attempt.cell)]
         found = checkpoint.latest(earlier, run_id=self.spec.run_id, warn=lambda text: self.report({"warning": text}))
         if found is None:
-            return
+            return None
         changes = environment.drift(found.manifest["environment"], self.environment)
         if changes and not self.place.accept_drift:
             raise DriftError(
@@ -174,19 +185,21 @@ class _Cell:
                 "run it there, or give --accept-drift to go on without equal bits"
             )
         self.environment["drift"] = sorted({*found.manifest["environment"].get("drift", []), *changes})
-        self.training.load_state_dict(found.state)
         self.metrics = found.metrics
-        self.environment["resumed_at_step"] = self.training.steps_done
-        self.report({"resumed": self.training.steps_done})
+        self.environment["resumed_at_step"] = found.manifest["steps"]
+        return found.state
 
     def run(self) -> Outcome:
         training = self.training
         try:
             while training.epoch < training.epochs:
                 train_epoch(training, self._at_step)
-                self._record()
+                check_same(training, self.group)
+                with self.group.boundary():
+                    self._record()
         except _DivergedError:
             return self._publish("diverged", f"the loss or a weight is not finite after epoch {training.epoch}")
+        self.group.idle = True
         self._save()
         return self._publish("done")
 
@@ -202,6 +215,10 @@ class _Cell:
             raise _DivergedError
 
     def _at_step(self) -> None:
+        with self.group.boundary():
+            self._look_around()
+
+    def _look_around(self) -> None:
         if self.attempt.superseded.is_set():
             raise _SupersededError
         if self.stop.is_set():
@@ -279,21 +296,4 @@ def _set_aside_damaged(cell: Path) -> None:
 
 
 def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:
-    device = torch.device(place.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
-    return environment.describe(
-        device=device.type,
-        device_name=name,
-        threads=torch.get_num_threads(),
-        data=_fingerprint(spec.data.name, place.data_dir),
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _fingerprint(name: str, data_dir: Path) -> str:
-    return data.fingerprint(name, data_dir)
-
-
-@functools.lru_cache(maxsize=2)
-def _dataset(spec: Data, data_dir: Path, device: str) -> Dataset:
-    return data.load(spec, data_dir=data_dir, device=torch.device(device))
+    return surroundings(spec, place.data_dir, place.device, place.group)

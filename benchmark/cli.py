@@ -8,9 +8,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from benchmark import launch, verbs, views
+from benchmark import launch, ranks, verbs, views
 from benchmark.doctor import doctor as diagnose
 from benchmark.files import NO_SPACE, DiskFullError
+from benchmark.launch import followers
 from benchmark.launch.base import LaunchError
 from benchmark.mlflow_store import TrackingError
 from benchmark.results import FolderError
@@ -49,6 +50,12 @@ def run(
     ray_address: Annotated[str | None, typer.Option(help="ray: a running cluster's address; local without.")] = None,
     detach: Annotated[bool, typer.Option(help="slurm: return once the jobs are submitted.")] = False,
     workers: Workers = None,
+    processes_per_cell: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes that train one cell together, on N GPUs.")
+    ] = 1,
+    ranks_from: Annotated[
+        str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
+    ] = "auto",
     device: Device = "auto",
     data_dir: DataDir = DATA,
     out: Out = OUT,
@@ -65,8 +72,21 @@ def run(
 ) -> None:
     """Train a suite's cells; the same command again goes on where it stopped."""
     selection = verbs.Selection(suite, seeds, tuple(where), tuple(changes))
-    choice = launch.Choice(name=launcher, workers=workers, profile=profile, ray_address=ray_address, detach=detach)
+    found = ranks.find(ranks_from)
+    if found is not None and processes_per_cell not in (1, found.size):
+        raise SpecError(f"--processes-per-cell {processes_per_cell}: {found.size} processes were started already")
+    choice = launch.Choice(
+        name=launcher,
+        workers=workers,
+        profile=profile,
+        ray_address=ray_address,
+        detach=detach,
+        processes=found.size if found else processes_per_cell,
+        ranks=found,
+    )
     launch.check(choice)
+    if choice.ranks is not None and choice.ranks.rank > 0:
+        followers.become(choice.ranks, verbs.resolve_device(device), idle=dry_run)
     grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, mlflow=not no_mlflow)
     if dry_run:
         script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None

@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "data")
+DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "data", "processes")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
 
 
-def describe(*, device: str, device_name: str, threads: int, data: str) -> dict[str, Any]:
-    """The environment of one attempt as plain values. data: fingerprint of the data set's bytes."""
+def describe(*, device: str, device_name: str, threads: int, data: str, processes: int = 1) -> dict[str, Any]:
+    """The environment of one attempt as plain values.
+
+    data: fingerprint of the data set's bytes. processes: that train the cell together.
+    """
     versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
     return {
         **commit(),
@@ -27,6 +30,7 @@ def describe(*, device: str, device_name: str, threads: int, data: str) -> dict[
         "device": device,
         "device_name": device_name,
         "threads": threads,
+        "processes": processes,
         "kernel_path": "eager",
         "deterministic_algorithms": device != "cpu",
         "data": data,

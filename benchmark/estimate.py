@@ -86,7 +86,7 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
     batch = spec.optimizer.batch_size
     shape, probed = _probe_size(spec)
     pixels = Data(name="synthetic", train_limit=probed * PROBE_STEPS, test_limit=1, shape=shape)
-    optimizer = dataclasses.replace(spec.optimizer, batch_size=probed)
+    optimizer = dataclasses.replace(spec.optimizer, batch_size=probed, micro_batch_size=None)
     short = dataclasses.replace(spec, data=pixels, optimizer=optimizer, step_records=None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -68,7 +68,11 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """name: sgd or adam. schedule: constant, or step (times gamma at each milestone, in epochs)."""
+    """name: sgd or adam. schedule: constant, or step (times gamma at each milestone, in epochs).
+
+    micro_batch_size: examples in one forward pass, None for the whole batch. A step adds up the gradients of
+    batch_size / micro_batch_size passes, in one process or in several. Batch normalisation sees one pass at a time.
+    """
 
     name: str = "sgd"
     lr: float = 0.1
@@ -80,6 +84,7 @@ class Optimizer:
     schedule: str = "constant"
     milestones: tuple[int, ...] | None = None
     gamma: float | None = None
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,10 +220,20 @@ def validate(spec: RunSpec) -> None:
     _check_range("optimizer.weight_decay", spec.optimizer.weight_decay, 0, math.inf)
     sizes = ("train_limit", "test_limit", "validation", "classes", "image_size")
     counts = {f"data.{n}": getattr(spec.data, n) for n in sizes}
-    counts |= {f"optimizer.{n}": getattr(spec.optimizer, n) for n in ("batch_size", "epochs")}
+    counts |= {f"optimizer.{n}": getattr(spec.optimizer, n) for n in ("batch_size", "epochs", "micro_batch_size")}
     for name, count in counts.items():
         _check_range(name, count, 1, math.inf)
+    if spec.optimizer.micro_batch_size is not None:
+        _check_micro_batches(spec)
     _check_range("seed", spec.seed, 0, 2**63 - 1)
+
+
+def _check_micro_batches(spec: RunSpec) -> None:
+    micro, batch = spec.optimizer.micro_batch_size, spec.optimizer.batch_size
+    if micro is not None and batch % micro:
+        raise SpecError(f"optimizer.micro_batch_size is {micro}: it must divide optimizer.batch_size, {batch}")
+    if spec.model.hidden_state == "carried":
+        raise SpecError("optimizer.micro_batch_size is set: a model with model.hidden_state takes a batch in one pass")
 
 
 def _check_optimizer(optimizer: Optimizer) -> None:

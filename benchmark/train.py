@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import methods
 from benchmark import models, seeds
-from benchmark.data.tensors import Dataset
+from benchmark.data.tensors import WHOLE, Dataset
+from benchmark.distributed import Group
+from benchmark.gradient import Gradient
 from benchmark.spec import Optimizer, RunSpec, SpecError
 from methods import Attachment, Phase
 
@@ -40,11 +41,12 @@ class Training:
     """One cell's live objects and where it stands: everything that a checkpoint holds.
 
     epoch, step, steps_done: whole epochs done, steps of the current one, steps in all. A method whose
-    phases add to the steps may end within an epoch. Raises SpecError for a spec that does not hold
-    for its model, data and method.
+    phases add to the steps may end within an epoch. group: the processes that train it together, of
+    which all hold the same. Raises SpecError for a spec that does not hold for its model, data and
+    method, or not for so many processes.
     """
 
-    def __init__(self, spec: RunSpec, dataset: Dataset) -> None:
+    def __init__(self, spec: RunSpec, dataset: Dataset, group: Group | None = None) -> None:
         self.spec, self.data = spec, dataset
         device = dataset.device
         self.epoch = self.step = self.steps_done = self.phase_start = 0
@@ -62,6 +64,7 @@ class Training:
             self.attached = self._attach()
         except ValueError as error:
             raise SpecError(f"{spec.label}: {error}") from error
+        self.gradient = Gradient(spec, self.model, self.attached, group or Group())
         self.layer_names = list(self.attached.masks())
         self._new_optimizer()
         self.epochs = -(-self.attached.total_steps // self.steps_per_epoch)
@@ -90,17 +93,27 @@ class Training:
             exclude=tuple(getattr(self.model, "uncounted", ())) or None,
         )
 
-    def batches(self, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the current epoch from a step on."""
-        batch_size = self.spec.optimizer.batch_size
+    def batches(self, start_step: int, share: slice = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the current epoch from a step on, or these places of each."""
         return self.data.train_batches(
-            batch_size=batch_size, seed=self.spec.seed, epoch=self.epoch, start_step=start_step
+            batch_size=self.spec.optimizer.batch_size,
+            seed=self.spec.seed,
+            epoch=self.epoch,
+            start_step=start_step,
+            share=share,
         )
+
+    @property
+    def batch_examples(self) -> int:
+        """Examples of the coming step's batch, over all processes."""
+        batch_size = self.spec.optimizer.batch_size
+        return min(batch_size, self.data.train_size - self.step * batch_size)
 
     def _new_optimizer(self) -> None:
         groups = self.attached.parameter_groups(weight_decay=self.spec.optimizer.weight_decay)
         self.optimizer = make_optimizer(self.spec.optimizer, groups)
         self.attached.bind(self.optimizer)
+        self.gradient.wrap()
 
     def start_record(self) -> None:
         """Room on the device for a record a step, where this epoch's steps are recorded."""
@@ -170,25 +183,25 @@ def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
         training.start_record()
         models.start_epoch(model)
     previous = attached.masks() if training.step_records else {}
-    for inputs, labels in training.batches(training.step):
+    for inputs, labels in training.batches(training.step, training.gradient.share):
         if training.steps_done == attached.total_steps:
             break
         started = time.perf_counter()
         training.set_learning_rate()
-        training.kept_examples += attached.kept_counts() * len(labels)
-        loss = F.cross_entropy(model(inputs), labels)
-        torch.autograd.backward(loss + attached.penalty())
+        examples = training.batch_examples
+        training.kept_examples += attached.kept_counts() * examples
+        loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
         new_phase = attached.step()
         training.optimizer.zero_grad(set_to_none=True)
-        training.loss_sum += loss.detach() * len(labels)
-        training.examples += len(labels)
-        training.epoch_examples += len(labels)
+        training.loss_sum += loss * examples
+        training.examples += examples
+        training.epoch_examples += examples
         training.steps_done += 1
         if new_phase:
             training.enter_phase(attached.phase)
         training.train_seconds += time.perf_counter() - started
         if training.step_records:
-            previous = _record_step(training, previous, loss.detach())
+            previous = _record_step(training, previous, loss)
         training.step += 1
         at_step()
     training.epoch, training.step = training.epoch + 1, 0

@@ -176,6 +176,7 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     device = grid_device(grid) if todo else "cpu"
     for name in {spec.data.name for spec in todo}:
         data.verify(name, grid.data_dir)
+    launch.prepare(grid.launcher, todo)
     chosen = [spec for spec, _ in cells]
     results.remember(grid.out, suite.name, suite.exhibits, chosen)
     ended = len(cells) - len(todo)
@@ -263,6 +264,8 @@ def work_of(grid: Grid, device: str, suite: suites.Suite) -> Work:
         plugins=(suite.plugin,) if suite.plugin else (),
         accept_drift=grid.accept_drift,
         retry_failed=grid.retry_failed,
+        processes_per_cell=grid.launcher.processes,
+        ranks_started=grid.launcher.ranks is not None,
     )
 
 

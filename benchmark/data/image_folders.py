@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as LoaderDataset
 
 from benchmark.data.catalogue import DataError
-from benchmark.data.tensors import standardized
+from benchmark.data.tensors import WHOLE, standardized
 from benchmark.seeds import derive, generator
 from benchmark.torchvision_import import import_torchvision
 
@@ -83,12 +83,12 @@ class ImageFolders:
         return -(-len(self.train) // batch_size)
 
     def train_batches(
-        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0
+        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch from a step on. Raises DataError for a file that cannot be read."""
+        """One epoch from a step on; only the share's files are read. Raises DataError for one that cannot be."""
         order = torch.randperm(len(self.train), generator=generator(seed, "order", epoch))
         draws = (seed, epoch) if self.augment else None
-        return self._read(_Batches(self.train, order, batch_size, self.size, draws), start_step)
+        return self._read(_Batches(self.train, order, batch_size, self.size, draws, share), start_step)
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Every test example once, in order and never augmented. Raises DataError."""
@@ -116,27 +116,35 @@ class ImageFolders:
 class _Batches(LoaderDataset[Read]):
     """Batch number -> images uint8 [b, 3, size, size] and labels [b], or what is wrong with a file.
 
-    draws: (seed, epoch) of the augmentation, or None. It is this that a spawned process receives:
-    plain values, and torchvision is imported there when the first image is read.
+    draws: (seed, epoch) of the augmentation, or None. share: the wanted places of a batch. It is this
+    that a spawned process receives: plain values, and torchvision is imported there when the first image is read.
     """
 
-    def __init__(self, paths: Paths, order: Tensor, batch_size: int, size: int, draws: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        order: Tensor,
+        batch_size: int,
+        size: int,
+        draws: tuple[int, int] | None,
+        share: slice = WHOLE,
+    ) -> None:
         self.paths, self.order, self.batch_size = paths, order, batch_size
-        self.size, self.draws = size, draws
+        self.size, self.draws, self.share = size, draws, share
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch_size)
 
     def __getitem__(self, step: int) -> Read:
-        chosen = self.order[step * self.batch_size : (step + 1) * self.batch_size]
-        images = []
+        chosen = self.order[step * self.batch_size : (step + 1) * self.batch_size][self.share]
+        images = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)]
         for index in chosen.tolist():
             path = self.paths.path(index)
             try:
-                images.append(_image(path, self.size, self._seed(index)))
+                images.append(_image(path, self.size, self._seed(index))[None])
             except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for bad files
                 return f"{path} cannot be read: {' '.join(str(error).split())}; put a good copy in its place"
-        return torch.stack(images), self.paths.labels[chosen]
+        return torch.cat(images), self.paths.labels[chosen]
 
     def _seed(self, index: int) -> int | None:
         if self.draws is None:

@@ -16,6 +16,8 @@ from benchmark.data.augmentation import AUGMENTATIONS, crop_flip, crop_flip_draw
 from benchmark.seeds import generator
 from benchmark.spec import Data, SpecError, check_names
 
+WHOLE = slice(None)
+
 
 class Dataset(Protocol):
     """The data of one cell: all that training and measuring ask of it."""
@@ -45,12 +47,13 @@ class Dataset(Protocol):
         """The last, smaller batch counts."""
 
     def train_batches(
-        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0
+        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b]; the last b may be smaller.
 
         Order and augmentation follow from (seed, epoch) alone, so the batches from start_step on
-        are the same bits whether or not the ones before were made.
+        are the same bits whether or not the ones before were made. share: only these places of each
+        batch, the same examples as they are in the whole; none may be left of the last batch.
         """
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -158,7 +161,7 @@ class TensorDataset:
         return -(-len(self.train) // batch_size)
 
     def train_batches(
-        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0
+        self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch; order and augmentation are drawn for the whole of it on the CPU, and sent once.
 
@@ -169,10 +172,10 @@ class TensorDataset:
         if self.augment == "crop-flip":
             draws = self._draw(crop_flip_draws(len(self.train), generator=generator(seed, "augmentation", epoch)))
         for start in range(start_step * batch_size, len(self.train), batch_size):
-            index = order[start : start + batch_size]
+            index = order[start : start + batch_size][share]
             images = self.train.images[index]
             if draws is not None:
-                images = crop_flip(images, draws[start : start + batch_size])
+                images = crop_flip(images, draws[start : start + batch_size][share])
             yield self._inputs(images), self.train.labels[index]
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

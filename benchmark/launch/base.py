@@ -18,7 +18,8 @@ class Work:
     """Where cells read and write, and how: the same for every worker of a grid, on whichever machine.
 
     Paths are absolute. device: cpu or cuda, or auto where the workers' machines decide. plugins: files
-    that register what the specs name.
+    that register what the specs name. processes_per_cell: that train one cell together; ranks_started:
+    they were started with the command, by torchrun or srun, and not by the workers.
     """
 
     out: Path
@@ -27,6 +28,8 @@ class Work:
     plugins: tuple[Path, ...] = ()
     accept_drift: bool = False
     retry_failed: bool = False
+    processes_per_cell: int = 1
+    ranks_started: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", self.out.resolve())

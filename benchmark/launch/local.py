@@ -40,13 +40,12 @@ class _Worker:
         self.slot = slot
         self.spec: RunSpec | None = None
         self.stopping = False
+        self.leaving = False
         self.partial = b""
         self.log = logs / f"worker-{platform.node()}-{os.getpid()}-{number}.log"
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        if work.device == "cpu":
-            environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        else:
-            environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **_device_of(slot)}
+        environment = process_environment(
+            work.device, slot=slot, devices=1 if work.ranks_started else work.processes_per_cell
+        )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmark.launch.worker"],
@@ -74,12 +73,17 @@ class _Worker:
         self.send({"spec": spec.to_dict()})
 
 
-def _device_of(slot: int) -> dict[str, str]:
+def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str, str]:
+    """The environment of a process that trains; on GPUs it sees so many devices, those of its slot alone."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    if device == "cpu":
+        return environment | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    return {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]}
+    present = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    mine = [present[(slot * devices + i) % len(present)] for i in range(devices)]
+    return environment | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "CUDA_VISIBLE_DEVICES": ",".join(mine)}
 
 
 class LocalLauncher:
@@ -142,7 +146,7 @@ class LocalLauncher:
         self._later = [(due, spec) for due, spec in self._later if due > now]
         self._queue.extend(ready)
         while self._queue and self._stopping is None:
-            idle = next((worker for worker in self._workers if worker.spec is None), None)
+            idle = next((worker for worker in self._workers if worker.spec is None and not worker.leaving), None)
             if idle is None:
                 if len(self._workers) >= self.workers:
                     return
@@ -170,6 +174,7 @@ class LocalLauncher:
 
     def _message(self, worker: _Worker, message: dict[str, Any]) -> Iterator[Event]:
         run_id = message["run_id"]
+        worker.leaving = "leaves" in message
         if "report" in message:
             yield from _events(run_id, message["report"])
             return
@@ -184,12 +189,17 @@ class LocalLauncher:
         self._selector.unregister(worker.output)
         self._workers.remove(worker)
         code = worker.process.wait()
+        if self._work.ranks_started:  # its followers ended with it: all of them are started anew, or none
+            self._queue.clear()
+            self._later.clear()
         if worker.spec is None:
             return
         run_id = worker.spec.run_id
         self._deaths[run_id] += 1
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if self._deaths[run_id] < DEATHS_ALLOWED:
+        if self._work.ranks_started:
+            yield Event(run_id, "warning", {"warning": f"its processes died ({cause}); the same command goes on"})
+        elif self._deaths[run_id] < DEATHS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"its worker died ({cause}); another one goes on with it"})
             self._queue.append(worker.spec)
         else:

@@ -48,8 +48,11 @@ def prepare(order: dict[str, Any], messages: Messages) -> tuple[tune.Tuner, dict
         work["device"] = "cuda" if gpus else "cpu"
     if work["device"] == "cuda" and not gpus:
         raise ValueError("--device cuda: the Ray cluster has no GPU; use --device cpu")
-    workers = order["workers"] or (gpus if work["device"] == "cuda" else max(1, int(has.get("CPU", 1))))
-    resources = {"cpu": 1.0} | ({"gpu": gpu_share(workers, gpus)} if work["device"] == "cuda" else {})
+    processes = work["processes_per_cell"]
+    room = gpus if work["device"] == "cuda" else int(has.get("CPU", 1))
+    workers = order["workers"] or max(1, room // processes)
+    share = 1.0 if processes > 1 else gpu_share(workers, gpus)
+    resources = {"cpu": float(processes)} | ({"gpu": processes * share} if work["device"] == "cuda" else {})
     constant = {"work": work, "sign": order["sign"], "variables": order["variables"]}
     tuner = tune.Tuner(
         tune.with_resources(train, resources),
@@ -74,7 +77,7 @@ def _connect(order: dict[str, Any]) -> None:
         return
     ray.init(
         address="local",
-        num_cpus=order["workers"],
+        num_cpus=order["workers"] and order["workers"] * order["work"]["processes_per_cell"],
         num_gpus=None if order["work"]["device"] == "cuda" else 0,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
@@ -82,7 +85,9 @@ def _connect(order: dict[str, Any]) -> None:
 
 
 def gpu_share(workers: int, gpus: int) -> float:
-    """The share of one GPU that a cell gets, so that so many of them run at once."""
+    """The share of one GPU that a cell gets, so that so many of them run at once; 0 without GPUs."""
+    if gpus == 0:
+        return 0.0
     return 1 / math.ceil(workers / gpus)
 
 

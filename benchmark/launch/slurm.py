@@ -39,7 +39,7 @@ class SlurmLauncher:
 
     def __init__(self, work: Work, profile: Profile, *, workers: int | None, detach: bool) -> None:
         self._work, self._profile, self._detach = work, profile, detach
-        self._workers_per_job = workers or profile.workers
+        self._workers_per_job = workers or profile.workers(processes_per_cell=work.processes_per_cell)
         self.workers = self._workers_per_job * profile.array_parallelism
         self._specs: dict[str, RunSpec] = {}
         self._jobs: dict[str, ClusterJob] = {}

@@ -38,10 +38,10 @@ class Profile:
     setup: tuple[str, ...] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    @property
-    def workers(self) -> int:
-        """Cells that a job trains at a time by default: one a GPU, or one a core."""
-        return min(self.gpus_per_task or self.cpus_per_task, self.cells_per_job)
+    def workers(self, *, processes_per_cell: int = 1) -> int:
+        """Cells that a job trains at a time by default: one a GPU, or one a core, for each process of a cell."""
+        room = (self.gpus_per_task or self.cpus_per_task) // processes_per_cell
+        return min(max(1, room), self.cells_per_job)
 
     @property
     def signal_seconds(self) -> int:

@@ -14,6 +14,7 @@ import sys
 import threading
 from typing import Any
 
+from benchmark.launch import followers
 from benchmark.launch.base import Work
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -42,22 +43,26 @@ def _read(tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> No
 
 
 def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event, messages: int) -> None:
+    followers.take_first_device(work)
     import torch
 
     from benchmark import cell, plugins
     from benchmark.attempts import Observer
+    from benchmark.distributed import PeerError
     from benchmark.files import DiskFullError
     from benchmark.spec import from_dict
 
     prepare_torch(work.device)
     for plugin in work.plugins:
         plugins.load_file(plugin)
+    group = followers.lead(work)
     place = cell.Place(
         out=work.out,
         data_dir=work.data_dir,
         device=work.device,
         accept_drift=work.accept_drift,
         retry_failed=work.retry_failed,
+        group=group,
     )
     observer = Observer()
     while True:
@@ -69,11 +74,13 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
         try:
             outcome = cell.execute(spec, place, observer=observer, report=report, stop=stop)
             end: dict[str, Any] = {"status": outcome.status, "error": outcome.error}
-        except (*cell.TO_MEND, DiskFullError) as error:
+        except (*cell.TO_MEND, DiskFullError, PeerError) as error:
             end = {"status": "refused", "error": str(error), "code": error.exit_code}
         except Exception as error:
             end = {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        _tell(messages, {"run_id": spec.run_id, "end": end})
+        _tell(messages, {"run_id": spec.run_id, "end": end, **({} if group.idle else {"leaves": True})})
+        if not group.idle:  # the followers are somewhere in a step
+            os._exit(1)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -63,7 +63,7 @@ def load(folder: Path, *, image_size: int | None = 32, workers: int = 0, **field
     return dataclasses.replace(data.load(spec, data_dir=folder, device=CPU), workers=workers)
 
 
-def epoch(dataset: ImageFolders, **changes: int) -> Batches:
+def epoch(dataset: ImageFolders, **changes: Any) -> Batches:
     return list(dataset.train_batches(**({"batch_size": 5, "seed": 0, "epoch": 0} | changes)))
 
 
@@ -302,3 +302,12 @@ def test_a_resnet50_cell_killed_between_its_epochs_ends_in_the_same_bits(folder:
 
 def one_epoch_is_recorded(out: Path) -> bool:
     return any('"epoch": 1' in path.read_text() for path in out.glob("cells/*/attempts/*/metrics.jsonl"))
+
+
+def test_a_share_of_a_batch_is_the_same_images_as_in_the_whole(folder: Path) -> None:
+    """24 images: the fifth batch of 5 has 4, of which two processes read 3 and 1."""
+    dataset = load(folder, **AUGMENTED)
+    first, second = (epoch(dataset, share=share) for share in (slice(3), slice(3, 5)))
+    joined = [(torch.cat([a, b]), torch.cat([x, y])) for (a, x), (b, y) in zip(first, second, strict=True)]
+    assert same(joined, epoch(dataset))
+    assert len(epoch(dataset, share=slice(4, 5))[-1][1]) == 0

@@ -68,9 +68,10 @@ def test_options_of_another_launcher_are_refused(choice: launch.Choice, said: st
 
 
 def test_a_job_has_a_worker_for_each_gpu_or_core_but_no_more_than_cells() -> None:
-    assert Profile(time_minutes=5, cpus_per_task=8, cells_per_job=4).workers == 4
-    assert Profile(time_minutes=5, cpus_per_task=2, cells_per_job=4).workers == 2
-    assert Profile(time_minutes=5, cpus_per_task=8, gpus_per_task=1, cells_per_job=4).workers == 1
+    assert Profile(time_minutes=5, cpus_per_task=8, cells_per_job=4).workers() == 4
+    assert Profile(time_minutes=5, cpus_per_task=2, cells_per_job=4).workers() == 2
+    assert Profile(time_minutes=5, cpus_per_task=8, gpus_per_task=1, cells_per_job=4).workers() == 1
+    assert Profile(time_minutes=5, gpus_per_task=8, cells_per_job=4).workers(processes_per_cell=4) == 2
 
 
 def test_cells_are_told_in_time_also_in_short_jobs() -> None:
