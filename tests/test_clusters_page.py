@@ -31,7 +31,8 @@ def test_every_key_of_a_profile_is_explained() -> None:
 def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("slurmctld", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("a SLURM cluster of its own needs root and `slurm/local-cluster install`")
-    pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+    for package, extra in (("submitit", "slurm"), ("ray", "ray")):
+        pytest.importorskip(package, reason=f"the extra [{extra}] is not installed")
     (tmp_path / "slurm").symlink_to(ROOT / "slurm")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
@@ -42,10 +43,10 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=580,
     )
     assert done.returncode == 0, done.stderr
-    for name, cells in (("runs-local", 2), ("runs-slurm", 8)):
+    for name, cells in (("runs-local", 2), ("runs-slurm", 8), ("runs-ray", 4), ("runs-two", 2)):
         rows = (tmp_path / name / "results.csv").read_text().count(",done,")
         assert rows == cells
     jobs = [json.loads(line)["job"] for line in (tmp_path / "runs-slurm" / "jobs.jsonl").read_text().splitlines()]
