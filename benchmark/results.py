@@ -45,6 +45,7 @@ MEASURED = (
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
 MEMBERSHIPS = ("suite", "protocol", "departs")
 SEPARATOR = ";"
+CSV_CHARACTERS = 2**20
 
 Row = dict[str, Any]
 
@@ -253,11 +254,21 @@ def layers(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
 
 
 def write_csv(path: Path, columns: Sequence[str], table: Iterable[Mapping[str, Any]]) -> None:
+    write_atomic(path, _csv(columns, table))
+
+
+def _csv(columns: Sequence[str], table: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """A table in pieces: the traces of a large grid need not fit in memory."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
-    write_atomic(path, text.getvalue().encode())
+    for row in table:
+        writer.writerow(row)
+        if text.tell() > CSV_CHARACTERS:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
 
 
 def write_parquet(path: Path, table: Sequence[Row]) -> None:
@@ -278,7 +289,7 @@ def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[t
     Commas mean or; numbers compare as floats; `nan` matches empty. Raises SpecError for an unknown
     field, a value that no cell has, and filters that leave nothing.
     """
-    dotted = {id(spec): fields(spec) for spec, _ in table}
+    dotted = {id(spec): fields(spec) for spec, _ in table} if where else {}
     chosen = list(table)
     for condition in where:
         name, equals, values = condition.partition("=")

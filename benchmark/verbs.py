@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmark import data, launch, models, results, suites
-from benchmark.estimate import Estimate, duration, probe
+from benchmark.estimate import Estimate, duration, epochs_of, probe
 from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.launch.base import Launcher, Work
 from benchmark.launch.local import default_workers
@@ -129,7 +129,7 @@ def plan(
     estimate.learn_rows(cells)
     measured = all(estimate.knows(spec) for spec in todo)
     probe(estimate, todo)
-    seconds = estimate.seconds(todo, workers=pool)
+    seconds = estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool)
     counts = {status: sum(row["status"] == status for _, row in cells) for status in results.STATUSES}
     counts = {status: count for status, count in counts.items() if count}
     document = {

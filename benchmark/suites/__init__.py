@@ -94,7 +94,8 @@ def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
         before = found.get(spec.run_id, spec)
         protocol = tuple(dict.fromkeys([*before.protocol, *spec.protocol]))
         departs = before.departs and spec.departs  # a cell that the suite has itself departs from nothing
-        found[spec.run_id] = dataclasses.replace(spec, protocol=protocol, departs=departs)
+        same = (protocol, departs) == (spec.protocol, spec.departs)
+        found[spec.run_id] = spec if same else dataclasses.replace(spec, protocol=protocol, departs=departs)
     return tuple(found.values())
 
 
