@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -103,15 +105,32 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0" if patience_seconds < PATIENCE_SECONDS else "3")
     from mlflow.tracking import MlflowClient
 
-    if uri.startswith("sqlite:") and "?" not in uri:
-        _create_sqlite(Path(uri.removeprefix("sqlite:///")))
-        uri += f"?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
+    own = not os.environ.get("MLFLOW_TRACKING_URI")
+    if uri.startswith("sqlite:") and (own or "?" not in uri):
+        path = _plain(Path(uri.removeprefix("sqlite:///")))
+        _create_sqlite(path)
+        uri = f"sqlite:///{path}?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
     return MlflowClient(uri)
 
 
+def _plain(path: Path) -> Path:
+    """The store under a name that an address can hold, by way of a link: `?` would begin the address's options."""
+    if not set("?#%") & set(str(path)):
+        return path
+    link = tempfile.mkdtemp(prefix="mlflow-store-")
+    atexit.register(shutil.rmtree, link)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(link, "folder").symlink_to(path.parent)
+    return Path(link, "folder", path.name)
+
+
 def _create_sqlite(path: Path) -> None:
-    """Make the store aside and rename it: one that is killed while it makes its tables is of no use."""
-    from mlflow.tracking import MlflowClient
+    """Make the store aside and rename it: one that is killed while it makes its tables is of no use.
+
+    Its default experiment, which nothing uses, gets a place as well: MLflow's own, the current folder, it
+    writes into an SQL statement as it stands, and an apostrophe in that name ends the text.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)
@@ -119,7 +138,7 @@ def _create_sqlite(path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    MlflowClient(f"sqlite:///{aside}").get_experiment_by_name(EXPERIMENT)
+    SqlAlchemyStore(f"sqlite:///{aside}", (path.parent / "mlartifacts").as_uri())
     aside.rename(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.estimate import Estimate, key, _probe_size, probe
+from benchmark.estimate import Estimate, _probe_size, key, probe
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 
