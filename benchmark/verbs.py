@@ -30,7 +30,8 @@ from benchmark.views import emit, summary_table
 
 FINAL = ("done", "diverged")
 DISK_FULL = 1
-EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+EXIT_OF_SIGNAL = {number: 128 + number for number in STOP_SIGNALS}
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,10 @@ class Tables:
 
 
 class Signals:
-    """The first INT or TERM lets cells save their state, the second ends everything at once."""
+    """INT, TERM, USR1 and USR2 let cells save their state; an INT after another signal ends everything at once.
+
+    No other signal does: a scheduler that takes a job's machine away sends several, and means the first.
+    """
 
     def __init__(self, launcher: Launcher, screen: Console) -> None:
         self._launcher, self._screen = launcher, screen
@@ -288,9 +292,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.code and number != signal.SIGINT:
+            return
         if self.code:
             self._launcher.kill()
             raise SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)])
         self.code = EXIT_OF_SIGNAL[signal.Signals(number)]
         self._launcher.stop()
-        self._screen.print("stopping: running cells save their state (once more to stop at once)")
+        self._screen.print("stopping: running cells save their state (Ctrl-C to stop at once)")

@@ -139,7 +139,7 @@ class LocalLauncher:
         self._later = [(due, spec) for due, spec in self._later if due > now]
         self._queue.extend(ready)
         while self._queue and self._stopping is None:
-            idle = next((worker for worker in self._workers if worker.spec is None), None)
+            idle = next((worker for worker in self._workers if worker.spec is None and not worker.stopping), None)
             if idle is None:
                 if len(self._workers) >= self.workers:
                     return
@@ -172,7 +172,11 @@ class LocalLauncher:
             return
         spec, worker.spec = worker.spec, None
         assert spec is not None, "a worker ends a cell that it was given"
-        if message["end"]["status"] in ("busy", "superseded"):
+        if message["end"]["status"] == "interrupted" and self._stopping is None:
+            worker.stopping = True  # a signal to it alone: it saved the cell's state and ends
+            self._queue.appendleft(spec)
+            yield Event(run_id, "warning", {"warning": "its worker was told to stop; another one goes on with it"})
+        elif message["end"]["status"] in ("busy", "superseded"):
             self._later.append((time.monotonic() + BUSY_SECONDS, spec))
         else:
             yield Event(run_id, "end", message["end"])
