@@ -138,7 +138,8 @@ def _create_sqlite(path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    SqlAlchemyStore(f"sqlite:///{aside}", (path.parent / "mlartifacts").as_uri())
+    make: Callable[..., object] = SqlAlchemyStore
+    make(f"sqlite:///{aside}", (path.parent / "mlartifacts").as_uri())
     aside.rename(path)
 
 

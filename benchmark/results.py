@@ -104,7 +104,7 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
     """Add cells to the suite's expansion DIR/suites/NAME.json: status, show and export read it."""
     (out / "suites").mkdir(exist_ok=True)
     path = out / "suites" / f"{name}.json"
-    before = _expansion(path)["cells"] if path.exists() else []
+    before = expansion(path)["cells"] if path.exists() else []
     cells = {entry["run_id"]: entry for entry in before}
     for spec in specs:
         known = cells.get(spec.run_id, {"departs": list(spec.departs), "protocol": []})
@@ -116,7 +116,8 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
         write_json(path, document)
 
 
-def _expansion(path: Path) -> dict[str, Any]:
+def expansion(path: Path) -> dict[str, Any]:
+    """What `remember` wrote. Raises FolderError where it is damaged."""
     document = read_json(path)
     try:
         entries = document["cells"]
@@ -130,7 +131,7 @@ def members(out: Path) -> dict[str, Member]:
     """Every cell that a suite of this folder lists, by run id. Raises FolderError for a damaged list."""
     found: dict[str, Member] = {}
     for path in sorted((out / "suites").glob("*.json")):
-        document = _expansion(path)
+        document = expansion(path)
         for entry in document["cells"]:
             run_id = entry["run_id"]
             if run_id in found:

@@ -168,7 +168,8 @@ def fields(spec: RunSpec) -> dict[str, Any]:
     for outer in _types(RunSpec):
         value = getattr(spec, outer)
         if isinstance(value, (Data, Model, Optimizer)):
-            found |= {f"{outer}.{name}": getattr(value, name) for name in _types(type(value))}
+            kind: Any = type(value)
+            found |= {f"{outer}.{name}": getattr(value, name) for name in _types(kind)}
         elif isinstance(value, Mapping):
             found |= {f"{outer}.{key}": inner for key, inner in value.items()}
         else:
@@ -196,7 +197,8 @@ def validate(spec: RunSpec) -> None:
     """Types and ranges of every field that needs no other package to judge. Raises SpecError."""
     for section in (spec.data, spec.model, spec.optimizer, spec):
         where = "" if section is spec else f"{type(section).__name__.lower()}."
-        for name, bases in _types(type(section)).items():
+        kind: Any = type(section)
+        for name, bases in _types(kind).items():
             _check_type(where, name, getattr(section, name), bases)
     if "name" not in spec.method:
         raise SpecError("method.name is missing")
@@ -255,7 +257,8 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if not dataclasses.is_dataclass(value):
         return value
-    pairs = ((name, getattr(value, name), float in bases) for name, bases in _types(type(value)).items())
+    kind: Any = type(value)
+    pairs = ((name, getattr(value, name), float in bases) for name, bases in _types(kind).items())
     return {name: _plain(float(v) if is_float else v) for name, v, is_float in pairs if v is not None}
 
 

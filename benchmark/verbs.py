@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark import data, launch, models, results, suites
+from benchmark import data, launch, models, results, suite_changes, suites
 from benchmark.estimate import Estimate, duration, epochs_of, probe
 from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.launch.base import Launcher, Work
@@ -161,6 +161,7 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     screen = console(json_output=json_output)
     suite = selection.expand()
     results.prepare(grid.out)
+    suite_changes.check(grid.out, suite, accept=grid.accept_drift)
     cells = selection.cells(suite, grid.out)
     todo = unended(cells, retry_failed=grid.retry_failed)
     device = resolve_device(grid.device) if todo else "cpu"

@@ -23,13 +23,14 @@ BOTH_PROTOCOLS = ("paper", "official")
 
 @dataclass(frozen=True)
 class Suite:
-    """An expanded suite. plugin: the user's file that defines it, or None."""
+    """An expanded suite. plugin: the user's file that defines it, or None. own: its cells before --seeds and --set."""
 
     name: str
     description: str
     exhibits: tuple[str, ...]
     specs: tuple[RunSpec, ...]
     plugin: Path | None = None
+    own: tuple[RunSpec, ...] = ()
 
 
 def describe() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -55,7 +56,7 @@ def load(name_or_file: str) -> Suite:
         raise SpecError(f"suite {name}: suite() raised {type(error).__name__}: {error}") from error
     if not specs:
         raise SpecError(f"suite {name} has no cells")
-    return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path)
+    return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path, specs)
 
 
 def cell(
