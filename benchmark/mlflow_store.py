@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.attempts import Attempt, Observer, claim, folder_of, numbers
+from benchmark.files import write_atomic
 from benchmark.results import FolderError
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ def store_address(out: Path) -> str:
 def folder_id(out: Path) -> str:
     """What tells this run folder from others in a shared store; made once."""
     path = out / "folder-id"
-    with contextlib.suppress(FileExistsError), path.open("x") as file:
-        file.write(uuid.uuid4().hex)
+    if not path.exists():
+        aside = path.with_name(f".folder-id.{uuid.uuid4().hex}.tmp")  # whole, or not there: the disk may be full
+        write_atomic(aside, uuid.uuid4().hex.encode())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+        aside.unlink()
     return path.read_text().strip()
 
 

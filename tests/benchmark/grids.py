@@ -140,10 +140,12 @@ def train_alone(suite: str, out: Path, *, seeds: Sequence[int] | None = None) ->
     return bits(out)
 
 
-def start(*arguments: str | Path, checkpoint_seconds: float = 30.0, **options: Any) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | Path, checkpoint_seconds: float = 30.0, package: str = "benchmark", **options: Any
+) -> subprocess.Popen[str]:
     """The command line as a process of its own."""
     environment = {**os.environ, "BENCH_CHECKPOINT_SECONDS": str(checkpoint_seconds)}
-    command = [sys.executable, "-m", "benchmark", *map(str, arguments)]
+    command = [sys.executable, "-m", package, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen(command, env=environment, text=True, **pipes)
 

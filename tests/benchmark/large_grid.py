@@ -45,12 +45,12 @@ def write_suite(path: Path, cells: int) -> str:
     return str(path)
 
 
-def build(suite: str, out: Path, *, done: int | None = None) -> list[RunSpec]:
-    """A run folder with the suite's cells, all or the first so many of them done. Returns all specs."""
+def build(suite: str, out: Path, *, begin: int = 0, done: int | None = None) -> list[RunSpec]:
+    """A run folder with the suite's cells, those from `begin` up to `done` of them done. Returns all specs."""
     results.prepare(out)
     loaded = suites.load(suite)
     results.remember(out, loaded.name, loaded.exhibits, loaded.specs)
-    first, *others = loaded.specs[:done]
+    first, *others = loaded.specs[begin:done]
     outcome = execute(first, Place(out, out), observer=Observer(), report=lambda _: None, stop=threading.Event())
     assert outcome.status == "done"
     trained = out / "cells" / first.run_id

@@ -195,3 +195,21 @@ def test_a_damaged_result_is_no_result(damaged: Runner, undisturbed: dict[str, A
     assert read_sealed(result) is None
     assert damaged.run() == Outcome("done")
     assert grids.bits(damaged.place.out) == undisturbed
+
+
+def test_two_cells_whose_files_were_exchanged_both_start_again(damaged: Runner, undisturbed: dict[str, Any]) -> None:
+    other = Runner(damaged.place.out, make_spec(seed=1))
+    assert other.run(stop_after=2).status == "interrupted"
+    aside = damaged.cell / "aside"
+    (damaged.cell / "attempts").rename(aside)
+    (other.cell / "attempts").rename(damaged.cell / "attempts")
+    aside.rename(other.cell / "attempts")
+    for runner in (damaged, other):
+        runner.reports.clear()
+        assert runner.run() == Outcome("done")
+        assert runner.resumed == []
+        assert len(runner.warnings) == 2
+        assert all("it belongs to cell" in warning for warning in runner.warnings)
+    alone = Runner(damaged.place.out / "alone", make_spec(seed=1))
+    assert alone.run() == Outcome("done")
+    assert grids.bits(damaged.place.out) == undisturbed | grids.bits(alone.place.out)

@@ -47,7 +47,7 @@ def freeze(out: Path, process: subprocess.Popen[str]) -> tuple[list[int], Path]:
         for cell in grids.cells(out):
             attempt = folder_of(cell, max(numbers(cell), default=0))
             owner = read_json(attempt / "owner.json") or {}
-            if owner.get("pid") in stopped and not (attempt / "end.json").exists() and not begun_to_end(cell):
+            if owner.get("pid") in stopped and (attempt / "metrics.jsonl").exists() and not begun_to_end(cell):
                 return stopped, attempt
         wake(stopped)
         time.sleep(0.05)
