@@ -25,12 +25,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 @contextlib.contextmanager
 def dispatchers(folder: Path, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """The same command in several processes. What they print goes to files: a full pipe would stop one."""
+    """The same command in several sessions: a stopped process in a group that is left alone gets it hung up.
+
+    What they print goes to files: a full pipe would stop one.
+    """
     found = []
     try:
         for number in range(DISPATCHERS):
             with (folder / f"log-{number}").open("w") as log, (folder / f"errors-{number}").open("w") as errors:
-                found.append(grids.start(*arguments, stdout=log, stderr=errors))
+                found.append(grids.start(*arguments, stdout=log, stderr=errors, start_new_session=True))
         yield found
     finally:
         for process in found:
