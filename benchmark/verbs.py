@@ -149,7 +149,9 @@ def plan(
         return
     screen = console(json_output=False)
     screen.print(
-        f"suite {suite.name}: {len(cells)} cells in {out}; " + ", ".join(f"{n} {s}" for s, n in counts.items())
+        f"suite {suite.name}: {len(cells)} cells in {out}; " + ", ".join(f"{n} {s}" for s, n in counts.items()),
+        markup=False,
+        soft_wrap=True,
     )
     for spec in todo:
         screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
@@ -187,7 +189,13 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     wanted = {spec.run_id for spec in chosen}
     mine = [row for row in rows if row["run_id"] in wanted]
     screen.print(summary_table(mine))
-    screen.print(f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)", soft_wrap=True, highlight=False)
+    tables = f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)"
+    screen.print(tables, soft_wrap=True, highlight=False, markup=False)
+        f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
     if code in EXIT_OF_SIGNAL.values():
         screen.print("stopped; the same command goes on from here")
     code = code or exit_code(mine, refused.values())

@@ -106,7 +106,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
         return
     screen = console(json_output=False)
     states = ", ".join(f"{count} {name}" for name, count in counts.items())
-    screen.print(f"{out}: {len(rows)} cells; {states}", highlight=False)
+    screen.print(f"{out}: {len(rows)} cells; {states}", highlight=False, markup=False, soft_wrap=True)
     screen.print(summary_table(rows))
     for row in rows:
         if row["error"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from one_cell import Runner, make_spec
 from benchmark.attempts import STALE_SECONDS, Observer, folder_of
 from benchmark.cell import Outcome, Place, execute
 from benchmark.files import DiskFullError
+from benchmark.spec import Optimizer
 
 SIZE_BYTES = 24 * 2**20
 
@@ -93,7 +95,8 @@ def test_no_room_at_a_chosen_write_is_said_and_the_cell_goes_on_after(
     epoch: int, checkpoint_seconds: float, disk: Path, tmp_path: Path, one_thread: None
 ) -> None:
     """The disk fills once an epoch was recorded: the next write to it fails."""
-    spec, out = make_spec(), disk / "runs"
+    each_step = Optimizer(lr=0.05, momentum=0.9, batch_size=4, epochs=4)  # an append of several pages
+    spec, out = dataclasses.replace(make_spec(), optimizer=each_step, step_records=4), disk / "runs"
     place = Place(out, out, checkpoint_seconds=checkpoint_seconds)
 
     now = [0.0]

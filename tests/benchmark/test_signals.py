@@ -75,8 +75,9 @@ def test_a_worker_that_is_told_to_stop_saves_the_state_and_another_one_goes_on(
 ) -> None:
     out = tmp_path / "told"
     process = grids.start("run", "--suite", small_suite, "--out", out, checkpoint_seconds=0.1)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-        grids.wait_for_a_checkpoint(out)
+    for attempt, number in enumerate((signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT), 1):
+        saved = f"cells/*/attempts/{attempt:04d}/checkpoint-*.json"
+        grids.wait_for(lambda saved=saved: list(out.glob(saved)), f"a checkpoint of attempt {attempt}")
         os.kill(*worker_of(out), number)
     done = grids.finish(process)
     assert (done.code, done.stderr) == (0, "")
