@@ -1,8 +1,8 @@
-# make demo | test | check | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
+# make demo | test | check | faults | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check paper
+.PHONY: setup demo test check faults paper
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed  ## create .venv and install the pinned versions
@@ -26,6 +26,10 @@ check: setup  ## lint, format, types, layering, fast tests: under two minutes
 
 test: setup  ## all tests, two at a time
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,000 cells take
+	BENCH_TEST_KILLS=50 $(BIN)/python -m pytest -q -s tests/benchmark/test_kills.py
+	folder=$$(mktemp -d) && $(BIN)/python tests/benchmark/large_grid.py "$$folder"; code=$$?; rm -rf "$$folder"; exit $$code
 
 paper: setup  ## the paper's tables and figures from the measured tables in paper_figures/results
 	$(BIN)/python -m analysis build --results paper_figures/results --out paper_figures

@@ -14,6 +14,7 @@ import pandas as pd
 from benchmark.results import SEPARATOR
 
 NOT_SETTING = ("seed", "step_records")  # neither changes what is trained but by chance
+DRIFT = "drift: "
 LOST = ("diverged", "failed", "cancelled")
 
 
@@ -29,11 +30,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Setting:
-    """The cells of one spec over its seeds. rows: all of them, departing ones apart."""
+    """The cells of one spec over its seeds. rows: all of them, departing ones apart; drifted: of these, by drift."""
 
     spec: Mapping[str, Any]
     rows: pd.DataFrame
     departing: int
+    drifted: int = 0
 
     @property
     def dataset(self) -> str:
@@ -95,7 +97,8 @@ def settings(results: pd.DataFrame) -> list[Setting]:
         counted = counted.assign(unfinished=counted["status"] != "done").sort_values(
             ["seed", "unfinished"], kind="stable"
         )
-        found.append(Setting(json.loads(text), counted.drop_duplicates("seed"), int(departs.sum())))
+        drifted = int(rows["departs"].str.contains(DRIFT, regex=False).sum())
+        found.append(Setting(json.loads(text), counted.drop_duplicates("seed"), int(departs.sum()), drifted))
     return sorted(found, key=lambda s: (s.dataset, s.model, s.method, s.alpha or 0, s.density or 0, str(s.spec)))
 
 

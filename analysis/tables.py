@@ -146,7 +146,9 @@ def left_out(settings: Iterable[Setting]) -> list[str]:
     """A note for every setting with cells that are in no mean: diverged, failed, cancelled or departing."""
     notes = []
     for setting in settings:
-        counts = {**setting.lost(), **({"departing from the suite": setting.departing} if setting.departing else {})}
+        departing = {"departing from the suite": setting.departing - setting.drifted}
+        departing["gone on with in another environment or suite (drift)"] = setting.drifted
+        counts = {status: count for status, count in {**setting.lost(), **departing}.items() if count}
         if counts:
             what = ", ".join(f"{count} {status}" for status, count in counts.items())
             name = " ".join(filter(None, [setting.model, setting.method, _wording(setting)]))

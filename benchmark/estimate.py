@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmark.spec import RunSpec
@@ -25,11 +26,12 @@ class Estimate:
     """Seconds of training an epoch by (data, model, method), the mean of what was measured."""
 
     def __init__(self) -> None:
-        self._seconds: dict[Key, list[float]] = {}
+        self._known: dict[Key, tuple[float, int]] = {}
 
     def learn(self, spec: RunSpec, *, epochs: float, seconds: float) -> None:
         if epochs > 0:
-            self._seconds.setdefault(key(spec), []).append(seconds / epochs)
+            total, count = self._known.get(key(spec), (0.0, 0))
+            self._known[key(spec)] = total + seconds / epochs, count + 1
 
     def learn_rows(self, table: Iterable[tuple[RunSpec, Mapping[str, Any]]]) -> None:
         for spec, row in table:
@@ -37,22 +39,30 @@ class Estimate:
                 self.learn(spec, epochs=row["epochs"], seconds=row["train_seconds"])
 
     def knows(self, spec: RunSpec) -> bool:
-        return key(spec) in self._seconds
+        return key(spec) in self._known
 
-    def epoch_seconds(self, spec: RunSpec) -> float | None:
-        """The mean for cells like this one, else for its model, else for all; None where nothing is known."""
-        for near in (key(spec), key(spec)[:2], ()):
-            known = [mean for k, means in self._seconds.items() if k[: len(near)] == near for mean in means]
+    def epoch_seconds(self, kind: Key) -> float | None:
+        """The mean for cells of this kind, else for their model, else for all; None where nothing is known."""
+        for near in (kind, kind[:2], ()):
+            known = [sums for k, sums in self._known.items() if k[: len(near)] == near]
             if known:
-                return sum(known) / len(known)
+                return sum(total for total, _ in known) / sum(count for _, count in known)
         return None
 
-    def seconds(self, specs: Sequence[RunSpec], *, workers: int) -> float | None:
-        """Wall-clock seconds for whole cells over a number of workers."""
-        each = [(self.epoch_seconds(spec), spec.optimizer.epochs) for spec in specs]
+    def seconds(self, epochs: Mapping[Key, int], *, cells: int, workers: int) -> float | None:
+        """Wall-clock seconds for so many epochs of each kind, in so many cells, over a number of workers."""
+        each = [(self.epoch_seconds(kind), count) for kind, count in epochs.items() if count]
         if any(seconds is None for seconds, _ in each):
             return None
-        return sum((seconds or 0) * epochs for seconds, epochs in each) / max(1, min(workers, len(specs)))
+        return sum((seconds or 0) * count for seconds, count in each) / max(1, min(workers, cells))
+
+
+def epochs_of(specs: Iterable[RunSpec]) -> collections.Counter[Key]:
+    """How many epochs of each kind cells have."""
+    found: collections.Counter[Key] = collections.Counter()
+    for spec in specs:
+        found[key(spec)] += spec.optimizer.epochs
+    return found
 
 
 def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float = 20.0) -> None:

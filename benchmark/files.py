@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,20 @@ class DiskFullError(Exception):
         super().__init__(f"no space left under {place}: free some and run the same command again")
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader sees the old or the new content, also after a power cut."""
+def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Replace a file so that a reader sees the old or the new content, whole or in pieces, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)
-        temporary.unlink(missing_ok=True)
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.attempts import Attempt, Observer, claim, folder_of, numbers
+from benchmark.files import write_atomic
 from benchmark.results import FolderError
 
 if TYPE_CHECKING:
@@ -48,8 +51,12 @@ def store_address(out: Path) -> str:
 def folder_id(out: Path) -> str:
     """What tells this run folder from others in a shared store; made once."""
     path = out / "folder-id"
-    with contextlib.suppress(FileExistsError), path.open("x") as file:
-        file.write(uuid.uuid4().hex)
+    if not path.exists():
+        aside = path.with_name(f".folder-id.{uuid.uuid4().hex}.tmp")  # whole, or not there: the disk may be full
+        write_atomic(aside, uuid.uuid4().hex.encode())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+        aside.unlink()
     return path.read_text().strip()
 
 
@@ -103,15 +110,32 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0" if patience_seconds < PATIENCE_SECONDS else "3")
     from mlflow.tracking import MlflowClient
 
-    if uri.startswith("sqlite:") and "?" not in uri:
-        _create_sqlite(Path(uri.removeprefix("sqlite:///")))
-        uri += f"?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
+    own = not os.environ.get("MLFLOW_TRACKING_URI")
+    if uri.startswith("sqlite:") and (own or "?" not in uri):
+        path = _plain(Path(uri.removeprefix("sqlite:///")))
+        _create_sqlite(path)
+        uri = f"sqlite:///{path}?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
     return MlflowClient(uri)
 
 
+def _plain(path: Path) -> Path:
+    """The store under a name that an address can hold, by way of a link: `?` would begin the address's options."""
+    if not set("?#%") & set(str(path)):
+        return path
+    link = tempfile.mkdtemp(prefix="mlflow-store-")
+    atexit.register(shutil.rmtree, link)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(link, "folder").symlink_to(path.parent)
+    return Path(link, "folder", path.name)
+
+
 def _create_sqlite(path: Path) -> None:
-    """Make the store aside and rename it: one that is killed while it makes its tables is of no use."""
-    from mlflow.tracking import MlflowClient
+    """Make the store aside and rename it: one that is killed while it makes its tables is of no use.
+
+    Its default experiment, which nothing uses, gets a place as well: MLflow's own, the current folder, it
+    writes into an SQL statement as it stands, and an apostrophe in that name ends the text.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         left.unlink(missing_ok=True)
@@ -119,7 +143,8 @@ def _create_sqlite(path: Path) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    MlflowClient(f"sqlite:///{aside}").get_experiment_by_name(EXPERIMENT)
+    make: Callable[..., object] = SqlAlchemyStore
+    make(f"sqlite:///{aside}", (path.parent / "mlartifacts").as_uri())
     aside.rename(path)
 
 

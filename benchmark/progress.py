@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from benchmark.estimate import Estimate, duration
+from benchmark.estimate import Estimate, duration, epochs_of, key
 from benchmark.launch.base import Event
 from benchmark.spec import RunSpec
 
@@ -25,6 +25,7 @@ class Progress:
     def __init__(self, specs: dict[str, RunSpec], *, workers: int, estimate: Estimate, console: Console) -> None:
         self._specs, self._workers, self._estimate, self._console = specs, workers, estimate, console
         self._open = dict.fromkeys(specs, 0)
+        self._left = epochs_of(specs.values())
         self._latest: dict[str, dict[str, Any]] = {}
         self._active: set[str] = set()
         self._ended = 0
@@ -59,7 +60,7 @@ class Progress:
             epochs = event.payload["epoch"] - start["epoch"]
             self._estimate.learn(self._specs[event.run_id], epochs=epochs, seconds=seconds)
         self._latest[event.run_id] = event.payload
-        self._open[event.run_id] = event.payload["epoch"]
+        self._reached(event.run_id, event.payload["epoch"])
         if not self._live.is_started and time.monotonic() - self._last_line > PLAIN_SECONDS:
             self._say(f"{self._label(event.run_id)}: epoch {event.payload['epoch']}/{event.payload['epochs']}")
 
@@ -69,6 +70,7 @@ class Progress:
     def _on_end(self, event: Event) -> None:
         self._ended += 1
         self._active.discard(event.run_id)
+        self._reached(event.run_id, self._specs[event.run_id].optimizer.epochs)
         self._open.pop(event.run_id, None)
         latest = self._latest.pop(event.run_id, {})
         status, error = event.payload["status"], event.payload["error"]
@@ -85,15 +87,15 @@ class Progress:
         self._last_line = time.monotonic()
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def _reached(self, run_id: str, epoch: int) -> None:
+        """Epochs are counted by their kind: a sum over all open cells at each end would be quadratic."""
+        self._left[key(self._specs[run_id])] -= epoch - self._open.get(run_id, epoch)
+        if run_id in self._open:
+            self._open[run_id] = epoch
+
     def remaining_seconds(self) -> float | None:
         """An estimate for all epochs that are not done, over the workers."""
-        total = 0.0
-        for run_id, done in self._open.items():
-            seconds = self._estimate.epoch_seconds(self._specs[run_id])
-            if seconds is None:
-                return None
-            total += seconds * max(0, self._specs[run_id].optimizer.epochs - done)
-        return total / max(1, min(self._workers, len(self._open)))
+        return self._estimate.seconds(self._left, cells=len(self._open), workers=self._workers)
 
     def _eta(self) -> str:
         seconds = self.remaining_seconds()

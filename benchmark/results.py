@@ -45,6 +45,7 @@ MEASURED = (
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
 MEMBERSHIPS = ("suite", "protocol", "departs")
 SEPARATOR = ";"
+CSV_CHARACTERS = 2**20
 
 Row = dict[str, Any]
 
@@ -103,7 +104,7 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
     """Add cells to the suite's expansion DIR/suites/NAME.json: status, show and export read it."""
     (out / "suites").mkdir(exist_ok=True)
     path = out / "suites" / f"{name}.json"
-    before = _expansion(path)["cells"] if path.exists() else []
+    before = expansion(path)["cells"] if path.exists() else []
     cells = {entry["run_id"]: entry for entry in before}
     for spec in specs:
         known = cells.get(spec.run_id, {"departs": list(spec.departs), "protocol": []})
@@ -115,7 +116,8 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
         write_json(path, document)
 
 
-def _expansion(path: Path) -> dict[str, Any]:
+def expansion(path: Path) -> dict[str, Any]:
+    """What `remember` wrote. Raises FolderError where it is damaged."""
     document = read_json(path)
     try:
         entries = document["cells"]
@@ -129,7 +131,7 @@ def members(out: Path) -> dict[str, Member]:
     """Every cell that a suite of this folder lists, by run id. Raises FolderError for a damaged list."""
     found: dict[str, Member] = {}
     for path in sorted((out / "suites").glob("*.json")):
-        document = _expansion(path)
+        document = expansion(path)
         for entry in document["cells"]:
             run_id = entry["run_id"]
             if run_id in found:
@@ -253,11 +255,21 @@ def layers(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
 
 
 def write_csv(path: Path, columns: Sequence[str], table: Iterable[Mapping[str, Any]]) -> None:
+    write_atomic(path, _csv(columns, table))
+
+
+def _csv(columns: Sequence[str], table: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """A table in pieces: the traces of a large grid need not fit in memory."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
-    write_atomic(path, text.getvalue().encode())
+    for row in table:
+        writer.writerow(row)
+        if text.tell() > CSV_CHARACTERS:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
 
 
 def write_parquet(path: Path, table: Sequence[Row]) -> None:
@@ -278,7 +290,7 @@ def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[t
     Commas mean or; numbers compare as floats; `nan` matches empty. Raises SpecError for an unknown
     field, a value that no cell has, and filters that leave nothing.
     """
-    dotted = {id(spec): fields(spec) for spec, _ in table}
+    dotted = {id(spec): fields(spec) for spec, _ in table} if where else {}
     chosen = list(table)
     for condition in where:
         name, equals, values = condition.partition("=")

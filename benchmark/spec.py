@@ -116,11 +116,11 @@ class RunSpec:
         tree = {name: value for name, value in _plain(self).items() if name not in NOT_IDENTITY}
         return typing.cast(dict[str, Any], tree)
 
-    @property
+    @functools.cached_property
     def canonical_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
 
@@ -170,14 +170,15 @@ def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
 def fields(spec: RunSpec) -> dict[str, Any]:
     """Every dotted field with its value, those left out of the identity included."""
     found: dict[str, Any] = {}
-    for outer in dataclasses.fields(spec):
-        value = getattr(spec, outer.name)
-        if dataclasses.is_dataclass(value):
-            found |= {f"{outer.name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
+    for outer in _types(RunSpec):
+        value = getattr(spec, outer)
+        if isinstance(value, (Data, Model, Optimizer)):
+            kind: Any = type(value)
+            found |= {f"{outer}.{name}": getattr(value, name) for name in _types(kind)}
         elif isinstance(value, Mapping):
-            found |= {f"{outer.name}.{key}": inner for key, inner in value.items()}
+            found |= {f"{outer}.{key}": inner for key, inner in value.items()}
         else:
-            found[outer.name] = value
+            found[outer] = value
     return found
 
 
@@ -200,11 +201,10 @@ def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
 def validate(spec: RunSpec) -> None:
     """Types and ranges of every field that needs no other package to judge. Raises SpecError."""
     for section in (spec.data, spec.model, spec.optimizer, spec):
+        where = "" if section is spec else f"{type(section).__name__.lower()}."
         kind: Any = type(section)
-        hints = _hints(kind)
-        for f in dataclasses.fields(section):
-            where = "" if section is spec else f"{type(section).__name__.lower()}."
-            _check_type(where + f.name, getattr(section, f.name), hints[f.name])
+        for name, bases in _types(kind).items():
+            _check_type(where, name, getattr(section, name), bases)
     if "name" not in spec.method:
         raise SpecError("method.name is missing")
     if spec.data.normalization is not None and not spec.data.standardize:
@@ -256,37 +256,36 @@ def _check_range(name: str, value: float | None, low: float, high: float, *, ope
     raise SpecError(f"{name} is {value}: it must lie in {bracket}{low:g}, {high:g}{top}")
 
 
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    bases = tuple(typing.get_origin(option) or option for option in options)
-    if isinstance(value, bool) and bool not in bases:
-        fits = False
-    else:
-        fits = isinstance(value, bases) or (float in bases and isinstance(value, int))
-    if not fits:
-        names = " or ".join("none" if base is type(None) else base.__name__ for base in bases)
-        raise SpecError(f"{name} is {value!r}: it must be {names}")
+def _check_type(where: str, name: str, value: Any, bases: tuple[type, ...]) -> None:
+    fits = bool in bases if isinstance(value, bool) else isinstance(value, bases)
+    if not fits and not (float in bases and type(value) is int):
+        names = " or ".join("none" if base is types.NoneType else base.__name__ for base in bases)
+        raise SpecError(f"{where}{name} is {value!r}: it must be {names}")
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = _hints(type(value))
-        pairs = ((f.name, getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value))
-        return {name: _plain(float(v) if _is_float(h) else v) for name, v, h in pairs if v is not None}
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
-    return value
+    if not dataclasses.is_dataclass(value):
+        return value
+    kind: Any = type(value)
+    pairs = ((name, getattr(value, name), float in bases) for name, bases in _types(kind).items())
+    return {name: _plain(float(v) if is_float else v) for name, v, is_float in pairs if v is not None}
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _types(kind: type) -> dict[str, tuple[type, ...]]:
+    """field -> the types that its value may have."""
+    return {name: _bases(hint) for name, hint in typing.get_type_hints(kind).items()}
 
 
-def _is_float(hint: Any) -> bool:
-    return hint is float or float in typing.get_args(hint)
+def _bases(hint: Any) -> tuple[type, ...]:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(typing.get_origin(option) or option for option in options)
 
 
 def _tuples(value: Any) -> Any:

@@ -17,8 +17,8 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmark import data, launch, models, results, suites
-from benchmark.estimate import Estimate, duration, probe
+from benchmark import data, launch, models, results, suite_changes, suites
+from benchmark.estimate import Estimate, duration, epochs_of, probe
 from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.launch import jobs
 from benchmark.launch.base import Launcher, Work
@@ -26,12 +26,14 @@ from benchmark.launch.local import default_workers
 from benchmark.mirror import Mirror
 from benchmark.progress import Progress, console
 from benchmark.results import Row
-from benchmark.spec import RunSpec, SpecError, check_names
+from benchmark.spec import RunSpec, SpecError, check_names, fields
 from benchmark.views import emit, summary_table
 
 FINAL = ("done", "diverged")
 DISK_FULL = 1
-EXIT_OF_SIGNAL = {signal.SIGINT: 130, signal.SIGTERM: 143}
+FIELD_OF = {"dataset": "data.name", "model": "model.name", "method": "method.name", "density_target": "density"}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+EXIT_OF_SIGNAL = {number: 128 + number for number in STOP_SIGNALS}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Selection:
         specs = suite.specs
         if self.seeds is not None:
             specs = suites.with_seeds(specs, parse_seeds(self.seeds))
+        specs = self._to_change(suite.name, specs)
         for change in self.changes:
             name, equals, text = change.partition("=")
             if not equals:
@@ -58,6 +61,17 @@ class Selection:
             check_names([spec.data.name], data.available(), "data set")
             check_names([spec.model.name], models.available(), "model")
         return dataclasses.replace(suite, specs=specs)
+
+    def _to_change(self, name: str, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
+        """Without the cells that a filter on unchanged fields leaves out: a change need not fit those."""
+        changed = {change.partition("=")[0] for change in self.changes}
+        names = {condition: condition.partition("=")[0] for condition in self.where}
+        settled = [where for where in self.where if FIELD_OF.get(names[where], names[where]) in fields(specs[0])]
+        early = [where for where in settled if FIELD_OF.get(names[where], names[where]) not in changed]
+        if not self.changes or not early:
+            return specs
+        rows = [(spec, results.pending_row(spec, (name,))) for spec in specs]
+        return tuple(spec for spec, _ in results.select(rows, early))
 
     def cells(self, suite: suites.Suite, out: Path) -> list[tuple[RunSpec, Row]]:
         """The filtered cells with their rows as they stand on disk."""
@@ -137,7 +151,7 @@ def plan(
     estimate.learn_rows(cells)
     measured = all(estimate.knows(spec) for spec in todo)
     probe(estimate, todo)
-    seconds = estimate.seconds(todo, workers=pool)
+    seconds = estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool)
     counts = {status: sum(row["status"] == status for _, row in cells) for status in results.STATUSES}
     counts = {status: count for status, count in counts.items() if count}
     document = {
@@ -157,7 +171,9 @@ def plan(
         return
     screen = console(json_output=False)
     screen.print(
-        f"suite {suite.name}: {len(cells)} cells in {out}; " + ", ".join(f"{n} {s}" for s, n in counts.items())
+        f"suite {suite.name}: {len(cells)} cells in {out}; " + ", ".join(f"{n} {s}" for s, n in counts.items()),
+        markup=False,
+        soft_wrap=True,
     )
     for spec in todo:
         screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
@@ -171,6 +187,7 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     screen = console(json_output=json_output)
     suite = selection.expand()
     results.prepare(grid.out)
+    suite_changes.check(grid.out, suite, accept=grid.accept_drift)
     cells = selection.cells(suite, grid.out)
     todo = unended(cells, retry_failed=grid.retry_failed)
     device = grid_device(grid) if todo else "cpu"
@@ -199,7 +216,8 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     wanted = {spec.run_id for spec in chosen}
     mine = [row for row in rows if row["run_id"] in wanted]
     screen.print(summary_table(mine))
-    screen.print(f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)", soft_wrap=True, highlight=False)
+    tables = f"results: {grid.out / 'results.csv'} (and traces.csv, layers.csv)"
+    screen.print(tables, soft_wrap=True, highlight=False, markup=False)
     if code in EXIT_OF_SIGNAL.values():
         screen.print("stopped; the same command goes on from here")
     code = code or exit_code(mine, refused.values())
@@ -322,7 +340,10 @@ class Tables:
 
 
 class Signals:
-    """The first INT or TERM lets cells save their state, the second ends everything at once."""
+    """INT, TERM, USR1 and USR2 let cells save their state; an INT after another signal ends everything at once.
+
+    No other signal does: a scheduler that takes a job's machine away sends several, and means the first.
+    """
 
     def __init__(self, launcher: Launcher, screen: Console) -> None:
         self._launcher, self._screen = launcher, screen
@@ -337,6 +358,8 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.code and number != signal.SIGINT:
+            return
         if self.code:
             self._launcher.kill()
             raise SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)])

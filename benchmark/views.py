@@ -110,7 +110,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
         return
     screen = console(json_output=False)
     states = ", ".join(f"{count} {name}" for name, count in counts.items())
-    screen.print(f"{out}: {len(rows)} cells; {states}", highlight=False)
+    screen.print(f"{out}: {len(rows)} cells; {states}", highlight=False, markup=False, soft_wrap=True)
     screen.print(summary_table(rows))
     for line in [*_beside(queued, {row["run_id"]: row["status"] for row in rows}), *([trouble] if trouble else [])]:
         screen.print(f"SLURM: {line}", highlight=False, markup=False, soft_wrap=True)

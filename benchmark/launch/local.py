@@ -89,7 +89,7 @@ def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str
 class LocalLauncher:
     """A pool of workers; a cell whose worker dies goes to another one, DEATHS_ALLOWED times."""
 
-    stop_says = "stopping: running cells save their state (once more to stop at once)"
+    stop_says = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
     def __init__(self, work: Work, *, workers: int) -> None:
         self._work = work
@@ -146,7 +146,8 @@ class LocalLauncher:
         self._later = [(due, spec) for due, spec in self._later if due > now]
         self._queue.extend(ready)
         while self._queue and self._stopping is None:
-            idle = next((worker for worker in self._workers if worker.spec is None and not worker.leaving), None)
+            free = (worker for worker in self._workers if worker.spec is None)
+            idle = next((worker for worker in free if not worker.stopping and not worker.leaving), None)
             if idle is None:
                 if len(self._workers) >= self.workers:
                     return
@@ -180,7 +181,11 @@ class LocalLauncher:
             return
         spec, worker.spec = worker.spec, None
         assert spec is not None, "a worker ends a cell that it was given"
-        if message["end"]["status"] in ("busy", "superseded"):
+        if message["end"]["status"] == "interrupted" and self._stopping is None:
+            worker.stopping = True  # a signal to it alone: it saved the cell's state and ends
+            self._queue.appendleft(spec)
+            yield Event(run_id, "warning", {"warning": "its worker was told to stop; another one goes on with it"})
+        elif message["end"]["status"] in ("busy", "superseded"):
             self._later.append((time.monotonic() + BUSY_SECONDS, spec))
         else:
             yield Event(run_id, "end", message["end"])

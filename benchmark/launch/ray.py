@@ -33,7 +33,7 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYT
 class RayLauncher:
     """One trial a cell; a driver that dies is started again with the cells left, DRIVERS_ALLOWED of them in all."""
 
-    stop_says = "stopping: running cells save their state (once more to stop at once)"
+    stop_says = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
     def __init__(self, work: Work, *, workers: int | None, address: str | None, cells: int) -> None:
         """workers: cells at once; None: one a core or a GPU of this machine, at an address all that the cluster has."""

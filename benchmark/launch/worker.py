@@ -6,12 +6,14 @@ means that nobody waits for the results. Everything else it or its libraries pri
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import queue
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Any
 
 from benchmark.launch import followers
@@ -23,13 +25,21 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 def main() -> None:
     messages = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    stop = threading.Event()
+    stop, interrupts = threading.Event(), list[int]()
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, functools.partial(_on_signal, stop, interrupts))
     work = Work.from_dict(json.loads(sys.stdin.readline()))
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(tasks, stop), daemon=True).start()
     _run(work, tasks, stop, messages)
+
+
+def _on_signal(stop: threading.Event, interrupts: list[int], number: int, _: FrameType | None) -> None:
+    """Ask for the state to be saved; a second INT ends the process at once."""
+    stop.set()
+    interrupts += [number] if number == signal.SIGINT else []
+    if len(interrupts) > 1:
+        os._exit(128 + number)
 
 
 def _read(tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> None:
@@ -65,7 +75,7 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
         group=group,
     )
     observer = Observer()
-    while True:
+    while not stop.is_set():
         spec = from_dict(tasks.get()["spec"])
 
         def report(record: dict[str, Any], run_id: str = spec.run_id) -> None:

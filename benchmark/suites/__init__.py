@@ -23,13 +23,14 @@ BOTH_PROTOCOLS = ("paper", "official")
 
 @dataclass(frozen=True)
 class Suite:
-    """An expanded suite. plugin: the user's file that defines it, or None."""
+    """An expanded suite. plugin: the user's file that defines it, or None. own: its cells before --seeds and --set."""
 
     name: str
     description: str
     exhibits: tuple[str, ...]
     specs: tuple[RunSpec, ...]
     plugin: Path | None = None
+    own: tuple[RunSpec, ...] = ()
 
 
 def describe() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -55,7 +56,7 @@ def load(name_or_file: str) -> Suite:
         raise SpecError(f"suite {name}: suite() raised {type(error).__name__}: {error}") from error
     if not specs:
         raise SpecError(f"suite {name} has no cells")
-    return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path)
+    return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path, specs)
 
 
 def cell(
@@ -94,7 +95,8 @@ def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
         before = found.get(spec.run_id, spec)
         protocol = tuple(dict.fromkeys([*before.protocol, *spec.protocol]))
         departs = before.departs and spec.departs  # a cell that the suite has itself departs from nothing
-        found[spec.run_id] = dataclasses.replace(spec, protocol=protocol, departs=departs)
+        same = (protocol, departs) == (spec.protocol, spec.departs)
+        found[spec.run_id] = spec if same else dataclasses.replace(spec, protocol=protocol, departs=departs)
     return tuple(found.values())
 
 

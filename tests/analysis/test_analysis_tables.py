@@ -91,12 +91,20 @@ def test_lost_cells_are_counted_and_in_no_mean(tmp_path: Path, status: str) -> N
     assert f"Left out of every mean: {MODEL} dst alpha 0.0005: 1 {status}." in table.notes
 
 
-def test_departing_cells_are_counted_and_in_no_mean(tmp_path: Path) -> None:
-    departing = synthetic.cell(MODEL, "dst", 1, alpha=5e-4, accuracy=10.0, departs="drift: torch 2.11")
+@pytest.mark.parametrize(
+    ("departs", "counted"),
+    [
+        ("optimizer.epochs=1 (suite: 20)", "1 departing from the suite"),
+        ("drift: torch: 2.11 -> 2.13", "1 gone on with in another environment or suite (drift)"),
+    ],
+    ids=["set", "drift"],
+)
+def test_departing_cells_are_counted_and_in_no_mean(tmp_path: Path, departs: str, counted: str) -> None:
+    departing = synthetic.cell(MODEL, "dst", 1, alpha=5e-4, accuracy=10.0, departs=departs)
     table = table1(tmp_path, [*pair(0), departing])
     (row,) = ours(table)
     assert (row.values["last", "sparse"].mean, row.values["last", "sparse"].n) == (97.0, 1)
-    assert f"Left out of every mean: {MODEL} dst alpha 0.0005: 1 departing from the suite." in table.notes
+    assert f"Left out of every mean: {MODEL} dst alpha 0.0005: {counted}." in table.notes
 
 
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:

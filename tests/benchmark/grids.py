@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,18 +131,21 @@ def write_suite(path: Path, models: dict[str, int], *, methods: str | list[str] 
     return str(path)
 
 
-def train_alone(suite: str, out: Path) -> dict[str, Any]:
+def train_alone(suite: str, out: Path, *, seeds: Sequence[int] | None = None) -> dict[str, Any]:
     """The bits of a suite's cells, trained one after the other in this process, undisturbed."""
-    for spec in suites.load(suite).specs:
+    specs = suites.load(suite).specs
+    for spec in specs if seeds is None else suites.with_seeds(specs, seeds):
         outcome = execute(spec, Place(out, out), observer=Observer(), report=lambda _: None, stop=threading.Event())
         assert outcome.status == "done"
     return bits(out)
 
 
-def start(*arguments: str | Path, checkpoint_seconds: float = 30.0, **options: Any) -> subprocess.Popen[str]:
+def start(
+    *arguments: str | Path, checkpoint_seconds: float = 30.0, package: str = "benchmark", **options: Any
+) -> subprocess.Popen[str]:
     """The command line as a process of its own."""
     environment = {**os.environ, "BENCH_CHECKPOINT_SECONDS": str(checkpoint_seconds)}
-    command = [sys.executable, "-m", "benchmark", *map(str, arguments)]
+    command = [sys.executable, "-m", package, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen(command, env=environment, text=True, **pipes)
 
@@ -171,9 +175,9 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def kill_all(process: subprocess.Popen[str]) -> None:
-    """kill -9 of a dispatcher and its workers, which live in sessions of their own."""
-    workers = children(process.pid)
+def kill_all(process: subprocess.Popen[str], workers: list[int] | None = None) -> None:
+    """kill -9 of a dispatcher and its workers, which live in sessions of their own. To find them takes milliseconds."""
+    workers = children(process.pid) if workers is None else workers
     process.kill()
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
@@ -196,6 +200,21 @@ def checkpoints(out: Path) -> list[Path]:
     while True:
         with contextlib.suppress(FileNotFoundError):  # a folder that goes while it is searched
             return sorted(out.glob("cells/*/attempts/*/checkpoint-*.json"))
+
+
+def wait_for_a_checkpoint(out: Path) -> None:
+    before = set(checkpoints(out))
+    wait_for(lambda: set(checkpoints(out)) - before, "a further checkpoint")
+
+
+def tables(out: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows of results.csv, traces.csv and layers.csv, in order, without what a clock says."""
+    found = {}
+    for name in ("results.csv", "traces.csv", "layers.csv"):
+        with (out / name).open(newline="") as file:
+            rows = [_timeless(row) for row in csv.DictReader(file)]
+        found[name] = [row for row in rows if "seconds" not in row.get("name", "")]
+    return found
 
 
 def bits(out: Path) -> dict[str, Any]:

@@ -282,6 +282,22 @@ def test_other_seeds_are_no_departure_and_changed_fields_are(bench: Bench, grid:
     assert (unchanged["counts"], unchanged["to_run"]) == ({"done": 1}, [])
 
 
+def test_a_change_need_not_fit_the_cells_that_are_left_out(bench: Bench, tmp_path: Path) -> None:
+    command = (
+        "plan",
+        "--suite",
+        "digits",
+        "--out",
+        tmp_path / "runs",
+        "--set",
+        "optimizer.micro_batch_size=16",
+        "--json",
+    )
+    assert "must divide optimizer.batch_size, 100" in bench(*command).stderr
+    chosen = bench(*command, "--where", "model=lenet-300-100", "--where", "optimizer.micro_batch_size=16").json
+    assert {cell["label"].split()[0] for cell in chosen["to_run"]} == {"lenet-300-100"}
+
+
 @pytest.mark.slow
 def test_cells_that_workers_refuse_are_one_line_for_each_reason(bench: Bench, grid: Grid, tmp_path: Path) -> None:
     command = ("run", "--suite", grid.suite, "--out", tmp_path / "runs", "--workers", "1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.estimate import Estimate, _probe_size, probe
+from benchmark.estimate import Estimate, _probe_size, key, probe
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 
@@ -32,9 +32,9 @@ def test_an_epoch_of_the_whole_data_set_is_estimated() -> None:
     estimate, whole = Estimate(), spec("wrn-22-2", name="cifar10")
     part = spec("wrn-22-2", name="cifar10", train_limit=500)
     probe(estimate, [whole])
-    seconds = estimate.epoch_seconds(whole)
+    seconds = estimate.epoch_seconds(key(whole))
     assert seconds is not None
     assert seconds > 10
     shorter = Estimate()
     probe(shorter, [part])
-    assert (shorter.epoch_seconds(part) or 0) < seconds / 10
+    assert (shorter.epoch_seconds(key(part)) or 0) < seconds / 10

@@ -1,0 +1,57 @@
+"""One small cell in a folder of its own, run in the test's process, and damage to its files."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from benchmark.attempts import Observer
+from benchmark.cell import Outcome, Place, execute
+from benchmark.spec import Data, Model, Optimizer, RunSpec
+from benchmark.suites import cell as spec_of
+
+
+def make_spec(seed: int = 0, epochs: int = 4) -> RunSpec:
+    data = Data(name="synthetic", shape=(1, 8, 8), train_limit=128, test_limit=32)
+    optimizer = Optimizer(lr=0.05, momentum=0.9, batch_size=32, epochs=epochs)
+    model = Model(name="lenet-300-100")
+    return spec_of("dst", data=data, model=model, optimizer=optimizer, seed=seed, alpha=1e-2, step_records=2)
+
+
+class Runner:
+    """Runs one cell of a folder in this process; keeps what it reports."""
+
+    def __init__(self, out: Path, spec: RunSpec) -> None:
+        self.spec, self.place = spec, Place(out, out, checkpoint_seconds=0)
+        self.cell = self.place.cell(spec.run_id)
+        self.reports: list[dict[str, Any]] = []
+
+    def run(self, *, stop_after: int | None = None) -> Outcome:
+        """stop_after: end with the first step after this epoch."""
+        stop = threading.Event()
+
+        def report(record: dict[str, Any]) -> None:
+            self.reports.append(record)
+            if stop_after is not None and record.get("epoch") == stop_after:
+                stop.set()
+
+        return execute(self.spec, self.place, observer=Observer(), report=report, stop=stop)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [record["warning"] for record in self.reports if "warning" in record]
+
+    @property
+    def resumed(self) -> list[int]:
+        return [record["resumed"] for record in self.reports if "resumed" in record]
+
+    def checkpoints(self, suffix: str = ".pt") -> list[Path]:
+        """All generations, the newest last."""
+        return sorted(self.cell.glob(f"attempts/*/checkpoint-*{suffix}"), key=lambda path: path.name)
+
+
+def flip_a_bit(path: Path, position: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= 0x10
+    path.write_bytes(content)
