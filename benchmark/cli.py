@@ -15,6 +15,7 @@ from benchmark.launch import followers
 from benchmark.launch.base import LaunchError
 from benchmark.mlflow_store import TrackingError
 from benchmark.results import FolderError
+from benchmark.selection import Selection, resolve_device
 from benchmark.spec import SpecError
 
 app = typer.Typer(
@@ -71,7 +72,7 @@ def run(
     json_output: Json = False,
 ) -> None:
     """Train a suite's cells; the same command again goes on where it stopped."""
-    selection = verbs.Selection(suite, seeds, tuple(where), tuple(changes))
+    selection = Selection(suite, seeds, tuple(where), tuple(changes))
     found = ranks.find(ranks_from)
     if found is not None and processes_per_cell not in (1, found.size):
         raise SpecError(f"--processes-per-cell {processes_per_cell}: {found.size} processes were started already")
@@ -86,7 +87,7 @@ def run(
     )
     launch.check(choice)
     if choice.ranks is not None and choice.ranks.rank > 0:
-        followers.become(choice.ranks, verbs.resolve_device(device), idle=dry_run)
+        followers.become(choice.ranks, resolve_device(device), idle=dry_run)
     grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, mlflow=not no_mlflow)
     if dry_run:
         script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None
@@ -108,7 +109,7 @@ def plan(
     json_output: Json = False,
 ) -> None:
     """How many cells, which are done, and an estimate of the time."""
-    verbs.plan(verbs.Selection(suite, seeds, tuple(where), tuple(changes)), out, workers, device, json_output)
+    verbs.plan(Selection(suite, seeds, tuple(where), tuple(changes)), out, workers, device, json_output)
 
 
 @app.command("list")

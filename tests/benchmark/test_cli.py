@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from grids import MIXED, Bench, Grid, attempts, cells
 
-from benchmark import verbs
+from benchmark import selection
 from benchmark.data import mnist
 from benchmark.spec import SpecError
 
@@ -117,13 +117,13 @@ def test_a_wrong_suite_file_is_one_line_that_names_it(wrong: str, bench: Bench, 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", [3]), ("0-2", [0, 1, 2]), ("0,2,5-7,6", [0, 2, 5, 6, 7])])
 def test_seeds_are_numbers_and_ranges(text: str, seeds: list[int]) -> None:
-    assert verbs.parse_seeds(text) == seeds
+    assert selection.parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0,,1", "1.5", "2-1"])
 def test_seeds_that_are_no_numbers_are_an_error(text: str) -> None:
     with pytest.raises(SpecError, match=r"^--seeds"):
-        verbs.parse_seeds(text)
+        selection.parse_seeds(text)
 
 
 # --- data and output folders ---------------------------------------------------------------------------
