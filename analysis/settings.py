@@ -72,7 +72,13 @@ class Setting:
         return {status: int(counts[status]) for status in LOST if status in counts}
 
     def summary(self, column: str, *, scale: float = 1.0) -> Summary:
-        return summarize([scale * value for value in self.done[column]], expected=len(self.rows))
+        """Over the done cells that have the column; fewer than `done` where older rows lack it."""
+        return summarize([scale * value for value in self.done[column] if value == value], expected=len(self.rows))
+
+    def by_seed(self, column: str) -> dict[int, float]:
+        """seed -> value, of the done cells that have the column."""
+        pairs = zip(self.done["seed"], self.done[column], strict=True)
+        return {int(seed): float(value) for seed, value in pairs if value == value}
 
 
 def summarize(values: Sequence[float], *, expected: int) -> Summary:
