@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from analysis import paper
+from analysis.matching import of_table
 from analysis.settings import Setting
 
 EPOCHS = ("best", "last", "lowest")
@@ -29,13 +31,19 @@ def headline(model: str) -> str:
 
 
 def dense_epoch(model: str, epoch: str) -> str:
-    """The epoch that the dense twin is read at: the same; its headline where density decides, as its own is always 1."""
+    """The epoch that the dense twin is read at: the same, its headline where density decides: its own is 1."""
     return headline(model) if epoch == "lowest" else epoch
 
 
 def read_at(setting: Setting) -> tuple[str, ...]:
     """The epochs that a setting has: the lowest density only where the method finds its own."""
     return EPOCHS if setting.alpha is not None else EPOCHS[:2]
+
+
+def measured(name: str, settings: Iterable[Setting], traces: pd.DataFrame) -> list[Setting]:
+    """The settings as a table of the paper needs them: with top-5 accuracies where it prints them."""
+    own = of_table(name, settings)
+    return with_top5(own, traces) if any(target.metric == "top5" for target in paper.targets(name)) else own
 
 
 def with_top5(settings: Iterable[Setting], traces: pd.DataFrame) -> list[Setting]:

@@ -14,6 +14,7 @@ import pandas as pd
 from benchmark.results import SEPARATOR
 
 NOT_SETTING = ("seed", "step_records")  # neither changes what is trained but by chance
+DRIFT = "drift: "  # begins what benchmark.results writes of a cell resumed under --accept-drift
 LOST = ("diverged", "failed", "cancelled")
 
 
@@ -29,11 +30,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Setting:
-    """The cells of one spec over its seeds. rows: all of them, departing ones apart."""
+    """The cells of one spec over its seeds. rows: all but departing ones; drifted: how many of those by drift alone."""
 
     spec: Mapping[str, Any]
     rows: pd.DataFrame
     departing: int
+    drifted: int = 0
 
     @property
     def dataset(self) -> str:
@@ -71,6 +73,14 @@ class Setting:
         counts = self.rows["status"].value_counts()
         return {status: int(counts[status]) for status in LOST if status in counts}
 
+    def departures(self) -> dict[str, int]:
+        """How many cells are left out because they are not the suite's."""
+        counts = {
+            "departing from the suite": self.departing - self.drifted,
+            "resumed in a changed environment (drift)": self.drifted,
+        }
+        return {what: count for what, count in counts.items() if count}
+
     def summary(self, column: str, *, scale: float = 1.0) -> Summary:
         """Over the done cells that have the column; fewer than `done` where older rows lack it."""
         return summarize([scale * value for value in self.done[column] if value == value], expected=len(self.rows))
@@ -101,7 +111,8 @@ def settings(results: pd.DataFrame) -> list[Setting]:
         counted = counted.assign(unfinished=counted["status"] != "done").sort_values(
             ["seed", "unfinished"], kind="stable"
         )
-        found.append(Setting(json.loads(text), counted.drop_duplicates("seed"), int(departs.sum())))
+        drifted = sum(all(part.startswith(DRIFT) for part in text.split(SEPARATOR)) for text in rows["departs"])
+        found.append(Setting(json.loads(text), counted.drop_duplicates("seed"), int(departs.sum()), drifted))
     return sorted(found, key=lambda s: (s.dataset, s.model, s.method, s.alpha or 0, s.density or 0, str(s.spec)))
 
 

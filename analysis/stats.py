@@ -19,10 +19,12 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple
         raise ValueError(f"confidence is {confidence}: it must lie in (0, 1)")
     if len(values) == 1:
         return values[0], math.nan
-    from scipy.stats import t
+    return statistics.fmean(values), half_width(statistics.stdev(values), len(values), confidence=confidence)
 
-    quantile = float(t.ppf((1 + confidence) / 2, len(values) - 1))
-    return statistics.fmean(values), quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+def half_width(sd: float, n: int, *, confidence: float = 0.95) -> float:
+    """Half-width of the t interval of a mean of n values of that sample deviation; nan for n < 2."""
+    return _quantile((1 + confidence) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
 
 
 @dataclass(frozen=True)
