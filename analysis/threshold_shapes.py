@@ -75,12 +75,13 @@ def lines(settings: Sequence[Setting]) -> list[Line]:
     """Every line of the table, run or not, a model at a time."""
     found = []
     for model, architecture in architectures().items():
-        default = next(t.alpha for name in ("table1", "table2") for t in paper.targets(name) if t.model == model)
+        printed = [*paper.targets("table1"), *paper.targets("table2")]
+        default = next(target.alpha for target in printed if target.model == model and target.alpha)
         own = {shape: [s for s in settings if s.model == model and _shape(s) == shape] for shape in SHAPES}
         vector = _at(own["vector"], default)
         found += [Line(model, "equal alpha", shape, default, _at(own[shape], default), vector) for shape in SHAPES]
         for shape in ("scalar", "matrix"):
-            alpha = (default or math.nan) * architecture.rows / architecture.thresholds(shape)
+            alpha = (default or 0.0) * architecture.rows / architecture.thresholds(shape)
             found.append(Line(model, "equal penalty a weight", shape, alpha, _at(own[shape], alpha), vector))
         for shape in ("scalar", "matrix"):
             for side, setting in matched(own[shape], vector).items():
@@ -122,7 +123,8 @@ def _at(settings: Sequence[Setting], alpha: float | None) -> Setting | None:
 
 def _table(results: Results, out: Path) -> Written:
     found = lines(results.settings)
-    body, starts = [], []
+    body: list[tuple[str, ...]] = []
+    starts: list[int] = []
     before = ("", "")
     for line in found:
         model = paper.ARCHITECTURES[line.model] if line.model != before[0] else ""
@@ -158,7 +160,7 @@ def against_vector(line: Line) -> tuple[Comparison, Comparison]:
 def _cells(line: Line) -> tuple[str, ...]:
     alpha = "" if line.alpha is None else f"{line.alpha:.3g}"
     count, share = _overhead(line)
-    overhead = (f"{count:,}", f"{share:.3f}" if share < 0.1 else f"{share:.1f}")
+    overhead = (f"{count:,}", f"{share:.3g}")
     if line.setting is None or not len(line.setting.done):
         return (alpha, "not run", "not run", "", "", *overhead)
     accuracy, remaining = against_vector(line)
@@ -205,9 +207,7 @@ def _finding(found: Sequence[Line]) -> str:
         run = [_told(line.shape, line.setting) for line in at if line.setting is not None and len(line.setting.done)]
         shares = ", ".join(f"{line.shape} {_overhead(line)[1]:.3g} %" for line in at)
         told = "; ".join(run) if run else "not run"
-        parts.append(
-            f"{paper.ARCHITECTURES[model]} at equal alpha: {told} (thresholds beside the parameters: {shares})"
-        )
+        parts.append(f"{paper.ARCHITECTURES[model]} at equal alpha: {told} (overhead in training: {shares})")
     return ". ".join(parts) + "."
 
 
