@@ -57,10 +57,13 @@ class Table:
     judged: bool = False
 
 
-def paper_table(name: str, settings: Sequence[Setting]) -> Table:
-    """A table of the paper: each printed row, below it ours (epochs.measured), as stated and at the nearest alpha."""
+def paper_table(name: str, settings: Sequence[Setting], verdicts: Sequence[Verdict] | None = None) -> Table:
+    """A table of the paper: each printed row, below it ours (epochs.measured), as stated and at the nearest alpha.
+
+    verdicts: table_verdicts of the same settings, where they are known already.
+    """
     chosen = as_stated(name, settings)
-    judged = table_verdicts(name, settings)
+    judged = table_verdicts(name, settings) if verdicts is None else verdicts
     rows: list[Row] = []
     for group in _by_line(printed_and_ours(name, chosen)):
         targets = [target for target, _ in group]
@@ -218,7 +221,7 @@ def _by_line(cells: Sequence[tuple[Target, list[Match]]]) -> list[list[tuple[Tar
 def _judged(row: Row, targets: Sequence[Target], line: Sequence[Match], judged: Sequence[Verdict]) -> Row:
     found = []
     for target, match in zip(targets, line, strict=True):
-        own = [v for v in judged if v.target == target and v.match is not None and v.is_headline]
+        own = [v for v in judged if v.target == target and v.is_headline and v.match is not None]
         verdict = next((v for v in own if v.match and v.match.setting is match.setting), None)
         if verdict is not None:
             found.append(verdict.verdict if verdict.decides else f"[{verdict.verdict}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from analysis.paper import Target
 from analysis.render import factor, points
 from analysis.settings import Summary
 from analysis.stats import Comparison
-from analysis.tables import left_out, paper_table
+from analysis.tables import Table, left_out, paper_table
 from analysis.verdicts import FACTOR, LEVEL, PAPER_RUNS, QUOTED, TABLES, Verdict, counts, table_verdicts
 
 RULE = (
@@ -33,30 +34,27 @@ BESIDE = "In brackets: beside the cell's verdict, at another alpha than the stat
 
 def makers(results: Results) -> dict[str, Maker]:
     """Tables 1 to 3, their verdicts, and the summary of all verdicts."""
+    chosen = functools.cache(lambda name: measured(name, results.settings, results.tables.traces))
+    judged = functools.cache(lambda name: table_verdicts(name, chosen(name)))
     found: dict[str, Maker] = {}
     for name in TABLES:
-        found[name] = lambda out, name=name: _table(name, results, out)  # type: ignore[misc]
-        found[f"{name}-verdicts"] = lambda out, name=name: _verdicts(name, results, out)  # type: ignore[misc]
-    found["verdicts"] = lambda out: _summary(verdict_rows(results), out)
+        found[name] = lambda out, name=name: _table(paper_table(name, chosen(name), judged(name)), judged(name), out)  # type: ignore[misc]
+        found[f"{name}-verdicts"] = lambda out, name=name: _verdicts(name, results, judged(name), out)  # type: ignore[misc]
+    found["verdicts"] = lambda out: _summary([verdict for name in TABLES for verdict in judged(name)], out)
     return found
 
 
 def verdict_rows(results: Results) -> list[Verdict]:
     """Every verdict on Tables 1 to 3: a row a printed number, setting of ours and epoch."""
-    return [verdict for name in TABLES for verdict in _judged(name, results)]
+    settings = {name: measured(name, results.settings, results.tables.traces) for name in TABLES}
+    return [verdict for name in TABLES for verdict in table_verdicts(name, settings[name])]
 
 
-def _judged(name: str, results: Results) -> list[Verdict]:
-    return table_verdicts(name, measured(name, results.settings, results.tables.traces))
+def _table(table: Table, judged: Sequence[Verdict], out: Path) -> Written:
+    return write_table(table, out, finding=_finding(paper.PRINTED[table.name].partition(",")[0], judged))
 
 
-def _table(name: str, results: Results, out: Path) -> Written:
-    table = paper_table(name, measured(name, results.settings, results.tables.traces))
-    return write_table(table, out, finding=_finding(f"{paper.PRINTED[name].partition(',')[0]}", _judged(name, results)))
-
-
-def _verdicts(name: str, results: Results, out: Path) -> Written:
-    judged = _judged(name, results)
+def _verdicts(name: str, results: Results, judged: Sequence[Verdict], out: Path) -> Written:
     number = paper.PRINTED[name].partition(",")[0]
     several = len({v.target.method for v in judged}) > 1
     body: list[tuple[str, ...]] = []

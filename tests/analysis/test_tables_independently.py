@@ -223,6 +223,7 @@ def test_architectures_are_those_of_the_models() -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_builds_are_equal_byte_for_byte(folder: Path, tmp_path: Path) -> None:
     build(load([folder / "in"]), tmp_path, only=NAMES)
     for path in sorted((folder / "out").iterdir()):
