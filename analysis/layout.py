@@ -13,7 +13,7 @@ ESCAPES = (
     ("\\", "\\textbackslash{}"), ("%", "\\%"), ("&", "\\&"), ("_", "\\_"), ("#", "\\#"), ("$", "\\$"),
     ("^", "\\^{}"), ("~", "\\~{}"),
 )  # fmt: skip
-SYMBOLS = (("±", "$\\pm$"), ("alpha ", "$\\alpha$ "), ("×", "$\\times$"), ("−", "$-$"))
+SYMBOLS = (("±", "$\\pm$"), ("alpha ", "$\\alpha$ "), ("×", "$\\times$"), ("−", "$-$"), ("< ", "$<$ "))
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Layout:
     notes: tuple[str, ...] = ()
     labels: int = 1
     starts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert all(len(cells) == len(self.heads) for cells in self.body), (
+            f"{self.name}: a row is not as wide as its head"
+        )
 
 
 def markdown(layout: Layout) -> str:

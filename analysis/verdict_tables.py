@@ -146,7 +146,7 @@ def _printed_line(verdict: Verdict, several: bool) -> tuple[str, ...]:
     method = [paper.METHODS[target.method]] if several else []
     density = _printed(target.density_percent, target.density_std, plain=True)
     accuracy = _printed(target.sparse, target.sparse_std)
-    blank = ("",) * (3 + len(PAPER_RUNS) + 1)
+    blank = ("",) * (len(PAPER_RUNS) + 5)
     return (paper.ARCHITECTURES[target.model] + metric, *method, stated, "", density, "", accuracy, *blank)
 
 

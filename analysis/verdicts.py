@@ -122,7 +122,9 @@ def decide(drafts: Sequence[Verdict]) -> list[Verdict]:
                 p=p,
                 adjusted=adjusted,
                 verdict=_verdict(draft, claim),
-                sensitivity={n: _verdict(draft, supposed[n][k][0]) for n in PAPER_RUNS if _has_spread(draft)},
+                sensitivity={
+                    n: _verdict(draft, supposed[n][k][0]) for n in PAPER_RUNS if _has_spread(draft) and draft.n
+                },
             )
     return found
 
@@ -250,4 +252,5 @@ def _printed_difference(target: Target) -> float | None:
 
 
 def _has_spread(draft: Verdict) -> bool:
-    return draft.target.sparse_std is not None or draft.target.density_std is not None
+    target = draft.target
+    return target.origin == "measured" and (target.sparse_std is not None or target.density_std is not None)

@@ -132,6 +132,16 @@ def test_every_printed_cell_has_a_headline_verdict_with_and_without_runs(tmp_pat
         assert sum(counts(found).values()) == len(measured) == 12
 
 
+def test_every_table_is_as_wide_as_its_head_and_escaped_for_latex(tmp_path: Path) -> None:
+    for name, make in makers(results(tmp_path / "in", cells(97.70, 2.5))).items():
+        make(tmp_path)
+        table = [line for line in (tmp_path / f"{name}.md").read_text().splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in table}) == 1, name
+        body = (tmp_path / f"{name}.tex").read_text().split("\\midrule")[1].split("\\bottomrule")[0]
+        assert not {"±", "×", "−", "<"} & set(body.replace("$<$", "")), name
+        assert "%" not in body.replace("\\%", "")
+
+
 def test_the_summary_counts_in_its_finding_and_names_its_runs(tmp_path: Path) -> None:
     written = makers(results(tmp_path, cells(97.70, 2.5)))["verdicts"](tmp_path)
     assert written.finding.endswith("1 reproduced, 11 not run.")
