@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import statistics
@@ -64,7 +65,7 @@ class Setting:
         found = {name for text in self.rows["protocol"] for name in text.split(SEPARATOR) if name}
         return tuple(sorted(found, reverse=True))
 
-    @property
+    @functools.cached_property
     def done(self) -> pd.DataFrame:
         return self.rows[self.rows["status"] == "done"]
 
