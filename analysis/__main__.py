@@ -10,7 +10,7 @@ import typer
 
 app = typer.Typer(
     name="python -m analysis",
-    help="Rebuild the paper's tables and figures from results tables.",
+    help="Rebuild the paper's tables and figures from results tables, and compare results tables.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -52,6 +52,20 @@ def build(
         kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
         where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
         print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A results table, or a folder that holds some.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What is compared with it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Say what changed from A to B: cells, statuses, numbers and means, machines and commits. Exit code 0."""
+    from analysis import compare as comparison
+    from analysis.read import load
+
+    found, counted = comparison.compare(load([a]), load([b]))
+    print((comparison.document if as_json else comparison.text)(found, counted), end="")
 
 
 def main() -> NoReturn:

@@ -8,14 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, paper
+from analysis import figures, paper, threshold_shapes, verdict_tables
 from analysis.exhibit import Maker, Results, Written, write_figure, write_table
 from analysis.histories import history, pattern, wide
 from analysis.read import InputError, Tables
 from analysis.settings import Setting, dense_twin, settings
-from analysis.tables import follows_protocol, paper_table, suite_table
+from analysis.tables import follows_protocol, suite_table
 
-PAPER_EXHIBITS = ("table1", "table2", "figure4", "figure5", "figure7")
 PATTERN_ALPHAS = (1e-6, 5e-6, 1e-5)  # ours: the paper does not print figure 7's
 NOT_PAPER = "not the paper's"
 
@@ -34,8 +33,8 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
 def exhibits(results: Results) -> dict[str, Maker]:
     """name -> what writes it: the paper's, then one set a data set of which the paper has no table."""
     found: dict[str, Maker] = {
-        "table1": lambda out: write_table(paper_table("table1", results.settings), out),
-        "table2": lambda out: write_table(paper_table("table2", results.settings), out),
+        **verdict_tables.makers(results),
+        **threshold_shapes.makers(results),
         "figure4": lambda out: _figure4(results, out),
         "figure5": lambda out: _figure5(results, out),
         "figure7": lambda out: _figure7(results, out),

@@ -19,6 +19,7 @@ PRINTED = {
 CAPTIONS = {
     "table1": "The pruning results on MNIST for various architectures",
     "table2": "Comparison with other sparse training methods on CIFAR-10",
+    "table3": "Comparison with other sparse training methods for ResNet-50 on ImageNet",
     "figure4": "Change of layer remaining ratio, model remaining ratio and test accuracy for Lenet-300-100, "
     "alpha = 0.0005",
     "figure5": "VGG-16 trained with initial learning rate 0.1 and alpha = 5e-06",

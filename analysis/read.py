@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmark.results import COLUMNS, MEASURED, SEPARATOR, STATUSES
+from benchmark.results import COLUMNS, MARKER, MEASURED, SEPARATOR, STATUSES
+from benchmark.spec import SCHEMA_VERSION
 
 REQUIRED = (
     "run_id", "suite", "dataset", "model", "method", "alpha", "density_target", "seed", "protocol", "status",
@@ -17,7 +18,9 @@ REQUIRED = (
 )  # fmt: skip
 ALWAYS = ("run_id", "dataset", "model", "method", "seed", "status", "spec")
 WHEN_DONE = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")
-RANGES = {name: 100.0 if "accuracy" in name and "density" not in name else 1.0 for name in WHEN_DONE}
+ACCURACIES = ("test_accuracy", "best_test_accuracy", "test_top5_accuracy", "test_accuracy_at_min_density")
+DENSITIES = ("density_at_best_test_accuracy", "density", "nonzero_density", "min_density")
+RANGES = {**dict.fromkeys(ACCURACIES, 100.0), **dict.fromkeys(DENSITIES, 1.0)}
 NUMBERS = ("alpha", "density_target", "seed", *MEASURED)
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")
@@ -99,19 +102,43 @@ def _union(suites: pd.Series) -> str:
 
 
 def _results(file: Path) -> pd.DataFrame:
+    _same_schema(file)
     table = _table(file, REQUIRED, NUMBERS)
+    unknown = [name for name in table if name not in (*COLUMNS, "file", "line")]
+    if unknown:
+        raise InputError(f"{file}, row 1: unknown column {', '.join(unknown)}: not a table of this schema version")
     for name in COLUMNS:
         if name not in table:
             table[name] = float("nan") if name in NUMBERS else ""
-    done = table["status"] == "done"
+    _check_cells(file, table)
+    return table
+
+
+def _check_cells(file: Path, table: pd.DataFrame) -> None:
     for name in ALWAYS:
         _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty")
+    again = table["run_id"].duplicated()
+    first = table["run_id"].map(table[~again].set_index("run_id")["line"])
+    _refuse(file, table.assign(first=first), again, "run_id", "{value} is in row {row[first]} too")
     _refuse(file, table, ~table["status"].isin(STATUSES), "status", "{value!r} is unknown")
+    _refuse(file, table, (table["seed"] < 0) | (table["seed"] % 1 != 0), "seed", "{value} is no whole number")
     _refuse(file, table, ~table["spec"].map(_is_spec), "spec", "is no JSON of a cell")
+    for name in WHEN_DONE:
+        _refuse(file, table, (table["status"] == "done") & table[name].isna(), name, "of a done cell is empty or NaN")
     for name, highest in RANGES.items():
-        _refuse(file, table, done & table[name].isna(), name, "of a done cell is empty or NaN")
-        _refuse(file, table, done & ~table[name].between(0, highest), name, f"{{value}} is not in [0, {highest:g}]")
-    return table
+        outside = table[name].notna() & ~table[name].between(0, highest)
+        _refuse(file, table, outside, name, f"{{value}} is not in [0, {highest:g}]")
+
+
+def _same_schema(file: Path) -> None:
+    """Raises InputError where the run folder that a table lies in says that it has another schema version."""
+    marker = file.with_name(MARKER)
+    try:
+        version = json.loads(marker.read_text(encoding="utf-8"))["schema"] if marker.exists() else SCHEMA_VERSION
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{marker} is damaged: it does not say the schema version of {file}") from None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{marker}: {file} has schema version {version}, this program reads {SCHEMA_VERSION}")
 
 
 def _is_spec(text: str) -> bool:
@@ -166,10 +193,10 @@ def _header(file: Path) -> set[str]:
 
 
 def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, name: str, why: str) -> None:
-    """Raises InputError for the first bad row; {value} in `why` stands for what its column `name` holds."""
+    """Raises InputError for the first bad row; {row} in `why` stands for it, {value} for what its `name` holds."""
     if bad.any():
         row = table[bad].iloc[0]
-        raise InputError(f"{file}, row {row['line']}: {name} {why.format(value=row[name])}")
+        raise InputError(f"{file}, row {row['line']}: {name} {why.format(value=row[name], row=row)}")
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:

@@ -2,139 +2,161 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+from typing import Any
 
-from analysis import paper
+from analysis import layout, paper
+from analysis.epochs import EPOCHS
+from analysis.layout import Layout
 from analysis.settings import Summary
-from analysis.tables import EPOCHS, QUANTITIES, Row, Table
+from analysis.stats import Comparison, half_width
+from analysis.tables import Row, Table
 
 HEADS = {
     "dense": "Dense Baseline (%)",
     "remaining": "Model Remaining Percentage (%)",
     "sparse": "Sparse Accuracy (%)",
     "difference": "Difference",
+    "parameters": "Remaining number of parameters (M)",
 }
-GROUPS = {"headline": "Headline: best epoch (LSTM: last)", "last": "Last epoch"}
+TOP5 = {"dense": "Dense Baseline Top-1 / Top-5 (%)", "sparse": "Sparse Accuracy Top-1 / Top-5 (%)"}
+MINUS = "ours − paper"
 
 
 def markdown(table: Table) -> str:
-    heads = [
-        *_labels(table),
-        *(f"{HEADS[q]}{', last epoch' if e == 'last' else ''}" for e in EPOCHS for q in QUANTITIES),
-    ]
-    lines = [f"**{table.caption}**", "", _line(heads), _line(["---"] * len(heads))]
-    lines += [_line(cells) for cells in _body(table)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
+    return layout.markdown(laid_out(table))
 
 
 def latex(table: Table) -> str:
     """A table environment; needs booktabs and graphicx."""
-    labels = _labels(table)
-    width = len(QUANTITIES)
-    first = len(labels) + 1
-    heads = " & ".join(
-        ["\\textbf{" + _tex(head) + "}" for head in [*labels, *(HEADS[q] for _ in EPOCHS for q in QUANTITIES)]]
-    )
-    groups = " & ".join([*[""] * len(labels), *(f"\\multicolumn{{{width}}}{{c}}{{{_tex(GROUPS[e])}}}" for e in EPOCHS)])
-    rules = " ".join(f"\\cmidrule(lr){{{start}-{start + width - 1}}}" for start in (first, first + width))
-    body: list[str] = []
-    for row, cells in zip(table.rows, _body(table), strict=True):
-        if body and (row.source == "paper" or cells[0]):
-            body.append("\\addlinespace")
-        body.append(" & ".join(_tex(cell) for cell in cells) + " \\\\")
-    return "\n".join([
-        "% needs \\usepackage{booktabs,graphicx}",
-        "\\begin{table}", "\\centering",
-        f"\\caption{{{_tex(table.caption)}.}}", f"\\label{{tab:{table.name}}}",
-        "\\resizebox{\\linewidth}{!}{%",
-        f"\\begin{{tabular}}{{{'l' * len(labels)}{'r' * width * len(EPOCHS)}}}", "\\toprule",
-        f"{groups} \\\\", rules, f"{heads} \\\\", "\\midrule", *body, "\\bottomrule", "\\end{tabular}}",
-        *("\\par\\smallskip{\\footnotesize " + _tex(note) + "}" for note in table.notes),
-        "\\end{table}", "",
-    ])  # fmt: skip
+    return layout.latex(laid_out(table))
 
 
 def data(table: Table) -> str:
-    """Every number in full, a line a row of the table; run ids are joined by semicolons."""
-    columns = [f"{e}_{q}_{part}" for e in EPOCHS for q in QUANTITIES for part in ("mean", "sd", "n", "expected")]
-    lines = [["architecture", "method", "source", "setting", "status", *columns, "run_ids", "dense_run_ids", "commits"]]
+    """Every number in full, a line a row of the table, the three epochs side by side; run ids by semicolons."""
+    names = [name for column in table.columns for name in column]
+    rows = []
     for row in table.rows:
-        numbers = [text for e in EPOCHS for q in QUANTITIES for text in _numbers(row.values.get((e, q)))]
-        traced = [";".join(names) for names in (row.run_ids, row.dense_run_ids, row.commits)]
-        lines.append([row.model, row.method, row.source, row.setting, row.status, *numbers, *traced])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
+        known: dict[str, Any] = {
+            "architecture": row.model, "method": row.method, "source": row.source, "setting": row.setting,
+            "status": row.status, "epoch_shown": row.shown, "verdict": "; ".join(row.verdicts),
+        }  # fmt: skip
+        numbers = {
+            f"{epoch}_{name}_{part}": value
+            for epoch in ("printed", *EPOCHS)
+            for name in names
+            for part, value in _numbers(row, epoch, name).items()
+        }
+        traced = {
+            "run_ids": ";".join(row.run_ids),
+            "dense_run_ids": ";".join(row.dense_run_ids),
+            "commits": ";".join(row.commits),
+        }
+        rows.append(known | numbers | traced)
+    return layout.records(rows)
 
 
-def cell(row: Row, epoch: str, quantity: str) -> str:
-    """A number as a reader sees it: `97.90 ± 0.07 (n=5)`, `not run`, or empty where nothing is printed."""
-    value = row.values.get((epoch, quantity))
-    if value is None:
-        return "" if row.source == "paper" or (row.values and quantity != "dense") else "not run"
-    if row.source == "paper":
-        return f"{value.mean:+.2f}" if quantity == "difference" else _spread(value, exact=quantity == "remaining")
-    if value.n == 0:
-        return f"not run (n=0/{value.expected})" if quantity != "difference" else ""
-    if quantity == "difference":
-        return f"{value.mean:+.2f}"
-    return (
-        f"{_spread(value)} (n={value.n})"
-        if value.n == value.expected
-        else f"{_spread(value)} (n={value.n}/{value.expected})"
-    )
-
-
-def _spread(value: Summary, *, exact: bool = False) -> str:
-    if math.isnan(value.sd):
-        return f"{value.mean:g}" if exact else f"{value.mean:.2f}"
-    return f"{value.mean:.2f} ± {value.sd:.2f}"
-
-
-def _labels(table: Table) -> list[str]:
-    return ["Architecture", *(["Method"] if _several_methods(table) else []), "Source"]
-
-
-def _several_methods(table: Table) -> bool:
-    return len({row.method for row in table.rows}) > 1
-
-
-def _body(table: Table) -> list[list[str]]:
-    body = []
+def laid_out(table: Table) -> Layout:
+    """What a reader sees: the paper's row, ours at its headline epoch, and ours minus the paper's."""
+    several = len({row.method for row in table.rows}) > 1
+    body: list[tuple[str, ...]] = []
+    starts = []
     before = ("", "")
     for row in table.rows:
         model = paper.ARCHITECTURES.get(row.model, row.model) if row.model != before[0] else ""
         method = paper.METHODS.get(row.method, row.method) if (row.model, row.method) != before else ""
-        label = ", ".join(filter(None, [row.source, row.setting]))
-        numbers = [cell(row, e, q) for e in EPOCHS for q in QUANTITIES]
-        body.append([model, *([method] if _several_methods(table) else []), label, *numbers])
         before = (row.model, row.method)
-    return body
+        if row.source == "paper" or model:
+            starts.append(len(body))
+        label = ", ".join(filter(None, [row.source, row.setting]))
+        numbers = [_joined([cell(row, row.shown, name) for name in column]) for column in table.columns]
+        verdict = [" / ".join(row.verdicts)] if table.judged else []
+        body.append((model, *([method] if several else []), label, *numbers, *verdict))
+        if any(epoch == row.shown for epoch, _ in row.against):
+            minus = [_joined([_minus(row, row.shown, name) for name in column]) for column in table.columns]
+            body.append(("", *([""] if several else []), MINUS, *minus, *([""] if table.judged else [])))
+    heads = [TOP5.get(column[0], HEADS[column[0]]) if len(column) > 1 else HEADS[column[0]] for column in table.columns]
+    labels = ["Architecture", *(["Method"] if several else []), "Source"]
+    return Layout(
+        name=table.name,
+        caption=table.caption,
+        heads=(*labels, *heads, *(["Verdict"] if table.judged else [])),
+        body=tuple(body),
+        notes=table.notes,
+        labels=len(labels),
+        starts=tuple(starts),
+    )
 
 
-def _numbers(value: Summary | None) -> list[str]:
+def cell(row: Row, epoch: str, name: str) -> str:
+    """A number as a reader sees it: `97.90 ± 0.07 (n=5) [97.83, 97.97]`, `not run`, or empty where not printed."""
+    if name == "parameters" and row.source == "ours":
+        epoch = "last"
+    value = row.values.get((epoch, name))
+    signed = name.startswith("difference")
+    if row.source == "paper":
+        return "" if value is None else _spread(value, signed=signed, exact=name == "remaining")
     if value is None:
-        return [""] * 4
-    counts = ["", ""] if value.expected == 0 else [str(value.n), str(value.expected)]
-    return [*("" if math.isnan(number) else repr(float(number)) for number in (value.mean, value.sd)), *counts]
+        return "" if row.values and not name.startswith("dense") else "not run"
+    if value.n == 0:
+        return "" if signed else f"not run (n=0/{value.expected})"
+    n = f"n={value.n}" if value.n == value.expected else f"n={value.n}/{value.expected}"
+    return f"{_spread(value, signed=signed)} ({n}){_limits(*_interval(value), signed=signed)}"
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+def points(comparison: Comparison, *, confidence: float = 0.95) -> str:
+    """A difference in points with its interval: `+0.34 [+0.25, +0.43]`."""
+    if math.isnan(comparison.difference):
+        return ""
+    return f"{comparison.difference:+.2f}{_limits(*comparison.interval(confidence=confidence), signed=True)}"
 
 
-def _tex(text: str) -> str:
-    for plain, escaped in (
-        ("\\", "\\textbackslash{}"),
-        ("%", "\\%"),
-        ("&", "\\&"),
-        ("_", "\\_"),
-        ("#", "\\#"),
-        ("$", "\\$"),
-        ("^", "\\^{}"),
-        ("~", "\\~{}"),
-    ):
-        text = text.replace(plain, escaped)
-    return text.replace("±", "$\\pm$").replace("alpha ", "$\\alpha$ ")
+def factor(comparison: Comparison, *, confidence: float = 0.95) -> str:
+    """A logarithm of a ratio, as the ratio with its interval: `×5.00 [3.61, 6.93]`."""
+    if math.isnan(comparison.difference):
+        return ""
+    low, high = (math.exp(limit) for limit in comparison.interval(confidence=confidence))
+    return f"×{math.exp(comparison.difference):.2f}{_limits(low, high)}"
+
+
+def _minus(row: Row, epoch: str, name: str) -> str:
+    comparison = row.against.get(("last" if name == "parameters" else epoch, name))
+    if comparison is None:
+        return ""
+    return factor(comparison) if name == "remaining" else points(comparison)
+
+
+def _spread(value: Summary, *, signed: bool = False, exact: bool = False) -> str:
+    mean = f"{value.mean:+.2f}" if signed else f"{value.mean:.2f}"
+    if math.isnan(value.sd):
+        return f"{value.mean:g}" if exact else mean
+    return f"{mean} ± {value.sd:.2f}"
+
+
+def _interval(value: Summary) -> tuple[float, float]:
+    half = half_width(value.sd, value.n)
+    return value.mean - half, value.mean + half
+
+
+def _limits(low: float, high: float, *, signed: bool = False) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f" [{low:+.2f}, {high:+.2f}]" if signed else f" [{low:.2f}, {high:.2f}]"
+
+
+def _joined(texts: list[str]) -> str:
+    same = len(set(texts)) == 1 and texts[0].startswith("not run")
+    return texts[0] if same else " / ".join(text for text in texts if text)
+
+
+def _numbers(row: Row, epoch: str, name: str) -> dict[str, float | int | None]:
+    value = row.values.get((epoch, name))
+    mean, sd = (None, None) if value is None else (value.mean, value.sd)
+    if epoch == "printed":
+        return {"mean": mean, "sd": sd}
+    n, expected = (None, None) if value is None else (value.n, value.expected)
+    low, high = (None, None) if value is None else _interval(value)
+    comparison = row.against.get((epoch, name), Comparison(math.nan, math.nan, math.nan))
+    below, above = comparison.interval()
+    against = {"against_paper": comparison.difference, "against_paper_low": below, "against_paper_high": above}
+    return {"mean": mean, "sd": sd, "n": n, "expected": expected, "low": low, "high": high, **against}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import statistics
@@ -14,7 +15,7 @@ import pandas as pd
 from benchmark.results import SEPARATOR
 
 NOT_SETTING = ("seed", "step_records")  # neither changes what is trained but by chance
-DRIFT = "drift: "
+DRIFT = "drift: "  # begins what benchmark.results writes of a cell resumed under --accept-drift
 LOST = ("diverged", "failed", "cancelled")
 
 
@@ -30,7 +31,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Setting:
-    """The cells of one spec over its seeds. rows: all of them, departing ones apart; drifted: of these, by drift."""
+    """The cells of one spec over its seeds. rows: all but departing ones; drifted: how many of those by drift alone."""
 
     spec: Mapping[str, Any]
     rows: pd.DataFrame
@@ -64,7 +65,7 @@ class Setting:
         found = {name for text in self.rows["protocol"] for name in text.split(SEPARATOR) if name}
         return tuple(sorted(found, reverse=True))
 
-    @property
+    @functools.cached_property
     def done(self) -> pd.DataFrame:
         return self.rows[self.rows["status"] == "done"]
 
@@ -73,8 +74,22 @@ class Setting:
         counts = self.rows["status"].value_counts()
         return {status: int(counts[status]) for status in LOST if status in counts}
 
+    def departures(self) -> dict[str, int]:
+        """How many cells are left out because they are not the suite's."""
+        counts = {
+            "departing from the suite": self.departing - self.drifted,
+            "resumed in a changed environment or suite (drift)": self.drifted,
+        }
+        return {what: count for what, count in counts.items() if count}
+
     def summary(self, column: str, *, scale: float = 1.0) -> Summary:
-        return summarize([scale * value for value in self.done[column]], expected=len(self.rows))
+        """Over the done cells that have the column; fewer than `done` where older rows lack it."""
+        return summarize([scale * value for value in self.done[column] if value == value], expected=len(self.rows))
+
+    def by_seed(self, column: str) -> dict[int, float]:
+        """seed -> value, of the done cells that have the column."""
+        pairs = zip(self.done["seed"], self.done[column], strict=True)
+        return {int(seed): float(value) for seed, value in pairs if value == value}
 
 
 def summarize(values: Sequence[float], *, expected: int) -> Summary:
@@ -97,7 +112,7 @@ def settings(results: pd.DataFrame) -> list[Setting]:
         counted = counted.assign(unfinished=counted["status"] != "done").sort_values(
             ["seed", "unfinished"], kind="stable"
         )
-        drifted = int(rows["departs"].str.contains(DRIFT, regex=False).sum())
+        drifted = sum(all(part.startswith(DRIFT) for part in text.split(SEPARATOR)) for text in rows["departs"])
         found.append(Setting(json.loads(text), counted.drop_duplicates("seed"), int(departs.sum()), drifted))
     return sorted(found, key=lambda s: (s.dataset, s.model, s.method, s.alpha or 0, s.density or 0, str(s.spec)))
 

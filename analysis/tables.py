@@ -7,190 +7,238 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from analysis import paper
+from analysis.epochs import ACCURACY, DENSITY, dense_epoch, headline, read_at
+from analysis.matching import Match, as_stated, follows_protocol, of_table, printed_and_ours, wording
 from analysis.paper import Target
 from analysis.settings import Setting, Summary, dense_twin, summarize
+from analysis.stats import Comparison, against_fixed, paired
+from analysis.verdicts import Verdict, table_verdicts
 
-QUANTITIES = ("dense", "remaining", "sparse", "difference")
-EPOCHS = ("headline", "last")
-RATES = {"table2": 0.1}  # the initial learning rate that a table is about, where the paper's cells have several
+__all__ = ["Row", "Table", "follows_protocol", "measured_row", "paper_table", "suite_table"]
+
+COLUMNS = (("dense",), ("remaining",), ("sparse",), ("difference",))
+TOP5 = (("dense", "dense_top5"), ("remaining",), ("sparse", "sparse_top5"), ("difference", "difference_top5"))
+PRINTED = "printed"
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of a table: as printed (source "paper") or as measured (source "ours").
 
-    values: (epoch, quantity) -> Summary, percentages; absent where not printed or not run. An
-    `n` of 0 is as printed: the paper states none. spans: how the line is labelled.
+    values: (epoch, quantity) -> Summary; percentages, and millions of parameters; absent where not
+    printed or not run; a printed row's epoch is "printed", and its `n` 0: the paper states none.
+    against: (epoch, quantity) -> ours minus the paper's; of `remaining` the logarithm of ours / the
+    paper's. shown: the epoch that Markdown and LaTeX have. setting: how the line is labelled.
     """
 
     model: str
     method: str
     source: str
     setting: str
+    shown: str = PRINTED
     values: dict[tuple[str, str], Summary] = field(default_factory=dict)
+    against: dict[tuple[str, str], Comparison] = field(default_factory=dict)
     run_ids: tuple[str, ...] = ()
     dense_run_ids: tuple[str, ...] = ()
     commits: tuple[str, ...] = ()
     status: str = ""
+    verdicts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
+    """columns: the quantities of each column, several to be joined by a slash. judged: has a column of verdicts."""
+
     name: str
     caption: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...] = COLUMNS
+    judged: bool = False
 
 
-def paper_table(name: str, settings: Sequence[Setting]) -> Table:
-    """A table of the paper: each printed row, and below it ours at the stated setting and the nearest one."""
-    printed = paper.targets(name)
-    datasets = {target.dataset for target in printed}
-    rate = RATES.get(name)
-    own = [s for s in settings if s.dataset in datasets and s.model in {t.model for t in printed}]
-    as_stated = [s for s in own if follows_protocol(s) and (rate is None or s.spec["optimizer"]["lr"] == rate)]
+def paper_table(name: str, settings: Sequence[Setting], verdicts: Sequence[Verdict] | None = None) -> Table:
+    """A table of the paper: each printed row, below it ours (epochs.measured), as stated and at the nearest alpha.
+
+    verdicts: table_verdicts of the same settings, where they are known already.
+    """
+    chosen = as_stated(name, settings)
+    judged = table_verdicts(name, settings) if verdicts is None else verdicts
     rows: list[Row] = []
-    used: list[Setting] = []
-    for target in printed:
-        rows.append(printed_row(target))
-        chosen = matching(target, as_stated)
-        for setting, label in chosen:
-            twin = dense_twin(setting, as_stated)
-            rows.append(measured_row(setting, twin, label))
-            used += [setting] if twin is None else [setting, twin]
-        if not chosen:
-            rows.append(Row(target.model, target.method, "ours", "", status="not run"))
+    for group in _by_line(printed_and_ours(name, chosen)):
+        targets = [target for target, _ in group]
+        rows.append(printed_row(targets))
+        lines = [list(line) for line in zip(*(matches for _, matches in group), strict=True)]
+        if not lines:
+            rows.append(_not_run(targets[0]))
+        for line in lines:
+            row = measured_row(line[0].setting, dense_twin(line[0].setting, chosen), line[0].label, targets)
+            rows.append(_judged(row, targets, line, judged))
     title = f"{paper.CAPTIONS[name]}: as printed ({paper.PRINTED[name]}), and measured here"
-    return Table(name, title, tuple(rows), (*_rules(), *left_out(own), *_unshown(own), *_remarks(printed)))
+    top5 = any(target.metric == "top5" for target in paper.targets(name))
+    columns = (*TOP5, ("parameters",)) if top5 else COLUMNS
+    own = of_table(name, settings)
+    notes = (*rules(name), *left_out(own), *_unshown(own), *_remarks(paper.targets(name)))
+    return Table(name, title, tuple(rows), notes, columns, judged=True)
 
 
 def suite_table(dataset: str, settings: Sequence[Setting]) -> Table:
-    """The same layout for a data set that the paper has no table of: every sparse setting, ours alone."""
+    """The same layout for a data set that the paper has no table of: every sparse setting, ours alone, last epoch."""
     own = [s for s in settings if s.dataset == dataset]
-    rows = [measured_row(s, dense_twin(s, own), _wording(s)) for s in own if s.method != "dense" and len(s.rows)]
-    caption = f"Not in the paper: the data set {dataset}, in the layout of the paper's Table 2"
-    return Table(dataset, caption, tuple(rows), (*_rules(printed=False), *left_out(own)))
+    rows = [measured_row(s, dense_twin(s, own), wording(s)) for s in own if s.method != "dense" and len(s.rows)]
+    caption = f"Not in the paper: the data set {dataset}, in the layout of the paper's Table 2; last epoch"
+    return Table(dataset, caption, tuple(rows), (SUMMARY, *left_out(own)))
 
 
-def matching(target: Target, settings: Sequence[Setting]) -> list[tuple[Setting, str]]:
-    """Which of ours stand beside a printed row, and how they are labelled.
-
-    In each protocol: the stated alpha or density, and, for methods with an alpha, the one whose
-    remaining percentage comes nearest to the printed one, on a log scale.
-    """
-    same = [s for s in settings if (s.model, s.method) == (target.model, target.method) and len(s.rows)]
-    chosen: dict[int, tuple[Setting, str]] = {}
-    for protocol in ("paper", "official"):
-        of = [s for s in same if s.protocols[0] == protocol]
-        suffix = ", official protocol" if protocol == "official" else ""
-        for s in of:
-            stated = _close(s.alpha, target.alpha) or _close(s.density, (target.density_percent or 0) / 100)
-            if stated:
-                chosen[id(s)] = s, _wording(s) + suffix
-        nearest = _nearest(target, [s for s in of if s.alpha is not None])
-        if nearest is not None:
-            chosen.setdefault(id(nearest), (nearest, f"{_wording(nearest)}, nearest remaining{suffix}"))
-    return list(chosen.values())
-
-
-def headline_epoch(model: str) -> str:
-    """The epoch that a model's headline is read at, fixed in advance: best test accuracy; LSTM: last."""
-    return "last" if model.startswith("lstm") else "best"
-
-
-def measured_row(setting: Setting, twin: Setting | None, label: str) -> Row:
-    last = {"accuracy": "test_accuracy", "density": "density"}
-    best = {"accuracy": "best_test_accuracy", "density": "density_at_best_test_accuracy"}
+def measured_row(setting: Setting, twin: Setting | None, label: str, targets: Sequence[Target] = ()) -> Row:
+    """Ours at every epoch; against the printed numbers of these targets, a metric each."""
     values: dict[tuple[str, str], Summary] = {}
-    for epoch, columns in (("headline", best if headline_epoch(setting.model) == "best" else last), ("last", last)):
-        values[epoch, "sparse"] = setting.summary(columns["accuracy"])
-        values[epoch, "remaining"] = setting.summary(columns["density"], scale=100)
-        if twin is not None:
-            values[epoch, "dense"] = twin.summary(columns["accuracy"])
-            values[epoch, "difference"] = paired_difference(setting, twin, columns["accuracy"])
+    against: dict[tuple[str, str], Comparison] = {}
+    for epoch in read_at(setting):
+        values[epoch, "remaining"] = setting.summary(DENSITY[epoch], scale=100)
+        for target in targets:
+            if target.density_percent:
+                ratios = [math.log(v / target.density_percent) for v in _percent(setting, epoch) if v > 0]
+                against[epoch, "remaining"] = against_fixed(ratios, 0.0)
+        for metric in [target.metric for target in targets] or ["top1"]:
+            printed = next((target for target in targets if target.metric == metric), None)
+            _accuracies(values, against, setting, twin, epoch, metric, printed)
+    _parameters(values, against, setting, targets)
     done = [] if twin is None else list(twin.done["run_id"])
     commits = {*setting.done["commit"], *([] if twin is None else twin.done["commit"])}
     n, expected = len(setting.done), len(setting.rows)
     status = "measured" if n == expected else f"n={n}/{expected}" if n else f"not run (n=0/{expected})"
+    shown = headline(setting.model) if targets else "last"
     return Row(
-        setting.model, setting.method, "ours", label, values,
+        setting.model, setting.method, "ours", label, shown, values, against,
         tuple(setting.done["run_id"]), tuple(done), tuple(sorted(commits)), status,
     )  # fmt: skip
 
 
-def paired_difference(setting: Setting, twin: Setting, column: str) -> Summary:
-    """Sparse minus dense over the seeds that are done in both."""
-    sparse, dense = (s.done.set_index("seed")[column] for s in (setting, twin))
-    both = sparse.index.intersection(dense.index)
-    return summarize(list(sparse[both] - dense[both]), expected=len({*setting.rows["seed"], *twin.rows["seed"]}))
-
-
-def printed_row(target: Target) -> Row:
-    values = {
-        "dense": (target.dense, target.dense_std),
-        "remaining": (target.density_percent, target.density_std),
-        "sparse": (target.sparse, target.sparse_std),
-        "difference": (target.printed_difference, None),
-    }
-    found = {
-        ("headline", name): Summary(mean, math.nan if sd is None else sd, 0, 0)
-        for name, (mean, sd) in values.items()
-        if mean is not None
-    }
-    stated = "" if target.alpha is None else f"alpha {target.alpha:g}"
-    label = ", ".join([*([stated] if stated else []), *(["quoted"] if target.origin == "quoted" else [])])
-    return Row(target.model, target.method, "paper", label, found, status="printed")
+def printed_row(targets: Sequence[Target]) -> Row:
+    """What the paper printed on one line: of one metric, or of top-1 and top-5."""
+    found: dict[tuple[str, str], Summary] = {}
+    for target in targets:
+        suffix = _suffix(target.metric)
+        values = {
+            f"dense{suffix}": (target.dense, target.dense_std),
+            "remaining": (target.density_percent, target.density_std),
+            f"sparse{suffix}": (target.sparse, target.sparse_std),
+            f"difference{suffix}": (target.printed_difference, None),
+            "parameters": (target.parameters_millions, None),
+        }
+        for name, (mean, sd) in values.items():
+            if mean is not None:
+                found[PRINTED, name] = Summary(mean, math.nan if sd is None else sd, 0, 0)
+    first = targets[0]
+    stated = "" if first.alpha is None else f"alpha {first.alpha:g}"
+    label = ", ".join([*([stated] if stated else []), *(["quoted"] if first.origin == "quoted" else [])])
+    return Row(first.model, first.method, "paper", label, values=found, status="printed")
 
 
 def left_out(settings: Iterable[Setting]) -> list[str]:
-    """A note for every setting with cells that are in no mean: diverged, failed, cancelled or departing."""
+    """A note for every setting with cells that are in no mean: diverged, failed, cancelled, departing or drifted."""
     notes = []
     for setting in settings:
-        departing = {"departing from the suite": setting.departing - setting.drifted}
-        departing["gone on with in another environment or suite (drift)"] = setting.drifted
-        counts = {status: count for status, count in {**setting.lost(), **departing}.items() if count}
+        counts = {**setting.lost(), **setting.departures()}
         if counts:
             what = ", ".join(f"{count} {status}" for status, count in counts.items())
-            name = " ".join(filter(None, [setting.model, setting.method, _wording(setting)]))
+            name = " ".join(filter(None, [setting.model, setting.method, wording(setting)]))
             notes.append(f"Left out of every mean: {name}: {what}.")
     return notes
 
 
-def follows_protocol(setting: Setting) -> bool:
-    """Whether a setting follows one of the protocols on the whole data, with DST as the paper runs it."""
-    limited = any(setting.spec["data"].get(key) is not None for key in ("train_limit", "test_limit", "validation"))
-    method = setting.spec["method"]
-    variant = method.get("threshold", "vector") != "vector" or method.get("estimator", "long_tailed") != "long_tailed"
-    return not limited and not variant and bool(set(setting.protocols) & {"paper", "official"})
+SUMMARY = (
+    "Ours: mean ± sample standard deviation over n seeds, and the 95 % t interval of the mean; n=2/3 means that 2 of "
+    "the 3 seeds in the suite are done. The difference is over the seeds that both have."
+)
 
 
-def _nearest(target: Target, settings: Sequence[Setting]) -> Setting | None:
-    wanted = target.density_percent
-    found = [(100 * setting.done["density"].mean(), setting) for setting in settings if len(setting.done)]
-    away = [(abs(math.log(has / wanted)), setting) for has, setting in found if wanted and has > 0]
-    return min(away, key=lambda pair: pair[0])[1] if away else None
-
-
-def _close(ours: float | None, stated: float | None) -> bool:
-    return ours is not None and stated is not None and math.isclose(ours, stated, rel_tol=1e-6)
-
-
-def _wording(setting: Setting) -> str:
-    if setting.alpha is not None:
-        return f"alpha {setting.alpha:g}"
-    return "" if setting.density is None else f"density {setting.density:g}"
-
-
-def _rules(*, printed: bool = True) -> list[str]:
-    rules = [
-        "Ours: mean ± sample standard deviation over n seeds; n=2/3 means that 2 of the 3 seeds in the suite are done. "
-        "The difference is the mean over the seeds that both have.",
-        "Headline: the epoch of best test accuracy, selected on the test set as the authors' code does; "
-        "LSTM: the last epoch.",
+def rules(name: str) -> list[str]:
+    """What a reader of a table of the paper has to know."""
+    return [
+        SUMMARY,
+        "Headline: the epoch of best test accuracy, selected on the test set as the authors' code does; LSTM: the last "
+        f"epoch. The last and the lowest-density epochs: {name}-verdicts.",
+        "Ours minus paper: with the 95 % interval, the printed mean taken as fixed; of the remaining percentage the "
+        "ratio (geometric mean). The paper's difference is then that of its printed accuracies.",
+        "Paper: as printed; it says neither over how many runs nor what its ± is. Nearest remaining: the alpha run "
+        "here whose last epoch's remaining percentage comes nearest to the printed one.",
+        "Verdict: on the stated alpha, on the nearest where the paper states none; others stand beside it, in "
+        "brackets. The rule: docs/verdicts.md.",
     ]
-    unsaid = "Paper: as printed; it says neither over how many runs nor what its ± is. Nearest remaining: "
-    nearest = "the alpha run here whose last epoch's remaining percentage comes nearest to the printed one."
-    return [*rules, unsaid + nearest] if printed else rules
+
+
+def _accuracies(
+    values: dict[tuple[str, str], Summary],
+    against: dict[tuple[str, str], Comparison],
+    setting: Setting,
+    twin: Setting | None,
+    epoch: str,
+    metric: str,
+    target: Target | None,
+) -> None:
+    suffix = _suffix(metric)
+    sparse = setting.by_seed(ACCURACY[metric, epoch])
+    column = ACCURACY[metric, dense_epoch(setting.model, epoch)]
+    dense = {} if twin is None else twin.by_seed(column)
+    measured = {f"sparse{suffix}": (list(sparse.values()), len(setting.rows))}
+    if twin is not None:
+        expected = len({*setting.rows["seed"], *twin.rows["seed"]})
+        measured[f"dense{suffix}"] = list(dense.values()), len(twin.rows)
+        measured[f"difference{suffix}"] = paired(sparse, dense), expected
+    for name, (found, expected) in measured.items():
+        values[epoch, name] = summarize(found, expected=expected)
+    if target is None or target.sparse is None or target.dense is None:
+        return
+    printed = {"sparse": target.sparse, "dense": target.dense, "difference": target.sparse - target.dense}
+    for name, (found, _) in measured.items():
+        against[epoch, name] = against_fixed(found, printed[name.removesuffix(suffix) if suffix else name])
+
+
+def _parameters(
+    values: dict[tuple[str, str], Summary],
+    against: dict[tuple[str, str], Comparison],
+    setting: Setting,
+    targets: Sequence[Target],
+) -> None:
+    """Remaining parameters in millions: of the last epoch alone, as the results tables have them."""
+    values["last", "parameters"] = setting.summary("parameters_remaining", scale=1e-6)
+    printed = next((target.parameters_millions for target in targets if target.parameters_millions), None)
+    if printed is not None:
+        counts = [1e-6 * count for count in setting.by_seed("parameters_remaining").values()]
+        against["last", "parameters"] = against_fixed(counts, printed)
+
+
+def _by_line(cells: Sequence[tuple[Target, list[Match]]]) -> list[list[tuple[Target, list[Match]]]]:
+    """Top-1 and top-5 of one method and percentage are one line of Table 3."""
+    lines: dict[tuple[object, ...], list[tuple[Target, list[Match]]]] = {}
+    for target, matches in cells:
+        lines.setdefault((target.model, target.method, target.density_percent), []).append((target, matches))
+    return list(lines.values())
+
+
+def _judged(row: Row, targets: Sequence[Target], line: Sequence[Match], judged: Sequence[Verdict]) -> Row:
+    found = []
+    for target, match in zip(targets, line, strict=True):
+        own = [v for v in judged if v.target == target and v.is_headline and v.match is not None]
+        verdict = next((v for v in own if v.match and v.match.setting is match.setting), None)
+        if verdict is not None:
+            found.append(verdict.verdict if verdict.decides else f"[{verdict.verdict}]")
+    return Row(**{**vars(row), "verdicts": tuple(found)})
+
+
+def _not_run(target: Target) -> Row:
+    verdict = "no verdict (quoted)" if target.origin == "quoted" else "not run"
+    return Row(target.model, target.method, "ours", "", headline(target.model), status="not run", verdicts=(verdict,))
+
+
+def _percent(setting: Setting, epoch: str) -> list[float]:
+    return [100 * value for value in setting.by_seed(DENSITY[epoch]).values()]
+
+
+def _suffix(metric: str) -> str:
+    return "_top5" if metric == "top5" else ""
 
 
 def _unshown(settings: Sequence[Setting]) -> list[str]:
@@ -204,4 +252,4 @@ def _remarks(printed: Sequence[Target]) -> list[str]:
         if target.note:
             name = f"{paper.ARCHITECTURES[target.model]}, {paper.METHODS[target.method]}"
             notes.setdefault(target.note, []).append(f"{name} at {target.density_percent:g} %")
-    return [f"{'; '.join(names)}: {note}." for note, names in notes.items()]
+    return [f"{'; '.join(dict.fromkeys(names))}: {note}." for note, names in notes.items()]

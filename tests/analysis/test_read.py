@@ -34,7 +34,11 @@ def changed(number: int, **values: Any) -> list[dict[str, Any]]:
         (changed(1, run_id=""), "row 3: run_id is empty"),
         (changed(1, status="finished"), "row 3: status 'finished' is unknown"),
         (changed(1, spec="{"), "row 3: spec is no JSON of a cell"),
-        ([*ROWS, ROWS[0] | {"test_accuracy": 11.0}], "row 5: run"),
+        ([*ROWS, ROWS[0] | {"test_accuracy": 11.0}], f"row 5: run_id {ROWS[0]['run_id']} is in row 2 too"),
+        ([*ROWS, ROWS[2]], f"row 5: run_id {ROWS[2]['run_id']} is in row 4 too"),
+        (changed(0, seed=1.5), "row 2: seed 1.5 is no whole number"),
+        (changed(1, min_density=-0.1), "row 3: min_density -0.1 is not in [0, 1]"),
+        (changed(1, test_accuracy="inf"), "row 3: test_accuracy inf is not in [0, 100]"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
@@ -55,6 +59,24 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     edited(synthetic.write(tmp_path, ROWS) / "results.csv", lambda text: text.replace("best_test_accuracy", "best", 1))
     with pytest.raises(InputError, match=r"results\.csv, row 1: no column best_test_accuracy"):
+        load([tmp_path])
+
+
+def test_a_column_of_another_version_is_named(tmp_path: Path) -> None:
+    edited(synthetic.write(tmp_path, ROWS) / "results.csv", lambda text: text.replace("error,", "mistake,", 1))
+    with pytest.raises(InputError, match=r"results\.csv, row 1: unknown column mistake: not a table of this schema"):
+        load([tmp_path])
+
+
+def test_a_run_folder_of_another_schema_version_is_named(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, ROWS)
+    (tmp_path / "run-folder.json").write_text('{"schema": 99}')
+    with pytest.raises(
+        InputError, match=r"run-folder\.json: .*results\.csv has schema version 99, this program reads 1"
+    ):
+        load([tmp_path])
+    (tmp_path / "run-folder.json").write_text("{")
+    with pytest.raises(InputError, match=r"run-folder\.json is damaged"):
         load([tmp_path])
 
 
