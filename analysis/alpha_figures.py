@@ -1,0 +1,148 @@
+"""The paper's Figure 3: accuracy and remaining ratio by alpha, with the dense baseline as a band."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.canvas import canvas, say
+from analysis.palette import DENSE, MODEL, SPARSE
+from analysis.settings import Setting, Summary
+from analysis.tables import headline_epoch
+
+COLUMNS = {
+    "best": {"accuracy": "best_test_accuracy", "ratio": "density_at_best_test_accuracy"},
+    "last": {"accuracy": "test_accuracy", "ratio": "density"},
+}
+NOTABLE = 0.05  # the remaining ratio under which section 4.2 sees accuracy drop
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A model's settings over alpha, each alpha once, and its dense twin: one panel."""
+
+    label: str
+    model: str
+    settings: tuple[Setting, ...]
+    dense: Setting | None
+
+    def summaries(self, what: str) -> list[tuple[float, Summary]]:
+        """(alpha, "accuracy" in percent or "ratio" over its seeds) of what is done, at the headline epoch."""
+        column = COLUMNS[headline_epoch(self.model)][what]
+        return [(s.alpha or 0.0, s.summary(column)) for s in self.settings if len(s.done)]
+
+
+def rows(ladders: Sequence[Ladder]) -> pd.DataFrame:
+    """A row a cell, those that are not done too: accuracy and ratio of the epoch shown, and of the last."""
+    kept = ("run_id", "seed", "status", "test_accuracy", "density")
+    parts = []
+    for ladder in ladders:
+        shown = headline_epoch(ladder.model)
+        for setting in (*ladder.settings, *([] if ladder.dense is None else [ladder.dense])):
+            part = setting.rows[list(kept)].rename(
+                columns={"test_accuracy": "last_test_accuracy", "density": "last_density"}
+            )
+            given = {"panel": ladder.label, "model": setting.model, "method": setting.method, "alpha": setting.alpha}
+            named = {
+                "test_accuracy": setting.rows[COLUMNS[shown]["accuracy"]],
+                "density": setting.rows[COLUMNS[shown]["ratio"]],
+            }
+            parts.append(part.assign(**given, epoch_shown=shown, **named))
+    order = ["panel", "model", "method", "alpha", "run_id", "seed", "status", "epoch_shown"]
+    order += ["test_accuracy", "density", "last_test_accuracy", "last_density"]
+    return pd.concat([p.astype({"alpha": float, "seed": int}) for p in parts], ignore_index=True)[order]
+
+
+def by_alpha(ladders: Sequence[Ladder], title: str) -> Any:
+    """A column a ladder: accuracy above, remaining ratio below, three columns abreast."""
+    columns = min(3, len(ladders))
+    mosaic: list[list[str]] = []
+    for start in range(0, len(ladders), columns):
+        abreast = [str(i) for i in range(start, min(start + columns, len(ladders)))]
+        gap = ["."] * (columns - len(abreast))
+        mosaic += [[f"accuracy{i}" for i in abreast] + gap, [f"ratio{i}" for i in abreast] + gap]
+    size = (3.4 * columns + 0.4, 0.7 + 1.9 * len(mosaic))
+    figure, axes = canvas(mosaic, size, title)
+    for i, ladder in enumerate(ladders):
+        _panel(axes[f"accuracy{i}"], axes[f"ratio{i}"], ladder, first=i % columns == 0)
+    return figure
+
+
+def _panel(upper: Any, lower: Any, ladder: Ladder, *, first: bool) -> None:
+    upper.set_title(ladder.label)
+    alphas = [s.alpha for s in ladder.settings if s.alpha]
+    accuracy, ratio = ladder.summaries("accuracy"), ladder.summaries("ratio")
+    for axis in (upper, lower):
+        axis.set_xscale("log")
+        axis.set_xlim(min(alphas, default=1e-9) / 1.8, max(alphas, default=1e-4) * 1.8)
+        if not accuracy:
+            say(axis, "not run")
+    _dense_band(upper, ladder)
+    _points(upper, accuracy, SPARSE)
+    _points(lower, ratio, MODEL)
+    lower.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
+    lower.set(ylim=(-0.02, 1.03), xlabel="α (log scale)")
+    upper.tick_params(labelbottom=False)
+    if first:
+        upper.set_ylabel("Test accuracy (%)")
+        lower.set_ylabel("Model remaining ratio")
+    _partial(upper, ladder)
+
+
+def _dense_band(axis: Any, ladder: Ladder) -> None:
+    """Mean ± standard deviation of the dense twin, across the panel."""
+    if ladder.dense is None or not len(ladder.dense.done):
+        return
+    summary = ladder.dense.summary(COLUMNS[headline_epoch(ladder.model)]["accuracy"])
+    axis.axhline(summary.mean, color=DENSE, linewidth=1.2, linestyle="--", zorder=1.5)
+    if summary.n > 1:
+        axis.axhspan(summary.mean - summary.sd, summary.mean + summary.sd, color=DENSE, alpha=0.22, linewidth=0)
+
+
+def _points(axis: Any, summaries: Sequence[tuple[float, Summary]], colour: Any) -> None:
+    if summaries:
+        spread = [s.sd if s.n > 1 else 0.0 for _, s in summaries]
+        axis.errorbar(
+            [alpha for alpha, _ in summaries], [s.mean for _, s in summaries], yerr=spread, color=colour,
+            marker="o", markersize=4, linewidth=1.5, elinewidth=1, capsize=2, zorder=3,
+        )  # fmt: skip
+
+
+def _partial(axis: Any, ladder: Ladder) -> None:
+    """At the foot of the panel: alphas with seeds missing, and how many were lost."""
+    for setting in ladder.settings:
+        n, expected = len(setting.done), len(setting.rows)
+        if n == expected or not any(len(s.done) for s in ladder.settings):
+            continue
+        lost = ", ".join(f"{count} {status}" for status, count in setting.lost().items())
+        text = (f"n={n}/{expected}" if n else "not run") + (f", {lost}" if lost else "")
+        axis.text(
+            setting.alpha, 0.02, text, transform=axis.get_xaxis_transform(), rotation=90, fontsize=7,
+            ha="center", va="bottom", color="#555555",
+        )  # fmt: skip
+
+
+def finding(ladders: Sequence[Ladder]) -> str:
+    """For each model: how the ratio falls with alpha, and the accuracy against dense at both ends."""
+    return "; ".join(_finding(ladder) for ladder in ladders) + "."
+
+
+def _finding(ladder: Ladder) -> str:
+    accuracy, ratio = ladder.summaries("accuracy"), ladder.summaries("ratio")
+    if not accuracy:
+        return f"{ladder.label}: not run"
+    best = max(accuracy, key=lambda pair: pair[1].mean)
+    text = (
+        f"{ladder.label}: from alpha {accuracy[0][0]:g} to {accuracy[-1][0]:g} the model keeps "
+        f"{100 * ratio[0][1].mean:.3g} to {100 * ratio[-1][1].mean:.3g} % of its weights at "
+        f"{accuracy[0][1].mean:.2f} to {accuracy[-1][1].mean:.2f} % accuracy, the highest {best[1].mean:.2f} % "
+        f"at alpha {best[0]:g}"
+    )
+    if ladder.dense is not None and len(ladder.dense.done):
+        column = COLUMNS[headline_epoch(ladder.model)]["accuracy"]
+        text += f", dense {statistics.fmean(ladder.dense.done[column]):.2f} %"
+    return text

@@ -1,0 +1,315 @@
+"""Figures 1 to 12, and their like for what the paper has no figure of: which cells, under which caption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import alpha_figures, figures, findings, masked_layer, paper, pattern_figures
+from analysis.alpha_figures import Ladder
+from analysis.exhibit import Maker, Results, Written, write_figure
+from analysis.figures import Marks
+from analysis.histories import history, pattern, wide
+from analysis.settings import Setting, dense_twin
+from analysis.tables import follows_protocol
+
+FIGURE_3 = ("vgg16", "wrn-16-8", "wrn-28-8")
+CURVES = {  # name: model, alpha, initial learning rate
+    "figure5": ("vgg16", 5e-6, 0.1),
+    "figure6": ("vgg16", 5e-6, 0.01),
+    "figure8": ("wrn-16-8", 1e-5, 0.1),
+    "figure9": ("wrn-16-10", 1e-5, 0.1),
+    "figure10": ("wrn-28-8", 1e-5, 0.1),
+}
+PATTERNS = {"figure7": "vgg16", "figure11": "wrn-16-8", "figure12": "wrn-16-10"}
+PATTERN_ALPHAS = (1e-6, 5e-6, 1e-5)  # ours: the paper's text does not name the three
+DEFAULT_ALPHA = 5e-6  # appendix A.1
+FIRST_CONVOLUTIONS = 5  # of a WRN, and the output layer: appendix A.4
+MNIST = ("lenet-300-100", "lenet-5-caffe", "lstm-a", "lstm-b")
+NOT_PAPER = "not the paper's"
+SEEDS = "thin lines: seeds, bold lines: their mean"
+DIAMOND = "◇ final value that the paper prints"
+
+
+def makers(results: Results) -> dict[str, Maker]:
+    """name -> what writes it: the paper's twelve, then ours in their layout."""
+    found: dict[str, Maker] = {
+        "figure1": _figure1,
+        "figure2": _figure2,
+        "figure3": partial(_figure3, results),
+        "figure4": partial(_figure4, results),
+        "figure5": partial(_by_epoch, results, "figure5", None),
+        "figure6": partial(_by_epoch, results, "figure6", None),
+        "figure7": partial(_sparse_pattern, results, "figure7"),
+        **{f"figure{i}": partial(_by_epoch, results, f"figure{i}", None) for i in (8, 9, 10)},
+        **{f"figure{i}": partial(_sparse_pattern, results, f"figure{i}") for i in (11, 12)},
+        **{f"figure{i}-default-alpha": partial(_by_epoch, results, f"figure{i}", DEFAULT_ALPHA) for i in (8, 9, 10)},
+        "mnist-figure3": partial(_own_figure3, results, "mnist"),
+        "mnist-figure7": partial(_own_figure7, results, "mnist"),
+    }
+    for dataset in sorted({s.dataset for s in results.settings} - set(paper.DATASETS)):
+        found[f"{dataset}-figure3"] = partial(_own_figure3, results, dataset)
+        found[f"{dataset}-figure4"] = partial(_own_figure4, results, dataset)
+        found[f"{dataset}-figure7"] = partial(_own_figure7, results, dataset)
+    return found
+
+
+def _figure1(out: Path) -> Written:
+    data, caption = masked_layer.example(), paper.CAPTIONS["figure1"]
+    drawn = masked_layer.draw_masked_layer(
+        data, f"{caption}\nour drawing of equations 1 and 2; the values are an example"
+    )
+    finding = (
+        f"Of {len(data)} example weights, {data['M'].sum()} exceed the threshold of their row and stay in the product "
+        "of weights and mask; the mask is the step function of |W| - t, and gradients return through H(Q)."
+    )
+    return write_figure("figure1", data, drawn, out, title=caption, run_ids=(), finding=finding)
+
+
+def _figure2(out: Path) -> Written:
+    data, caption = masked_layer.estimators(), paper.CAPTIONS["figure2"]
+    drawn = masked_layer.draw_estimators(data, caption)
+    finding = (
+        "The step's own derivative is an impulse; the straight-through estimator is 1 on [-1, 1]; the long-tailed one "
+        f"falls from {data['long_tailed'].max():g} at 0 to 0.4 at 0.4 and stays there up to 1."
+    )
+    return write_figure("figure2", data, drawn, out, title=caption, run_ids=(), finding=finding)
+
+
+def _figure3(results: Results, out: Path) -> Written:
+    ladders = []
+    for model in FIGURE_3:
+        chosen = _one_each_alpha(dst_settings(results, "cifar10", model, lr=0.1, done=False))
+        ladders.append(_ladder(results, paper.ARCHITECTURES[model], model, chosen))
+    return _by_alpha(results, "figure3", ladders, paper.CAPTIONS["figure3"], out)
+
+
+def _own_figure3(results: Results, dataset: str, out: Path) -> Written:
+    """A panel for each model, and for each protocol where its cells differ."""
+    ladders = []
+    for model in _models(results, dataset):
+        own = [s for s in _of_dataset(results, dataset) if s.model == model]
+        for protocols in sorted({s.protocols for s in own}, key=lambda p: p[:1] != ("paper",)):
+            label = paper.ARCHITECTURES.get(model, model) + (", official" if protocols == ("official",) else "")
+            ladders.append(_ladder(results, label, model, _one_each_alpha(s for s in own if s.protocols == protocols)))
+    title = f"{_named(dataset)}, layout of Figure 3: test accuracy and model remaining ratio of DST for different alpha"
+    return _by_alpha(results, f"{dataset}-figure3", ladders, title, out)
+
+
+def _ladder(results: Results, label: str, model: str, chosen: tuple[Setting, ...]) -> Ladder:
+    return Ladder(label, model, chosen, dense_twin(chosen[0], results.settings) if chosen else None)
+
+
+def _by_alpha(results: Results, name: str, ladders: Sequence[Ladder], title: str, out: Path) -> Written:
+    every = [s for ladder in ladders for s in ladder.settings]
+    if not any(len(s.done) for s in every):
+        return Written(name=name, title=title, remark="not run")
+    data = alpha_figures.rows([ladder for ladder in ladders if ladder.settings])
+    shown = "epoch of best test accuracy (LSTM: last); mean ± standard deviation over seeds, "
+    legend = f"{shown}{_count(every)}; dashed: dense baseline, dotted: 5 % remaining"
+    drawn = alpha_figures.by_alpha(ladders, f"{title}\n{legend}")
+    used = data.loc[data["status"] == "done", "run_id"]
+    missing = [f"{ladder.label} not run" for ladder in ladders if not any(len(s.done) for s in ladder.settings)]
+    written = write_figure(
+        name, data, drawn, out, title=title, run_ids=list(used), finding=alpha_figures.finding(ladders)
+    )
+    return _remarked(written, [*missing, *_incomplete(every), *_left_out(results, every)])
+
+
+def _figure4(results: Results, out: Path) -> Written:
+    chosen = dst_settings(results, "mnist", "lenet-300-100", alpha=5e-4)
+    return _curves(results, "figure4", chosen, figures.by_step_and_epoch, paper.CAPTIONS["figure4"], out)
+
+
+def _own_figure4(results: Results, dataset: str, out: Path) -> Written:
+    every = [s for s in _of_dataset(results, dataset) if len(s.done)]
+    every = sorted(every, key=lambda s: s.model != "lenet-300-100")
+    name = f"{every[0].model}, DST, alpha = {every[0].alpha:g}" if every else ""
+    title = f"{_named(dataset)}, layout of Figure 4: {name}"
+    return _curves(results, f"{dataset}-figure4", every, figures.by_step_and_epoch, title, out)
+
+
+def _by_epoch(results: Results, name: str, other_alpha: float | None, out: Path) -> Written:
+    model, alpha, rate = CURVES[name]
+    caption = paper.CAPTIONS[name]
+    if other_alpha is not None:
+        caption = (
+            f"As Figure {name.removeprefix('figure')}, at appendix A.1's default alpha: {paper.ARCHITECTURES[model]}"
+        )
+        name = f"{name}-default-alpha"
+    chosen = dst_settings(results, "cifar10", model, alpha=other_alpha or alpha, lr=rate)
+    return _curves(results, name, chosen, figures.by_epoch, caption, out)
+
+
+def _curves(
+    results: Results,
+    name: str,
+    chosen: Sequence[Setting],
+    draw: Callable[[pd.DataFrame, str, Marks], Any],
+    title: str,
+    out: Path,
+) -> Written:
+    if not chosen:
+        return Written(name=name, title=title, remark="not run")
+    sparse, dense = chosen[0], dense_twin(chosen[0], results.settings)
+    data = history(results.tables, sparse, dense)
+    if not (data["name"] == "density").any():
+        return Written(name=name, title=title, remark="no traces.csv beside the results of its runs")
+    if sparse.model.startswith("wrn"):
+        data = _first_and_output(data)
+    printed = _printed(name)
+    marks = Marks(tuple(sparse.spec["optimizer"].get("milestones") or ()), printed)
+    legend = "; ".join([f"{_protocol(sparse)}{_count([sparse])}", SEEDS, *([DIAMOND] if printed else [])])
+    drawn = draw(data, f"{title}\n{legend}", marks)
+    finding = findings.of_curves(data, marks.milestones)
+    written = write_figure(
+        name, wide(data), drawn, out, title=title, run_ids=list(data["run_id"].unique()), finding=finding
+    )
+    both = [sparse, *([] if dense is None else [dense])]
+    return _remarked(written, [*_incomplete(both), *_left_out(results, both)])
+
+
+def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
+    """A WRN's first five convolutions and its output layer, of all layers."""
+    layers = [name for name in data["name"].unique() if name.startswith("density/")]
+    return data[~data["name"].isin(layers[FIRST_CONVOLUTIONS:-1])]
+
+
+def _printed(name: str) -> dict[str, float]:
+    """The final values that the paper prints of these curves, or of the same cells in Table 1."""
+    of = paper.targets("table1")[:1] if name == "figure4" else paper.targets(name)
+    found = {}
+    for target in of:
+        percent = target.density_percent
+        values = {"density": percent and percent / 100, "sparse": target.sparse, "dense": target.dense}
+        found |= {key: value for key, value in values.items() if value is not None}
+    return found
+
+
+def _sparse_pattern(results: Results, name: str, out: Path) -> Written:
+    every = dst_settings(results, "cifar10", PATTERNS[name], lr=0.1)
+    chosen = [s for s in _one_each_alpha(every) if s.alpha in PATTERN_ALPHAS] or _three(every)
+    missing = [f"α = {alpha:g} not run" for alpha in PATTERN_ALPHAS if alpha not in {s.alpha for s in chosen}]
+    legend = "; ".join(["the three α are our choice, the paper's text names none; bars: mean, dots: seeds", *missing])
+    return _pattern(results, name, chosen, paper.CAPTIONS[name], legend, out)
+
+
+def _own_figure7(results: Results, dataset: str, out: Path) -> Written:
+    chosen = []
+    for model in _models(results, dataset):
+        own = [s for s in _of_dataset(results, dataset) if s.model == model and len(s.done)]
+        own = [s for s in own if s.protocols[:1] == own[0].protocols[:1]]
+        chosen += _three(_one_each_alpha(own))
+    title = f"{_named(dataset)}, layout of Figure 7: the sparse pattern of DST"
+    return _pattern(results, f"{dataset}-figure7", chosen, title, "bars: mean, dots: seeds", out)
+
+
+def _pattern(results: Results, name: str, chosen: Sequence[Setting], title: str, legend: str, out: Path) -> Written:
+    if not chosen:
+        return Written(name=name, title=title, remark="not run")
+    data = pattern(results.tables, chosen)
+    if data.empty:
+        return Written(name=name, title=title, remark="no layers.csv beside the results of its runs")
+    counts = {(s.model, s.alpha or 0.0): _count([s]) for s in chosen}
+    draw = pattern_figures.one_model if name in PATTERNS else pattern_figures.several_models
+    drawn = draw(data, f"{title}\n{_protocol(chosen[0])}{legend}", counts)
+    finding = findings.of_pattern(data)
+    written = write_figure(name, data, drawn, out, title=title, run_ids=list(data["run_id"].unique()), finding=finding)
+    return _remarked(written, [*_incomplete(chosen), *_left_out(results, chosen)])
+
+
+def dst_settings(
+    results: Results,
+    dataset: str,
+    model: str,
+    *,
+    alpha: float | None = None,
+    lr: float | None = None,
+    done: bool = True,
+) -> list[Setting]:
+    """DST's settings, with finished runs unless `done` is false; those of the paper's protocol where there are any."""
+    found = [
+        s
+        for s in results.settings
+        if (s.dataset, s.model, s.method) == (dataset, model, "dst")
+        and follows_protocol(s)
+        and (len(s.done) or (len(s.rows) and not done))
+        and (alpha is None or s.alpha == alpha)
+        and (lr is None or s.spec["optimizer"]["lr"] == lr)
+    ]
+    return [s for s in found if "paper" in s.protocols and (len(s.done) or not done)] or found
+
+
+def _of_dataset(results: Results, dataset: str) -> list[Setting]:
+    """DST's settings of a data set: those of a protocol where the paper has the data set."""
+    own = [s for s in results.settings if (s.dataset, s.method) == (dataset, "dst") and len(s.rows)]
+    return [s for s in own if dataset not in paper.DATASETS or follows_protocol(s)]
+
+
+def _models(results: Results, dataset: str) -> list[str]:
+    own = dict.fromkeys(s.model for s in _of_dataset(results, dataset))
+    return sorted(own, key=lambda model: (MNIST.index(model) if model in MNIST else len(MNIST), model))
+
+
+def _one_each_alpha(settings: Iterable[Setting]) -> tuple[Setting, ...]:
+    """Where several settings share an alpha, the one with most finished seeds."""
+    chosen: dict[float, Setting] = {}
+    for setting in settings:
+        alpha = setting.alpha or 0.0
+        if alpha not in chosen or len(setting.done) > len(chosen[alpha].done):
+            chosen[alpha] = setting
+    return tuple(chosen[alpha] for alpha in sorted(chosen))
+
+
+def _three(settings: Sequence[Setting]) -> list[Setting]:
+    """The lowest, middle and highest alpha of more than three."""
+    if len(settings) <= 3:
+        return list(settings)
+    return [settings[0], settings[len(settings) // 2], settings[-1]]
+
+
+def _named(dataset: str) -> str:
+    return dataset.upper() if dataset in paper.DATASETS else f"{dataset} ({NOT_PAPER} data)"
+
+
+def _protocol(setting: Setting) -> str:
+    return "official protocol, " if setting.protocols == ("official",) else ""
+
+
+def _count(settings: Sequence[Setting]) -> str:
+    """n=3, n=2/3, or n=1 to 3 of 3 where settings differ."""
+    counts = sorted({len(s.done) for s in settings})
+    expected = max(len(s.rows) for s in settings)
+    if len(counts) > 1:
+        return f"n={counts[0]} to {counts[-1]}" + (f" of {expected}" if counts[-1] <= expected else "")
+    return f"n={counts[0]}" if counts[0] == expected else f"n={counts[0]}/{expected}"
+
+
+def _incomplete(settings: Iterable[Setting]) -> list[str]:
+    return [
+        f"{s.model} {s.method}{f' alpha {s.alpha:g}' if s.alpha else ''}: n={len(s.done)}/{len(s.rows)}"
+        for s in settings
+        if len(s.done) < len(s.rows)
+    ]
+
+
+def _left_out(results: Results, shown: Sequence[Setting]) -> list[str]:
+    """How many cells of the models, methods and alphas that are shown are in no mean, and why."""
+    kinds = {(s.dataset, s.model, s.method, s.alpha) for s in shown}
+    counts: dict[str, int] = {}
+    for setting in results.settings:
+        if (setting.dataset, setting.model, setting.method, setting.alpha) in kinds:
+            for why, count in (*setting.lost().items(), ("departing", setting.departing)):
+                counts[why] = counts.get(why, 0) + count
+    told = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
+    return [f"left out: {told}"] if told else []
+
+
+def _remarked(written: Written, remarks: Sequence[str]) -> Written:
+    from dataclasses import replace
+
+    return replace(written, remark="; ".join(remarks))
