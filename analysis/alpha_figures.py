@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.canvas import canvas, say
+from analysis.canvas import canvas, greek, say
 from analysis.palette import DENSE, MODEL, SPARSE
 from analysis.settings import Setting, Summary
 from analysis.tables import headline_epoch
@@ -77,20 +77,28 @@ def _panel(upper: Any, lower: Any, ladder: Ladder, *, first: bool) -> None:
     alphas = [s.alpha for s in ladder.settings if s.alpha]
     accuracy, ratio = ladder.summaries("accuracy"), ladder.summaries("ratio")
     for axis in (upper, lower):
-        axis.set_xscale("log")
-        axis.set_xlim(min(alphas, default=1e-9) / 1.8, max(alphas, default=1e-4) * 1.8)
+        _log_alphas(axis, alphas or [1e-9, 1e-4])
         if not accuracy:
             say(axis, "not run")
     _dense_band(upper, ladder)
     _points(upper, accuracy, SPARSE)
     _points(lower, ratio, MODEL)
     lower.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
-    lower.set(ylim=(-0.02, 1.03), xlabel="α (log scale)")
+    lower.set(ylim=(-0.02, 1.03), xlabel="α, log scale")
     upper.tick_params(labelbottom=False)
     if first:
         upper.set_ylabel("Test accuracy (%)")
         lower.set_ylabel("Model remaining ratio")
     _partial(upper, ladder)
+
+
+def _log_alphas(axis: Any, alphas: Sequence[float]) -> None:
+    """A log scale with a tick a decade, or at the alphas themselves where they span less than two."""
+    axis.set_xscale("log")
+    axis.set_xlim(min(alphas) / 1.8, max(alphas) * 1.8)
+    axis.minorticks_off()
+    if max(alphas) < 100 * min(alphas):
+        axis.set_xticks(alphas, [greek(f"{alpha:g}") for alpha in alphas], rotation=90 if len(alphas) > 4 else 0)
 
 
 def _dense_band(axis: Any, ladder: Ladder) -> None:

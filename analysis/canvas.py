@@ -27,7 +27,7 @@ def canvas(mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: st
 
 def greek(text: str) -> str:
     """The word alpha as a letter, and powers of ten without leading zeros: 5e-6."""
-    return re.sub(r"e-0(\d)\b", r"e-\1", re.sub(r"\balpha\b", "α", text))
+    return re.sub(r"(?<=\de-)0(?=\d\b)", "", re.sub(r"\balpha\b", "α", text))
 
 
 def say(axis: Any, text: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from analysis.figures import FIRST_STEPS
 from analysis.histories import layer_names
+from analysis.paper import ARCHITECTURES
 
 LOW = 0.1  # of layer 1, "quickly" (section 5.1)
 
@@ -29,23 +30,30 @@ def of_curves(data: pd.DataFrame, milestones: Sequence[int]) -> str:
 
 def of_pattern(data: pd.DataFrame) -> str:
     """Which layers keep most and least at each alpha, and how far the alphas agree in their order."""
+    return " ".join(_pattern(own, ARCHITECTURES.get(str(model), str(model))) for model, own in _by_model(data))
+
+
+def _by_model(data: pd.DataFrame) -> Iterable[tuple[object, pd.DataFrame]]:
+    found: Iterable[tuple[object, pd.DataFrame]] = data.groupby("model", sort=False)
+    return found
+
+
+def _pattern(data: pd.DataFrame, model: str) -> str:
     names = layer_names(list(data["parameter"]))
+    mean = data.groupby(["alpha", "parameter"])["remaining_percent"].mean().unstack("alpha").reindex(list(names))
     parts = []
-    for model, own in data.groupby("model", sort=False):
-        mean = own.groupby(["alpha", "parameter"], sort=True)["remaining_percent"].mean().unstack("alpha")
-        mean = mean.reindex([p for p in names if p in mean.index])
-        for alpha in mean:
-            order = mean[alpha].sort_values(kind="stable")
-            least, most = [_layer(order, names, place) for place in (0, -1)]
-            parts.append(f"{model}, alpha {alpha:g}: {least} is the sparsest layer, {most} the densest")
-        if mean.shape[1] > 1 and len(mean) > 2:
-            ranks = mean.corr(method="spearman").to_numpy()
-            parts.append(f"rank correlation between alphas at least {ranks.min():.2f}")
-    return "; ".join(parts) + "."
+    for alpha in mean:
+        order = mean[alpha].sort_values(kind="stable")
+        least, most = (f"{names[str(order.index[at])]} ({order.iloc[at]:.3g} %)" for at in (0, -1))
+        parts.append(f"at alpha {alpha:g} {least} is the sparsest layer and {most} the densest")
+    if mean.shape[1] > 1 and len(mean) > 2:
+        parts.append(f"rank correlation of the layers between alphas: at least {_agreement(mean):.2f}")
+    return f"{model}: {'; '.join(parts)}."
 
 
-def _layer(order: pd.Series, names: dict[str, str], place: int) -> str:
-    return f"{names[str(order.index[place])]} ({order.iloc[place]:.3g} %)"
+def _agreement(mean: pd.DataFrame) -> float:
+    """The lowest of Spearman's correlations between columns."""
+    return float(mean.corr(method="spearman").to_numpy().min())
 
 
 def _layers(data: pd.DataFrame) -> list[str]:
@@ -61,7 +69,7 @@ def _ends(ratio: pd.DataFrame, names: dict[str, str], data: pd.DataFrame) -> str
         extremes = (min(layers, key=lambda label: layers[label]), max(layers, key=lambda label: layers[label]))
         layers = {label: layers[label] for label in extremes}
     kept = ", ".join(f"{label} {value:.3g} %" for label, value in layers.items())
-    return f"after epoch {int(ratio.index[-1])} the model keeps {last['density']:.3g} % of its weights ({kept}; n={n})"
+    return f"After epoch {int(ratio.index[-1])} the model keeps {last['density']:.3g} % of its weights ({kept}; n={n})"
 
 
 def _low(ratio: pd.DataFrame, names: dict[str, str]) -> list[str]:
@@ -71,7 +79,7 @@ def _low(ratio: pd.DataFrame, names: dict[str, str]) -> list[str]:
         return []
     below = ratio.index[ratio[f"density/{first}"] < LOW]
     when = f"at epoch {int(below[0])}" if len(below) else "at no epoch"
-    return [f"layer 1 first keeps less than {LOW:.0%} {when}"]
+    return [f"layer 1 first keeps less than {100 * LOW:g} % {when}"]
 
 
 def _decay(ratio: pd.DataFrame, names: dict[str, str], milestones: Sequence[int]) -> list[str]:
@@ -79,10 +87,9 @@ def _decay(ratio: pd.DataFrame, names: dict[str, str], milestones: Sequence[int]
     if not milestones or milestones[0] not in ratio.index or not names:
         return []
     parameter, label = list(names.items())[-1]
-    before, after = (100 * ratio[f"density/{parameter}"][epoch] for epoch in (milestones[0], ratio.index[-1]))
-    return [
-        f"{label}, the output layer, keeps {before:.3g} % at epoch {milestones[0]}, before the decay, {after:.3g} % at the end"
-    ]
+    kept = ratio[f"density/{parameter}"] * 100
+    before, after = f"{kept[milestones[0]]:.3g} % at epoch {milestones[0]}", f"{kept.iloc[-1]:.3g} % at the end"
+    return [f"{label}, the output layer, keeps {before}, before the learning rate decays, and {after}"]
 
 
 def _first_steps(data: pd.DataFrame, names: dict[str, str]) -> list[str]:

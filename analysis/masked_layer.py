@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -70,12 +69,8 @@ def draw_estimators(data: pd.DataFrame, title: str) -> Any:
 
 def _pieces(axis: Any, x: pd.Series, y: pd.Series, jumps: tuple[float, ...]) -> None:
     """A line that breaks where the function jumps, with a thin dotted riser there."""
-    edges = [-math.inf, *jumps, math.inf]
-    for low, high in itertools.pairwise(edges):
-        inside = (x >= low) & (x <= high) if low == -1 and high == 1 else (x > low) & (x < high)
-        if jumps == (0,):
-            inside = (x > low) & (x <= high)
-        axis.plot(x[inside], y[inside], color=BLUE, linewidth=1.7)
+    for _, piece in y.groupby(y.diff().abs().gt(0.3).cumsum()):
+        axis.plot(x[piece.index], piece, color=BLUE, linewidth=1.7)
     for jump in jumps:
         around = y[(x - jump).abs() < 0.011]
         axis.plot((jump, jump), (around.min(), around.max()), color=BLUE, linewidth=0.9, linestyle=":")
@@ -95,7 +90,7 @@ def draw_masked_layer(data: pd.DataFrame, title: str) -> Any:
     """W and t on the left, by |W| - t and S to the mask, W * M to the product that meets the input."""
     figure, axes = canvas([["all"]], (10.4, 4.0), title)
     axis = axes["all"]
-    axis.set(xlim=(0, 21.6), ylim=(-4.5, 3.6), aspect="equal")
+    axis.set(xlim=(0, 21.6), ylim=(-4.3, 4.0), aspect="equal")
     axis.axis("off")
     _matrix(axis, data, "W", (0.2, 0.4), "weights W", "{:.1f}", signed=True)
     _matrix(axis, data[data["j"] == 1], "t", (2.2, -3.7), "thresholds t, one a row", "{:.2f}", signed=False)
@@ -141,28 +136,33 @@ def _shade(value: float) -> tuple[float, float, float]:
     return red, green, blue
 
 
+FORWARD = (
+    ((4.3, 0.5), (6.3, -0.5)),
+    ((3.3, -2.2), (6.3, -2.2)),
+    ((10.5, -2.2), (11.9, -2.2)),
+    ((4.3, 1.9), (14.1, 1.9)),
+    ((15.3, -0.1), (15.9, 0.35)),
+    ((18.3, 1.9), (20.4, 1.9)),
+    ((19.3, 0.3), (19.3, 1.85)),
+)
+BACKWARD = (
+    ((11.9, -3.1), (10.5, -3.1)),
+    ((6.3, -3.1), (3.3, -3.1)),
+    ((6.3, -0.9), (4.0, 0.3)),
+    ((14.1, 1.3), (4.3, 1.3)),
+)
+LABELS = (
+    ("⊙", (9.2, 2.0), 10), ("S", (11.2, -2.1), 10), ("X", (19.3, -0.4), 11), ("Y", (20.8, 1.65), 11),
+)  # fmt: skip
+GRADIENTS = (("H(Q)", (11.2, -3.7)), ("structure\ngradient", (4.8, -4.1)), ("performance gradient", (9.2, 0.7)))
+
+
 def _arrows(axis: Any) -> None:
-    forward = (
-        ((4.3, 0.3), (6.3, -0.6), "", (0, 0)),
-        ((3.3, -2.2), (6.3, -2.2), "", (0, 0)),
-        ((10.5, -2.2), (11.9, -2.2), "S", (11.2, -2.05)),
-        ((4.3, 1.9), (14.1, 1.9), "⊙", (9.2, 2.0)),
-        ((14.6, -0.1), (15.4, 0.3), "", (0, 0)),
-        ((18.3, 1.9), (20.4, 1.9), "", (0, 0)),
-    )
-    for start, end, label, place in forward:
-        axis.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "#444444", "linewidth": 1.1})
-        if label:
-            axis.text(*place, label, ha="center", va="bottom", fontsize=10)
-    axis.annotate(
-        "", xy=(19.3, 1.9), xytext=(19.3, 0.2), arrowprops={"arrowstyle": "-|>", "color": "#444444", "linewidth": 1.1}
-    )
-    axis.text(19.3, 0.1, "X", ha="center", va="top", fontsize=11)
-    axis.text(20.5, 1.9, "Y", ha="left", va="center", fontsize=11)
-    gradient = {"arrowstyle": "-|>", "color": SPARSE, "linewidth": 1.1, "linestyle": "--"}
-    axis.annotate("", xy=(10.5, -3.1), xytext=(11.9, -3.1), arrowprops={**gradient, "linestyle": "-"})
-    axis.text(11.2, -3.2, "H(Q)", ha="center", va="top", fontsize=9, color=SPARSE)
-    axis.annotate("", xy=(3.3, -3.1), xytext=(6.3, -3.1), arrowprops={**gradient, "linestyle": "-"})
-    axis.text(4.8, -3.2, "structure\ngradient", ha="center", va="top", fontsize=8, color=SPARSE)
-    axis.annotate("", xy=(4.3, 1.3), xytext=(14.1, 1.3), arrowprops={**gradient, "linestyle": "-"})
-    axis.text(9.2, 1.2, "performance gradient", ha="center", va="top", fontsize=8, color=SPARSE)
+    """What the layer computes in grey, and the way of the gradients (appendix A.3) in orange."""
+    for colour, arrows in (("#444444", FORWARD), (SPARSE, BACKWARD)):
+        for start, end in arrows:
+            axis.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.1})
+    for text, place, size in LABELS:
+        axis.text(*place, text, ha="center", va="bottom", fontsize=size)
+    for text, place in GRADIENTS:
+        axis.text(*place, text, ha="center", va="bottom", fontsize=8, color=SPARSE)

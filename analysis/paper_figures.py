@@ -61,7 +61,8 @@ def makers(results: Results) -> dict[str, Maker]:
 def _figure1(out: Path) -> Written:
     data, caption = masked_layer.example(), paper.CAPTIONS["figure1"]
     drawn = masked_layer.draw_masked_layer(
-        data, f"{caption}\nour drawing of equations 1 and 2; the values are an example"
+        data,
+        f"{caption}\nour drawing of equations 1 and 2, with example values; grey: forward, orange: gradients (A.3)",
     )
     finding = (
         f"Of {len(data)} example weights, {data['M'].sum()} exceed the threshold of their row and stay in the product "
@@ -182,7 +183,7 @@ def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
 def _printed(name: str) -> dict[str, float]:
     """The final values that the paper prints of these curves, or of the same cells in Table 1."""
     of = paper.targets("table1")[:1] if name == "figure4" else paper.targets(name)
-    found = {}
+    found: dict[str, float] = {}
     for target in of:
         percent = target.density_percent
         values = {"density": percent and percent / 100, "sparse": target.sparse, "dense": target.dense}

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.canvas import canvas
+from analysis.canvas import canvas, greek
 from analysis.histories import SHORTCUT, layer_names
 from analysis.palette import ALPHAS, DENSE
+from analysis.paper import ARCHITECTURES
 
 REMAINING = "Parameters\nremaining (%)"
 Counts = Mapping[tuple[str, float], str]
@@ -46,7 +47,8 @@ def several_models(data: pd.DataFrame, title: str, counts: Counts) -> Any:
         part = data[data["model"] == model]
         _bars(axes[name], part, counts)
         _name_layers(axes[name], part, weights=True)
-        axes[name].set(xlabel="Layer, and its number of parameters", ylabel=REMAINING.replace("\n", " "), title=model)
+        axes[name].set(xlabel="Layer, and its number of parameters", ylabel=REMAINING.replace("\n", " "))
+        axes[name].set_title(ARCHITECTURES.get(model, model), pad=18)
     return figure
 
 
@@ -60,7 +62,7 @@ def _bars(axis: Any, data: pd.DataFrame, counts: Counts) -> None:
         seeds = data[data["alpha"] == alpha]
         mean = seeds.groupby("parameter")["remaining_percent"].mean().reindex(layers).astype(float)
         places = [place + (i - (len(alphas) - 1) / 2) * width for place in range(len(layers))]
-        label = f"α = {alpha:g} ({counts[model, alpha]})".replace("e-0", "e-")
+        label = greek(f"α = {alpha:g} ({counts[model, alpha]})")
         axis.bar(places, mean, width * 0.92, color=colours[i % len(colours)], label=label)
         if seeds["run_id"].nunique() > 1:
             at = seeds["parameter"].map(dict(zip(layers, places, strict=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,7 +62,10 @@ def _cifar10(model: str, alpha: float | None, seed: int, lr: float) -> Row:
     best = 93.5 + (model != "vgg16") * 1.5 + seed / 10 - (0 if alpha is None else max(0.0, 0.05 - kept) * 60)
     method = "dense" if alpha is None else "dst"
     given = {"alpha": alpha, "lr": lr, "epochs": 160, "protocol": "paper", "kept": kept, "kept_best": kept}
-    return synthetic.cell(model, method, seed, dataset="cifar10", accuracy=best - 0.2, best=best, **given)
+    row = synthetic.cell(model, method, seed, dataset="cifar10", accuracy=best - 0.2, best=best, **given)
+    spec = json.loads(row["spec"])
+    spec["optimizer"] |= {"milestones": [80, 120]}
+    return row | {"spec": json.dumps(spec)}
 
 
 def mnist(seeds: Sequence[int] = (0, 1, 2)) -> list[Row]:
@@ -85,7 +89,13 @@ def traces(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         if row["status"] == "done" and (row["method"] == "dense" or row["alpha"] in TRACED):
             for epoch in range(1, row["epochs"] + 1):
-                yield _record(row, epoch, "", "test_accuracy", row["test_accuracy"] - 8 / epoch - 4 * (epoch <= 80))
+                yield _record(
+                    row,
+                    epoch,
+                    "",
+                    "test_accuracy",
+                    row["test_accuracy"] - 8 / epoch - 4 * (epoch <= 80 < row["epochs"]),
+                )
                 if row["method"] != "dense":
                     yield from _ratios(row, epoch, "", epoch / row["epochs"])
             if (row["model"], row["alpha"]) == ("lenet-300-100", 5e-4):
