@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,14 +59,14 @@ def rows(ladders: Sequence[Ladder]) -> pd.DataFrame:
 
 
 def by_alpha(ladders: Sequence[Ladder], title: str) -> Any:
-    """A column a ladder: accuracy above, remaining ratio below, three columns abreast."""
-    columns = min(3, len(ladders))
+    """A column a ladder: accuracy above, remaining ratio below, at most three abreast."""
+    columns = 2 if len(ladders) == 4 else min(3, len(ladders))
     mosaic: list[list[str]] = []
     for start in range(0, len(ladders), columns):
         abreast = [str(i) for i in range(start, min(start + columns, len(ladders)))]
         gap = ["."] * (columns - len(abreast))
         mosaic += [[f"accuracy{i}" for i in abreast] + gap, [f"ratio{i}" for i in abreast] + gap]
-    size = (3.4 * columns + 0.4, 0.7 + 1.9 * len(mosaic))
+    size = (max(7.0, 3.4 * columns + 0.4), 0.9 + 1.9 * len(mosaic))
     figure, axes = canvas(mosaic, size, title)
     for i, ladder in enumerate(ladders):
         _panel(axes[f"accuracy{i}"], axes[f"ratio{i}"], ladder, first=i % columns == 0)
@@ -80,16 +81,17 @@ def _panel(upper: Any, lower: Any, ladder: Ladder, *, first: bool) -> None:
         _log_alphas(axis, alphas or [1e-9, 1e-4])
         if not accuracy:
             say(axis, "not run")
+            axis.set_yticks([])
     _dense_band(upper, ladder)
     _points(upper, accuracy, SPARSE)
     _points(lower, ratio, MODEL)
-    lower.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
-    lower.set(ylim=(-0.02, 1.03), xlabel="α, log scale")
+    _ratio_scale(lower, [s.mean + (s.sd if s.n > 1 else 0) for _, s in ratio])
+    lower.set_xlabel("α, log scale")
     upper.tick_params(labelbottom=False)
     if first:
         upper.set_ylabel("Test accuracy (%)")
         lower.set_ylabel("Model remaining ratio")
-    _partial(upper, ladder)
+    _partial(lower, ladder)
 
 
 def _log_alphas(axis: Any, alphas: Sequence[float]) -> None:
@@ -120,17 +122,26 @@ def _points(axis: Any, summaries: Sequence[tuple[float, Summary]], colour: Any) 
         )  # fmt: skip
 
 
+def _ratio_scale(axis: Any, tops: Sequence[float]) -> None:
+    """From 0 to 1, as the paper's; less where every ratio is small."""
+    if tops:
+        axis.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
+        axis.set_ylim((-0.02, 1.03) if max(tops) > 0.5 else (0, 1.15 * max(*tops, NOTABLE)))
+
+
 def _partial(axis: Any, ladder: Ladder) -> None:
-    """At the foot of the panel: alphas with seeds missing, and how many were lost."""
+    """Alphas with seeds missing, and how many were lost; clear of the falling ratio: early ones low, late ones high."""
+    alphas = [s.alpha or 0.0 for s in ladder.settings]
     for setting in ladder.settings:
         n, expected = len(setting.done), len(setting.rows)
         if n == expected or not any(len(s.done) for s in ladder.settings):
             continue
         lost = ", ".join(f"{count} {status}" for status, count in setting.lost().items())
         text = (f"n={n}/{expected}" if n else "not run") + (f", {lost}" if lost else "")
+        late = (setting.alpha or 0.0) > math.sqrt(min(alphas) * max(alphas))
         axis.text(
-            setting.alpha, 0.02, text, transform=axis.get_xaxis_transform(), rotation=90, fontsize=7,
-            ha="center", va="bottom", color="#555555",
+            setting.alpha, 0.96 if late else 0.1, text, transform=axis.get_xaxis_transform(), rotation=90,
+            fontsize=7, ha="center", va="top" if late else "bottom", color="#555555",
         )  # fmt: skip
 
 
@@ -143,14 +154,23 @@ def _finding(ladder: Ladder) -> str:
     accuracy, ratio = ladder.summaries("accuracy"), ladder.summaries("ratio")
     if not accuracy:
         return f"{ladder.label}: not run"
-    best = max(accuracy, key=lambda pair: pair[1].mean)
     text = (
-        f"{ladder.label}: from alpha {accuracy[0][0]:g} to {accuracy[-1][0]:g} the model keeps "
-        f"{100 * ratio[0][1].mean:.3g} to {100 * ratio[-1][1].mean:.3g} % of its weights at "
-        f"{accuracy[0][1].mean:.2f} to {accuracy[-1][1].mean:.2f} % accuracy, the highest {best[1].mean:.2f} % "
-        f"at alpha {best[0]:g}"
+        f"{ladder.label}: {_span('alpha', [alpha for alpha, _ in accuracy], '', 'g')}, the model keeps "
+        f"{_span('', [100 * s.mean for _, s in ratio], ' %', '.3g')} of its weights and reaches "
+        f"{_span('', [s.mean for _, s in accuracy], ' %', '.2f')} accuracy"
     )
+    if len(accuracy) > 1:
+        alpha, best = max(accuracy, key=lambda pair: pair[1].mean)
+        text += f", the highest {best.mean:.2f} % at alpha {alpha:g}"
     if ladder.dense is not None and len(ladder.dense.done):
         column = COLUMNS[headline_epoch(ladder.model)]["accuracy"]
         text += f", dense {statistics.fmean(ladder.dense.done[column]):.2f} %"
     return text
+
+
+def _span(name: str, values: Sequence[float], unit: str, form: str) -> str:
+    """First to last, or the only one."""
+    first, last = (f"{values[at]:{form}}" for at in (0, -1))
+    if len(values) > 1:
+        return f"from {name} {first} to {last}{unit}" if name else f"{first} to {last}{unit}"
+    return f"at {name} {first}{unit}" if name else f"{first}{unit}"

@@ -102,7 +102,7 @@ def _first_steps(data: pd.DataFrame, names: dict[str, str]) -> list[str]:
         mean = steps[steps["name"] == f"density/{parameter}"].groupby("step")["value"].mean().astype(float)
         signs = [change > 0 for change in mean.diff().dropna() if change]
         turns.append(f"{label} {sum(a != b for a, b in itertools.pairwise(signs))}")
-    return [f"changes of direction within the first {FIRST_STEPS} steps: {', '.join(turns)}"]
+    return [f"changes of direction of the mean ratio within the first {FIRST_STEPS} steps: {', '.join(turns)}"]
 
 
 def _accuracy(epochs: pd.DataFrame) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,18 @@ from analysis.alpha_figures import Ladder
 from analysis.exhibit import Maker, Results, Written, write_figure
 from analysis.figures import Marks
 from analysis.histories import history, pattern, wide
+from analysis.selection import (
+    count,
+    dst_settings,
+    incomplete,
+    left_out,
+    models_of,
+    of_dataset,
+    one_each_alpha,
+    protocol_note,
+    three,
+)
 from analysis.settings import Setting, dense_twin
-from analysis.tables import follows_protocol
 
 FIGURE_3 = ("vgg16", "wrn-16-8", "wrn-28-8")
 CURVES = {  # name: model, alpha, initial learning rate
@@ -29,7 +40,6 @@ PATTERNS = {"figure7": "vgg16", "figure11": "wrn-16-8", "figure12": "wrn-16-10"}
 PATTERN_ALPHAS = (1e-6, 5e-6, 1e-5)  # ours: the paper's text does not name the three
 DEFAULT_ALPHA = 5e-6  # appendix A.1
 FIRST_CONVOLUTIONS = 5  # of a WRN, and the output layer: appendix A.4
-MNIST = ("lenet-300-100", "lenet-5-caffe", "lstm-a", "lstm-b")
 NOT_PAPER = "not the paper's"
 SEEDS = "thin lines: seeds, bold lines: their mean"
 DIAMOND = "◇ final value that the paper prints"
@@ -84,7 +94,7 @@ def _figure2(out: Path) -> Written:
 def _figure3(results: Results, out: Path) -> Written:
     ladders = []
     for model in FIGURE_3:
-        chosen = _one_each_alpha(dst_settings(results, "cifar10", model, lr=0.1, done=False))
+        chosen = one_each_alpha(dst_settings(results, "cifar10", model, lr=0.1, done=False))
         ladders.append(_ladder(results, paper.ARCHITECTURES[model], model, chosen))
     return _by_alpha(results, "figure3", ladders, paper.CAPTIONS["figure3"], out)
 
@@ -92,11 +102,11 @@ def _figure3(results: Results, out: Path) -> Written:
 def _own_figure3(results: Results, dataset: str, out: Path) -> Written:
     """A panel for each model, and for each protocol where its cells differ."""
     ladders = []
-    for model in _models(results, dataset):
-        own = [s for s in _of_dataset(results, dataset) if s.model == model]
+    for model in models_of(results, dataset):
+        own = [s for s in of_dataset(results, dataset) if s.model == model]
         for protocols in sorted({s.protocols for s in own}, key=lambda p: p[:1] != ("paper",)):
             label = paper.ARCHITECTURES.get(model, model) + (", official" if protocols == ("official",) else "")
-            ladders.append(_ladder(results, label, model, _one_each_alpha(s for s in own if s.protocols == protocols)))
+            ladders.append(_ladder(results, label, model, one_each_alpha(s for s in own if s.protocols == protocols)))
     title = f"{_named(dataset)}, layout of Figure 3: test accuracy and model remaining ratio of DST for different alpha"
     return _by_alpha(results, f"{dataset}-figure3", ladders, title, out)
 
@@ -110,15 +120,19 @@ def _by_alpha(results: Results, name: str, ladders: Sequence[Ladder], title: str
     if not any(len(s.done) for s in every):
         return Written(name=name, title=title, remark="not run")
     data = alpha_figures.rows([ladder for ladder in ladders if ladder.settings])
-    shown = "epoch of best test accuracy (LSTM: last); mean ± standard deviation over seeds, "
-    legend = f"{shown}{_count(every)}; dashed: dense baseline, dotted: 5 % remaining"
+    shown = (
+        "last epoch" if all(ladder.model.startswith("lstm") for ladder in ladders) else "epoch of best test accuracy"
+    )
+    shown += " (LSTM: last)" if any(ladder.model.startswith("lstm") for ladder in ladders) else ""
+    legend = f"{shown}; mean ± standard deviation over seeds, {count(every)}\n"
+    legend += "dashed, grey band: dense baseline; dotted: 5 % remaining"
     drawn = alpha_figures.by_alpha(ladders, f"{title}\n{legend}")
     used = data.loc[data["status"] == "done", "run_id"]
     missing = [f"{ladder.label} not run" for ladder in ladders if not any(len(s.done) for s in ladder.settings)]
     written = write_figure(
         name, data, drawn, out, title=title, run_ids=list(used), finding=alpha_figures.finding(ladders)
     )
-    return _remarked(written, [*missing, *_incomplete(every), *_left_out(results, every)])
+    return _remarked(written, [*missing, *incomplete(every), *left_out(results, every)])
 
 
 def _figure4(results: Results, out: Path) -> Written:
@@ -127,9 +141,11 @@ def _figure4(results: Results, out: Path) -> Written:
 
 
 def _own_figure4(results: Results, dataset: str, out: Path) -> Written:
-    every = [s for s in _of_dataset(results, dataset) if len(s.done)]
+    every = [s for s in of_dataset(results, dataset) if len(s.done)]
     every = sorted(every, key=lambda s: s.model != "lenet-300-100")
-    name = f"{every[0].model}, DST, alpha = {every[0].alpha:g}" if every else ""
+    name = (
+        f"{paper.ARCHITECTURES.get(every[0].model, every[0].model)}, DST, alpha = {every[0].alpha:g}" if every else ""
+    )
     title = f"{_named(dataset)}, layout of Figure 4: {name}"
     return _curves(results, f"{dataset}-figure4", every, figures.by_step_and_epoch, title, out)
 
@@ -164,14 +180,14 @@ def _curves(
         data = _first_and_output(data)
     printed = _printed(name)
     marks = Marks(tuple(sparse.spec["optimizer"].get("milestones") or ()), printed)
-    legend = "; ".join([f"{_protocol(sparse)}{_count([sparse])}", SEEDS, *([DIAMOND] if printed else [])])
+    legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}", SEEDS, *([DIAMOND] if printed else [])])
     drawn = draw(data, f"{title}\n{legend}", marks)
     finding = findings.of_curves(data, marks.milestones)
     written = write_figure(
         name, wide(data), drawn, out, title=title, run_ids=list(data["run_id"].unique()), finding=finding
     )
     both = [sparse, *([] if dense is None else [dense])]
-    return _remarked(written, [*_incomplete(both), *_left_out(results, both)])
+    return _remarked(written, [*incomplete(both), *left_out(results, both)])
 
 
 def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
@@ -193,124 +209,51 @@ def _printed(name: str) -> dict[str, float]:
 
 def _sparse_pattern(results: Results, name: str, out: Path) -> Written:
     every = dst_settings(results, "cifar10", PATTERNS[name], lr=0.1)
-    chosen = [s for s in _one_each_alpha(every) if s.alpha in PATTERN_ALPHAS] or _three(every)
-    missing = [f"α = {alpha:g} not run" for alpha in PATTERN_ALPHAS if alpha not in {s.alpha for s in chosen}]
-    legend = "; ".join(["the three α are our choice, the paper's text names none; bars: mean, dots: seeds", *missing])
-    return _pattern(results, name, chosen, paper.CAPTIONS[name], legend, out)
+    chosen = [s for s in one_each_alpha(every) if s.alpha in PATTERN_ALPHAS] or three(every)
+    legend = "the three α are our choice, the paper's text names none; bars: mean, dots: seeds"
+    if not any(s.alpha in PATTERN_ALPHAS for s in chosen):
+        return _pattern(results, name, chosen, paper.CAPTIONS[name], legend, out)
+    wanted = [(PATTERNS[name], alpha) for alpha in PATTERN_ALPHAS]
+    return _pattern(results, name, chosen, paper.CAPTIONS[name], legend, out, wanted=wanted)
 
 
 def _own_figure7(results: Results, dataset: str, out: Path) -> Written:
     chosen = []
-    for model in _models(results, dataset):
-        own = [s for s in _of_dataset(results, dataset) if s.model == model and len(s.done)]
+    for model in models_of(results, dataset):
+        own = [s for s in of_dataset(results, dataset) if s.model == model and len(s.done)]
         own = [s for s in own if s.protocols[:1] == own[0].protocols[:1]]
-        chosen += _three(_one_each_alpha(own))
+        chosen += three(one_each_alpha(own))
     title = f"{_named(dataset)}, layout of Figure 7: the sparse pattern of DST"
     return _pattern(results, f"{dataset}-figure7", chosen, title, "bars: mean, dots: seeds", out)
 
 
-def _pattern(results: Results, name: str, chosen: Sequence[Setting], title: str, legend: str, out: Path) -> Written:
+def _pattern(
+    results: Results,
+    name: str,
+    chosen: Sequence[Setting],
+    title: str,
+    legend: str,
+    out: Path,
+    *,
+    wanted: Sequence[tuple[str, float]] = (),
+) -> Written:
     if not chosen:
         return Written(name=name, title=title, remark="not run")
     data = pattern(results.tables, chosen)
     if data.empty:
         return Written(name=name, title=title, remark="no layers.csv beside the results of its runs")
-    counts = {(s.model, s.alpha or 0.0): _count([s]) for s in chosen}
+    counts = dict.fromkeys(wanted, "not run") | {(s.model, s.alpha or 0.0): count([s]) for s in chosen}
     draw = pattern_figures.one_model if name in PATTERNS else pattern_figures.several_models
-    drawn = draw(data, f"{title}\n{_protocol(chosen[0])}{legend}", counts)
+    drawn = draw(data, f"{title}\n{protocol_note(chosen[0])}{legend}", counts)
     finding = findings.of_pattern(data)
     written = write_figure(name, data, drawn, out, title=title, run_ids=list(data["run_id"].unique()), finding=finding)
-    return _remarked(written, [*_incomplete(chosen), *_left_out(results, chosen)])
-
-
-def dst_settings(
-    results: Results,
-    dataset: str,
-    model: str,
-    *,
-    alpha: float | None = None,
-    lr: float | None = None,
-    done: bool = True,
-) -> list[Setting]:
-    """DST's settings, with finished runs unless `done` is false; those of the paper's protocol where there are any."""
-    found = [
-        s
-        for s in results.settings
-        if (s.dataset, s.model, s.method) == (dataset, model, "dst")
-        and follows_protocol(s)
-        and (len(s.done) or (len(s.rows) and not done))
-        and (alpha is None or s.alpha == alpha)
-        and (lr is None or s.spec["optimizer"]["lr"] == lr)
-    ]
-    return [s for s in found if "paper" in s.protocols and (len(s.done) or not done)] or found
-
-
-def _of_dataset(results: Results, dataset: str) -> list[Setting]:
-    """DST's settings of a data set: those of a protocol where the paper has the data set."""
-    own = [s for s in results.settings if (s.dataset, s.method) == (dataset, "dst") and len(s.rows)]
-    return [s for s in own if dataset not in paper.DATASETS or follows_protocol(s)]
-
-
-def _models(results: Results, dataset: str) -> list[str]:
-    own = dict.fromkeys(s.model for s in _of_dataset(results, dataset))
-    return sorted(own, key=lambda model: (MNIST.index(model) if model in MNIST else len(MNIST), model))
-
-
-def _one_each_alpha(settings: Iterable[Setting]) -> tuple[Setting, ...]:
-    """Where several settings share an alpha, the one with most finished seeds."""
-    chosen: dict[float, Setting] = {}
-    for setting in settings:
-        alpha = setting.alpha or 0.0
-        if alpha not in chosen or len(setting.done) > len(chosen[alpha].done):
-            chosen[alpha] = setting
-    return tuple(chosen[alpha] for alpha in sorted(chosen))
-
-
-def _three(settings: Sequence[Setting]) -> list[Setting]:
-    """The lowest, middle and highest alpha of more than three."""
-    if len(settings) <= 3:
-        return list(settings)
-    return [settings[0], settings[len(settings) // 2], settings[-1]]
+    missing = [f"alpha {alpha:g}: not run" for (_, alpha), seeds in counts.items() if seeds == "not run"]
+    return _remarked(written, [*missing, *incomplete(chosen), *left_out(results, chosen)])
 
 
 def _named(dataset: str) -> str:
     return dataset.upper() if dataset in paper.DATASETS else f"{dataset} ({NOT_PAPER} data)"
 
 
-def _protocol(setting: Setting) -> str:
-    return "official protocol, " if setting.protocols == ("official",) else ""
-
-
-def _count(settings: Sequence[Setting]) -> str:
-    """n=3, n=2/3, or n=1 to 3 of 3 where settings differ."""
-    counts = sorted({len(s.done) for s in settings})
-    expected = max(len(s.rows) for s in settings)
-    if len(counts) > 1:
-        return f"n={counts[0]} to {counts[-1]}" + (f" of {expected}" if counts[-1] <= expected else "")
-    return f"n={counts[0]}" if counts[0] == expected else f"n={counts[0]}/{expected}"
-
-
-def _incomplete(settings: Iterable[Setting]) -> list[str]:
-    return [
-        f"{s.model} {s.method}{f' alpha {s.alpha:g}' if s.alpha else ''}: n={len(s.done)}/{len(s.rows)}"
-        for s in settings
-        if len(s.done) < len(s.rows)
-    ]
-
-
-def _left_out(results: Results, shown: Sequence[Setting]) -> list[str]:
-    """How many cells of the models, methods and alphas that are shown are in no mean, and why."""
-    kinds = {(s.dataset, s.model, s.method, s.alpha) for s in shown}
-    counts: dict[str, int] = {}
-    for setting in results.settings:
-        if (setting.dataset, setting.model, setting.method, setting.alpha) in kinds:
-            for why, count in (*setting.lost().items(), ("departing", setting.departing)):
-                counts[why] = counts.get(why, 0) + count
-    told = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
-    return [f"left out: {told}"] if told else []
-
-
 def _remarked(written: Written, remarks: Sequence[str]) -> Written:
-    from dataclasses import replace
-
     return replace(written, remark="; ".join(remarks))

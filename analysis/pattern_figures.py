@@ -19,7 +19,7 @@ Counts = Mapping[tuple[str, float], str]
 def one_model(data: pd.DataFrame, title: str, counts: Counts) -> Any:
     """Figures 7, 11 and 12: bars an alpha, dots for seeds; below, each layer's number of parameters.
 
-    counts: (model, alpha) -> how many seeds, for the legend.
+    counts: (model, alpha) -> how many seeds, for the legend; also of alphas that are to be shown and were not run.
     """
     figure, axes = canvas([["kept"], ["weights"]], (9.6, 4.9), title, height_ratios=(2.4, 1))
     _bars(axes["kept"], data, counts)
@@ -54,8 +54,8 @@ def several_models(data: pd.DataFrame, title: str, counts: Counts) -> Any:
 
 def _bars(axis: Any, data: pd.DataFrame, counts: Counts) -> None:
     layers = list(data["parameter"].unique())
-    alphas = sorted(data["alpha"].unique())
     model = data["model"].iloc[0]
+    alphas = sorted(alpha for name, alpha in counts if name == model)
     width = 0.8 / len(alphas)
     colours = ALPHAS if len(alphas) > 1 else ALPHAS[1:]
     for i, alpha in enumerate(alphas):
@@ -68,7 +68,8 @@ def _bars(axis: Any, data: pd.DataFrame, counts: Counts) -> None:
             at = seeds["parameter"].map(dict(zip(layers, places, strict=True)))
             dots = {"s": 9, "color": "#222222", "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
             axis.scatter(at, seeds["remaining_percent"], **dots)
-    axis.set(ylim=(0, 105), xlim=(-0.6, len(layers) - 0.4))
+    highest = data["remaining_percent"].max()
+    axis.set(ylim=(0, 105 if highest > 50 else 1.15 * highest), xlim=(-0.6, len(layers) - 0.4))
     axis.grid(visible=False, axis="x")
     axis.set_xticks(range(len(layers)))
     axis.tick_params(axis="x", length=0)
