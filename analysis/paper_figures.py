@@ -95,7 +95,7 @@ def _figure3(results: Results, out: Path) -> Written:
     ladders = []
     for model in FIGURE_3:
         chosen = one_each_alpha(dst_settings(results, "cifar10", model, lr=0.1, done=False))
-        ladders.append(_ladder(results, paper.ARCHITECTURES[model], model, chosen))
+        ladders.append(_ladder(results, model, chosen))
     return _by_alpha(results, "figure3", ladders, paper.CAPTIONS["figure3"], out)
 
 
@@ -105,14 +105,17 @@ def _own_figure3(results: Results, dataset: str, out: Path) -> Written:
     for model in models_of(results, dataset):
         own = [s for s in of_dataset(results, dataset) if s.model == model]
         for protocols in sorted({s.protocols for s in own}, key=lambda p: p[:1] != ("paper",)):
-            label = paper.ARCHITECTURES.get(model, model) + (", official" if protocols == ("official",) else "")
-            ladders.append(_ladder(results, label, model, one_each_alpha(s for s in own if s.protocols == protocols)))
+            ladders.append(_ladder(results, model, one_each_alpha(s for s in own if s.protocols == protocols)))
     title = f"{_named(dataset)}, layout of Figure 3: test accuracy and model remaining ratio of DST for different alpha"
     return _by_alpha(results, f"{dataset}-figure3", ladders, title, out)
 
 
-def _ladder(results: Results, label: str, model: str, chosen: tuple[Setting, ...]) -> Ladder:
-    return Ladder(label, model, chosen, dense_twin(chosen[0], results.settings) if chosen else None)
+def _ladder(results: Results, model: str, chosen: tuple[Setting, ...]) -> Ladder:
+    label = paper.ARCHITECTURES.get(model, model)
+    if not chosen:
+        return Ladder(label, model, (), None)
+    label += ", official" if protocol_note(chosen[0]) else ""
+    return Ladder(label, model, chosen, dense_twin(chosen[0], results.settings))
 
 
 def _by_alpha(results: Results, name: str, ladders: Sequence[Ladder], title: str, out: Path) -> Written:
@@ -120,10 +123,9 @@ def _by_alpha(results: Results, name: str, ladders: Sequence[Ladder], title: str
     if not any(len(s.done) for s in every):
         return Written(name=name, title=title, remark="not run")
     data = alpha_figures.rows([ladder for ladder in ladders if ladder.settings])
-    shown = (
-        "last epoch" if all(ladder.model.startswith("lstm") for ladder in ladders) else "epoch of best test accuracy"
-    )
-    shown += " (LSTM: last)" if any(ladder.model.startswith("lstm") for ladder in ladders) else ""
+    lstm = [ladder.model.startswith("lstm") for ladder in ladders]
+    shown = "epoch of best test accuracy" if not all(lstm) else "last epoch"
+    shown += " (LSTM: last)" if any(lstm) and not all(lstm) else ""
     legend = f"{shown}; mean ± standard deviation over seeds, {count(every)}\n"
     legend += "dashed, grey band: dense baseline; dotted: 5 % remaining"
     drawn = alpha_figures.by_alpha(ladders, f"{title}\n{legend}")
