@@ -1,4 +1,4 @@
-"""The paper's curves over steps and epochs: thin lines are seeds, bold ones their mean."""
+"""The paper's curves over steps and epochs: thin lines or bands are seeds, bold lines their mean."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from analysis.palette import DENSE, MODEL, SPARSE, layer_colours
 RATIO = "Remaining ratio"
 ACCURACY = "Test accuracy (%)"
 THREAD = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+MANY_SEEDS = 12  # more than these are a band of ± a standard deviation
 FIRST_STEPS = 100  # of which section 5.1 says that the ratios fluctuate
 
 
@@ -128,9 +129,13 @@ def _mark(axis: Any, last: float, printed: Sequence[tuple[float | None, Any]], m
 
 def _lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str = "-", width: float = 1.7) -> None:
     seeds = data.pivot(index=clock, columns="run_id", values="value").astype(float)
-    if seeds.shape[1] > 1:
+    mean = seeds.mean(axis=1)
+    if seeds.shape[1] > MANY_SEEDS:
+        sd = seeds.std(axis=1)
+        axis.fill_between(seeds.index, mean - sd, mean + sd, color=colour, alpha=0.25, linewidth=0)
+    elif seeds.shape[1] > 1:
         axis.plot(seeds.index, seeds.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
-    axis.plot(seeds.index, seeds.mean(axis=1), color=colour, linewidth=width, linestyle=style, clip_on=False)
+    axis.plot(seeds.index, mean, color=colour, linewidth=width, linestyle=style, clip_on=False)
 
 
 def _end(data: pd.DataFrame, clock: str) -> float:

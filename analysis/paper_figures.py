@@ -42,6 +42,8 @@ DEFAULT_ALPHA = 5e-6  # appendix A.1
 FIRST_CONVOLUTIONS = 5  # of a WRN, and the output layer: appendix A.4
 NOT_PAPER = "not the paper's"
 SEEDS = "thin lines: seeds, bold lines: their mean"
+BANDS = "lines: mean over seeds, bands: ± standard deviation"
+DECAY = "dotted: the learning rate decays"
 DIAMOND = "◇ final value that the paper prints"
 
 
@@ -106,7 +108,7 @@ def _own_figure3(results: Results, dataset: str, out: Path) -> Written:
         own = [s for s in of_dataset(results, dataset) if s.model == model]
         for protocols in sorted({s.protocols for s in own}, key=lambda p: p[:1] != ("paper",)):
             ladders.append(_ladder(results, model, one_each_alpha(s for s in own if s.protocols == protocols)))
-    title = f"{_named(dataset)}, layout of Figure 3: test accuracy and model remaining ratio of DST for different alpha"
+    title = f"{_named(dataset)}, layout of Figure 3: DST for different alpha"
     return _by_alpha(results, f"{dataset}-figure3", ladders, title, out)
 
 
@@ -182,7 +184,12 @@ def _curves(
         data = _first_and_output(data)
     printed = _printed(name)
     marks = Marks(tuple(sparse.spec["optimizer"].get("milestones") or ()), printed)
-    legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}", SEEDS, *([DIAMOND] if printed else [])])
+    explained = [
+        SEEDS if len(sparse.done) <= figures.MANY_SEEDS else BANDS,
+        *([DECAY] if marks.milestones else []),
+        *([DIAMOND] if printed else []),
+    ]
+    legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}", *explained])
     drawn = draw(data, f"{title}\n{legend}", marks)
     finding = findings.of_curves(data, marks.milestones)
     written = write_figure(
