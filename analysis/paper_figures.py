@@ -44,7 +44,7 @@ NOT_PAPER = "not the paper's"
 SEEDS = "thin lines: seeds, bold lines: their mean"
 BANDS = "lines: mean over seeds, bands: ± standard deviation"
 DECAY = "dotted: the learning rate decays"
-DIAMOND = "◇ final value that the paper prints"
+PRINTED_IN = {"figure4": "Table 1", "figure5": "section 5.2", "figure6": "section 5.2"}
 
 
 def makers(results: Results) -> dict[str, Maker]:
@@ -187,7 +187,7 @@ def _curves(
     explained = [
         SEEDS if len(sparse.done) <= figures.MANY_SEEDS else BANDS,
         *([DECAY] if marks.milestones else []),
-        *([DIAMOND] if printed else []),
+        *([f"◇ final value printed in {PRINTED_IN[name]}"] if printed else []),
     ]
     legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}", *explained])
     drawn = draw(data, f"{title}\n{legend}", marks)
