@@ -187,7 +187,7 @@ def _curves(
     explained = [
         SEEDS if len(sparse.done) <= figures.MANY_SEEDS else BANDS,
         *([DECAY] if marks.milestones else []),
-        *([f"◇ final value printed in {PRINTED_IN[name]}"] if printed else []),
+        *([f"◇ as printed in {PRINTED_IN[name]}"] if printed else []),
     ]
     legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}", *explained])
     drawn = draw(data, f"{title}\n{legend}", marks)
@@ -206,7 +206,7 @@ def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _printed(name: str) -> dict[str, float]:
-    """The final values that the paper prints of these curves, or of the same cells in Table 1."""
+    """What the paper prints of these cells: with the figure, or in Table 1."""
     of = paper.targets("table1")[:1] if name == "figure4" else paper.targets(name)
     found: dict[str, float] = {}
     for target in of:
