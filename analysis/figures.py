@@ -1,96 +1,104 @@
-"""The paper's curves and sparse patterns: thin lines are seeds, bold ones their mean."""
+"""The paper's curves over steps and epochs: thin lines or bands are seeds, bold lines their mean."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from analysis.canvas import canvas, say
 from analysis.histories import layer_names
-from analysis.palette import ALPHAS, DENSE, MODEL, SPARSE, STYLE, layer_colours
+from analysis.palette import DENSE, MODEL, SPARSE, layer_colours
 
 RATIO = "Remaining ratio"
 ACCURACY = "Test accuracy (%)"
 THREAD = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+MANY_SEEDS = 12  # more than these are a band of ± a standard deviation
+FIRST_STEPS = 100  # of which section 5.1 says that the ratios fluctuate
 
 
-def by_step_and_epoch(data: pd.DataFrame, title: str) -> Any:
+@dataclass(frozen=True)
+class Marks:
+    """What is drawn beside the curves. milestones: epochs of learning rate decay. printed: the paper's
+    final values: "density" as a fraction, "sparse" and "dense" accuracy as percentages."""
+
+    milestones: tuple[int, ...] = ()
+    printed: Mapping[str, float] = field(default_factory=dict)
+
+
+def by_step_and_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) -> Any:
     """Figure 4: layer remaining ratio (a) by step of epoch 1, where recorded, and (b) by epoch, with test accuracy."""
     stepped = bool(data["step"].notna().any())
     mosaic = [["steps", "layers"], ["steps", "accuracy"]] if stepped else [["layers"], ["accuracy"]]
-    figure, axes = _canvas(mosaic, (9.6 if stepped else 5.6, 4.4), title)
+    figure, axes = canvas(mosaic, (9.6 if stepped else 5.6, 4.4), title)
     if stepped:
-        _ratios(axes["steps"], data[data["step"].notna()], "step", layers=True)
-        axes["steps"].set(title="(a) each step of the first epoch", xlabel="Training step", ylabel=RATIO)
-    _ratios(axes["layers"], data[data["step"].isna()], "epoch", layers=True)
+        _steps(axes["steps"], data[data["step"].notna()])
+    _ratios(axes["layers"], data[data["step"].isna()], "epoch", layers=True, marks=marks)
     axes["layers"].set(title="(b) each epoch" if stepped else "(b) each epoch; no steps were recorded", ylabel=RATIO)
-    _accuracies(axes["accuracy"], data)
+    _accuracies(axes["accuracy"], data, marks)
     _share_epochs(axes["layers"], axes["accuracy"])
     return figure
 
 
-def by_epoch(data: pd.DataFrame, title: str) -> Any:
+def by_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) -> Any:
     """Figure 5: (a) layer remaining ratios by epoch, (b) the model's, with sparse and dense test accuracy."""
-    figure, axes = _canvas([["layers", "model"], ["layers", "accuracy"]], (9.6, 4.4), title)
+    figure, axes = canvas([["layers", "model"], ["layers", "accuracy"]], (9.6, 4.6), title)
     epochs = data[data["step"].isna()]
-    _ratios(axes["layers"], epochs, "epoch", layers=True)
+    _ratios(axes["layers"], epochs, "epoch", layers=True, marks=Marks(marks.milestones))
     axes["layers"].set(title="(a) layers", xlabel="Epoch", ylabel=RATIO)
-    _ratios(axes["model"], epochs, "epoch", layers=False)
+    _ratios(axes["model"], epochs, "epoch", layers=False, marks=marks)
     axes["model"].set(title="(b) model", ylabel=RATIO)
-    _accuracies(axes["accuracy"], data)
+    _accuracies(axes["accuracy"], data, marks)
     _share_epochs(axes["model"], axes["accuracy"])
     return figure
 
 
-def sparse_pattern(data: pd.DataFrame, title: str) -> Any:
-    """Figure 7: percentage of each layer's weights that remain, for every alpha; dots are seeds."""
-    models = list(dict.fromkeys(data["model"]))
-    columns = 1 if len(models) == 1 else 2
-    names = [f"panel{i}" for i in range(len(models))] + ["."] * (-len(models) % columns)
-    mosaic = [names[i : i + columns] for i in range(0, len(names), columns)]
-    figure, axes = _canvas(mosaic, (9.6, 0.4 + 3.1 * len(mosaic)), title)
-    for model, name in zip(models, names, strict=False):
-        _bars(axes[name], data[data["model"] == model])
-        if len(models) > 1:
-            axes[name].set_title(model)
-    return figure
+def _steps(axis: Any, data: pd.DataFrame) -> None:
+    """Every step of epoch 1; its first hundred again in the empty corner, where the epoch is long enough."""
+    _ratios(axis, data, "step", layers=True, marks=Marks())
+    axis.set(title="(a) each step of the first epoch", xlabel="Training step", ylabel=RATIO)
+    first = data[data["step"] <= FIRST_STEPS]
+    if data["step"].max() < 5 * FIRST_STEPS or data["value"].min() < 0.55:
+        return
+    inset = axis.inset_axes((0.13, 0.09, 0.6, 0.38))
+    names = _layers_of(data)
+    colours = layer_colours(list(names.values()))
+    for parameter, label in names.items():
+        _lines(inset, first[first["name"] == f"density/{parameter}"], "step", colours[label], width=1.2)
+    _lines(inset, first[first["name"] == "density"], "step", MODEL, style="--", width=1.2)
+    inset.set(xlim=(0, FIRST_STEPS))
+    inset.set_title(f"the first {FIRST_STEPS} steps", fontsize=8, fontweight="normal")
+    inset.tick_params(labelsize=7)
 
 
-def _canvas(mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: str) -> tuple[Any, Any]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    sns.set_theme(style="ticks", rc=STYLE)
-    figure, axes = plt.subplot_mosaic([list(row) for row in mosaic], figsize=size, layout="constrained")
-    figure.suptitle(re.sub(r"\balpha\b", "α", title), fontsize=10, x=0.01, ha="left")
-    for axis in axes.values():
-        sns.despine(ax=axis)
-    return figure, axes
+def _layers_of(data: pd.DataFrame) -> dict[str, str]:
+    return layer_names([name.removeprefix("density/") for name in data["name"].unique() if name.startswith("density/")])
 
 
-def _ratios(axis: Any, data: pd.DataFrame, clock: str, *, layers: bool) -> None:
-    parameters = [name.removeprefix("density/") for name in dict.fromkeys(data["name"]) if name.startswith("density/")]
-    names = layer_names(parameters) if layers else {}
+def _ratios(axis: Any, data: pd.DataFrame, clock: str, *, layers: bool, marks: Marks) -> None:
+    names = _layers_of(data) if layers else {}
     colours = layer_colours(list(names.values()))
     ends = []
     for parameter, label in names.items():
-        _lines(axis, data[data["name"] == f"density/{parameter}"], clock, colours[label])
-        ends.append((_end(data[data["name"] == f"density/{parameter}"], clock), label, colours[label]))
+        part = data[data["name"] == f"density/{parameter}"]
+        _lines(axis, part, clock, colours[label], width=1.7 if len(names) < 8 else 1.2)
+        ends.append((_end(part, clock), label, colours[label]))
     whole = data[data["name"] == "density"]
     _lines(axis, whole, clock, MODEL, style="--" if layers else "-")
     ends.append((_end(whole, clock), "Model", MODEL))
     axis.set_ylim(-0.02, 1.03)
     axis.set_xlim(data[clock].min() if clock == "epoch" else 0, data[clock].max())
+    _mark(axis, data[clock].max(), [(marks.printed.get("density"), MODEL)], marks.milestones)
     _label_ends(axis, ends)
 
 
-def _accuracies(axis: Any, data: pd.DataFrame) -> None:
+def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
     accuracy = data[(data["name"] == "test_accuracy") & data["step"].isna()]
+    if accuracy.empty:
+        say(axis, "no test accuracy recorded")
+        return
     ends = []
     for label, part, colour in (
         ("Dense", accuracy[accuracy["method"] == "dense"], DENSE),
@@ -100,14 +108,34 @@ def _accuracies(axis: Any, data: pd.DataFrame) -> None:
             _lines(axis, part, "epoch", colour)
             ends.append((_end(part, "epoch"), label, colour))
     axis.set(xlabel="Epoch", ylabel=ACCURACY, xlim=(accuracy["epoch"].min(), accuracy["epoch"].max()))
+    if not (accuracy["method"] == "dense").any():
+        axis.set_title("dense: not run", fontsize=8, fontweight="normal", color="#555555", loc="right")
+    printed = [(marks.printed.get("dense"), DENSE), (marks.printed.get("sparse"), SPARSE)]
+    _mark(axis, accuracy["epoch"].max(), printed, marks.milestones)
     _label_ends(axis, ends)
 
 
-def _lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str = "-") -> None:
+def _mark(axis: Any, last: float, printed: Sequence[tuple[float | None, Any]], milestones: Sequence[int]) -> None:
+    """Dotted lines where the learning rate decays, diamonds where the paper ends."""
+    for epoch in milestones:
+        axis.axvline(epoch, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
+    for value, colour in printed:
+        if value is not None:
+            axis.plot(
+                [last], [value], "D", markersize=5, color="white", markeredgecolor=colour, markeredgewidth=1.2,
+                clip_on=False, zorder=5,
+            )  # fmt: skip
+
+
+def _lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str = "-", width: float = 1.7) -> None:
     seeds = data.pivot(index=clock, columns="run_id", values="value").astype(float)
-    if seeds.shape[1] > 1:
+    mean = seeds.mean(axis=1)
+    if seeds.shape[1] > MANY_SEEDS:
+        sd = seeds.std(axis=1)
+        axis.fill_between(seeds.index, mean - sd, mean + sd, color=colour, alpha=0.25, linewidth=0)
+    elif seeds.shape[1] > 1:
         axis.plot(seeds.index, seeds.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
-    axis.plot(seeds.index, seeds.mean(axis=1), color=colour, linewidth=1.7, linestyle=style, clip_on=False)
+    axis.plot(seeds.index, mean, color=colour, linewidth=width, linestyle=style, clip_on=False)
 
 
 def _end(data: pd.DataFrame, clock: str) -> float:
@@ -149,42 +177,3 @@ def _share_epochs(upper: Any, lower: Any) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     upper.tick_params(labelbottom=False)
     lower.set_xlim(upper.get_xlim())
-
-
-def _bars(axis: Any, data: pd.DataFrame) -> None:
-    names = layer_names(list(data["parameter"]))
-    alphas = sorted(set(data["alpha"]))
-    width = 0.8 / len(alphas)
-    colours = ALPHAS if len(alphas) > 1 else ALPHAS[1:]
-    for i, alpha in enumerate(alphas):
-        grouped = data[data["alpha"] == alpha].groupby("parameter")["remaining_percent"]
-        mean = grouped.mean().reindex(names).astype(float)
-        seeds = data[data["alpha"] == alpha]
-        n = seeds["run_id"].nunique()
-        places = [place + (i - (len(alphas) - 1) / 2) * width for place in range(len(names))]
-        axis.bar(places, mean, width * 0.92, color=colours[i % len(colours)], label=f"α = {alpha:g} (n={n})")
-        if n > 1:
-            at = dict(zip(names, places, strict=True))
-            axis.scatter(
-                seeds["parameter"].map(at),
-                seeds["remaining_percent"],
-                s=9,
-                color="#222222",
-                edgecolors="white",
-                linewidths=0.4,
-                zorder=3,
-            )
-    weights = data.drop_duplicates("parameter").set_index("parameter")["weights"]
-    axis.set_xticks(range(len(names)), [f"{name}\n{_count(weights[key])}" for key, name in names.items()])
-    axis.set(ylim=(0, 105), ylabel="Parameters remaining (%)", xlabel="Layer, and its number of weights")
-    axis.set_xlim(-0.6, len(names) - 0.4)
-    axis.grid(visible=False, axis="x")
-    axis.tick_params(axis="x", length=0, labelsize=7.5)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, handlelength=1.2)
-
-
-def _count(weights: float) -> str:
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if weights >= size:
-            return f"{weights / size:.3g}{unit}"
-    return f"{weights:g}"

@@ -11,6 +11,8 @@ from analysis.read import Tables
 from analysis.settings import Setting
 
 COLUMNS = ("method", "alpha", "run_id", "seed", "epoch", "step", "name", "value")
+CONVOLUTION = re.compile(r"(?:.*\.)?(?:conv\d*|shortcut|downsample\.\d+)\.weight")
+SHORTCUT = "(shortcut)"
 PATTERN = ("model", "alpha", "run_id", "seed", "parameter", "weights", "kept", "remaining_percent")
 
 
@@ -57,15 +59,27 @@ def pattern(tables: Tables, settings: Iterable[Setting]) -> pd.DataFrame:
 
 
 def layer_names(parameters: Sequence[str]) -> dict[str, str]:
-    """Qualified parameter names -> the paper's words, where they follow a pattern: Conv 3, FC 1, Layer 2."""
+    """Qualified parameter names -> the paper's words, where they follow a pattern: Conv 3, FC 1, Layer 2.
+
+    Convolutions inside blocks are numbered in the order given, shortcuts included and marked.
+    """
     plain = list(dict.fromkeys(parameters))
     only_linear = all(re.fullmatch(r"fc\d+\.weight", name) for name in plain)
-    return {name: _layer_name(name, "Layer" if only_linear and len(plain) > 2 else "FC") for name in plain}
+    linear = "Layer" if only_linear and len(plain) > 2 else "FC"
+    convolutions = [name for name in plain if CONVOLUTION.fullmatch(name)]
+    numbers = {name: i for i, name in enumerate(convolutions, start=1)} if any(map(_in_block, convolutions)) else {}
+    return {name: _layer_name(name, linear, numbers.get(name)) for name in plain}
 
 
-def _layer_name(parameter: str, linear: str) -> str:
-    if found := re.fullmatch(r"(fc|conv)(\d+)\.weight", parameter):
-        return f"{linear if found[1] == 'fc' else 'Conv'} {found[2]}"
+def _in_block(parameter: str) -> bool:
+    return "." in parameter.removesuffix(".weight")
+
+
+def _layer_name(parameter: str, linear: str, number: int | None) -> str:
+    if number is not None:
+        return f"Conv {number}" if re.search(r"conv\d*\.weight$", parameter) else f"Conv {number} {SHORTCUT}"
+    if found := re.fullmatch(r"(fc|conv)(\d*)\.weight", parameter):
+        return f"{linear if found[1] == 'fc' else 'Conv'} {found[2]}".strip()
     if found := re.fullmatch(r".*\.weight_(ih|hh)_l(\d+)", parameter):
         return f"LSTM {int(found[2]) + 1} {'input' if found[1] == 'ih' else 'recurrent'}"
     return parameter.removesuffix(".weight")

@@ -45,6 +45,8 @@ def save(figure: Any, out: Path, name: str) -> list[Path]:
     """Write a figure as PDF, PNG and SVG without dates, and close it."""
     import matplotlib.pyplot as plt
 
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not once a format
     written = []
     for kind, metadata in FORMATS.items():
         buffer = io.BytesIO()

@@ -11,19 +11,36 @@ PRINTED = {
     "table1": "Table 1, section 4.1",
     "table2": "Table 2, section 4.1",
     "table3": "Table 3, section 4.1",
+    "figure1": "Figure 1, section 3.3",
+    "figure2": "Figure 2, section 3.3",
+    "figure3": "Figure 3, section 4.2",
     "figure4": "Figure 4, section 5.1",
     "figure5": "Figure 5, section 5.2",
     "figure6": "Figure 6, section 5.2",
     "figure7": "Figure 7, section 5.3",
+    "figure8": "Figure 8, appendix A.4",
+    "figure9": "Figure 9, appendix A.4",
+    "figure10": "Figure 10, appendix A.4",
+    "figure11": "Figure 11, appendix A.5",
+    "figure12": "Figure 12, appendix A.5",
 }
 CAPTIONS = {
     "table1": "The pruning results on MNIST for various architectures",
     "table2": "Comparison with other sparse training methods on CIFAR-10",
     "table3": "Comparison with other sparse training methods for ResNet-50 on ImageNet",
-    "figure4": "Change of layer remaining ratio, model remaining ratio and test accuracy for Lenet-300-100, "
-    "alpha = 0.0005",
+    "figure1": "Detailed structure of trainable masked layer",
+    "figure2": "The unit step function S(x) and its derivative approximations",
+    "figure3": "Test accuracy of sparse model on CIFAR-10 and model remaining ratio for different alpha",
+    "figure4": "Change of layer remaining ratio, model remaining ratio and test accuracy for Lenet-300-100 "
+    "with alpha = 0.0005",
     "figure5": "VGG-16 trained with initial learning rate 0.1 and alpha = 5e-06",
+    "figure6": "VGG-16 trained with initial learning rate 0.01 and alpha = 5e-06",
     "figure7": "The sparse pattern and percentage of parameter remaining for different choices of alpha on VGG-16",
+    "figure8": "WideResNet-16-8 trained by dynamic sparse training with alpha = 1e-05",
+    "figure9": "WideResNet-16-10 trained by dynamic sparse training with alpha = 1e-05",
+    "figure10": "WideResNet-28-8 trained by dynamic sparse training with alpha = 1e-05",
+    "figure11": "The sparse pattern and percentage of parameter remaining for different choices of alpha on WRN-16-8",
+    "figure12": "The sparse pattern and percentage of parameter remaining for different choices of alpha on WRN-16-10",
 }
 ARCHITECTURES = {
     "lenet-300-100": "Lenet-300-100",
