@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import figures, paper
+from analysis import claims, figures, paper
 from analysis.exhibit import Maker, Results, Written, write_figure, write_table
 from analysis.histories import history, pattern, wide
 from analysis.read import InputError, Tables
@@ -44,7 +44,7 @@ def exhibits(results: Results) -> dict[str, Maker]:
         found[dataset] = lambda out, dataset=dataset: write_table(suite_table(dataset, results.settings), out)  # type: ignore[misc]
         found[f"{dataset}-figure4"] = lambda out, dataset=dataset: _own_figure4(results, dataset, out)  # type: ignore[misc]
         found[f"{dataset}-figure7"] = lambda out, dataset=dataset: _own_figure7(results, dataset, out)  # type: ignore[misc]
-    return found
+    return found | claims.makers(results)
 
 
 def _figure4(results: Results, out: Path) -> Written:
