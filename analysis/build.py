@@ -11,7 +11,9 @@ import pandas as pd
 from analysis import claims, figures, paper
 from analysis.exhibit import Maker, Results, Written, write_figure, write_table
 from analysis.histories import history, pattern, wide
+from analysis.manifest import write_manifest
 from analysis.read import InputError, Tables
+from analysis.report import write_page
 from analysis.settings import Setting, dense_twin, settings
 from analysis.tables import follows_protocol, paper_table, suite_table
 
@@ -21,14 +23,21 @@ NOT_PAPER = "not the paper's"
 
 
 def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Written]:
-    """Write the exhibits, all or those named. Raises InputError for a name that there is none of."""
+    """Write the exhibits, all or those named; of all of them also index.html and manifest.json.
+
+    Raises InputError for a name that there is none of.
+    """
     results = Results(tables, tuple(settings(tables.results)))
     makers = exhibits(results)
     unknown = [name for name in only if name not in makers]
     if unknown:
         raise InputError(f"--only {unknown[0]}: unknown exhibit; valid: {', '.join(makers)}")
     out.mkdir(parents=True, exist_ok=True)
-    return [make(out) for name, make in makers.items() if not only or name in only]
+    written = [make(out) for name, make in makers.items() if not only or name in only]
+    if not only:
+        page = write_page(results, written, out)
+        write_manifest(tables, written, [page], out)
+    return written
 
 
 def exhibits(results: Results) -> dict[str, Maker]:

@@ -1,0 +1,130 @@
+"""The page's appendix of runs: what was trained, on what, at which commit; and what is in no mean, and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from analysis.settings import LOST, NOT_SETTING
+
+SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
+STARTED = ("done", "diverged", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Run:
+    run_id: str
+    seed: str
+    status: str
+    outcome: str
+
+    @property
+    def anchor(self) -> str:
+        return f"run-{self.run_id}"
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ in their seed alone: one setting, one suite, one commit, one machine."""
+
+    dataset: str
+    model: str
+    method: str
+    suite: str
+    protocol: str
+    device: str
+    commit: str
+    departs: str
+    setting: str
+    fields: str
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        return " ".join(filter(None, [self.model, self.method, self.setting, f"({self.dataset})"]))
+
+
+@dataclass
+class RunIndex:
+    """Where the page says what a set of runs is: at the runs themselves where they are one group, else in a list."""
+
+    groups: Sequence[RunGroup]
+    sets: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._group_of = {run.run_id: i for i, group in enumerate(self.groups) for run in group.runs}
+
+    def link(self, run_ids: Sequence[str]) -> str:
+        """The address of these runs on the page, or empty where it knows none of them."""
+        known = [run_id for run_id in run_ids if run_id in self._group_of]
+        if not known:
+            return ""
+        key = tuple(sorted({self._group_of[run_id] for run_id in known}))
+        if len(key) == 1:
+            return f"#run-{known[0]}"
+        return "#" + self.sets.setdefault(key, f"runs-{len(self.sets) + 1}")
+
+    def listed(self) -> Iterator[tuple[str, list[RunGroup]]]:
+        """Every set of several groups that a link points to, with its anchor."""
+        for key, anchor in self.sets.items():
+            yield anchor, [self.groups[i] for i in key]
+
+
+def run_groups(results: pd.DataFrame) -> list[RunGroup]:
+    """The runs that have started and ended, by setting, in an order of their own."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in results[results["status"].isin(STARTED)].to_dict("records"):
+        spec = {key: value for key, value in json.loads(row["spec"]).items() if key not in NOT_SETTING}
+        groups.setdefault((json.dumps(spec, sort_keys=True), *(str(row[name]) for name in SHARED)), []).append(row)
+    made = [_group(key, rows) for key, rows in groups.items()]
+    return sorted(made, key=lambda g: (g.dataset, g.model, g.method, g.fields, g.suite, g.device, g.commit, g.departs))
+
+
+def left_out(groups: Iterable[RunGroup]) -> list[tuple[RunGroup, str, list[Run]]]:
+    """(group, why, runs) of everything that is in no mean: departing from the suite, diverged, failed, cancelled."""
+    found = []
+    for group in groups:
+        if group.departs:
+            found.append((group, f"departs: {group.departs.replace(';', '; ')}", list(group.runs)))
+            continue
+        for status in LOST:
+            runs = [run for run in group.runs if run.status == status]
+            if runs:
+                found.append((group, status, runs))
+    return found
+
+
+def _group(key: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> RunGroup:
+    spec = json.loads(key[0])
+    shared = dict(zip(SHARED, key[1:], strict=True))
+    runs = sorted((_run(row) for row in rows), key=lambda run: (len(run.seed), run.seed, run.run_id))
+    leaves = {name: value for name, value in _leaves(spec) if not name.endswith("name")}
+    fields = ", ".join(f"{name}={value}" for name, value in leaves.items())
+    return RunGroup(**shared, setting=_setting(spec), fields=fields, runs=tuple(runs))
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    accuracy, density = row["test_accuracy"], row["density"]
+    known = row["status"] == "done" and not math.isnan(accuracy)
+    outcome = f"{accuracy:.2f} % at {100 * density:.4g} %" if known else " ".join(str(row["error"]).split())[:160]
+    return Run(str(row["run_id"]), f"{row['seed']:g}", str(row["status"]), outcome)
+
+
+def _setting(spec: Mapping[str, Any]) -> str:
+    alpha, density = spec["method"].get("alpha"), spec.get("density")
+    return " ".join([
+        *([] if alpha is None else [f"alpha {alpha:g}"]), *([] if density is None else [f"density {density:g}"]),
+    ])  # fmt: skip
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in sorted(tree.items()):
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value if isinstance(value, str) else json.dumps(value)

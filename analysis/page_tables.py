@@ -1,0 +1,112 @@
+"""An exhibit's table as the page shows it: what its Markdown says, with links to the runs that its CSV names."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page says of them
+VERDICTS = {
+    "supported": "good", "reproduced": "good", "better": "good", "not supported": "bad", "not reproduced": "bad",
+    "mixed": "open", "inconclusive": "open", "not run": "none",
+}  # fmt: skip
+PROSE = 60  # characters from which a cell is text to read, and its table one that narrow screens show as cards
+LINKED = 40  # numbers are short: longer texts with digits in them get no link
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text; head: of its column; href: the runs it came from, or empty; tone: good, bad, open, none or empty."""
+
+    text: str
+    head: str
+    href: str = ""
+    tone: str = ""
+    again: bool = False  # repeats what the row above says
+
+
+@dataclass(frozen=True)
+class PageTable:
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def prose(self) -> bool:
+        return any(len(cell.text) > PROSE for row in self.rows for cell in row)
+
+
+def page_tables(files: Sequence[Path], link: Link) -> list[PageTable]:
+    """The tables of an exhibit's Markdown file; none where it has no such file."""
+    markdown = next((file for file in files if file.suffix == ".md"), None)
+    if markdown is None:
+        return []
+    traced = [record for file in files if file.suffix == ".csv" for record in _records(file)]
+    blocks = _blocks(markdown.read_text(encoding="utf-8"))
+    total = sum(len(lines) - 2 for _, lines, _ in blocks)
+    runs: Sequence[Mapping[str, str]] = traced if len(traced) == total else [{}] * total
+    tables, at = [], 0
+    for caption, lines, notes in blocks:
+        heads, body = split(lines[0]), [split(line) for line in lines[2:]]
+        tables.append(PageTable(caption, tuple(heads), _rows(heads, body, runs[at : at + len(body)], link), notes))
+        at += len(body)
+    return tables
+
+
+def split(line: str) -> list[str]:
+    """The cells of a line of a pipe table; `\\|` is a bar in a cell."""
+    inner = line.strip().removeprefix("|").removesuffix("|")
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
+
+
+def tone(text: str) -> str:
+    """What colour a verdict has, by its words; empty for what is no verdict."""
+    word = re.sub(r"[ (,:].*", "", text) if text.startswith("inconclusive") else re.split(r" \(|[,:]", text)[0]
+    return VERDICTS.get(word, "")
+
+
+def _blocks(text: str) -> list[tuple[str, list[str], tuple[str, ...]]]:
+    """(caption, lines of the table, notes) of each table in a Markdown file."""
+    found: list[tuple[str, list[str], list[str]]] = []
+    caption = ""
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("|"):
+            if not inside:
+                found.append((caption, [], []))
+                caption = ""
+            found[-1][1].append(line)
+        elif line.startswith("**"):
+            caption = line.strip("*")
+        elif line.startswith("- ") and found:
+            found[-1][2].append(line.removeprefix("- "))
+        inside = line.startswith("|")
+    return [(caption, lines, tuple(notes)) for caption, lines, notes in found if len(lines) > 1]
+
+
+def _rows(
+    heads: Sequence[str], body: Sequence[Sequence[str]], runs: Sequence[Mapping[str, str]], link: Link
+) -> tuple[tuple[Cell, ...], ...]:
+    rows: list[tuple[Cell, ...]] = []
+    for texts, traced in zip(body, runs, strict=True):
+        cells = [_cell(text, head, traced, link, first=i == 0) for i, (text, head) in enumerate(zip(texts, heads))]  # noqa: B905
+        if cells and not cells[0].text and rows:
+            cells[0] = Cell(rows[-1][0].text, heads[0], again=True)
+        rows.append(tuple(cells))
+    return tuple(rows)
+
+
+def _cell(text: str, head: str, traced: Mapping[str, str], link: Link, *, first: bool) -> Cell:
+    column = "dense_run_ids" if "dense" in head.lower() and "dense_run_ids" in traced else "run_ids"
+    run_ids = [name for name in traced.get(column, "").split(";") if name]
+    linked = not first and run_ids and len(text) <= LINKED and re.search(r"\d", text)
+    return Cell(text, head, link(run_ids) if linked else "", tone(text))
+
+
+def _records(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as content:
+        return list(csv.DictReader(content))
