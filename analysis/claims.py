@@ -16,7 +16,7 @@ from analysis.plain_table import PlainTable, write_plain
 CLAIMS = Path(__file__).with_name("claims.csv")
 MODULES = (claims_training, claims_ratios, claims_appendix)
 TITLE = "The paper's claims in words, and what our runs say"
-HEADS = ("Section", "Claim", "The paper's words", "How it is tested here", "Result", "Our numbers", "Runs")
+HEADS = ("Claim", "Section", "The paper's words", "How it is tested here", "Result", "Our numbers", "Runs")
 NOTES = (
     "Supported: the test holds in every unit (seed, setting or network) that was run; mixed: in some; not supported: "
     "in none; not run: what it needs has not been run, or not recorded.",
@@ -63,11 +63,11 @@ def makers(results: Results) -> dict[str, Maker]:
 def _write(results: Results, out: Path) -> Written:
     tested = [(claim, claim.evaluate(results)) for claim in claims()]
     cells = [
-        (c.section, c.claim, c.paper, c.test, o.result, o.evidence or "-", str(o.n) if o.n else "-") for c, o in tested
+        (c.claim, c.section, c.paper, c.test, o.result, o.evidence or "-", str(o.n) if o.n else "-") for c, o in tested
     ]
     table = PlainTable(
         "claims", TITLE, HEADS, tuple(cells), tuple(o.run_ids for _, o in tested), NOTES,
-        widths=(0.06, 0.16, 0.2, 0.2, 0.1, 0.22, 0.06),
+        widths=(0.16, 0.07, 0.2, 0.2, 0.1, 0.22, 0.06),
     )  # fmt: skip
     return write_plain(table, out, finding=summary([outcome for _, outcome in tested]))
 

@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.settings import LOST, NOT_SETTING
+from benchmark.results import SEPARATOR
 
 SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
+NAMED = ("data.name", "model.name", "method.name", "method.alpha", "density")  # said beside the other fields
 STARTED = ("done", "diverged", "failed", "cancelled")
 
 
@@ -41,8 +43,12 @@ class RunGroup:
     commit: str
     departs: str
     setting: str
-    fields: str
+    fields: tuple[tuple[str, str], ...]
     runs: tuple[Run, ...]
+
+    @property
+    def home(self) -> str:
+        return f"{self.dataset}, {self.model}"
 
     @property
     def label(self) -> str:
@@ -85,26 +91,51 @@ def run_groups(results: pd.DataFrame) -> list[RunGroup]:
     return sorted(made, key=lambda g: (g.dataset, g.model, g.method, g.fields, g.suite, g.device, g.commit, g.departs))
 
 
-def left_out(groups: Iterable[RunGroup]) -> list[tuple[RunGroup, str, list[Run]]]:
-    """(group, why, runs) of everything that is in no mean: departing from the suite, diverged, failed, cancelled."""
-    found = []
+def left_out(groups: Iterable[RunGroup]) -> list[tuple[str, str, list[tuple[RunGroup, Run]]]]:
+    """(data set and model, why, runs) of what is in no mean: departing, diverged, failed or cancelled."""
+    found: dict[tuple[str, str], list[tuple[RunGroup, Run]]] = {}
     for group in groups:
-        if group.departs:
-            found.append((group, f"departs: {group.departs.replace(';', '; ')}", list(group.runs)))
-            continue
-        for status in LOST:
-            runs = [run for run in group.runs if run.status == status]
-            if runs:
-                found.append((group, status, runs))
-    return found
+        departs = f"departs: {group.departs.replace(SEPARATOR, f'{SEPARATOR} ')}" if group.departs else ""
+        for run in group.runs:
+            why = departs or (run.status if run.status in LOST else "")
+            if why:
+                found.setdefault((group.home, why), []).append((group, run))
+    return [(home, why, runs) for (home, why), runs in sorted(found.items())]
+
+
+@dataclass(frozen=True)
+class Home:
+    """The runs of one network on one data set. shared: what their settings have in common; apart: a row a group."""
+
+    name: str
+    shared: str
+    rows: tuple[tuple[RunGroup, str], ...]
+
+
+def homes(groups: Sequence[RunGroup]) -> list[Home]:
+    """The groups by data set and model, with what they differ in told from what they share."""
+    found: dict[str, list[RunGroup]] = {}
+    for group in groups:
+        found.setdefault(group.home, []).append(group)
+    return [_home(name, members) for name, members in found.items()]
+
+
+def _home(name: str, members: Sequence[RunGroup]) -> Home:
+    shared = set.intersection(*(set(group.fields) for group in members))
+    common = [field for field in members[0].fields if field in shared]
+    rows = tuple((group, _fields(f for f in group.fields if f not in shared)) for group in members)
+    return Home(name, _fields(common), rows)
+
+
+def _fields(fields: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in fields)
 
 
 def _group(key: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> RunGroup:
     spec = json.loads(key[0])
     shared = dict(zip(SHARED, key[1:], strict=True))
     runs = sorted((_run(row) for row in rows), key=lambda run: (len(run.seed), run.seed, run.run_id))
-    leaves = {name: value for name, value in _leaves(spec) if not name.endswith("name")}
-    fields = ", ".join(f"{name}={value}" for name, value in leaves.items())
+    fields = tuple((name, value) for name, value in _leaves(spec) if name not in NAMED)
     return RunGroup(**shared, setting=_setting(spec), fields=fields, runs=tuple(runs))
 
 

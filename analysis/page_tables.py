@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ VERDICTS = {
     "supported": "good", "reproduced": "good", "better": "good", "not supported": "bad", "not reproduced": "bad",
     "mixed": "open", "inconclusive": "open", "not run": "none",
 }  # fmt: skip
+LABELS = ("Architecture", "Method")  # columns that leave out what the row above says
 PROSE = 60  # characters from which a cell is text to read, and its table one that narrow screens show as cards
+FOLDED = 4
 LINKED = 40  # numbers are short: longer texts with digits in them get no link
 
 
@@ -34,6 +37,12 @@ class PageTable:
     heads: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """Notes that begin alike, where they are so many that a reader wants them out of the way."""
+        starts = Counter(note.partition(":")[0] for note in self.notes)
+        return tuple(note for note in self.notes if starts[note.partition(":")[0]] > FOLDED)
 
     @property
     def prose(self) -> bool:
@@ -95,7 +104,8 @@ def _rows(
     for texts, traced in zip(body, runs, strict=True):
         cells = [_cell(text, head, traced, link, first=i == 0) for i, (text, head) in enumerate(zip(texts, heads))]  # noqa: B905
         if cells and not cells[0].text and rows:
-            cells[0] = Cell(rows[-1][0].text, heads[0], again=True)
+            for i in [i for i, head in enumerate(heads) if i == 0 or head in LABELS]:
+                cells[i] = cells[i] if cells[i].text else Cell(rows[-1][i].text, heads[i], again=True)
         rows.append(tuple(cells))
     return tuple(rows)
 
@@ -103,7 +113,7 @@ def _rows(
 def _cell(text: str, head: str, traced: Mapping[str, str], link: Link, *, first: bool) -> Cell:
     column = "dense_run_ids" if "dense" in head.lower() and "dense_run_ids" in traced else "run_ids"
     run_ids = [name for name in traced.get(column, "").split(";") if name]
-    linked = not first and run_ids and len(text) <= LINKED and re.search(r"\d", text)
+    linked = not first and run_ids and len(text) <= LINKED and re.match(r"[+-]?\d", text)
     return Cell(text, head, link(run_ids) if linked else "", tone(text))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis import paper
 from analysis.exhibit import Results, Written
-from analysis.page_runs import RunGroup, RunIndex, left_out, run_groups
+from analysis.page_runs import RunIndex, homes, left_out, run_groups
 from analysis.page_tables import PageTable, page_tables, tone
 
 TEMPLATE, STYLE = "report.html.j2", "report.css"
@@ -94,7 +94,7 @@ def page(results: Results, written: Sequence[Written], *, verdicts: Sequence[Ver
         style=(folder / STYLE).read_text(encoding="utf-8"), citation=paper.CITATION,
         verdicts=shown, counts=_counts(verdicts), parts=_parts(sections),
         missing=[s for s in sections if not _shown(s)],
-        statuses=sorted(statuses.items()), groups=_by_model(groups), left_out=left_out(groups),
+        statuses=sorted(statuses.items()), homes=homes(groups), left_out=left_out(groups),
         open_runs=sum(len(group.runs) for group in groups) <= OPEN_RUNS, claims=_named(sections, "claims"),
         link=index.link, sets=list(index.listed()), tone=tone,
     )  # fmt: skip
@@ -155,13 +155,6 @@ def _counts(verdicts: Iterable[Verdict]) -> list[tuple[str, int]]:
     """How many printed numbers have which verdict at the headline's epoch."""
     found = Counter(next((w for w in ORDER if v.verdict.startswith(w)), v.verdict) for v in verdicts if v.headline)
     return sorted(found.items(), key=lambda item: (ORDER.index(item[0]) if item[0] in ORDER else len(ORDER), item[0]))
-
-
-def _by_model(groups: Sequence[RunGroup]) -> list[tuple[str, list[RunGroup]]]:
-    found: dict[str, list[RunGroup]] = {}
-    for group in groups:
-        found.setdefault(f"{group.dataset}, {group.model}", []).append(group)
-    return list(found.items())
 
 
 def _named(sections: Sequence[Section], name: str) -> Section | None:
