@@ -13,7 +13,7 @@ setup: .venv/.installed  ## create .venv and install the pinned versions
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm,ray,dev]'
 	@touch $@
 
-demo: setup  ## the default suite on embedded data, then its exhibits; says where they are
+demo: setup  ## the default suite on embedded data, then its exhibits: runs/exhibits/index.html
 	$(BIN)/python -m benchmark run
 	$(BIN)/python -m analysis build --results runs --out runs/exhibits
 
@@ -27,5 +27,5 @@ check: setup  ## lint, format, types, layering, fast tests: under two minutes
 test: setup  ## all tests, two at a time
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-paper: setup  ## the paper's tables and figures from the measured tables in paper_figures/results
+paper: setup  ## the paper's tables and figures from the measured tables, and paper_figures/index.html
 	$(BIN)/python -m analysis build --results paper_figures/results --out paper_figures

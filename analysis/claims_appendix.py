@@ -166,8 +166,7 @@ def _both_ways(results: Results) -> Iterator[tuple[dict[float, Setting], dict[fl
 
 def _trains(results: Results, setting: Setting) -> bool:
     """No seed was lost, and every layer of every done one keeps weights."""
-    table = results.tables.layers
-    kept = table.loc[table["run_id"].isin(set(setting.done["run_id"])), "kept"].astype(float)
+    kept = results.tables.layers_of(setting.done["run_id"])["kept"].astype(float)
     return bool(len(setting.done)) and not setting.lost() and bool((kept > 0).all())
 
 
@@ -180,5 +179,4 @@ def _kept(results: Results, setting: Setting) -> float:
 
 
 def _sum(results: Results, run_ids: Iterable[str], column: str) -> int:
-    table = results.tables.layers
-    return int(table.loc[table["run_id"].isin(set(run_ids)), column].astype(int).sum())
+    return int(results.tables.layers_of(run_ids)[column].astype(int).sum())

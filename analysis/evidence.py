@@ -84,8 +84,7 @@ def by_step(results: Results, setting: Setting, name: str) -> pd.DataFrame:
 
 def layers_of(results: Results, setting: Setting) -> pd.Series:
     """The share of each layer's weights that is kept at the end, mean over seeds, by parameter."""
-    table = results.tables.layers
-    rows = table[table["run_id"].isin(set(setting.done["run_id"]))]
+    rows = results.tables.layers_of(setting.done["run_id"])
     share = rows["kept"].astype(float) / rows["weights"].astype(float)
     return share.groupby(rows["parameter"], sort=False).mean()
 
@@ -107,8 +106,8 @@ def several(values: Iterable[float], form: str = ".2f") -> str:
 
 def _curve(results: Results, setting: Setting, name: str, clock: str) -> pd.DataFrame:
     seed_of = setting.done.set_index("run_id")["seed"].astype(int)
-    table = results.tables.traces
-    rows = table[(table["name"] == name) & table["run_id"].isin(set(seed_of.index))]
+    rows = results.tables.traces_of(seed_of.index)
+    rows = rows[rows["name"] == name]
     rows = rows[rows["step"].isna()] if clock == "epoch" else rows[rows["step"].notna() & (rows["epoch"] == 1)]
     if rows.empty:
         return pd.DataFrame()

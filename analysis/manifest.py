@@ -46,18 +46,14 @@ def row_hashes(tables: Tables, run_ids: set[str]) -> dict[str, dict[str, str]]:
         str(row.run_id): {"results": _sha256("".join(f"{value}\n" for value in row).encode())}
         for row in texts.itertuples(index=False)
     }
-    for name, table, columns in (("traces", tables.traces, TRACES), ("layers", tables.layers, LAYERS)):
-        for run_id, digest in _long_hashes(table, columns, set(hashes)).items():
-            hashes[run_id][name] = digest
+    for name, table, columns, places in (
+        ("traces", tables.traces, TRACES, tables.trace_places),
+        ("layers", tables.layers, LAYERS, tables.layer_places),
+    ):
+        numbers = pd.util.hash_pandas_object(table[list(columns)], index=False).to_numpy().astype("<u8")
+        for run_id in places.keys() & hashes.keys():
+            hashes[run_id][name] = _sha256(numbers[places[run_id]].tobytes())
     return dict(sorted(hashes.items()))
-
-
-def _long_hashes(table: pd.DataFrame, columns: Sequence[str], run_ids: set[str]) -> dict[str, str]:
-    if table.empty:
-        return {}
-    numbers = pd.util.hash_pandas_object(table[list(columns)], index=False).to_numpy().astype("<u8")
-    groups = table.groupby("run_id", sort=False, observed=True).indices
-    return {str(run_id): _sha256(numbers[at].tobytes()) for run_id, at in groups.items() if run_id in run_ids}
 
 
 def _entry(exhibit: Written, rows: dict[str, dict[str, str]]) -> dict[str, Any]:

@@ -150,6 +150,7 @@ def _lenet(row: Row, epoch: int, holds: bool) -> dict[str, float]:
 
 def _steps(row: Row, holds: bool) -> Iterator[Row]:
     for step in range(1, 101):
+        yield {"run_id": row["run_id"], "epoch": 1, "step": step, "name": "density", "value": 0.9}
         for name in LENET:
             values = {
                 f"density/{name}": 0.9 + 0.01 * (step % 2) if holds else 0.9,
