@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.exhibit import Written
-from analysis.render import _line as line
-from analysis.render import _tex as tex
+
+ESCAPES = str.maketrans({
+    "\\": "\\textbackslash{}", "%": "\\%", "&": "\\&", "_": "\\_", "#": "\\#", "$": "\\$", "^": "\\^{}",
+    "~": "\\~{}", "{": "\\{", "}": "\\}", "<": "$<$", ">": "$>$", "±": "$\\pm$",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class PlainTable:
 def write_plain(table: PlainTable, out: Path, *, finding: str = "") -> Written:
     """Write a table. The CSV has its text and a column `run_ids`, joined by semicolons."""
     files = []
-    for kind, text in (("md", markdown(table)), ("tex", latex(table)), ("csv", data(table))):
+    for kind, text in (("md", markdown(table)), ("tex", la_tex(table)), ("csv", data(table))):
         path = out / f"{table.name}.{kind}"
         path.write_text(text, encoding="utf-8")
         files.append(path)
@@ -41,25 +44,25 @@ def write_plain(table: PlainTable, out: Path, *, finding: str = "") -> Written:
 
 
 def markdown(table: PlainTable) -> str:
-    body = [line(list(cells)) for cells in table.cells]
-    head = [line(list(table.heads)), line(["---"] * len(table.heads))]
+    body = [_line(cells) for cells in table.cells]
+    head = [_line(table.heads), _line(["---"] * len(table.heads))]
     return "\n".join([f"**{table.title}**", "", *head, *body, "", *(f"- {note}" for note in table.notes), ""])
 
 
-def latex(table: PlainTable) -> str:
+def la_tex(table: PlainTable) -> str:
     """A longtable, which breaks over pages; needs booktabs and longtable."""
     share = table.widths or (1 / len(table.heads),) * len(table.heads)
     columns = "".join(f"p{{{0.94 * width / sum(share):.3f}\\linewidth}}" for width in share)
-    heads = " & ".join("\\textbf{" + tex(head) + "}" for head in table.heads)
+    heads = " & ".join("\\textbf{" + _tex(head) + "}" for head in table.heads)
     return "\n".join([
         "% needs \\usepackage{booktabs,longtable}",
         "{\\footnotesize\\setlength{\\tabcolsep}{3pt}\\raggedright",
         f"\\begin{{longtable}}{{{columns}}}",
-        f"\\caption{{{tex(table.title)}.}}\\label{{tab:{table.name}}} \\\\",
+        f"\\caption{{{_tex(table.title)}.}}\\label{{tab:{table.name}}} \\\\",
         "\\toprule", f"{heads} \\\\", "\\midrule", "\\endhead",
         *(_row(cells) for cells in table.cells),
         "\\bottomrule", "\\end{longtable}}",
-        *("\\par\\smallskip{\\footnotesize " + tex(note) + "}" for note in table.notes), "",
+        *("\\par\\smallskip{\\footnotesize " + _tex(note) + "}" for note in table.notes), "",
     ])  # fmt: skip
 
 
@@ -72,4 +75,12 @@ def data(table: PlainTable) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return " & ".join(tex(cell).replace("<", "$<$").replace(">", "$>$") for cell in cells) + " \\\\"
+    return " & ".join(_tex(cell) for cell in cells) + " \\\\"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _tex(text: str) -> str:
+    return text.translate(ESCAPES)
