@@ -56,14 +56,38 @@ def page_tables(files: Sequence[Path], link: Link) -> list[PageTable]:
         return []
     traced = [record for file in files if file.suffix == ".csv" for record in _records(file)]
     blocks = _blocks(markdown.read_text(encoding="utf-8"))
-    total = sum(len(lines) - 2 for _, lines, _ in blocks)
-    runs: Sequence[Mapping[str, str]] = traced if len(traced) == total else [{}] * total
+    bodies = [[split(line) for line in lines[2:]] for _, lines, _ in blocks]
+    runs = _aligned([texts for body in bodies for texts in body], traced)
     tables, at = [], 0
-    for caption, lines, notes in blocks:
-        heads, body = split(lines[0]), [split(line) for line in lines[2:]]
+    for (caption, lines, notes), body in zip(blocks, bodies, strict=True):
+        heads = split(lines[0])
         tables.append(PageTable(caption, tuple(heads), _rows(heads, body, runs[at : at + len(body)], link), notes))
         at += len(body)
     return tables
+
+
+def _aligned(body: Sequence[Sequence[str]], records: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+    """The record of the CSV behind each row: in turn, where they are as many; else by what names a row.
+
+    That is its `cell`, or its source and setting; a row of `ours − paper` has the record of the row above.
+    """
+    if len(body) == len(records):
+        return records
+    found: list[Mapping[str, str]] = []
+    at = 0
+    for texts in body:
+        if any(text.startswith("ours − ") for text in texts) and found:
+            found.append(found[-1])
+            continue
+        places = [i for i in range(at, len(records)) if _names(records[i]) & set(texts)]
+        at = places[0] + 1 if places else at
+        found.append(records[places[0]] if places else {})
+    return found
+
+
+def _names(record: Mapping[str, str]) -> set[str]:
+    labels = ", ".join(filter(None, [record.get("source", ""), record.get("setting", "")]))
+    return {name for name in (record.get("cell", ""), labels if record.get("source") else "") if name}
 
 
 def split(line: str) -> list[str]:

@@ -96,6 +96,7 @@ def page(results: Results, written: Sequence[Written], *, verdicts: Sequence[Ver
         missing=[s for s in sections if not _shown(s)],
         statuses=sorted(statuses.items()), homes=homes(groups), left_out=left_out(groups),
         open_runs=sum(len(group.runs) for group in groups) <= OPEN_RUNS, claims=_named(sections, "claims"),
+        summary=_named(sections, "verdicts"),
         link=index.link, sets=list(index.listed()), tone=tone,
     )  # fmt: skip
 
@@ -139,7 +140,7 @@ def _shown(section: Section) -> bool:
 
 def _parts(sections: Sequence[Section]) -> list[tuple[str, str, list[Section]]]:
     """(anchor, heading, exhibits that there are): the paper's in its order, its claims, ours."""
-    shown = [s for s in sections if _shown(s)]
+    shown = [s for s in sections if _shown(s) and s.name != "verdicts"]
     printed = [s for s in shown if re.fullmatch(r"(table|figure)A?\d+(-.*)?", s.name)]
     claims = [s for s in shown if s.name == "claims"]
     ours = [s for s in shown if s not in printed and s not in claims]

@@ -206,6 +206,12 @@ def test_tables_are_read_back_from_markdown(tmp_path: Path) -> None:
     assert [(cell.text, cell.again, cell.tone) for cell in table.rows[1]] == [
         ("a | b", True, ""), ("not run", False, "none"), ("3.0", False, ""),
     ]  # fmt: skip
+    (tmp_path / "t.md").write_text(
+        "| Source | Sparse |\n| --- | --- |\n| ours, alpha 1 | 2.0 |\n| ours − paper | +1.0 |\n"
+    )
+    (tmp_path / "t.csv").write_text("source,setting,run_ids\npaper,,\nours,alpha 1,s\n,,\n")
+    (table,) = page_tables([tmp_path / "t.md", tmp_path / "t.csv"], lambda ids: "#" + ids[0])
+    assert [row[1].href for row in table.rows] == ["#s", "#s"]
     assert split("| a | b \\| c |") == ["a", "b | c"]
     assert page_tables([tmp_path / "t.csv"], str) == []
 
