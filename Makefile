@@ -13,7 +13,7 @@ setup: .venv/.installed  ## create .venv and install the pinned versions
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm,ray,dev]'
 	@touch $@
 
-demo: setup  ## the default suite on embedded data, then its exhibits; says where they are
+demo: setup  ## the default suite on embedded data, then its exhibits: runs/exhibits/index.html
 	$(BIN)/python -m benchmark run
 	$(BIN)/python -m analysis build --results runs --out runs/exhibits
 
@@ -31,5 +31,5 @@ faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,0
 	BENCH_TEST_KILLS=50 $(BIN)/python -m pytest -q -s tests/benchmark/test_kills.py
 	folder=$$(mktemp -d) && $(BIN)/python tests/benchmark/large_grid.py "$$folder"; code=$$?; rm -rf "$$folder"; exit $$code
 
-paper: setup  ## the paper's tables and figures from the measured tables in paper_figures/results
+paper: setup  ## the paper's tables and figures from the measured tables, and paper_figures/index.html
 	$(BIN)/python -m analysis build --results paper_figures/results --out paper_figures

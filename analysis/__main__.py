@@ -41,6 +41,7 @@ def build(
 ) -> None:
     """Write every exhibit: tables as md, tex and csv; figures as pdf, png, svg and csv.
 
+    And, without --only, index.html with all of them, and manifest.json.
     Without --results: paper_figures/results, and runs where there is one.
     """
     from analysis.build import build as build_exhibits
@@ -52,6 +53,8 @@ def build(
         kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
         where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
         print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+    page = "left as they are, --only" if names else "every exhibit on one page, and hashes of the rows behind each"
+    print(f"{out}/index.html, {out}/manifest.json: {page}")
 
 
 @app.command()

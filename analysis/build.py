@@ -6,22 +6,32 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from analysis import paper, paper_figures, threshold_shapes, verdict_tables
+from analysis import claims, paper, paper_figures, threshold_shapes, verdict_tables
 from analysis.exhibit import Maker, Results, Written, write_table
+from analysis.manifest import write_manifest
 from analysis.read import InputError, Tables
+from analysis.report import write_page
 from analysis.settings import settings
 from analysis.tables import suite_table
 
 
 def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Written]:
-    """Write the exhibits, all or those named. Raises InputError for a name that there is none of."""
+    """Write the exhibits, all or those named; of all of them also index.html and manifest.json.
+
+    Raises InputError for a name that there is none of.
+    """
     results = Results(tables, tuple(settings(tables.results)))
     makers = exhibits(results)
     unknown = [name for name in only if name not in makers]
     if unknown:
         raise InputError(f"--only {unknown[0]}: unknown exhibit; valid: {', '.join(makers)}")
     out.mkdir(parents=True, exist_ok=True)
-    return [make(out) for name, make in makers.items() if not only or name in only]
+    written = [make(out) for name, make in makers.items() if not only or name in only]
+    if not only:
+        verdicts = [v.verdict for v in verdict_tables.headlines(results)]
+        page = write_page(results, written, out, verdicts=verdicts)
+        write_manifest(tables, written, [page], out)
+    return written
 
 
 def exhibits(results: Results) -> dict[str, Maker]:
@@ -31,6 +41,7 @@ def exhibits(results: Results) -> dict[str, Maker]:
         **threshold_shapes.makers(results),
         **_own_tables(results),
         **paper_figures.makers(results),
+        **claims.makers(results),
     }
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from benchmark.results import COLUMNS, MARKER, MEASURED, SEPARATOR, STATUSES
@@ -24,6 +27,7 @@ RANGES = {**dict.fromkeys(ACCURACIES, 100.0), **dict.fromkeys(DENSITIES, 1.0)}
 NUMBERS = ("alpha", "density_target", "seed", *MEASURED)
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")
+HEADER = 2  # the header is row 1 of a file, so that the row at index 0 is row 2
 FINISHED = ("done", "diverged")
 MACHINE = ("train_seconds",)  # measured, but not a result that two machines share
 
@@ -39,6 +43,24 @@ class Tables:
     results: pd.DataFrame
     traces: pd.DataFrame
     layers: pd.DataFrame
+
+    def traces_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """The traces of these runs, in the order of the table; without a search through all of it."""
+        return _take(self.traces, self.trace_places, run_ids)
+
+    def layers_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """The layers of these runs, in the order of the table."""
+        return _take(self.layers, self.layer_places, run_ids)
+
+    @cached_property
+    def trace_places(self) -> Mapping[str, npt.NDArray[np.intp]]:
+        """run id -> the positions of its traces."""
+        return _places(self.traces)
+
+    @cached_property
+    def layer_places(self) -> Mapping[str, npt.NDArray[np.intp]]:
+        """run id -> the positions of its layers."""
+        return _places(self.layers)
 
 
 def load(paths: Sequence[Path]) -> Tables:
@@ -104,6 +126,7 @@ def _union(suites: pd.Series) -> str:
 def _results(file: Path) -> pd.DataFrame:
     _same_schema(file)
     table = _table(file, REQUIRED, NUMBERS)
+    table = table.assign(file=str(file), line=table.index + HEADER)
     unknown = [name for name in table if name not in (*COLUMNS, "file", "line")]
     if unknown:
         raise InputError(f"{file}, row 1: unknown column {', '.join(unknown)}: not a table of this schema version")
@@ -162,7 +185,7 @@ def _long(
 
 
 def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """A CSV with typed columns, and `file` and `line` (the header is row 1). Raises InputError."""
+    """A CSV with typed columns; its index counts the lines below the header. Raises InputError."""
     with file.open("rb") as content:
         content.seek(0, 2)
         content.seek(-min(1, content.tell()), 2)
@@ -177,7 +200,6 @@ def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.Da
     missing = [name for name in required if name not in table]
     if missing:
         raise InputError(f"{file}, row 1: no column {', '.join(missing)}: not a table of this schema version")
-    table = table.assign(file=str(file), line=range(2, len(table) + 2))
     for name in [name for name in numbers if name in table]:
         typed = pd.to_numeric(table[name], errors="coerce")
         _refuse(file, table, typed.isna() & table[name].notna(), name, "{value!r} is no number")
@@ -196,7 +218,16 @@ def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, name: str, why: str
     """Raises InputError for the first bad row; {row} in `why` stands for it, {value} for what its `name` holds."""
     if bad.any():
         row = table[bad].iloc[0]
-        raise InputError(f"{file}, row {row['line']}: {name} {why.format(value=row[name], row=row)}")
+        raise InputError(f"{file}, row {row.name + HEADER}: {name} {why.format(value=row[name], row=row)}")
+
+
+def _places(table: pd.DataFrame) -> Mapping[str, npt.NDArray[np.intp]]:
+    return dict(table.groupby("run_id", sort=False).indices)
+
+
+def _take(table: pd.DataFrame, places: Mapping[str, npt.NDArray[np.intp]], run_ids: Iterable[str]) -> pd.DataFrame:
+    found = [places[run_id] for run_id in set(run_ids) if run_id in places]
+    return table.iloc[np.sort(np.concatenate(found))] if found else table.iloc[:0]
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:

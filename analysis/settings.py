@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -60,7 +61,7 @@ class Setting:
         value = self.spec.get("density")
         return None if value is None else float(value)
 
-    @property
+    @cached_property
     def protocols(self) -> tuple[str, ...]:
         found = {name for text in self.rows["protocol"] for name in text.split(SEPARATOR) if name}
         return tuple(sorted(found, reverse=True))
@@ -100,21 +101,29 @@ def summarize(values: Sequence[float], *, expected: int) -> Summary:
 
 def settings(results: pd.DataFrame) -> list[Setting]:
     """Every setting of a results table, ordered by model, method, alpha and density."""
-    groups: dict[str, list[int]] = {}
-    for position, text in enumerate(results["spec"]):
-        tree = {key: value for key, value in json.loads(text).items() if key not in NOT_SETTING}
-        groups.setdefault(json.dumps(tree, sort_keys=True), []).append(position)
-    found = []
-    for text, positions in groups.items():
-        rows = results.iloc[positions]
-        departs = rows["departs"] != ""
-        counted = rows[~departs].sort_values(["seed", "run_id"])
-        counted = counted.assign(unfinished=counted["status"] != "done").sort_values(
-            ["seed", "unfinished"], kind="stable"
+    keys = [_key(text) for text in results["spec"]]
+    table = results.assign(key=keys, unfinished=results["status"] != "done")
+    apart = table["departs"] != ""
+    counted = table[~apart].sort_values(["seed", "unfinished", "run_id"], kind="stable")
+    counted = counted.drop_duplicates(["key", "seed"])
+    positions = counted.groupby("key", sort=False).indices
+    departing = table.loc[apart, "key"].value_counts()
+    by_drift = table["departs"].map(lambda text: all(part.startswith(DRIFT) for part in text.split(SEPARATOR)))
+    drifted = table.loc[apart & by_drift.astype(bool), "key"].value_counts()
+    counted = counted.drop(columns="key")
+    found = [
+        Setting(
+            json.loads(key), counted.iloc[positions.get(key, [])], int(departing.get(key, 0)), int(drifted.get(key, 0))
         )
-        drifted = sum(all(part.startswith(DRIFT) for part in text.split(SEPARATOR)) for text in rows["departs"])
-        found.append(Setting(json.loads(text), counted.drop_duplicates("seed"), int(departs.sum()), drifted))
+        for key in dict.fromkeys(keys)
+    ]
     return sorted(found, key=lambda s: (s.dataset, s.model, s.method, s.alpha or 0, s.density or 0, str(s.spec)))
+
+
+def _key(spec: str) -> str:
+    return json.dumps(
+        {name: value for name, value in json.loads(spec).items() if name not in NOT_SETTING}, sort_keys=True
+    )
 
 
 def dense_twin(setting: Setting, among: Sequence[Setting]) -> Setting | None:

@@ -50,6 +50,15 @@ def verdict_rows(results: Results) -> list[Verdict]:
     return [verdict for name in TABLES for verdict in table_verdicts(name, settings[name])]
 
 
+def headlines(results: Results) -> list[Verdict]:
+    """The verdict of each number that the paper measured, at the epoch fixed in advance."""
+    return _deciding(verdict_rows(results))
+
+
+def _deciding(rows: Sequence[Verdict]) -> list[Verdict]:
+    return [v for v in rows if v.is_headline and v.decides and v.verdict != QUOTED]
+
+
 def _table(table: Table, judged: Sequence[Verdict], out: Path) -> Written:
     return write_table(table, out, finding=_finding(paper.PRINTED[table.name].partition(",")[0], judged))
 
@@ -89,7 +98,7 @@ DIFFERENCES = (
 
 
 def _summary(rows: Sequence[Verdict], out: Path) -> Written:
-    cells = [v for v in rows if v.is_headline and v.decides and v.verdict != QUOTED]
+    cells = _deciding(rows)
     body = []
     for cell in cells:
         same = [v for v in rows if v.target == cell.target and v.decides and not v.is_headline]

@@ -1,0 +1,161 @@
+"""The page's appendix of runs: what was trained, on what, at which commit; and what is in no mean, and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from analysis.settings import LOST, NOT_SETTING
+from benchmark.results import SEPARATOR
+
+SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
+NAMED = ("data.name", "model.name", "method.name", "method.alpha", "density")  # said beside the other fields
+STARTED = ("done", "diverged", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Run:
+    run_id: str
+    seed: str
+    status: str
+    outcome: str
+
+    @property
+    def anchor(self) -> str:
+        return f"run-{self.run_id}"
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ in their seed alone: one setting, one suite, one commit, one machine."""
+
+    dataset: str
+    model: str
+    method: str
+    suite: str
+    protocol: str
+    device: str
+    commit: str
+    departs: str
+    setting: str
+    fields: tuple[tuple[str, str], ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def home(self) -> str:
+        return f"{self.dataset}, {self.model}"
+
+    @property
+    def label(self) -> str:
+        return " ".join(filter(None, [self.model, self.method, self.setting, f"({self.dataset})"]))
+
+
+@dataclass
+class RunIndex:
+    """Where the page says what a set of runs is: at the runs themselves where they are one group, else in a list."""
+
+    groups: Sequence[RunGroup]
+    sets: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._group_of = {run.run_id: i for i, group in enumerate(self.groups) for run in group.runs}
+
+    def link(self, run_ids: Sequence[str]) -> str:
+        """The address of these runs on the page, or empty where it knows none of them."""
+        known = [run_id for run_id in run_ids if run_id in self._group_of]
+        if not known:
+            return ""
+        key = tuple(sorted({self._group_of[run_id] for run_id in known}))
+        if len(key) == 1:
+            return f"#run-{known[0]}"
+        return "#" + self.sets.setdefault(key, f"runs-{len(self.sets) + 1}")
+
+    def listed(self) -> Iterator[tuple[str, list[RunGroup]]]:
+        """Every set of several groups that a link points to, with its anchor."""
+        for key, anchor in self.sets.items():
+            yield anchor, [self.groups[i] for i in key]
+
+
+def run_groups(results: pd.DataFrame) -> list[RunGroup]:
+    """The runs that have started and ended, by setting, in an order of their own."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in results[results["status"].isin(STARTED)].to_dict("records"):
+        spec = {key: value for key, value in json.loads(row["spec"]).items() if key not in NOT_SETTING}
+        groups.setdefault((json.dumps(spec, sort_keys=True), *(str(row[name]) for name in SHARED)), []).append(row)
+    made = [_group(key, rows) for key, rows in groups.items()]
+    return sorted(made, key=lambda g: (g.dataset, g.model, g.method, g.fields, g.suite, g.device, g.commit, g.departs))
+
+
+def left_out(groups: Iterable[RunGroup]) -> list[tuple[str, str, list[tuple[RunGroup, Run]]]]:
+    """(data set and model, why, runs) of what is in no mean: departing, diverged, failed or cancelled."""
+    found: dict[tuple[str, str], list[tuple[RunGroup, Run]]] = {}
+    for group in groups:
+        departs = f"departs: {group.departs.replace(SEPARATOR, f'{SEPARATOR} ')}" if group.departs else ""
+        for run in group.runs:
+            why = departs or (run.status if run.status in LOST else "")
+            if why:
+                found.setdefault((group.home, why), []).append((group, run))
+    return [(home, why, runs) for (home, why), runs in sorted(found.items())]
+
+
+@dataclass(frozen=True)
+class Home:
+    """The runs of one network on one data set. shared: what their settings have in common; apart: a row a group."""
+
+    name: str
+    shared: str
+    rows: tuple[tuple[RunGroup, str], ...]
+
+
+def homes(groups: Sequence[RunGroup]) -> list[Home]:
+    """The groups by data set and model, with what they differ in told from what they share."""
+    found: dict[str, list[RunGroup]] = {}
+    for group in groups:
+        found.setdefault(group.home, []).append(group)
+    return [_home(name, members) for name, members in found.items()]
+
+
+def _home(name: str, members: Sequence[RunGroup]) -> Home:
+    shared = set.intersection(*(set(group.fields) for group in members))
+    common = [field for field in members[0].fields if field in shared]
+    rows = tuple((group, _fields(f for f in group.fields if f not in shared)) for group in members)
+    return Home(name, _fields(common), rows)
+
+
+def _fields(fields: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in fields)
+
+
+def _group(key: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> RunGroup:
+    spec = json.loads(key[0])
+    shared = dict(zip(SHARED, key[1:], strict=True))
+    runs = sorted((_run(row) for row in rows), key=lambda run: (len(run.seed), run.seed, run.run_id))
+    fields = tuple((name, value) for name, value in _leaves(spec) if name not in NAMED)
+    return RunGroup(**shared, setting=_setting(spec), fields=fields, runs=tuple(runs))
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    accuracy, density = row["test_accuracy"], row["density"]
+    known = row["status"] == "done" and not math.isnan(accuracy)
+    outcome = f"{accuracy:.2f} % at {100 * density:.4g} %" if known else " ".join(str(row["error"]).split())[:160]
+    return Run(str(row["run_id"]), f"{row['seed']:g}", str(row["status"]), outcome)
+
+
+def _setting(spec: Mapping[str, Any]) -> str:
+    alpha, density = spec["method"].get("alpha"), spec.get("density")
+    return " ".join([
+        *([] if alpha is None else [f"alpha {alpha:g}"]), *([] if density is None else [f"density {density:g}"]),
+    ])  # fmt: skip
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in sorted(tree.items()):
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value if isinstance(value, str) else json.dumps(value)
