@@ -11,6 +11,7 @@ import pandas as pd
 from analysis import figures, paper
 from analysis.exhibit import Maker, Results, Written, write_figure, write_table
 from analysis.histories import history, pattern, wide
+from analysis.ours import ours
 from analysis.read import InputError, Tables
 from analysis.settings import Setting, dense_twin, settings
 from analysis.tables import follows_protocol, paper_table, suite_table
@@ -40,6 +41,7 @@ def exhibits(results: Results) -> dict[str, Maker]:
         "figure5": lambda out: _figure5(results, out),
         "figure7": lambda out: _figure7(results, out),
     }
+    found |= ours(results)
     for dataset in sorted({s.dataset for s in results.settings} - set(paper.DATASETS)):
         found[dataset] = lambda out, dataset=dataset: write_table(suite_table(dataset, results.settings), out)  # type: ignore[misc]
         found[f"{dataset}-figure4"] = lambda out, dataset=dataset: _own_figure4(results, dataset, out)  # type: ignore[misc]

@@ -55,7 +55,7 @@ def test_widths_make_another_cell_and_none_leaves_the_identity_as_it_was() -> No
 
 
 def test_widths_that_do_not_fit_are_refused_by_name() -> None:
-    with pytest.raises(SpecError, match="model.widths has 3 numbers: 'lenet-300-100' has 2 hidden layers"):
+    with pytest.raises(SpecError, match=r"model\.widths has 3 numbers: 'lenet-300-100' has 2 hidden layers"):
         made("lenet-300-100", (3, 4, 5))
     with pytest.raises(SpecError, match="unknown option of model 'lstm-a' 'widths'"):
         made("lstm-a", (3,))

@@ -1,0 +1,247 @@
+"""The compact networks that DST's sparse patterns suggest: widths, a suite that trains them, and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.exhibit import Maker, Results, Written
+from analysis.histories import pattern
+from analysis.panels import mark, panels
+from analysis.plain_tables import PlainTable, with_figure, write_plain_table
+from analysis.recipes import Recipe, model_name, recipes
+from analysis.settings import Setting, Summary, summarize
+from analysis.tables import paired_difference
+from analysis.widths import OWN, architecture, even, suggested, weights_of, widths_of
+
+NAME = "compact-networks"
+CAPTION = "The compact networks that the sparse patterns suggest, trained densely (not in the paper)"
+HEADS = ("Architecture", "Pattern of", "Network", "Widths", "Weights", "Test accuracy (%)", "Minus sparse")
+KINDS = {
+    "dense": "full, dense",
+    "sparse": "sparse, DST",
+    "compact": "compact, by the pattern",
+    "even": "even, as many weights",
+}
+RULE = (
+    "Rule: a hidden layer of the compact network has the remaining ratio of its weights times its own number of units "
+    "or channels, rounded, at least 1 (mean over seeds, last epoch); the output layer keeps its classes. Even: all "
+    "hidden layers times one factor, with as many weights as the compact network."
+)
+HOW = (
+    "Both are trained densely from their own first weights with the recipe of the sparse network: "
+    f"python -m benchmark run --suite {NAME}.py. Test accuracy of the last epoch, mean ± standard deviation over n "
+    "seeds; minus sparse: mean over the seeds that both have."
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of one recipe. sparse: the DST setting that it stands beside; found: its result, if there is one."""
+
+    recipe: Recipe
+    sparse: Setting
+    kind: str
+    widths: tuple[int, ...]
+    weights: float
+    found: Setting | None
+
+    @property
+    def accuracy(self) -> Summary:
+        return summarize([], expected=0) if self.found is None else self.found.summary("test_accuracy")
+
+    @property
+    def minus_sparse(self) -> Summary:
+        if self.found is None or self.found is self.sparse or not len(self.found.done):
+            return summarize([], expected=0)
+        return paired_difference(self.found, self.sparse, "test_accuracy")
+
+
+def makers(results: Results) -> dict[str, Maker]:
+    return {NAME: lambda out: _write(results, out)}
+
+
+def networks(results: Results) -> list[Network]:
+    """Of every DST setting with a layer table: the full, the sparse, the compact and the even network."""
+    narrow = [s for s in results.settings if widths_of(s) is not None and s.method == "dense" and len(s.rows)]
+    return [
+        network
+        for recipe in recipes(results.settings)
+        if recipe.model in OWN
+        for sparse in recipe.of("dst")
+        if "initialization" not in sparse.spec["model"]
+        for network in _beside(results, recipe, sparse, narrow)
+    ]
+
+
+def suite_file(found: Iterable[Network]) -> str:
+    """A suite that trains the compact and the even networks."""
+    lines: dict[str, None] = {}
+    for network in found:
+        if network.kind in ("compact", "even"):
+            spec = network.sparse.spec
+            data, optimizer = (_call(kind, spec[kind.lower()]) for kind in ("Data", "Optimizer"))
+            model = f'Model(name="{architecture(network.sparse)}", widths={network.widths!r})'
+            lines[f"    ({data}, {model}, {optimizer}),"] = None
+    return SUITE.format(networks="\n".join(lines))
+
+
+def _beside(results: Results, recipe: Recipe, sparse: Setting, narrow: Sequence[Setting]) -> list[Network]:
+    layers = pattern(results.tables, [sparse])
+    if layers.empty:
+        return []
+    by_layer = layers.groupby("parameter", sort=False)[["remaining_percent", "weights", "kept"]].mean()
+    own, weights = OWN[recipe.model], [int(count) for count in by_layer["weights"]]
+    compact = suggested(own, list(by_layer["remaining_percent"] / 100))
+    size = weights_of(own, compact, weights)
+    evenly = even(own, weights, size)
+    trained = {widths: s for s in narrow if (widths := widths_of(s)) and _same_training(s, sparse)}
+    return [
+        Network(recipe, sparse, "dense", own, sum(weights), recipe.dense),
+        Network(recipe, sparse, "sparse", own, float(by_layer["kept"].sum()), sparse),
+        Network(recipe, sparse, "compact", compact, size, trained.get(compact)),
+        Network(recipe, sparse, "even", evenly, weights_of(own, evenly, weights), trained.get(evenly)),
+    ]
+
+
+def _same_training(narrow: Setting, sparse: Setting) -> bool:
+    same = all(narrow.spec[section] == sparse.spec[section] for section in ("data", "optimizer", "precision"))
+    return same and architecture(narrow) == architecture(sparse)
+
+
+def _write(results: Results, out: Path) -> Written:
+    found = networks(results)
+    rows = tuple(_row(network) for network in found)
+    data = pd.DataFrame([_numbers(network) for network in found])
+    table = PlainTable(name=NAME, caption=CAPTION, heads=HEADS, rows=rows, notes=(RULE, HOW), data=data)
+    run_ids = [run_id for network in found if network.found for run_id in network.found.done["run_id"]]
+    missing = sum(1 for n in found if n.kind in ("compact", "even") and not n.accuracy.n)
+    remark = f"{missing} networks not run" if missing else ""
+    written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found), remark=remark)
+    if not found:
+        return written
+    path = out / f"{NAME}.py"
+    path.write_text(suite_file(found), encoding="utf-8")
+    return with_figure(replace(written, files=(*written.files, path)), _draw(found), out)
+
+
+def _row(network: Network) -> tuple[str, ...]:
+    difference = network.minus_sparse
+    return (
+        f"{network.recipe.label}, {network.recipe.dataset}",
+        f"α = {network.sparse.alpha:g}",
+        KINDS[network.kind],
+        "-".join(map(str, network.widths)),
+        f"{round(network.weights):,}",
+        reading(network.accuracy),
+        f"{difference.mean:+.2f}" if difference.n else "",
+    )
+
+
+def reading(value: Summary) -> str:
+    """`97.90 ± 0.07 (n=5)`, `(n=2/3)` where seeds are missing, or `not run`."""
+    if not value.n:
+        return "not run"
+    spread = f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
+    return f"{spread} (n={value.n})" if value.n == value.expected else f"{spread} (n={value.n}/{value.expected})"
+
+
+def _numbers(network: Network) -> dict[str, Any]:
+    accuracy, difference = network.accuracy, network.minus_sparse
+    run_ids = [] if network.found is None else list(network.found.done["run_id"])
+    return {
+        "dataset": network.recipe.dataset, "model": network.recipe.model, "recipe": network.recipe.label,
+        "alpha": network.sparse.alpha, "network": network.kind, "widths": "-".join(map(str, network.widths)),
+        "weights": network.weights, "test_accuracy_mean": accuracy.mean, "test_accuracy_sd": accuracy.sd,
+        "n": accuracy.n, "expected": accuracy.expected, "minus_sparse_mean": difference.mean,
+        "minus_sparse_sd": difference.sd, "minus_sparse_n": difference.n, "run_ids": ";".join(run_ids),
+    }  # fmt: skip
+
+
+def _finding(found: Sequence[Network]) -> str:
+    sentences = []
+    for sparse in (n for n in found if n.kind == "sparse"):
+        beside = {n.kind: n for n in found if n.sparse is sparse.sparse}
+        compact, control = beside["compact"], beside["even"]
+        if not compact.accuracy.n:
+            continue
+        versus = f", an even network {control.accuracy.mean:.2f} %" if control.accuracy.n else ""
+        sentences.append(
+            f"{model_name(sparse.recipe.model)} on {sparse.recipe.dataset} at alpha {sparse.sparse.alpha:g}: the "
+            f"compact network of {compact.weights:,.0f} weights reaches {compact.accuracy.mean:.2f} %, the sparse one "
+            f"of {sparse.weights:,.0f} reaches {sparse.accuracy.mean:.2f} %{versus}."
+        )
+    if sentences:
+        return " ".join(sentences)
+    count = sum(1 for n in found if n.kind == "compact")
+    return f"{count} compact networks are suggested; none of them is trained yet."
+
+
+def _draw(found: Sequence[Network]) -> Any:
+    labels = list(dict.fromkeys((n.recipe.label, n.recipe.dataset) for n in found))
+    figure, axes = panels(
+        len(labels), columns=3, size=(4.6, 3.1), title=f"{CAPTION}\nerror bars: one standard deviation over seeds"
+    )
+    for axis, (label, dataset) in zip(axes, labels, strict=True):
+        _panel(axis, [n for n in found if (n.recipe.label, n.recipe.dataset) == (label, dataset)])
+        axis.set_title(f"{label}, {dataset}")
+    return figure
+
+
+STYLES = {
+    "dense": (mark("dense"), "-", "Full, dense"),
+    "sparse": (mark("dst"), "-", "Sparse, DST"),
+    "compact": (mark("sparse_momentum"), "--", "Compact, by the pattern"),
+    "even": (mark("set"), ":", "Even"),
+}
+
+
+def _panel(axis: Any, found: Sequence[Network]) -> None:
+    for kind, (look, line, name) in STYLES.items():
+        points = {n.weights: n.accuracy for n in found if n.kind == kind and n.accuracy.n}
+        if points:
+            at = sorted(points)
+            axis.errorbar(
+                at, [points[x].mean for x in at], yerr=[points[x].sd if points[x].n > 1 else 0 for x in at],
+                color=look.colour, marker=look.marker, linestyle=line, linewidth=1.2, markersize=6, capsize=2,
+                label=name,
+            )  # fmt: skip
+        else:
+            axis.plot([], [], color=look.colour, marker=look.marker, linestyle=line, label=f"{name}: not run")
+    axis.set(xscale="log", xlabel="Weights kept", ylabel="Test accuracy, last epoch (%)")
+    axis.legend(loc="lower right")
+
+
+def _call(kind: str, values: dict[str, Any]) -> str:
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return f"{kind}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+
+
+SUITE = '''"""The compact networks that the sparse patterns of dst suggest, and even ones of as many weights.
+
+Written by `python -m analysis build` from the measured layers: compact-networks.md has the rule.
+"""
+
+# ruff: noqa
+from benchmark.spec import Data, Model, Optimizer, RunSpec
+from benchmark.suites import cell
+
+DESCRIPTION = "dense training of the compact networks that the sparse patterns suggest, and of even ones"
+EXHIBITS = ("compact-networks",)
+SEEDS = range(3)
+NETWORKS = [
+{networks}
+]
+
+
+def suite() -> list[RunSpec]:
+    return [
+        cell("dense", data=data, model=model, optimizer=optimizer, seed=seed, protocol=())
+        for seed in SEEDS
+        for data, model, optimizer in NETWORKS
+    ]
+'''

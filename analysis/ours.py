@@ -1,0 +1,13 @@
+"""The exhibits that the paper lacks, each in a module of its own."""
+
+from __future__ import annotations
+
+from analysis import compact
+from analysis.exhibit import Maker, Results
+
+MODULES = (compact,)
+
+
+def ours(results: Results) -> dict[str, Maker]:
+    """name -> what writes it."""
+    return {name: maker for module in MODULES for name, maker in module.makers(results).items()}
