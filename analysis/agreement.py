@@ -50,7 +50,7 @@ def pairwise(ratings: Sequence[Sequence[float]] | Floats) -> list[tuple[int, int
     return found
 
 
-def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = 10 * DRAWS, seed: int = SEED) -> Floats:
+def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = DRAWS, seed: int = SEED) -> Floats:
     """W of rankings whose items are shuffled for each rater by itself: [draws]. Its mean is 1 / m."""
     ranked = ranks(ratings)
     generator = np.random.default_rng(seed)

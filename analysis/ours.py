@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from analysis import compact
+from analysis import compact, patterns, tradeoffs
 from analysis.exhibit import Maker, Results
 
-MODULES = (compact,)
+MODULES = (patterns, tradeoffs, compact)
 
 
 def ours(results: Results) -> dict[str, Maker]:

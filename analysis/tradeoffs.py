@@ -1,0 +1,202 @@
+"""Accuracy against density and against FLOPs, every method in one picture, with the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.exhibit import Maker, Results, Written, write_figure
+from analysis.panels import legend, mark, panels
+from analysis.recipes import Recipe, method_name, recipes, wording
+from analysis.settings import Setting, Summary
+
+ACCURACY = "Test accuracy, last epoch (%)"
+FRONT = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 2))}
+REMARK = "mean over seeds, error bars: one standard deviation; dashes: Pareto front of the means; grey band: dense"
+COSTS = {"train_flops": "Training FLOPs (% of dense)", "inference_flops": "Inference FLOPs (% of dense)"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting where it stands: a cost, in percent, and its accuracy."""
+
+    setting: Setting
+    cost: Summary
+    accuracy: Summary
+    front: bool
+
+
+def makers(results: Results) -> dict[str, Maker]:
+    """Of each data set with sparse results one figure of each kind, and the bare names where there is none."""
+    found = recipes(results.settings)
+    made: dict[str, Maker] = {}
+    for name, write in (("accuracy-density", _density), ("accuracy-flops", _flops)):
+        for dataset in dict.fromkeys(r.dataset for r in found):
+            of = [r for r in found if r.dataset == dataset]
+            made[f"{dataset}-{name}"] = lambda out, of=of, write=write: write(of, out)  # type: ignore[misc]
+        if not found:
+            made[name] = lambda out, name=name: Written(name=name, title=TITLES[name], remark="not run")  # type: ignore[misc]
+    return made
+
+
+TITLES = {
+    "accuracy-density": "Test accuracy against the share of weights kept, all methods (not in the paper)",
+    "accuracy-flops": "Test accuracy against training and inference FLOPs, all methods (not in the paper)",
+}
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether each (cost, gain) is on the front: no other costs as little and gains as much, one of them truly."""
+    return [not any((c <= cost and g >= gain) and (c < cost or g > gain) for c, g in points) for cost, gain in points]
+
+
+def by_density(recipe: Recipe) -> list[Point]:
+    """Every sparse setting by the percentage of weights it keeps."""
+    return _points(recipe.sparse, lambda s: s.summary("density", scale=100))
+
+
+def by_flops(recipe: Recipe, column: str) -> list[Point]:
+    """Every sparse setting and the dense one by FLOPs in percent of the dense mean; none without a dense run."""
+    if recipe.dense is None:
+        return []
+    whole = recipe.dense.summary(column).mean
+    if not whole > 0:
+        return []
+    return _points((*recipe.sparse, recipe.dense), lambda s: s.summary(column, scale=100 / whole))
+
+
+def _points(settings: Sequence[Setting], cost: Callable[[Setting], Summary]) -> list[Point]:
+    costs = [(s, cost(s), s.summary("test_accuracy")) for s in settings]
+    known = [(s, c, a) for s, c, a in costs if not math.isnan(c.mean)]
+    front = pareto([(c.mean, a.mean) for _, c, a in known])
+    return [Point(s, c, a, on) for (s, c, a), on in zip(known, front, strict=True)]
+
+
+def _density(found: Sequence[Recipe], out: Path) -> Written:
+    dataset, title = found[0].dataset, TITLES["accuracy-density"]
+    figure, axes = panels(len(found), columns=3, size=(4.2, 3.2), title=f"{title}: {dataset}\n{REMARK}")
+    for axis, recipe in zip(axes, found, strict=True):
+        _dense_band(axis, recipe)
+        _panel(axis, by_density(recipe))
+        axis.set(xscale="log", xlabel="Remaining weights (%)", ylabel=ACCURACY, title=recipe.label)
+        _percent_ticks(axis)
+    _legend(figure, found)
+    lines = [_line(r, "density", point) for r in found for point in by_density(r)]
+    findings = [_finding(r.label, by_density(r), "kept") for r in found]
+    name = f"{dataset}-accuracy-density"
+    return _written(name, f"{title}: {dataset}", figure, lines, " ".join(findings), found, out)
+
+
+def _flops(found: Sequence[Recipe], out: Path) -> Written:
+    dataset, title = found[0].dataset, TITLES["accuracy-flops"]
+    note = f"{REMARK.partition(';')[0]}; dashes: Pareto front; counted from the masks, not what the hardware executes"
+    figure, axes = panels(
+        2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}: {dataset}\n{note}"
+    )
+    for i, recipe in enumerate(found):
+        for axis, (column, label) in zip(axes[2 * i : 2 * i + 2], COSTS.items(), strict=True):
+            _panel(axis, by_flops(recipe, column))
+            axis.set(xlabel=label, ylabel=ACCURACY, title=recipe.label)
+            if recipe.dense is None:
+                axis.text(0.5, 0.5, "no dense run to compare with", transform=axis.transAxes, ha="center", fontsize=8)
+            elif column == "inference_flops":
+                axis.set_xscale("log")
+                _percent_ticks(axis)
+            else:
+                axis.set_xlim(0, 105)
+    _legend(figure, found, dense=True)
+    lines = [_line(r, column, point) for r in found for column in COSTS for point in by_flops(r, column)]
+    findings = [_finding(r.label, by_flops(r, "train_flops"), "of the training FLOPs") for r in found]
+    name = f"{dataset}-accuracy-flops"
+    return _written(name, f"{title}: {dataset}", figure, lines, " ".join(filter(None, findings)), found, out)
+
+
+def _written(
+    name: str,
+    title: str,
+    figure: Any,
+    lines: Sequence[dict[str, Any]],
+    finding: str,
+    found: Sequence[Recipe],
+    out: Path,
+) -> Written:
+    run_ids = [
+        run_id for r in found for s in (*r.sparse, *([r.dense] if r.dense else [])) for run_id in s.done["run_id"]
+    ]
+    return write_figure(name, pd.DataFrame(lines), figure, out, title=title, run_ids=run_ids, finding=finding)
+
+
+def _panel(axis: Any, points: Sequence[Point]) -> None:
+    for method in dict.fromkeys(p.setting.method for p in points):
+        of = sorted((p for p in points if p.setting.method == method), key=lambda p: p.cost.mean)
+        look = mark(method)
+        axis.errorbar(
+            [p.cost.mean for p in of], [p.accuracy.mean for p in of],
+            xerr=[_sd(p.cost) for p in of], yerr=[_sd(p.accuracy) for p in of],
+            color=look.colour, marker=look.marker, markersize=5, linewidth=1.0 if len(of) > 1 else 0,
+            elinewidth=0.9, capsize=1.5, markeredgecolor="white", markeredgewidth=0.5, zorder=3,
+        )  # fmt: skip
+    front = sorted((p.cost.mean, p.accuracy.mean) for p in points if p.front)
+    if len(front) > 1:
+        axis.step(*zip(*front, strict=True), where="post", zorder=2, **FRONT)
+
+
+def _dense_band(axis: Any, recipe: Recipe) -> None:
+    if recipe.dense is None:
+        return
+    dense = recipe.dense.summary("test_accuracy")
+    axis.axhline(dense.mean, color=mark("dense").colour, linewidth=1.0)
+    axis.axhspan(dense.mean - _sd(dense), dense.mean + _sd(dense), color=mark("dense").colour, alpha=0.2, linewidth=0)
+
+
+def _percent_ticks(axis: Any) -> None:
+    """Plain numbers on a log axis, minor ones only where there is less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_xlim()
+    decades = math.log10(high / low)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlim(low, high)
+
+
+def _legend(figure: Any, found: Sequence[Recipe], *, dense: bool = False) -> None:
+    from matplotlib.lines import Line2D
+
+    methods = list(dict.fromkeys(s.method for r in found for s in r.sparse))
+    methods += ["dense"] if dense else []
+    legend(figure, methods, [method_name(m) for m in methods], more=[(Line2D([], [], **FRONT), "Pareto front")])  # type: ignore[arg-type]
+
+
+def _line(recipe: Recipe, cost: str, point: Point) -> dict[str, Any]:
+    setting = point.setting
+    absolute = setting.summary(cost) if cost != "density" else point.cost
+    return {
+        "recipe": recipe.label, "model": recipe.model, "method": setting.method, "alpha": setting.alpha,
+        "density_target": setting.density, "cost": cost, "cost_percent_mean": point.cost.mean,
+        "cost_percent_sd": point.cost.sd, "cost_mean": absolute.mean if cost != "density" else point.cost.mean / 100,
+        "test_accuracy_mean": point.accuracy.mean, "test_accuracy_sd": point.accuracy.sd, "n": point.accuracy.n,
+        "expected": point.accuracy.expected, "pareto_front": point.front, "run_ids": ";".join(setting.done["run_id"]),
+    }  # fmt: skip
+
+
+def _finding(label: str, points: Sequence[Point], what: str) -> str:
+    sparse = sorted((p for p in points if p.front and p.setting.method != "dense"), key=lambda p: p.cost.mean)
+    if not sparse:
+        return ""
+    named = [
+        f"{method_name(p.setting.method)}{', ' + wording(p.setting) if p.setting.alpha else ''} "
+        f"({p.accuracy.mean:.2f} % at {p.cost.mean:.3g} % {what})"
+        for p in sparse
+    ]
+    return f"{label}: on the Pareto front are {', '.join(named)}."
+
+
+def _sd(value: Summary) -> float:
+    return 0.0 if math.isnan(value.sd) else value.sd
