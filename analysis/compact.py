@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.exhibit import Maker, Results, Written
-from analysis.histories import pattern
+from analysis.layer_ratios import Layers, layers_by_run, ratios
 from analysis.panels import mark, panels
-from analysis.plain_tables import PlainTable, with_figure, write_plain_table
+from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
 from analysis.recipes import Recipe, model_name, recipes
 from analysis.settings import Setting, Summary, summarize
 from analysis.tables import paired_difference
@@ -67,6 +67,7 @@ def makers(results: Results) -> dict[str, Maker]:
 
 def networks(results: Results) -> list[Network]:
     """Of every DST setting with a layer table: the full, the sparse, the compact and the even network."""
+    layers = layers_by_run(results.tables)
     narrow = [s for s in results.settings if widths_of(s) is not None and s.method == "dense" and len(s.rows)]
     return [
         network
@@ -74,7 +75,7 @@ def networks(results: Results) -> list[Network]:
         if recipe.model in OWN
         for sparse in recipe.of("dst")
         if "initialization" not in sparse.spec["model"]
-        for network in _beside(results, recipe, sparse, narrow)
+        for network in _beside(layers, recipe, sparse, narrow)
     ]
 
 
@@ -90,19 +91,19 @@ def suite_file(found: Iterable[Network]) -> str:
     return SUITE.format(networks="\n".join(lines))
 
 
-def _beside(results: Results, recipe: Recipe, sparse: Setting, narrow: Sequence[Setting]) -> list[Network]:
-    layers = pattern(results.tables, [sparse])
-    if layers.empty:
+def _beside(layers: Mapping[str, Layers], recipe: Recipe, sparse: Setting, narrow: Sequence[Setting]) -> list[Network]:
+    measured = ratios(sparse, layers)
+    own = OWN[recipe.model]
+    if measured is None or len(measured.names) != len(own) + 1:
         return []
-    by_layer = layers.groupby("parameter", sort=False)[["remaining_percent", "weights", "kept"]].mean()
-    own, weights = OWN[recipe.model], [int(count) for count in by_layer["weights"]]
-    compact = suggested(own, list(by_layer["remaining_percent"] / 100))
+    weights = [int(count) for count in measured.weights]
+    compact = suggested(own, [float(ratio) for ratio in measured.remaining.mean(axis=0)])
     size = weights_of(own, compact, weights)
     evenly = even(own, weights, size)
     trained = {widths: s for s in narrow if (widths := widths_of(s)) and _same_training(s, sparse)}
     return [
         Network(recipe, sparse, "dense", own, sum(weights), recipe.dense),
-        Network(recipe, sparse, "sparse", own, float(by_layer["kept"].sum()), sparse),
+        Network(recipe, sparse, "sparse", own, float(measured.kept.sum(axis=1).mean()), sparse),
         Network(recipe, sparse, "compact", compact, size, trained.get(compact)),
         Network(recipe, sparse, "even", evenly, weights_of(own, evenly, weights), trained.get(evenly)),
     ]
@@ -140,14 +141,6 @@ def _row(network: Network) -> tuple[str, ...]:
         reading(network.accuracy),
         f"{difference.mean:+.2f}" if difference.n else "",
     )
-
-
-def reading(value: Summary) -> str:
-    """`97.90 ± 0.07 (n=5)`, `(n=2/3)` where seeds are missing, or `not run`."""
-    if not value.n:
-        return "not run"
-    spread = f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
-    return f"{spread} (n={value.n})" if value.n == value.expected else f"{spread} (n={value.n}/{value.expected})"
 
 
 def _numbers(network: Network) -> dict[str, Any]:

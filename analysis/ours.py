@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from analysis import compact, patterns, tradeoffs
+from analysis import alphas, compact, lstm_counting, pairs, patterns, tradeoffs, training_cost
 from analysis.exhibit import Maker, Results
 
-MODULES = (patterns, tradeoffs, compact)
+MODULES = (patterns, tradeoffs, pairs, compact, alphas, lstm_counting, training_cost)
 
 
 def ours(results: Results) -> dict[str, Maker]:

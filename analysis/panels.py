@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.palette import DENSE, SPARSE, STYLE
 
+NARROWEST, LETTERS_AN_INCH = 6.4, 13
 OTHERS = ("#000000", "#8C6D00", "#9BD0F0")
 KNOWN = {
     "dense": (DENSE, "*"),
@@ -33,8 +35,17 @@ def mark(method: str) -> Mark:
     return Mark(OTHERS[place % len(OTHERS)], "PXhp"[place % 4])
 
 
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Each method once, DST first, methods from outside last."""
+    known = [name for name in KNOWN if name != "dense"]
+    return sorted(set(methods), key=lambda m: (known.index(m) if m in known else len(known), m))
+
+
 def panels(count: int, *, columns: int, size: tuple[float, float], title: str) -> tuple[Any, list[Any]]:
-    """A figure of `count` axes, row by row, each `size` inches; the title stands at its left."""
+    """A figure of `count` axes, row by row, each `size` inches; a single one is wider.
+
+    The title stands at its left, its lines broken to the figure's width.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -44,9 +55,11 @@ def panels(count: int, *, columns: int, size: tuple[float, float], title: str) -
     sns.set_theme(style="ticks", rc=STYLE)
     columns = min(columns, count)
     rows = -(-count // columns)
-    height = rows * size[1] + 0.2 * (1 + title.count("\n"))
-    figure, grid = plt.subplots(rows, columns, figsize=(columns * size[0], height), layout="constrained", squeeze=False)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    width = max(columns * size[0], NARROWEST)
+    lines = [line for part in title.split("\n") for line in textwrap.wrap(part, int(LETTERS_AN_INCH * width))]
+    height = rows * size[1] + 0.2 * len(lines)
+    figure, grid = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")
     axes = list(grid.flat)
     for axis in axes[count:]:
         axis.remove()
@@ -65,3 +78,20 @@ def legend(figure: Any, methods: Sequence[str], names: Sequence[str], *, more: S
     handles += [handle for handle, _ in more]
     labels = [*names, *(name for _, name in more)]
     figure.legend(handles, labels, loc="outside lower left", ncols=min(7, len(labels)), fontsize=8)
+
+
+def plain_log(axis: Any, name: str) -> None:
+    """A log axis, "x" or "y", with numbers as they are read: 1, 2, 5 a decade, decades alone where there are many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axis, f"set_{name}scale")("log")
+    low, high = getattr(axis, f"get_{name}lim")()
+    of = getattr(axis, f"{name}axis")
+    of.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,)))
+    of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if high / low < 10:
+        of.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        of.set_minor_formatter(NullFormatter())
+        of.set_tick_params(which="minor", length=0)
+    getattr(axis, f"set_{name}lim")(low, high)

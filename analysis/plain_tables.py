@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.exhibit import Written
 from analysis.palette import save
+from analysis.settings import Summary
 
 ESCAPES = {"\\": "\\textbackslash{}", **{mark: f"\\{mark}" for mark in "%&_#$"}, "^": "\\^{}", "~": "\\~{}"}
 SYMBOLS = {"±": "$\\pm$", "−": "$-$", "≥": "$\\geq$", "≤": "$\\leq$", "ρ": "$\\rho$", "τ": "$\\tau$", "α": "$\\alpha$"}
@@ -74,6 +75,14 @@ def latex(table: PlainTable) -> str:
         *("\\par\\smallskip{\\footnotesize " + escaped(note) + "}" for note in table.notes),
         "\\end{table}", "",
     ])  # fmt: skip
+
+
+def reading(value: Summary) -> str:
+    """`97.90 ± 0.07 (n=5)`, `(n=2/3)` where seeds are missing, or `not run`."""
+    if not value.n:
+        return "not run"
+    spread = f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
+    return f"{spread} (n={value.n})" if value.n == value.expected else f"{spread} (n={value.n}/{value.expected})"
 
 
 def escaped(text: str) -> str:

@@ -11,13 +11,16 @@ from typing import Any
 import pandas as pd
 
 from analysis.exhibit import Maker, Results, Written, write_figure
-from analysis.panels import legend, mark, panels
+from analysis.panels import in_order, legend, mark, panels, plain_log
 from analysis.recipes import Recipe, method_name, recipes, wording
 from analysis.settings import Setting, Summary
 
 ACCURACY = "Test accuracy, last epoch (%)"
 FRONT = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 2))}
-REMARK = "mean over seeds, error bars: one standard deviation; dashes: Pareto front of the means; grey band: dense"
+REMARK = (
+    "mean over seeds, error bars: one standard deviation; methods at one density are drawn side by side; "
+    "dashes: Pareto front of the means"
+)
 COSTS = {"train_flops": "Training FLOPs (% of dense)", "inference_flops": "Inference FLOPs (% of dense)"}
 
 
@@ -79,12 +82,14 @@ def _points(settings: Sequence[Setting], cost: Callable[[Setting], Summary]) -> 
 
 def _density(found: Sequence[Recipe], out: Path) -> Written:
     dataset, title = found[0].dataset, TITLES["accuracy-density"]
-    figure, axes = panels(len(found), columns=3, size=(4.2, 3.2), title=f"{title}: {dataset}\n{REMARK}")
+    figure, axes = panels(
+        len(found), columns=3, size=(4.2, 3.2), title=f"{title}: {dataset}\n{REMARK}; grey band: dense"
+    )
     for axis, recipe in zip(axes, found, strict=True):
         _dense_band(axis, recipe)
         _panel(axis, by_density(recipe))
-        axis.set(xscale="log", xlabel="Remaining weights (%)", ylabel=ACCURACY, title=recipe.label)
-        _percent_ticks(axis)
+        axis.set(xlabel="Remaining weights (%)", ylabel=ACCURACY, title=recipe.label)
+        plain_log(axis, "x")
     _legend(figure, found)
     lines = [_line(r, "density", point) for r in found for point in by_density(r)]
     findings = [_finding(r.label, by_density(r), "kept") for r in found]
@@ -94,7 +99,7 @@ def _density(found: Sequence[Recipe], out: Path) -> Written:
 
 def _flops(found: Sequence[Recipe], out: Path) -> Written:
     dataset, title = found[0].dataset, TITLES["accuracy-flops"]
-    note = f"{REMARK.partition(';')[0]}; dashes: Pareto front; counted from the masks, not what the hardware executes"
+    note = f"{REMARK}; FLOPs counted from the masks, not what the hardware executes"
     figure, axes = panels(
         2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}: {dataset}\n{note}"
     )
@@ -105,8 +110,7 @@ def _flops(found: Sequence[Recipe], out: Path) -> Written:
             if recipe.dense is None:
                 axis.text(0.5, 0.5, "no dense run to compare with", transform=axis.transAxes, ha="center", fontsize=8)
             elif column == "inference_flops":
-                axis.set_xscale("log")
-                _percent_ticks(axis)
+                plain_log(axis, "x")
             else:
                 axis.set_xlim(0, 105)
     _legend(figure, found, dense=True)
@@ -132,18 +136,31 @@ def _written(
 
 
 def _panel(axis: Any, points: Sequence[Point]) -> None:
-    for method in dict.fromkeys(p.setting.method for p in points):
+    methods = in_order(p.setting.method for p in points)
+    fixed = [
+        m for m in methods if m != "dense" and all(p.setting.alpha is None for p in points if p.setting.method == m)
+    ]
+    for method in methods:
         of = sorted((p for p in points if p.setting.method == method), key=lambda p: p.cost.mean)
         look = mark(method)
         axis.errorbar(
             [p.cost.mean for p in of], [p.accuracy.mean for p in of],
             xerr=[_sd(p.cost) for p in of], yerr=[_sd(p.accuracy) for p in of],
-            color=look.colour, marker=look.marker, markersize=5, linewidth=1.0 if len(of) > 1 else 0,
-            elinewidth=0.9, capsize=1.5, markeredgecolor="white", markeredgewidth=0.5, zorder=3,
+            transform=_beside(axis, fixed.index(method) - (len(fixed) - 1) / 2 if method in fixed else 0),
+            color=look.colour, marker=look.marker, markersize=9 if method == "dense" else 5.5,
+            linewidth=1.0 if len(of) > 1 else 0, elinewidth=0.9, capsize=1.5,
+            markeredgecolor="white", markeredgewidth=0.5, zorder=3,
         )  # fmt: skip
     front = sorted((p.cost.mean, p.accuracy.mean) for p in points if p.front)
     if len(front) > 1:
         axis.step(*zip(*front, strict=True), where="post", zorder=2, **FRONT)
+
+
+def _beside(axis: Any, place: float) -> Any:
+    """The data's places, moved sideways on paper: methods that are asked for one density hide each other else."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axis.transData + ScaledTranslation(place * 5 / 72, 0, axis.get_figure().dpi_scale_trans)
 
 
 def _dense_band(axis: Any, recipe: Recipe) -> None:
@@ -154,22 +171,10 @@ def _dense_band(axis: Any, recipe: Recipe) -> None:
     axis.axhspan(dense.mean - _sd(dense), dense.mean + _sd(dense), color=mark("dense").colour, alpha=0.2, linewidth=0)
 
 
-def _percent_ticks(axis: Any) -> None:
-    """Plain numbers on a log axis, minor ones only where there is less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axis.get_xlim()
-    decades = math.log10(high / low)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 3 else (1.0,)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlim(low, high)
-
-
 def _legend(figure: Any, found: Sequence[Recipe], *, dense: bool = False) -> None:
     from matplotlib.lines import Line2D
 
-    methods = list(dict.fromkeys(s.method for r in found for s in r.sparse))
+    methods = in_order(s.method for r in found for s in r.sparse)
     methods += ["dense"] if dense else []
     legend(figure, methods, [method_name(m) for m in methods], more=[(Line2D([], [], **FRONT), "Pareto front")])  # type: ignore[arg-type]
 
