@@ -23,15 +23,16 @@ from analysis.tables import headline_epoch
 
 NAME = "alpha-interpolation"
 CAPTION = (
-    "What the stated alpha gives, and the alpha that would give the printed density (interpolated, not in the paper)"
+    "What the stated alpha gives, and the alpha that would give the printed density, interpolated (not in the paper)"
 )
 HEADS = (
     "Printed in", "Network", "Epoch", "Printed remaining (%)", "Stated α", "Remaining at it (%)",
     "α for the printed remaining [95 %]", "Times the stated", "Accuracy there (%)", "Printed accuracy (%)",
 )  # fmt: skip
 NOTES = (
-    "The line through (log α, log remaining) of the alphas run here, each the geometric mean over its seeds, read at the "
-    "printed percentage; accuracy is read at that α on a line through (log α, mean accuracy). Nothing is extrapolated.",
+    "The line through (log α, log remaining) of the alphas run here, each the geometric mean over its seeds, read at "
+    "the printed percentage; accuracy is read at that α on a line through (log α, mean accuracy). Nothing is "
+    "extrapolated.",
     "Interval: 2,000 bootstrap draws of each alpha's seeds, percentiles; it has no uncertainty of the printed number, "
     "nor of the line between two alphas. A share of draws is given where some do not bracket.",
     "Epoch: best test accuracy as the authors' code selects (LSTM: last), and the last. A curve that crosses more than "
@@ -250,5 +251,5 @@ def _panel(axis: Any, members: Sequence[Reading]) -> None:
             )  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel="α", ylabel="Remaining weights (%)")
     axis.margins(x=0.12)
-    for name in ("x", "y"):
-        plain_log(axis, name)
+    plain_log(axis, "x", most=4)
+    plain_log(axis, "y")

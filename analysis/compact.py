@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.exhibit import Maker, Results, Written
 from analysis.layer_ratios import Layers, layers_by_run, ratios
-from analysis.panels import mark, panels
+from analysis.panels import Mark, mark, panels, plain_log
 from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
 from analysis.recipes import Recipe, model_name, recipes
 from analysis.settings import Setting, Summary, summarize
@@ -182,10 +182,21 @@ def _draw(found: Sequence[Network]) -> Any:
     for axis, (label, dataset) in zip(axes, labels, strict=True):
         _panel(axis, [n for n in found if (n.recipe.label, n.recipe.dataset) == (label, dataset)])
         axis.set_title(f"{label}, {dataset}")
+    _legend(figure)
     return figure
 
 
-STYLES = {
+def _legend(figure: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=line) for look, line, _ in STYLES.values()
+    ]
+    names = [name for *_, name in STYLES.values()]
+    figure.legend(handles, names, loc="outside lower left", ncols=4, fontsize=8, handlelength=3)
+
+
+STYLES: dict[str, tuple[Mark, Any, str]] = {
     "dense": (mark("dense"), "-", "Full, dense"),
     "sparse": (mark("dst"), "-", "Sparse, DST"),
     "compact": (mark("sparse_momentum"), "--", "Compact, by the pattern"),
@@ -194,19 +205,19 @@ STYLES = {
 
 
 def _panel(axis: Any, found: Sequence[Network]) -> None:
-    for kind, (look, line, name) in STYLES.items():
+    for kind, (look, line, _) in STYLES.items():
         points = {n.weights: n.accuracy for n in found if n.kind == kind and n.accuracy.n}
         if points:
             at = sorted(points)
             axis.errorbar(
                 at, [points[x].mean for x in at], yerr=[points[x].sd if points[x].n > 1 else 0 for x in at],
                 color=look.colour, marker=look.marker, linestyle=line, linewidth=1.2, markersize=6, capsize=2,
-                label=name,
             )  # fmt: skip
-        else:
-            axis.plot([], [], color=look.colour, marker=look.marker, linestyle=line, label=f"{name}: not run")
-    axis.set(xscale="log", xlabel="Weights kept", ylabel="Test accuracy, last epoch (%)")
-    axis.legend(loc="lower right")
+    missing = [name for kind, (_, _, name) in STYLES.items() if not any(n.accuracy.n for n in found if n.kind == kind)]
+    if missing:
+        axis.text(0.98, 0.04, f"not run: {', '.join(missing)}", transform=axis.transAxes, ha="right", fontsize=7.5)
+    axis.set(xlabel="Weights kept", ylabel="Test accuracy, last epoch (%)")
+    plain_log(axis, "x", most=5)
 
 
 def _call(kind: str, values: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.resampling import DRAWS, SEED, percentile_interval
+from analysis.resampling import DRAWS, SEED, Floats, percentile_interval
 
 
 def crossings(alphas: Sequence[float], densities: Sequence[float], wanted: float) -> list[float]:
@@ -53,5 +53,16 @@ def crossing_interval(
     drawn = np.exp(
         np.stack([values[generator.integers(0, len(values), (draws, len(values)))].mean(axis=1) for values in logs])
     )
-    firsts = [found[0] for curve in drawn.T if (found := crossings(alphas, list(curve), wanted))]
-    return *percentile_interval(firsts, confidence=confidence), len(firsts) / draws
+    firsts = _first_crossings(np.asarray(alphas, dtype=float), drawn, wanted)
+    return *percentile_interval(firsts, confidence=confidence), float((~np.isnan(firsts)).mean())
+
+
+def _first_crossings(alphas: Floats, curves: Floats, wanted: float) -> Floats:
+    """The first of `crossings` of each curve, [alphas, draws] -> [draws]; nan where there is none."""
+    x, above = np.log(alphas)[:, None], np.log(curves) - np.log(wanted)
+    left, right = above[:-1], above[1:]
+    crosses = (left * right <= 0) & (left != right)
+    share = left / np.where(crosses, left - right, 1.0)
+    places = np.exp(np.where(crosses, x[:-1] + share * (x[1:] - x[:-1]), 0.0))
+    first = np.take_along_axis(places, crosses.argmax(axis=0)[None], axis=0)[0]
+    return np.asarray(np.where(crosses.any(axis=0), first, np.nan))

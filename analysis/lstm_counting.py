@@ -20,8 +20,8 @@ from analysis.settings import Setting, Summary
 NAME = "lstm-counting"
 CAPTION = "Remaining weights of the LSTMs: true, and as the authors' code counts them (not in the paper)"
 HEADS = (
-    "Network", "Method", "Setting", "Remaining, true (%)", "As the authors' code counts (%)", "Counted minus true (points)",
-    "Counted / true", "Printed (%)",
+    "Network", "Method", "Setting", "Remaining, true (%)", "As the authors' code counts (%)",
+    "Counted minus true (points)", "Counted / true", "Printed (%)",
 )  # fmt: skip
 NOTES = (
     "The authors' LSTM cell adds up the output gate's kept weights, signed, in place of its mask: a quarter of the "
@@ -110,12 +110,12 @@ def _draw(found: Sequence[Count]) -> Any:
     note = "filled: true; hollow: as the authors' code counts; dashed: what table 1 prints for DST"
     figure, axes = panels(len(labels), columns=2, size=(5.0, 0.9 + 0.24 * most), title=f"{CAPTION}\n{note}")
     for axis, (label, dataset) in zip(axes, labels, strict=True):
-        _panel(axis, [c for c in found if (c.recipe.label, c.recipe.dataset) == (label, dataset)])
+        _panel(axis, [c for c in found if (c.recipe.label, c.recipe.dataset) == (label, dataset)], most)
         axis.set_title(f"{label}, {dataset}")
     return figure
 
 
-def _panel(axis: Any, members: Sequence[Count]) -> None:
+def _panel(axis: Any, members: Sequence[Count], rows: int) -> None:
     for place, count in enumerate(members):
         colour, true, counted = mark(count.setting.method).colour, count.true, count.counted
         axis.plot([counted.mean, true.mean], [place] * 2, color=colour, linewidth=1.2, zorder=2)
@@ -127,7 +127,7 @@ def _panel(axis: Any, members: Sequence[Count]) -> None:
     for printed in {c.printed for c in members if c.printed is not None}:
         axis.axvline(printed, color="#444444", linestyle="--", linewidth=1.1, zorder=1)
     axis.set_yticks(range(len(members)), [f"{method_name(c.setting.method)}, {wording(c.setting)}" for c in members])
-    axis.set(ylim=(len(members) - 0.5, -0.5), xlabel="Remaining weights (%)")
+    axis.set(ylim=(rows - 0.5, -0.5), xlabel="Remaining weights (%)")
     if all(c.counted.mean > 0 for c in members):
         plain_log(axis, "x")
     axis.grid(visible=False, axis="y")

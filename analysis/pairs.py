@@ -175,7 +175,7 @@ def _draw(found: Sequence[Pair]) -> Any:
     note = "dots: seeds; bar: mean with 95 % bootstrap interval; right: probability that a run of the first is better"
     figure, axes = panels(len(shown), columns=2, size=(5.2, 0.95 + 0.33 * tallest), title=f"{CAPTION}\n{note}")
     for axis, ((label, density), members) in zip(axes, shown.items(), strict=True):
-        _panel(axis, members)
+        _panel(axis, members, tallest)
         axis.set_title(f"{label}: {named(members[0].first)} at {100 * density:g} %", fontsize=9)
     return figure
 
@@ -186,7 +186,7 @@ def _against_first(members: Sequence[Pair]) -> list[Pair]:
     return [p for p in members if p.first.method == foremost]
 
 
-def _panel(axis: Any, members: Sequence[Pair]) -> None:
+def _panel(axis: Any, members: Sequence[Pair], rows: int) -> None:
     axis.axvline(0, color="#444444", linewidth=0.9)
     for place, pair in enumerate(members):
         colour = mark(pair.second.method).colour
@@ -200,6 +200,6 @@ def _panel(axis: Any, members: Sequence[Pair]) -> None:
             xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False,
         )  # fmt: skip
     axis.set_yticks(range(len(members)), [f"minus {method_name(p.second.method)}" for p in members])
-    axis.set(ylim=(len(members) - 0.5, -0.5), xlabel="Difference of test accuracy (points)")
+    axis.set(ylim=(rows - 0.5, -0.5), xlabel="Difference of test accuracy (points)")
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from typing import Any
 
 from analysis.palette import DENSE, SPARSE, STYLE
 
-NARROWEST, LETTERS_AN_INCH = 6.4, 13
+NARROWEST, LETTERS_AN_INCH = 6.4, 14.5
+TICKS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
+MOST_TICKS = 7
 OTHERS = ("#000000", "#8C6D00", "#9BD0F0")
 KNOWN = {
     "dense": (DENSE, "*"),
@@ -57,9 +60,9 @@ def panels(count: int, *, columns: int, size: tuple[float, float], title: str) -
     rows = -(-count // columns)
     width = max(columns * size[0], NARROWEST)
     lines = [line for part in title.split("\n") for line in textwrap.wrap(part, int(LETTERS_AN_INCH * width))]
-    height = rows * size[1] + 0.2 * len(lines)
+    height = rows * size[1] + 0.18 * len(lines)
     figure, grid = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
-    figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")
+    figure.suptitle("\n".join(lines), fontsize=9.5, x=0.01, ha="left")
     axes = list(grid.flat)
     for axis in axes[count:]:
         axis.remove()
@@ -80,18 +83,27 @@ def legend(figure: Any, methods: Sequence[str], names: Sequence[str], *, more: S
     figure.legend(handles, labels, loc="outside lower left", ncols=min(7, len(labels)), fontsize=8)
 
 
-def plain_log(axis: Any, name: str) -> None:
-    """A log axis, "x" or "y", with numbers as they are read: 1, 2, 5 a decade, decades alone where there are many."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def plain_log(axis: Any, name: str, *, most: int = MOST_TICKS) -> None:
+    """A log axis, "x" or "y", with at most so many numbers, as they are read: decades alone where these are many."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     getattr(axis, f"set_{name}scale")("log")
     low, high = getattr(axis, f"get_{name}lim")()
     of = getattr(axis, f"{name}axis")
-    of.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,)))
-    of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    if high / low < 10:
-        of.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    else:
-        of.set_minor_formatter(NullFormatter())
-        of.set_tick_params(which="minor", length=0)
+    steps = next((s for s in TICKS if len(_ticks(s, low, high)) <= most), TICKS[-1])
+    of.set_major_locator(LogLocator(subs=steps))
+    of.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+    of.set_minor_locator(NullLocator())
     getattr(axis, f"set_{name}lim")(low, high)
+
+
+def _number(value: float) -> str:
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _ticks(steps: Sequence[float], low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,24 +60,22 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def by_density(recipe: Recipe) -> list[Point]:
     """Every sparse setting by the percentage of weights it keeps."""
-    return _points(recipe.sparse, lambda s: s.summary("density", scale=100))
+    return _points(recipe.sparse, "density", scale=100)
 
 
 def by_flops(recipe: Recipe, column: str) -> list[Point]:
     """Every sparse setting and the dense one by FLOPs in percent of the dense mean; none without a dense run."""
-    if recipe.dense is None:
-        return []
-    whole = recipe.dense.summary(column).mean
-    if not whole > 0:
-        return []
-    return _points((*recipe.sparse, recipe.dense), lambda s: s.summary(column, scale=100 / whole))
+    dense = recipe.dense
+    whole = 0.0 if dense is None else float(dense.done[column].mean())
+    return _points((*recipe.sparse, dense), column, scale=100 / whole) if dense is not None and whole > 0 else []
 
 
-def _points(settings: Sequence[Setting], cost: Callable[[Setting], Summary]) -> list[Point]:
-    costs = [(s, cost(s), s.summary("test_accuracy")) for s in settings]
-    known = [(s, c, a) for s, c, a in costs if not math.isnan(c.mean)]
-    front = pareto([(c.mean, a.mean) for _, c, a in known])
-    return [Point(s, c, a, on) for (s, c, a), on in zip(known, front, strict=True)]
+def _points(settings: Sequence[Setting], column: str, *, scale: float) -> list[Point]:
+    """Of the settings whose every run has the column."""
+    known = [s for s in settings if s.done[column].notna().all()]
+    costs = [(s, s.summary(column, scale=scale), s.summary("test_accuracy")) for s in known]
+    front = pareto([(cost.mean, accuracy.mean) for _, cost, accuracy in costs])
+    return [Point(s, cost, accuracy, on) for (s, cost, accuracy), on in zip(costs, front, strict=True)]
 
 
 def _density(found: Sequence[Recipe], out: Path) -> Written:
@@ -97,8 +95,12 @@ def _density(found: Sequence[Recipe], out: Path) -> Written:
     return _written(name, f"{title}: {dataset}", figure, lines, " ".join(findings), found, out)
 
 
-def _flops(found: Sequence[Recipe], out: Path) -> Written:
-    dataset, title = found[0].dataset, TITLES["accuracy-flops"]
+def _flops(every: Sequence[Recipe], out: Path) -> Written:
+    dataset, title = every[0].dataset, TITLES["accuracy-flops"]
+    name = f"{dataset}-accuracy-flops"
+    found = [r for r in every if any(by_flops(r, column) for column in COSTS)]
+    if not found:
+        return Written(name=name, title=f"{title}: {dataset}", remark="no dense run with FLOPs to compare with")
     note = f"{REMARK}; FLOPs counted from the masks, not what the hardware executes"
     figure, axes = panels(
         2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}: {dataset}\n{note}"
@@ -107,16 +109,13 @@ def _flops(found: Sequence[Recipe], out: Path) -> Written:
         for axis, (column, label) in zip(axes[2 * i : 2 * i + 2], COSTS.items(), strict=True):
             _panel(axis, by_flops(recipe, column))
             axis.set(xlabel=label, ylabel=ACCURACY, title=recipe.label)
-            if recipe.dense is None:
-                axis.text(0.5, 0.5, "no dense run to compare with", transform=axis.transAxes, ha="center", fontsize=8)
-            elif column == "inference_flops":
+            if column == "inference_flops":
                 plain_log(axis, "x")
             else:
-                axis.set_xlim(0, 105)
+                axis.set_xlim(-4, 105)
     _legend(figure, found, dense=True)
     lines = [_line(r, column, point) for r in found for column in COSTS for point in by_flops(r, column)]
     findings = [_finding(r.label, by_flops(r, "train_flops"), "of the training FLOPs") for r in found]
-    name = f"{dataset}-accuracy-flops"
     return _written(name, f"{title}: {dataset}", figure, lines, " ".join(filter(None, findings)), found, out)
 
 
@@ -143,6 +142,7 @@ def _panel(axis: Any, points: Sequence[Point]) -> None:
     for method in methods:
         of = sorted((p for p in points if p.setting.method == method), key=lambda p: p.cost.mean)
         look = mark(method)
+        _make_room(axis, of)
         axis.errorbar(
             [p.cost.mean for p in of], [p.accuracy.mean for p in of],
             xerr=[_sd(p.cost) for p in of], yerr=[_sd(p.accuracy) for p in of],
@@ -154,6 +154,14 @@ def _panel(axis: Any, points: Sequence[Point]) -> None:
     front = sorted((p.cost.mean, p.accuracy.mean) for p in points if p.front)
     if len(front) > 1:
         axis.step(*zip(*front, strict=True), where="post", zorder=2, **FRONT)
+
+
+def _make_room(axis: Any, points: Sequence[Point]) -> None:
+    """Widen the axes to these points and their error bars; what is moved on paper does not count by itself."""
+    for sign in (-1, 1):
+        corner = [(p.cost.mean + sign * _sd(p.cost), p.accuracy.mean + sign * _sd(p.accuracy)) for p in points]
+        axis.update_datalim([(x, y) for x, y in corner if x > 0])
+    axis.autoscale_view()
 
 
 def _beside(axis: Any, place: float) -> Any:

@@ -167,13 +167,13 @@ def _draw(found: Sequence[Cost]) -> Any:
     note = "a mark is a setting (an alpha or a density): geometric mean of the paired ratios with 95 % interval"
     figure, axes = panels(len(groups), columns=3, size=(4.3, 1.0 + 0.42 * tallest), title=f"{CAPTION}\n{note}")
     for axis, ((label, dataset, machine), members) in zip(axes, groups.items(), strict=True):
-        _panel(axis, members)
-        axis.set_title(f"{label}, {dataset}\n", fontsize=9.5)
-        axis.text(0, 1.03, machine, transform=axis.transAxes, fontsize=7.5, color="#444444")
+        _panel(axis, members, tallest)
+        axis.set_title(f"{label}, {dataset}", pad=17)
+        axis.text(0, 1.04, machine, transform=axis.transAxes, fontsize=7.5, color="#444444")
     return figure
 
 
-def _panel(axis: Any, members: Sequence[Cost]) -> None:
+def _panel(axis: Any, members: Sequence[Cost], rows: int) -> None:
     axis.axvline(1, color="#444444", linewidth=0.9)
     methods = in_order(cost.setting.method for cost in members)
     for place, method in enumerate(methods):
@@ -185,7 +185,7 @@ def _panel(axis: Any, members: Sequence[Cost]) -> None:
                 axis.plot([low, high], [y, y], color=mark(method).colour, linewidth=1.3)
             axis.plot([cost.ratio], [y], mark(method).marker, color=mark(method).colour, markersize=5)
     axis.set_yticks(range(len(methods)), [method_name(method) for method in methods])
-    axis.set(ylim=(len(methods) - 0.5, -0.5), xlabel="Seconds a step, times dense")
+    axis.set(ylim=(rows - 0.5, -0.5), xlabel="Seconds a step, times dense")
     axis.set_xlim(left=min(0.9, axis.get_xlim()[0]))
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
