@@ -17,7 +17,7 @@ from analysis.interpolation import at, crossing_interval, crossings, geometric_m
 from analysis.panels import mark, panels, plain_log
 from analysis.paper import Target
 from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
-from analysis.recipes import Recipe, model_name, recipes
+from analysis.recipes import Recipe, lost_note, model_name, recipes
 from analysis.settings import Setting, Summary
 from analysis.tables import headline_epoch
 
@@ -135,7 +135,7 @@ def _write(results: Results, out: Path) -> Written:
         caption=CAPTION,
         heads=HEADS,
         rows=tuple(map(_row, found)),
-        notes=(*NOTES, *_unread(found)),
+        notes=(*NOTES, *_unread(found), *lost_note(results.settings)),
         data=pd.DataFrame([_numbers(r) for r in found]),
     )
     run_ids = [run_id for r in found for s in r.ladder for run_id in s.done["run_id"]]

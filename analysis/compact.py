@@ -13,7 +13,7 @@ from analysis.exhibit import Maker, Results, Written
 from analysis.layer_ratios import Layers, layers_by_run, ratios
 from analysis.panels import Mark, mark, panels, plain_log
 from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
-from analysis.recipes import Recipe, model_name, recipes
+from analysis.recipes import Recipe, lost_note, model_name, recipes
 from analysis.settings import Setting, Summary, summarize
 from analysis.tables import paired_difference
 from analysis.widths import OWN, architecture, even, suggested, weights_of, widths_of
@@ -118,7 +118,9 @@ def _write(results: Results, out: Path) -> Written:
     found = networks(results)
     rows = tuple(_row(network) for network in found)
     data = pd.DataFrame([_numbers(network) for network in found])
-    table = PlainTable(name=NAME, caption=CAPTION, heads=HEADS, rows=rows, notes=(RULE, HOW), data=data)
+    table = PlainTable(
+        name=NAME, caption=CAPTION, heads=HEADS, rows=rows, notes=(RULE, HOW, *lost_note(results.settings)), data=data
+    )
     run_ids = [run_id for network in found if network.found for run_id in network.found.done["run_id"]]
     missing = sum(1 for n in found if n.kind in ("compact", "even") and not n.accuracy.n)
     remark = f"{missing} networks not run" if missing else ""

@@ -14,7 +14,7 @@ from analysis import paper
 from analysis.exhibit import Maker, Results, Written
 from analysis.panels import mark, panels, plain_log
 from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
-from analysis.recipes import Recipe, method_name, recipes, wording
+from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
 from analysis.settings import Setting, Summary
 
 NAME = "lstm-counting"
@@ -69,7 +69,9 @@ def counts(results: Results) -> list[Count]:
 def _write(results: Results, out: Path) -> Written:
     found = counts(results)
     rows, data = tuple(map(_row, found)), pd.DataFrame([_numbers(count) for count in found])
-    table = PlainTable(name=NAME, caption=CAPTION, heads=HEADS, rows=rows, notes=NOTES, data=data)
+    table = PlainTable(
+        name=NAME, caption=CAPTION, heads=HEADS, rows=rows, notes=(*NOTES, *lost_note(results.settings)), data=data
+    )
     run_ids = [run_id for count in found for run_id in count.setting.done["run_id"]]
     written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found))
     return with_figure(written, _draw(found), out) if found else written

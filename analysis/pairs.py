@@ -16,7 +16,7 @@ from analysis.exhibit import Maker, Results, Written
 from analysis.matched import Match, matches
 from analysis.panels import in_order, mark, panels
 from analysis.plain_tables import PlainTable, with_figure, write_plain_table
-from analysis.recipes import method_name, recipes, wording
+from analysis.recipes import lost_note, method_name, recipes, wording
 from analysis.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
 from analysis.settings import Setting
 from analysis.stats import mean_interval
@@ -98,7 +98,7 @@ def _write(results: Results, out: Path) -> Written:
         for match in matches(recipe)
         for m in match.too_far
     }
-    notes = (*NOTES, *(f"Not compared: {text}." for text in sorted(far)))
+    notes = (*NOTES, *(f"Not compared: {text}." for text in sorted(far)), *lost_note(results.settings))
     table = PlainTable(
         name=NAME,
         caption=CAPTION,

@@ -27,7 +27,7 @@ from analysis.layer_ratios import Layers, Ratios, layers_by_run, ratios
 from analysis.matched import matches
 from analysis.panels import panels
 from analysis.plain_tables import PlainTable, with_figure, write_plain_table
-from analysis.recipes import Recipe, method_name, recipes, wording
+from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
 from analysis.settings import Setting
 
 NAME = "pattern-consistency"
@@ -146,7 +146,12 @@ def _agreement(
 def _write(results: Results, out: Path) -> Written:
     found = agreements(results)
     table = PlainTable(
-        name=NAME, caption=CAPTION, heads=HEADS, rows=tuple(map(_row, found)), notes=NOTES, data=_data(found)
+        name=NAME,
+        caption=CAPTION,
+        heads=HEADS,
+        rows=tuple(map(_row, found)),
+        notes=(*NOTES, *lost_note(results.settings)),
+        data=_data(found),
     )
     run_ids = [run_id for agreement in found for run_id in agreement.run_ids]
     written = write_plain_table(

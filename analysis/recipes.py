@@ -66,6 +66,17 @@ def is_plain(setting: Setting) -> bool:
     return not variant and not limited and setting.spec["model"].get("widths") is None
 
 
+def lost_note(settings: Iterable[Setting]) -> list[str]:
+    """A note of how many cells are in no mean, and why; empty where there is none. Tables 1 to 3 name each."""
+    counts: dict[str, int] = {}
+    for setting in settings:
+        lost = {**setting.lost(), "departing from the suite": setting.departing}
+        for why, count in lost.items():
+            counts[why] = counts.get(why, 0) + count
+    texts = [f"{count} {why}" for why, count in sorted(counts.items()) if count]
+    return [f"In no mean of any exhibit: cells that are {', '.join(texts)}."] if texts else []
+
+
 def model_name(model: str) -> str:
     """An architecture in the paper's words."""
     return paper.ARCHITECTURES.get(model, model)

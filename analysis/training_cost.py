@@ -16,7 +16,7 @@ from analysis.exhibit import Maker, Results, Written
 from analysis.interpolation import geometric_mean
 from analysis.panels import in_order, mark, panels
 from analysis.plain_tables import PlainTable, with_figure, write_plain_table
-from analysis.recipes import Recipe, method_name, recipes, wording
+from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
 from analysis.resampling import bootstrap_interval
 from analysis.settings import Setting
 
@@ -103,7 +103,7 @@ def _write(results: Results, out: Path) -> Written:
         caption=CAPTION,
         heads=HEADS,
         rows=tuple(map(_row, found)),
-        notes=(*NOTES, *apart),
+        notes=(*NOTES, *apart, *lost_note(results.settings)),
         data=pd.DataFrame([_numbers(cost) for cost in found]),
     )
     run_ids = [run_id for cost in found for run_id in cost.run_ids]

@@ -16,7 +16,7 @@ from analysis.compact import networks, suite_file
 from analysis.exhibit import Results, Written
 from analysis.ours import ours
 from analysis.read import load
-from analysis.recipes import recipes
+from analysis.recipes import lost_note, recipes
 from analysis.settings import dense_twin, settings
 
 TABLES = ("pattern-consistency", "paired-methods", "compact-networks", "alpha-interpolation", "lstm-counting",
@@ -117,6 +117,8 @@ def test_diverged_and_departing_cells_are_in_no_exhibit(tmp_path: Path) -> None:
     ]
     found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("mnist-accuracy-density",))
     assert found["mnist-accuracy-density"].run_ids == (rows[0]["run_id"],)
+    note = "In no mean of any exhibit: cells that are 1 departing from the suite, 1 diverged."
+    assert lost_note(results(tmp_path / "in").settings) == [note]
     line = synthetic_ours.read(tmp_path / "out" / "mnist-accuracy-density.csv")[0]
     assert (line["n"], line["expected"]) == ("1", "2")
 
