@@ -29,7 +29,7 @@ NOTES = (
     "Training steps only, over all attempts, divided by their number; a cell is compared with the dense cell of the "
     "same seed, machine and commit alone. Ratio: geometric mean over seeds, 2,000 bootstrap draws of the log ratios.",
     "As the runs came: other work on the machine is in it, and a cell that records every step of an epoch pays for it. "
-    "Masks are multiplied in, no sparse kernel is used: no method here trains faster for its zeros.",
+    "Masks are multiplied in; no sparse kernel is used.",
 )
 
 
