@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis import claims, paper, paper_figures, threshold_shapes, verdict_tables
 from analysis.exhibit import Maker, Results, Written, write_table
 from analysis.manifest import write_manifest
+from analysis.ours import ours
 from analysis.read import InputError, Tables
 from analysis.report import write_page
 from analysis.settings import settings
@@ -41,6 +42,7 @@ def exhibits(results: Results) -> dict[str, Maker]:
         **threshold_shapes.makers(results),
         **_own_tables(results),
         **paper_figures.makers(results),
+        **ours(results),
         **claims.makers(results),
     }
 

@@ -45,7 +45,9 @@ class Setting:
 
     @property
     def model(self) -> str:
-        return str(self.spec["model"]["name"])
+        """The architecture, with its widths where they are not its own: nothing pools or pairs the two."""
+        name, widths = str(self.spec["model"]["name"]), self.spec["model"].get("widths")
+        return name if widths is None else f"{name} {'-'.join(map(str, widths))}"
 
     @property
     def method(self) -> str:

@@ -59,11 +59,15 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The architecture. initialization, hidden_state: see docs/protocols.md; None is torch's own."""
+    """The architecture. initialization, hidden_state: see docs/protocols.md; None is torch's own.
+
+    widths: of every hidden layer in order, units or channels; None for the architecture's own.
+    """
 
     name: str
     initialization: str | None = None
     hidden_state: str | None = None
+    widths: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +136,7 @@ class RunSpec:
         """For people: model, method and what tells this cell from its neighbours."""
         alpha = self.method.get("alpha")
         parts = [self.model.name, str(self.method["name"])]
+        parts += [] if self.model.widths is None else ["widths=" + "-".join(map(str, self.model.widths))]
         parts += [f"alpha={alpha:g}"] if alpha is not None else []
         parts += [f"density={self.density:g}"] if self.density is not None else []
         return " ".join([*parts, f"seed={self.seed}"])
@@ -226,6 +231,7 @@ def validate(spec: RunSpec) -> None:
     if spec.optimizer.micro_batch_size is not None:
         _check_micro_batches(spec)
     _check_range("seed", spec.seed, 0, 2**63 - 1)
+    _check_counts("model.widths", spec.model.widths, "units of each hidden layer")
 
 
 def _check_micro_batches(spec: RunSpec) -> None:
@@ -243,9 +249,13 @@ def _check_optimizer(optimizer: Optimizer) -> None:
         raise SpecError("optimizer.momentum and optimizer.nesterov are of sgd, not adam")
     if optimizer.nesterov and not optimizer.momentum:
         raise SpecError("optimizer.nesterov needs optimizer.momentum above 0")
-    if any(isinstance(at, bool) or not isinstance(at, int) or at < 1 for at in optimizer.milestones or ()):
-        raise SpecError(f"optimizer.milestones is {list(optimizer.milestones or ())}: it must hold epochs, 1 or more")
+    _check_counts("optimizer.milestones", optimizer.milestones, "epochs")
     _check_range("optimizer.gamma", optimizer.gamma, 0, 1, open_low=True)
+
+
+def _check_counts(name: str, counts: tuple[int, ...] | None, what: str) -> None:
+    if any(isinstance(count, bool) or not isinstance(count, int) or count < 1 for count in counts or ()):
+        raise SpecError(f"{name} is {list(counts or ())}: it must hold {what}, 1 or more")
 
 
 def _check_range(name: str, value: float | None, low: float, high: float, *, open_low: bool = False) -> None:

@@ -23,12 +23,16 @@ __all__ = ["available", "create", "describe", "start_epoch"]
 
 @dataclass(frozen=True)
 class _Entry:
-    """cls: "module:Class". fixed: what the name settles. options: `Model` fields and their values."""
+    """cls: "module:Class". fixed: what the name settles. options: `Model` fields and their values.
+
+    hidden_layers: how many `Model.widths` it takes; 0 for an architecture of fixed widths.
+    """
 
     cls: str
     description: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hidden_layers: int = 0
 
 
 _LSTM_OPTIONS = {"initialization": ("official-dense", "official-masked"), "hidden_state": ("carried",)}
@@ -36,10 +40,14 @@ _OFFICIAL = {"initialization": ("official-dense", "official-masked")}
 _WIDE_RESNETS = {(16, 8): "11.0 M", (16, 10): "17.1 M", (28, 8): "23.4 M", (22, 2): "1.1 M", (28, 2): "1.5 M"}
 _CATALOGUE = {
     "lenet-300-100": _Entry(
-        "benchmark.models.lenet:LeNet300100", "three fully connected layers, 266,200 weights on 28x28 pixels"
+        "benchmark.models.lenet:LeNet300100",
+        "three fully connected layers, 266,200 weights on 28x28 pixels",
+        hidden_layers=2,
     ),
     "lenet-5-caffe": _Entry(
-        "benchmark.models.lenet:LeNet5Caffe", "two convolutions, two fully connected layers, 430,500 weights on 28x28"
+        "benchmark.models.lenet:LeNet5Caffe",
+        "two convolutions, two fully connected layers, 430,500 weights on 28x28",
+        hidden_layers=3,
     ),
     "lstm-a": _Entry(
         "benchmark.models.lstm:RowLSTM", "two LSTM layers of 128 units over the rows", {"hidden": 128}, _LSTM_OPTIONS
@@ -51,7 +59,10 @@ _CATALOGUE = {
         "benchmark.models.resnet:resnet50", "torchvision's ResNet-50, 25.6 M parameters at 1000 classes"
     ),
     "vgg16": _Entry(
-        "benchmark.models.vgg:VGG16", "13 convolutions, two fully connected layers, 15.0 M parameters", {}, _OFFICIAL
+        "benchmark.models.vgg:VGG16",
+        "13 convolutions, two fully connected layers, 15.0 M parameters",
+        options=_OFFICIAL,
+        hidden_layers=14,
     ),
     **{
         f"wrn-{depth}-{width}": _Entry(
@@ -110,8 +121,14 @@ def _options(spec: Model, entry: _Entry) -> dict[str, Any]:
     given = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "name"}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if not entry.options:
+        valid = [*entry.options, *(["widths"] if entry.hidden_layers else [])]
+        if not valid:
             raise SpecError(f"model.{name} is {value!r}: '{spec.name}' has no options")
-        check_names([name], entry.options, f"option of model '{spec.name}'")
-        check_names([value], entry.options[name], f"model.{name}")
+        check_names([name], valid, f"option of model '{spec.name}'")
+        if name in entry.options:
+            check_names([value], entry.options[name], f"model.{name}")
+        elif len(value) != entry.hidden_layers:
+            raise SpecError(
+                f"model.widths has {len(value)} numbers: '{spec.name}' has {entry.hidden_layers} hidden layers"
+            )
     return given

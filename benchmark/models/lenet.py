@@ -17,15 +17,19 @@ from benchmark.spec import SpecError
 
 
 class LeNet300100(nn.Module):
-    """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes], images of any shape."""
+    """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes], images of any shape.
+
+    widths: units of the two hidden layers.
+    """
 
     uncounted: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, in_shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, in_shape: tuple[int, ...], classes: int, *, widths: tuple[int, ...] = (300, 100)) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(math.prod(in_shape), 300)
-        self.fc2 = nn.Linear(300, 100)
-        self.fc3 = nn.Linear(100, classes)
+        first, second = widths
+        self.fc1 = nn.Linear(math.prod(in_shape), first)
+        self.fc2 = nn.Linear(first, second)
+        self.fc3 = nn.Linear(second, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = F.relu(self.fc1(images.flatten(1)))
@@ -37,21 +41,23 @@ class LeNet5Caffe(nn.Module):
     """Two 5x5 convolutions, each with ReLU and then 2x2 max-pooling, and two fully connected layers.
 
     [b, c, h, w] to [b, classes]; h and w at least 16. ReLU after the convolutions as in the
-    authors' code. Raises SpecError for smaller images.
+    authors' code. widths: channels of the convolutions, units of the hidden layer. Raises
+    SpecError for smaller images.
     """
 
     uncounted: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, in_shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, in_shape: tuple[int, ...], classes: int, *, widths: tuple[int, ...] = (20, 50, 500)) -> None:
         super().__init__()
+        first, second, third = widths
         channels, *size = in_shape
         rows, columns = (((length - 4) // 2 - 4) // 2 for length in size)
         if min(rows, columns) < 1:
             raise SpecError(f"lenet-5-caffe cannot take images of {size[0]}x{size[1]}: 16x16 are the smallest")
-        self.conv1 = nn.Conv2d(channels, 20, kernel_size=5)
-        self.conv2 = nn.Conv2d(20, 50, kernel_size=5)
-        self.fc3 = nn.Linear(50 * rows * columns, 500)
-        self.fc4 = nn.Linear(500, classes)
+        self.conv1 = nn.Conv2d(channels, first, kernel_size=5)
+        self.conv2 = nn.Conv2d(first, second, kernel_size=5)
+        self.fc3 = nn.Linear(second * rows * columns, third)
+        self.fc4 = nn.Linear(third, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = F.max_pool2d(F.relu(self.conv1(images)), 2)

@@ -16,6 +16,7 @@ from benchmark.spec import SpecError
 
 GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 HIDDEN = 512
+WIDTHS = (*(width for group in GROUPS for width in group), HIDDEN)
 
 
 class VGG16(nn.Sequential):
@@ -27,20 +28,29 @@ class VGG16(nn.Sequential):
     initialization: None is torch's own, kaiming-uniform with a = sqrt 5, BatchNorm weights 1. The
     authors' code sets BatchNorm2d weights to 0.5 in both twins. "official-masked" has nothing
     else; "official-dense" draws convolutions from N(0, 2 / (9 c_out)), that being the variance,
-    and fully connected weights from N(0, 0.01²), their biases 0. Raises SpecError for small images.
+    and fully connected weights from N(0, 0.01²), their biases 0. widths: channels of the 13
+    convolutions, units of `fc1`. Raises SpecError for small images.
     """
 
     uncounted: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, in_shape: tuple[int, ...], classes: int, *, initialization: str | None = None) -> None:
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        classes: int,
+        *,
+        initialization: str | None = None,
+        widths: tuple[int, ...] = WIDTHS,
+    ) -> None:
         super().__init__()
         channels, *size = in_shape
         rows, columns = (length // 32 for length in size)
         if min(rows, columns) < 1:
             raise SpecError(f"vgg16 cannot take images of {size[0]}x{size[1]}: 32x32 are the smallest")
         number = 0
-        for group, widths in enumerate(GROUPS, start=1):
-            for width in widths:
+        for group, layers in enumerate(GROUPS, start=1):
+            for _ in layers:
+                width = widths[number]
                 number += 1
                 self.add_module(f"conv{number}", nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False))
                 self.add_module(f"norm{number}", nn.BatchNorm2d(width))
@@ -48,10 +58,10 @@ class VGG16(nn.Sequential):
                 channels = width
             self.add_module(f"pool{group}", nn.AvgPool2d(2) if group == len(GROUPS) else nn.MaxPool2d(2))
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(channels * rows * columns, HIDDEN)
-        self.fc1_norm = nn.BatchNorm1d(HIDDEN)
+        self.fc1 = nn.Linear(channels * rows * columns, widths[-1])
+        self.fc1_norm = nn.BatchNorm1d(widths[-1])
         self.fc1_relu = nn.ReLU(inplace=True)
-        self.fc2 = nn.Linear(HIDDEN, classes)
+        self.fc2 = nn.Linear(widths[-1], classes)
         if initialization is not None:
             self._initialize_officially(masked=initialization == "official-masked")
 

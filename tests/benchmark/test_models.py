@@ -60,7 +60,7 @@ def test_names_are_listed_without_importing_torch() -> None:
 def test_unknown_names_options_and_values_are_answered_with_the_valid_ones() -> None:
     with pytest.raises(SpecError, match=r"did you mean 'lenet-300-100'.*valid: lenet-300-100, lenet-5-caffe, lstm-a"):
         create("lenet-300")
-    with pytest.raises(SpecError, match="hidden_state is 'carried': 'lenet-5-caffe' has no options"):
+    with pytest.raises(SpecError, match="unknown option of model 'lenet-5-caffe' 'hidden_state': valid: widths"):
         create("lenet-5-caffe", hidden_state="carried")
     with pytest.raises(SpecError, match=r"initialization 'official': .*valid: official-dense, official-masked"):
         create("lstm-a", initialization="official")

@@ -80,6 +80,7 @@ CHANGES = {
     "data.augment": "crop-flip",
     "model.name": "lenet-5-caffe",
     "model.hidden_state": "carried",
+    "model.widths": (18, 24),
     "optimizer.lr": 0.02,
     "optimizer.nesterov": True,
     "optimizer.milestones": (10, 16),

@@ -1,0 +1,205 @@
+"""Methods compared two by two at matched density, seed by seed: differences and the probability of improvement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.exhibit import Maker, Results, Written
+from analysis.matched import Match, matches
+from analysis.panels import in_order, mark, panels
+from analysis.plain_tables import PlainTable, with_figure, write_plain_table
+from analysis.recipes import lost_note, method_name, recipes, wording
+from analysis.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
+from analysis.settings import Setting
+from analysis.stats import mean_interval
+
+NAME = "paired-methods"
+CAPTION = "Methods compared at matched density, paired by seed (not in the paper)"
+HEADS = (
+    "Network", "Density asked", "First", "Second", "Seeds", "First minus second (points)", "95 % bootstrap",
+    "95 % Student t", "P(first > second) [95 %]",
+)  # fmt: skip
+NOTES = (
+    "Test accuracy of the last epoch, in percentage points, over the seeds that both have: methods of one seed start "
+    "from the same weights and see the same batches.",
+    "An emergent method (DST) stands at its alpha of the nearest mean density, where that is within a factor of 1.25.",
+    "Bootstrap: 2,000 draws of the paired differences, percentiles; of three seeds it can be no wider than they lie "
+    "apart, so read it beside Student's t. No correction for the number of comparisons.",
+    "P(first > second): over all pairs of runs, ties half; its interval resamples both sides by themselves.",
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    match: Match
+    first: Setting
+    second: Setting
+
+    @cached_property
+    def differences(self) -> list[float]:
+        """First minus second over the seeds that are done in both, in the order of the seeds."""
+        ours, theirs = (s.done.set_index("seed")["test_accuracy"] for s in (self.first, self.second))
+        both = ours.index.intersection(theirs.index).sort_values()
+        return [float(value) for value in ours[both] - theirs[both]]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.differences) / len(self.differences)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        return bootstrap_interval(self.differences)
+
+    @cached_property
+    def student(self) -> tuple[float, float]:
+        mean, half = mean_interval(self.differences)
+        return mean - half, mean + half
+
+    @cached_property
+    def improvement(self) -> tuple[float, float, float]:
+        """The probability that a run of the first has the higher accuracy, and its interval."""
+        sides = [list(s.done["test_accuracy"]) for s in (self.first, self.second)]
+        return probability_of_improvement(*sides), *improvement_interval(*sides)
+
+    @property
+    def label(self) -> str:
+        return f"{self.match.recipe.label}, {self.match.recipe.dataset}"
+
+
+def makers(results: Results) -> dict[str, Maker]:
+    return {NAME: lambda out: _write(results, out)}
+
+
+def pairs(results: Results) -> list[Pair]:
+    """Every two methods at one density with a seed in common."""
+    found = []
+    for recipe in recipes(results.settings):
+        for match in matches(recipe):
+            by_method = {s.method: s for s in match.settings}
+            for first, second in combinations(in_order(by_method), 2):
+                pair = Pair(match, by_method[first], by_method[second])
+                found += [pair] if pair.differences else []
+    return found
+
+
+def _write(results: Results, out: Path) -> Written:
+    found = pairs(results)
+    far = {
+        f"{method_name(m)} of {match.recipe.label} ({match.recipe.dataset}) has no alpha near {100 * match.density:g} %"
+        for recipe in recipes(results.settings)
+        for match in matches(recipe)
+        for m in match.too_far
+    }
+    notes = (*NOTES, *(f"Not compared: {text}." for text in sorted(far)), *lost_note(results.settings))
+    table = PlainTable(
+        name=NAME,
+        caption=CAPTION,
+        heads=HEADS,
+        rows=tuple(map(_row, found)),
+        notes=notes,
+        data=pd.DataFrame([_numbers(pair) for pair in found]),
+    )
+    run_ids = [run_id for p in found for s in (p.first, p.second) for run_id in s.done["run_id"]]
+    remark = "" if found else "no two methods at one density with a seed in common"
+    written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found), remark=remark)
+    return with_figure(written, _draw(found), out) if found else written
+
+
+def named(setting: Setting) -> str:
+    """The method, with its alpha where it has one."""
+    alpha = "" if setting.alpha is None else f", {wording(setting)}"
+    return f"{method_name(setting.method)}{alpha}"
+
+
+def _row(pair: Pair) -> tuple[str, ...]:
+    chance, low, high = pair.improvement
+    return (
+        pair.label, f"{100 * pair.match.density:g} %", named(pair.first), named(pair.second),
+        str(len(pair.differences)), f"{pair.mean:+.2f}", _range(pair.interval), _range(pair.student),
+        f"{chance:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"),
+    )  # fmt: skip
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return "" if math.isnan(interval[0]) else f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
+
+
+def _numbers(pair: Pair) -> dict[str, Any]:
+    chance, low, high = pair.improvement
+    recipe = pair.match.recipe
+    sides = (("first", pair.first), ("second", pair.second))
+    return {
+        "dataset": recipe.dataset, "model": recipe.model, "recipe": recipe.label, "density_target": pair.match.density,
+        **{f"{side}_{key}": value for side, s in sides for key, value in (
+            ("method", s.method), ("alpha", s.alpha), ("density", s.summary("density").mean))},
+        "n": len(pair.differences), "difference_mean": pair.mean,
+        "bootstrap_low": pair.interval[0], "bootstrap_high": pair.interval[1],
+        "student_low": pair.student[0], "student_high": pair.student[1],
+        "probability_of_improvement": chance, "probability_low": low, "probability_high": high,
+        "differences": ";".join(repr(round(value, 6)) for value in pair.differences),
+        "run_ids": ";".join([*pair.first.done["run_id"], *pair.second.done["run_id"]]),
+    }  # fmt: skip
+
+
+def _finding(found: Sequence[Pair]) -> str:
+    apart = [p for p in found if not math.isnan(p.student[0]) and p.student[0] * p.student[1] > 0]
+    if not found:
+        return ""
+    head = (
+        f"Of {len(found)} comparisons at matched density, {len(apart)} have a 95 % Student interval that leaves out 0"
+    )
+    dst = [p for p in found if p.first.method == "dst"]
+    if not dst:
+        return f"{head}; DST is in none of them."
+    ahead = sum(1 for p in dst if p.mean > 0)
+    return (
+        f"{head}; DST's mean is above the other method's in {ahead} of {len(dst)}, "
+        f"by {min(p.mean for p in dst):+.2f} to {max(p.mean for p in dst):+.2f} points."
+    )
+
+
+def _draw(found: Sequence[Pair]) -> Any:
+    groups: dict[tuple[str, float], list[Pair]] = {}
+    for pair in found:
+        groups.setdefault((pair.label, pair.match.density), []).append(pair)
+    shown = {key: _against_first(members) for key, members in groups.items()}
+    tallest = max(len(members) for members in shown.values())
+    note = "dots: seeds; bar: mean with 95 % bootstrap interval; right: probability that a run of the first is better"
+    figure, axes = panels(len(shown), columns=2, size=(5.2, 0.95 + 0.33 * tallest), title=f"{CAPTION}\n{note}")
+    for axis, ((label, density), members) in zip(axes, shown.items(), strict=True):
+        _panel(axis, members, tallest)
+        axis.set_title(f"{label}: {named(members[0].first)} at {100 * density:g} %", fontsize=9)
+    return figure
+
+
+def _against_first(members: Sequence[Pair]) -> list[Pair]:
+    """The comparisons of the foremost method, DST where it is there; the table has all."""
+    foremost = in_order(p.first.method for p in members)[0]
+    return [p for p in members if p.first.method == foremost]
+
+
+def _panel(axis: Any, members: Sequence[Pair], rows: int) -> None:
+    axis.axvline(0, color="#444444", linewidth=0.9)
+    for place, pair in enumerate(members):
+        colour = mark(pair.second.method).colour
+        low, high = pair.interval
+        if not math.isnan(low):
+            axis.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
+        axis.plot(pair.differences, [place] * len(pair.differences), "o", color=colour, markersize=3.5, alpha=0.9)
+        axis.plot([pair.mean], [place], "|", color="#111111", markersize=13, markeredgewidth=1.8)
+        axis.annotate(
+            f"P = {pair.improvement[0]:.2f}, n={len(pair.differences)}", (1.01, place),
+            xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False,
+        )  # fmt: skip
+    axis.set_yticks(range(len(members)), [f"minus {method_name(p.second.method)}" for p in members])
+    axis.set(ylim=(rows - 0.5, -0.5), xlabel="Difference of test accuracy (points)")
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)
