@@ -17,7 +17,8 @@ VERDICTS = {
 LABELS = ("Architecture", "Method")  # columns that leave out what the row above says
 PROSE = 60  # characters from which a cell is text to read, and its table one that narrow screens show as cards
 FOLDED = 4
-LINKED = 40  # numbers are short: longer texts with digits in them get no link
+LINKED = 60  # numbers are short: longer texts with digits in them get no link
+THEIRS = "Paper"
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _rows(
 def _cell(text: str, head: str, traced: Mapping[str, str], link: Link, *, first: bool) -> Cell:
     column = "dense_run_ids" if "dense" in head.lower() and "dense_run_ids" in traced else "run_ids"
     run_ids = [name for name in traced.get(column, "").split(";") if name]
-    linked = not first and run_ids and len(text) <= LINKED and re.match(r"[+-]?\d", text)
+    linked = not first and head != THEIRS and run_ids and len(text) <= LINKED and re.match(r"[+-]?\d", text)
     return Cell(text, head, link(run_ids) if linked else "", tone(text))
 
 
