@@ -1,8 +1,8 @@
-# make demo | test | check | faults | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
+# make demo | test | check | lint | faults | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check faults paper
+.PHONY: setup demo test check faults paper lint
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed  ## create .venv and install the pinned versions
@@ -17,11 +17,13 @@ demo: setup  ## the default suite on embedded data, then its exhibits: runs/exhi
 	$(BIN)/python -m benchmark run
 	$(BIN)/python -m analysis build --results runs --out runs/exhibits
 
-check: setup  ## lint, format, types, layering, fast tests: under two minutes
+lint: setup  ## lint, format, types, layering
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint  ## what a change must pass before it is committed: lint, and the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test: setup  ## all tests, two at a time
