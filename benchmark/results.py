@@ -147,6 +147,8 @@ def row(out: Path, member: Member) -> Row:
     cell = out / "cells" / member.spec.run_id
     result = read_sealed(cell / "result.json")
     status, error = (result["status"], result["error"]) if result else unfinished(cell)
+    if result is None and not error and (cell / "result.json").exists():
+        error = "result.json is damaged: the cell will be run again"
     found = pending_row(member.spec, member.suites) | {"status": status, "error": error}
     if result is None:
         return found

@@ -92,7 +92,8 @@ def plan(
     )
     for spec in todo:
         screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
-    screen.print(f"about {duration(seconds)} of training on {pool} workers, from {document['estimate_from']}")
+    where = "" if script is None else " of this machine"
+    screen.print(f"about {duration(seconds)} of training on {pool} workers{where}, from {document['estimate_from']}")
     if script is not None:
         screen.print(f"\n{script}", highlight=False, markup=False, soft_wrap=True)
 

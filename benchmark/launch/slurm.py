@@ -219,7 +219,8 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
     except (FailedJobError, FailedSubmissionError) as error:
         lines = str(error).strip().splitlines()
         said = [line for line in lines if line.startswith("sbatch: error")]
-        raise SlurmError((said or lines)[-1]) from error
+        hint = "'sinfo' tells whether a cluster answers; --dry-run needs none"
+        raise SlurmError(f"SLURM did not take the jobs ({(said or lines)[-1]}): {hint}") from error
     return [(str(job.job_id), str(job.paths.stdout)) for job in submitted]
 
 

@@ -168,6 +168,7 @@ def test_a_cell_is_done_only_while_its_checksum_holds(grid: Grid, tmp_path: Path
     result.write_text(result.read_text().replace('"test_accuracy": ', '"test_accuracy": 1'))
     (row,) = [row for row in results.rows(copy.out) if row["run_id"] == run_id]
     assert (row["status"], row["test_accuracy"]) == ("pending", "")
+    assert row["error"] == "result.json is damaged: the cell will be run again"
 
 
 def test_a_suite_expansion_grows_and_is_no_part_of_other_suites(grid: Grid, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 TABLES = ("results.csv", "traces.csv", "layers.csv")
-DELAY_SECONDS = 25.0
+DELAY_SECONDS = 60.0
 ONE = ("--where", "method=static")
 
 
