@@ -9,16 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from analysis import paper
-from analysis.epochs import headline
-from analysis.exhibit import Maker, Results, Written
+from analysis.epochs import ACCURACY, DENSITY, headline
+from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.interpolation import at, crossing_interval, crossings, geometric_mean
+from analysis.layout import Layout
 from analysis.panels import mark, panels, plain_log
 from analysis.paper import Target
-from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
 from analysis.recipes import Recipe, lost_note, model_name, recipes
+from analysis.render import reading
 from analysis.settings import Setting, Summary
 
 NAME = "alpha-interpolation"
@@ -29,6 +28,7 @@ HEADS = (
     "Printed in", "Network", "Epoch", "Printed remaining (%)", "Stated α", "Remaining at it (%)",
     "α for the printed remaining [95 %]", "Times the stated", "Accuracy there (%)", "Printed accuracy (%)",
 )  # fmt: skip
+LABELS = 3
 NOTES = (
     "The line through (log α, log remaining) of the alphas run here, each the geometric mean over its seeds, read at "
     "the printed percentage; accuracy is read at that α on a line through (log α, mean accuracy). Nothing is "
@@ -39,11 +39,6 @@ NOTES = (
     "once is read at the lowest α, and says so.",
 )
 EXHIBITS = ("table1", "table2", "table3", "figure6")
-RATES = {"table2": 0.1, "figure6": 0.01}
-COLUMNS = {
-    "best": ("density_at_best_test_accuracy", "best_test_accuracy"),
-    "last": ("density", "test_accuracy"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class Reading:
 
     @property
     def density_column(self) -> str:
-        return COLUMNS[self.epoch][0]
+        return DENSITY[self.epoch]
 
     @property
     def wanted(self) -> float:
@@ -88,7 +83,7 @@ class Reading:
 
     @property
     def accuracy(self) -> float:
-        means = [s.summary(COLUMNS[self.epoch][1]).mean for s in self.ladder]
+        means = [s.summary(ACCURACY["top1", self.epoch]).mean for s in self.ladder]
         return at(self.alphas, means, self.found[0]) if self.found else math.nan
 
     @property
@@ -122,7 +117,7 @@ def readings(results: Results) -> list[Reading]:
 
 
 def _is_of(recipe: Recipe, target: Target) -> bool:
-    rate = RATES.get(target.exhibit)
+    rate = paper.RATES.get(target.exhibit)
     lr = recipe.settings[0].spec["optimizer"]["lr"]
     same = (recipe.dataset, recipe.model) == (target.dataset, target.model) and (rate is None or lr == rate)
     return same and any(set(s.protocols) & {"paper", "official"} for s in recipe.of("dst"))
@@ -130,16 +125,16 @@ def _is_of(recipe: Recipe, target: Target) -> bool:
 
 def _write(results: Results, out: Path) -> Written:
     found = readings(results)
-    table = PlainTable(
+    shown = Layout(
         name=NAME,
         caption=CAPTION,
         heads=HEADS,
-        rows=tuple(map(_row, found)),
+        body=tuple(map(_row, found)),
         notes=(*NOTES, *_unread(found), *lost_note(results.settings)),
-        data=pd.DataFrame([_numbers(r) for r in found]),
+        labels=LABELS,
     )
     run_ids = [run_id for r in found for s in r.ladder for run_id in s.done["run_id"]]
-    written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found))
+    written = write_layout(shown, list(map(_numbers, found)), out, run_ids=run_ids, finding=_finding(found))
     return with_figure(written, _draw(found), out) if found else written
 
 
@@ -215,17 +210,17 @@ def _finding(found: Sequence[Reading]) -> str:
 
 def _draw(found: Sequence[Reading]) -> Any:
     heads = [r for r in found if r.epoch == headline(r.recipe.model)]
-    groups: dict[tuple[str, str], list[Reading]] = {}
+    groups: dict[str, list[Reading]] = {}
     for r in heads:
-        groups.setdefault((r.recipe.label, r.recipe.dataset), []).append(r)
+        groups.setdefault(r.recipe.title, []).append(r)
     note = (
         "dots: seeds at the headline epoch, line: geometric mean; dashed: printed remaining percentage (band: its ±); "
         "dotted: stated α; black: the interpolated α with its 95 % interval"
     )
     figure, axes = panels(len(groups), columns=3, size=(4.2, 3.1), title=f"{CAPTION}\n{note}")
-    for axis, ((label, dataset), members) in zip(axes, groups.items(), strict=True):
+    for axis, (title, members) in zip(axes, groups.items(), strict=True):
         _panel(axis, members)
-        axis.set_title(f"{label}, {dataset}")
+        axis.set_title(title)
     return figure
 
 

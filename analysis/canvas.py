@@ -9,8 +9,8 @@ from typing import Any
 from analysis.palette import STYLE
 
 
-def canvas(mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: str, **layout: Any) -> tuple[Any, Any]:
-    """A figure of `size` inches and its axes by name in the mosaic; the title's lines above, to the left."""
+def plotting() -> tuple[Any, Any]:
+    """pyplot without a screen, and seaborn, in the project's look."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -18,6 +18,12 @@ def canvas(mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: st
     import seaborn as sns
 
     sns.set_theme(style="ticks", rc=STYLE)
+    return plt, sns
+
+
+def canvas(mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: str, **layout: Any) -> tuple[Any, Any]:
+    """A figure of `size` inches and its axes by name in the mosaic; the title's lines above, to the left."""
+    plt, sns = plotting()
     figure, axes = plt.subplot_mosaic([list(row) for row in mosaic], figsize=size, layout="constrained", **layout)
     figure.suptitle(greek(title), fontsize=10, x=0.01, ha="left")
     for axis in axes.values():

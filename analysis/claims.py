@@ -10,8 +10,8 @@ from pathlib import Path
 
 from analysis import claims_appendix, claims_ratios, claims_training
 from analysis.evidence import Outcome, Predicate
-from analysis.exhibit import Maker, Results, Written
-from analysis.plain_table import PlainTable, write_plain
+from analysis.exhibit import Maker, Results, Written, write_layout
+from analysis.layout import Layout
 
 CLAIMS = Path(__file__).with_name("claims.csv")
 MODULES = (claims_training, claims_ratios, claims_appendix)
@@ -23,6 +23,7 @@ NOTES = (
     "Where the paper gives no number, ours is named as such. n: seeds done, of those in the suite where some are "
     "missing. Runs: how many the numbers are of. Departing, failed and diverged cells are in no test but A.1's.",
 )
+WIDTHS = (0.16, 0.07, 0.2, 0.2, 0.1, 0.22, 0.06)
 ORDER = ("supported", "mixed", "not supported", "not run")
 
 
@@ -62,14 +63,17 @@ def makers(results: Results) -> dict[str, Maker]:
 
 def _write(results: Results, out: Path) -> Written:
     tested = [(claim, claim.evaluate(results)) for claim in claims()]
-    cells = [
+    cells = tuple(
         (c.claim, c.section, c.paper, c.test, o.result, o.evidence or "-", str(o.n) if o.n else "-") for c, o in tested
+    )
+    names = [head.lower().replace(" ", "_") for head in HEADS]
+    data = [
+        dict(zip(names, row, strict=True)) | {"run_ids": ";".join(o.run_ids)}
+        for row, (_, o) in zip(cells, tested, strict=True)
     ]
-    table = PlainTable(
-        "claims", TITLE, HEADS, tuple(cells), tuple(o.run_ids for _, o in tested), NOTES,
-        widths=(0.16, 0.07, 0.2, 0.2, 0.1, 0.22, 0.06),
-    )  # fmt: skip
-    return write_plain(table, out, finding=summary([outcome for _, outcome in tested]))
+    run_ids = [run_id for _, o in tested for run_id in o.run_ids]
+    shown = Layout("claims", TITLE, HEADS, cells, NOTES, labels=len(HEADS), widths=WIDTHS)
+    return write_layout(shown, data, out, run_ids=run_ids, finding=summary([o for _, o in tested]))
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from analysis.exhibit import Maker, Results, Written
+from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.layer_ratios import Layers, layers_by_run, ratios
+from analysis.layout import Layout
 from analysis.panels import Mark, mark, panels, plain_log
-from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
 from analysis.recipes import Recipe, lost_note, model_name, recipes
+from analysis.render import reading
 from analysis.settings import Setting, Summary, summarize
 from analysis.stats import paired
 from analysis.widths import OWN, architecture, even, suggested, weights_of, widths_of
@@ -21,6 +20,7 @@ from analysis.widths import OWN, architecture, even, suggested, weights_of, widt
 NAME = "compact-networks"
 CAPTION = "The compact networks that the sparse patterns suggest, trained densely (not in the paper)"
 HEADS = ("Architecture", "Pattern of", "Network", "Widths", "Weights", "Test accuracy (%)", "Minus sparse")
+LABELS = 4
 KINDS = {
     "dense": "full, dense",
     "sparse": "sparse, DST",
@@ -118,15 +118,13 @@ def _same_training(narrow: Setting, sparse: Setting) -> bool:
 
 def _write(results: Results, out: Path) -> Written:
     found = networks(results)
-    rows = tuple(_row(network) for network in found)
-    data = pd.DataFrame([_numbers(network) for network in found])
-    table = PlainTable(
-        name=NAME, caption=CAPTION, heads=HEADS, rows=rows, notes=(RULE, HOW, *lost_note(results.settings)), data=data
-    )
+    notes = (RULE, HOW, *lost_note(results.settings))
+    shown = Layout(NAME, CAPTION, HEADS, tuple(map(_row, found)), notes, labels=LABELS)
     run_ids = [run_id for network in found if network.found for run_id in network.found.done["run_id"]]
     missing = sum(1 for n in found if n.kind in ("compact", "even") and not n.accuracy.n)
     remark = f"{missing} networks not run" if missing else ""
-    written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found), remark=remark)
+    data = [_numbers(network) for network in found]
+    written = write_layout(shown, data, out, run_ids=run_ids, finding=_finding(found), remark=remark)
     if not found:
         return written
     path = out / f"{NAME}.py"
@@ -137,7 +135,7 @@ def _write(results: Results, out: Path) -> Written:
 def _row(network: Network) -> tuple[str, ...]:
     difference = network.minus_sparse
     return (
-        f"{network.recipe.label}, {network.recipe.dataset}",
+        network.recipe.title,
         f"α = {network.sparse.alpha:g}",
         KINDS[network.kind],
         "-".join(map(str, network.widths)),
@@ -153,7 +151,7 @@ def _numbers(network: Network) -> dict[str, Any]:
     return {
         "dataset": network.recipe.dataset, "model": network.recipe.model, "recipe": network.recipe.label,
         "alpha": network.sparse.alpha, "network": network.kind, "widths": "-".join(map(str, network.widths)),
-        "weights": network.weights, "test_accuracy_mean": accuracy.mean, "test_accuracy_sd": accuracy.sd,
+        "weights": float(network.weights), "test_accuracy_mean": accuracy.mean, "test_accuracy_sd": accuracy.sd,
         "n": accuracy.n, "expected": accuracy.expected, "minus_sparse_mean": difference.mean,
         "minus_sparse_sd": difference.sd, "minus_sparse_n": difference.n, "run_ids": ";".join(run_ids),
     }  # fmt: skip
@@ -179,13 +177,13 @@ def _finding(found: Sequence[Network]) -> str:
 
 
 def _draw(found: Sequence[Network]) -> Any:
-    labels = list(dict.fromkeys((n.recipe.label, n.recipe.dataset) for n in found))
+    titles = list(dict.fromkeys(n.recipe.title for n in found))
     figure, axes = panels(
-        len(labels), columns=3, size=(4.6, 3.1), title=f"{CAPTION}\nerror bars: one standard deviation over seeds"
+        len(titles), columns=3, size=(4.6, 3.1), title=f"{CAPTION}\nerror bars: one standard deviation over seeds"
     )
-    for axis, (label, dataset) in zip(axes, labels, strict=True):
-        _panel(axis, [n for n in found if (n.recipe.label, n.recipe.dataset) == (label, dataset)])
-        axis.set_title(f"{label}, {dataset}")
+    for axis, title in zip(axes, titles, strict=True):
+        _panel(axis, [n for n in found if n.recipe.title == title])
+        axis.set_title(title)
     _legend(figure)
     return figure
 

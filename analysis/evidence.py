@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.exhibit import Results
 from analysis.settings import Setting, dense_twin
+from analysis.settings import seeds as seeds_of
 from analysis.tables import follows_protocol
 
 Result = Literal["supported", "not supported", "mixed", "not run"]
@@ -94,9 +95,8 @@ def mean_of(setting: Setting, column: str) -> float:
 
 
 def seeds(setting: Setting) -> str:
-    """`n=3`, or `n=2/3` where seeds are missing."""
-    n, expected = len(setting.done), len(setting.rows)
-    return f"n={n}" if n == expected else f"n={n}/{expected}"
+    """How many are done: `n=3`, or `n=2/3` where seeds are missing."""
+    return seeds_of(len(setting.done), len(setting.rows))
 
 
 def several(values: Iterable[float], form: str = ".2f") -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import render
+from analysis import layout, render
+from analysis.layout import Layout
 from analysis.palette import save
 from analysis.read import Tables
 from analysis.settings import Setting
@@ -44,20 +45,34 @@ Maker = Callable[[Path], Written]
 
 
 def write_table(table: Table, out: Path, *, finding: str = "") -> Written:
-    """A table as Markdown, LaTeX and CSV."""
-    written = []
-    for kind, write in (("md", render.markdown), ("tex", render.latex), ("csv", render.data)):
-        path = out / f"{table.name}.{kind}"
-        path.write_text(write(table), encoding="utf-8")
-        written.append(path)
-    run_ids = sorted({run_id for row in table.rows for run_id in (*row.run_ids, *row.dense_run_ids)})
+    """A table in the paper's layout as Markdown, LaTeX and CSV."""
+    run_ids = [run_id for row in table.rows for run_id in (*row.run_ids, *row.dense_run_ids)]
+    return write_layout(render.laid_out(table), render.data(table), out, run_ids=run_ids, finding=finding)
+
+
+def write_layout(
+    shown: Layout,
+    data: Sequence[Mapping[str, Any]],
+    out: Path,
+    *,
+    run_ids: Iterable[str],
+    finding: str = "",
+    remark: str = "",
+) -> Written:
+    """NAME.md, NAME.tex, and NAME.csv with every number of `data` in full; nothing where the table has no rows."""
+    if not shown.body:
+        return Written(name=shown.name, title=shown.caption, remark=remark or "not run")
+    texts = {"md": layout.markdown(shown), "tex": layout.latex(shown), "csv": layout.records(data)}
+    for kind, text in texts.items():
+        (out / f"{shown.name}.{kind}").write_text(text, encoding="utf-8")
+    found = tuple(sorted(set(run_ids)))
     return Written(
-        name=table.name,
-        title=table.caption,
+        name=shown.name,
+        title=shown.caption,
         finding=finding,
-        files=tuple(written),
-        run_ids=tuple(run_ids),
-        remark="" if run_ids else "no runs yet",
+        files=tuple(out / f"{shown.name}.{kind}" for kind in texts),
+        run_ids=found,
+        remark=remark or ("" if found else "no runs yet"),
     )
 
 
@@ -69,3 +84,8 @@ def write_figure(
     data.to_csv(path, index=False, lineterminator="\n")
     files = (*save(figure, out, name), path)
     return Written(name=name, title=title, finding=finding, files=files, run_ids=tuple(sorted(set(run_ids))))
+
+
+def with_figure(written: Written, figure: Any, out: Path) -> Written:
+    """The exhibit with a picture of its table beside it, as PDF, PNG and SVG."""
+    return replace(written, files=(*written.files, *save(figure, out, written.name)))

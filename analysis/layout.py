@@ -1,26 +1,27 @@
-"""Heads and rows of text as Markdown and as LaTeX (booktabs): what every table of ours is written with."""
+"""A table as a reader sees it, as Markdown and as LaTeX (booktabs); and the data behind it, as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ESCAPES = (
-    ("\\", "\\textbackslash{}"), ("%", "\\%"), ("&", "\\&"), ("_", "\\_"), ("#", "\\#"), ("$", "\\$"),
-    ("^", "\\^{}"), ("~", "\\~{}"),
-)  # fmt: skip
-SYMBOLS = (("±", "$\\pm$"), ("alpha ", "$\\alpha$ "), ("×", "$\\times$"), ("−", "$-$"), ("< ", "$<$ "))
+TEX = str.maketrans({
+    "\\": "\\textbackslash{}", **{mark: f"\\{mark}" for mark in "%&_#${}"}, "^": "\\^{}", "~": "\\~{}",
+    "±": "$\\pm$", "×": "$\\times$", "−": "$-$", "<": "$<$", ">": "$>$", "≥": "$\\geq$", "≤": "$\\leq$",
+    "α": "$\\alpha$", "ρ": "$\\rho$", "τ": "$\\tau$",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Layout:
     """What a reader sees. labels: how many of the first columns are text, and the others numbers.
 
-    starts: the rows that begin a group, set apart in LaTeX.
+    starts: the rows that begin a group, set apart in LaTeX. widths: of LaTeX columns of running text, a
+    share of the line each; such a table breaks over pages.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Layout:
     notes: tuple[str, ...] = ()
     labels: int = 1
     starts: tuple[int, ...] = ()
+    widths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         assert all(len(cells) == len(self.heads) for cells in self.body), (
@@ -44,23 +46,15 @@ def markdown(layout: Layout) -> str:
 
 
 def latex(layout: Layout) -> str:
-    """A table environment; needs booktabs and graphicx."""
-    heads = " & ".join(f"\\textbf{{{tex(head)}}}" for head in layout.heads)
+    """A table environment, scaled to the line; a longtable where the columns have widths."""
+    opened, closed = _longtable(layout) if layout.widths else _table(layout)
     body: list[str] = []
     for i, cells in enumerate(layout.body):
         if body and i in layout.starts:
             body.append("\\addlinespace")
-        body.append(" & ".join(tex(cell) for cell in cells) + " \\\\")
-    return "\n".join([
-        "% needs \\usepackage{booktabs,graphicx}",
-        "\\begin{table}", "\\centering",
-        f"\\caption{{{tex(layout.caption)}.}}", f"\\label{{tab:{layout.name}}}",
-        "\\resizebox{\\linewidth}{!}{%",
-        f"\\begin{{tabular}}{{{'l' * layout.labels}{'r' * (len(layout.heads) - layout.labels)}}}", "\\toprule",
-        f"{heads} \\\\", "\\midrule", *body, "\\bottomrule", "\\end{tabular}}",
-        *("\\par\\smallskip{\\footnotesize " + tex(note) + "}" for note in layout.notes),
-        "\\end{table}", "",
-    ])  # fmt: skip
+        body.append(" & ".join(map(tex, cells)) + " \\\\")
+    notes = ("\\par\\smallskip{\\footnotesize " + tex(note) + "}" for note in layout.notes)
+    return "\n".join([*opened, *body, *closed, *notes, *([] if layout.widths else ["\\end{table}"]), ""])
 
 
 def records(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -78,20 +72,37 @@ def plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def write(layout: Layout, rows: Sequence[Mapping[str, Any]], out: Path) -> tuple[Path, ...]:
-    """NAME.md, NAME.tex, and NAME.csv with every number in full."""
-    texts = {"md": markdown(layout), "tex": latex(layout), "csv": records(rows)}
-    for kind, text in texts.items():
-        (out / f"{layout.name}.{kind}").write_text(text, encoding="utf-8")
-    return tuple(out / f"{layout.name}.{kind}" for kind in texts)
-
-
 def tex(text: str) -> str:
-    for symbol, escaped in ESCAPES:
-        text = text.replace(symbol, escaped)
-    for symbol, escaped in SYMBOLS:
-        text = text.replace(symbol, escaped)
-    return text
+    """Plain text for LaTeX; the word alpha becomes the letter."""
+    return re.sub(r"\balpha\b", "α", text).translate(TEX)
+
+
+def _table(layout: Layout) -> tuple[list[str], list[str]]:
+    columns = "l" * layout.labels + "r" * (len(layout.heads) - layout.labels)
+    opened = [
+        "% needs \\usepackage{booktabs,graphicx}",
+        "\\begin{table}", "\\centering",
+        f"\\caption{{{tex(layout.caption)}.}}", f"\\label{{tab:{layout.name}}}",
+        "\\resizebox{\\linewidth}{!}{%",
+        f"\\begin{{tabular}}{{{columns}}}", "\\toprule", _heads(layout), "\\midrule",
+    ]  # fmt: skip
+    return opened, ["\\bottomrule", "\\end{tabular}}"]
+
+
+def _longtable(layout: Layout) -> tuple[list[str], list[str]]:
+    columns = "".join(f"p{{{0.94 * width / sum(layout.widths):.3f}\\linewidth}}" for width in layout.widths)
+    opened = [
+        "% needs \\usepackage{booktabs,longtable}",
+        "{\\footnotesize\\setlength{\\tabcolsep}{3pt}\\raggedright",
+        f"\\begin{{longtable}}{{{columns}}}",
+        f"\\caption{{{tex(layout.caption)}.}}\\label{{tab:{layout.name}}} \\\\",
+        "\\toprule", _heads(layout), "\\midrule", "\\endhead",
+    ]  # fmt: skip
+    return opened, ["\\bottomrule", "\\end{longtable}}"]
+
+
+def _heads(layout: Layout) -> str:
+    return " & ".join(f"\\textbf{{{tex(head)}}}" for head in layout.heads) + " \\\\"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from analysis import paper
-from analysis.exhibit import Maker, Results, Written
-from analysis.panels import mark, panels, plain_log
-from analysis.plain_tables import PlainTable, reading, with_figure, write_plain_table
+from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
+from analysis.layout import Layout
+from analysis.panels import mark, name_rows, panels, plain_log
 from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
+from analysis.render import reading
 from analysis.settings import Setting, Summary
 
 NAME = "lstm-counting"
@@ -23,6 +23,7 @@ HEADS = (
     "Network", "Method", "Setting", "Remaining, true (%)", "As the authors' code counts (%)",
     "Counted minus true (points)", "Counted / true", "Printed (%)",
 )  # fmt: skip
+LABELS = 3
 NOTES = (
     "The authors' LSTM cell adds up the output gate's kept weights, signed, in place of its mask: a quarter of the "
     "weights enters with their values, so that the count can be too low by a quarter, and more where they sum below 0.",
@@ -68,18 +69,16 @@ def counts(results: Results) -> list[Count]:
 
 def _write(results: Results, out: Path) -> Written:
     found = counts(results)
-    rows, data = tuple(map(_row, found)), pd.DataFrame([_numbers(count) for count in found])
-    table = PlainTable(
-        name=NAME, caption=CAPTION, heads=HEADS, rows=rows, notes=(*NOTES, *lost_note(results.settings)), data=data
-    )
+    notes = (*NOTES, *lost_note(results.settings))
+    shown = Layout(NAME, CAPTION, HEADS, tuple(map(_row, found)), notes, labels=LABELS)
     run_ids = [run_id for count in found for run_id in count.setting.done["run_id"]]
-    written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found))
+    written = write_layout(shown, list(map(_numbers, found)), out, run_ids=run_ids, finding=_finding(found))
     return with_figure(written, _draw(found), out) if found else written
 
 
 def _row(count: Count) -> tuple[str, ...]:
     return (
-        f"{count.recipe.label}, {count.recipe.dataset}", method_name(count.setting.method), wording(count.setting),
+        count.recipe.title, method_name(count.setting.method), wording(count.setting),
         reading(count.true), reading(count.counted), f"{count.counted.mean - count.true.mean:+.2f}",
         f"{count.counted.mean / count.true.mean:.2f}", "" if count.printed is None else f"{count.printed:g}",
     )  # fmt: skip
@@ -107,13 +106,13 @@ def _finding(found: Sequence[Count]) -> str:
 
 
 def _draw(found: Sequence[Count]) -> Any:
-    labels = list(dict.fromkeys((c.recipe.label, c.recipe.dataset) for c in found))
-    most = max(sum(1 for c in found if (c.recipe.label, c.recipe.dataset) == key) for key in labels)
+    titles = list(dict.fromkeys(c.recipe.title for c in found))
+    most = max(Counter(c.recipe.title for c in found).values())
     note = "filled: true; hollow: as the authors' code counts; dashed: what table 1 prints for DST"
-    figure, axes = panels(len(labels), columns=2, size=(5.0, 0.9 + 0.24 * most), title=f"{CAPTION}\n{note}")
-    for axis, (label, dataset) in zip(axes, labels, strict=True):
-        _panel(axis, [c for c in found if (c.recipe.label, c.recipe.dataset) == (label, dataset)], most)
-        axis.set_title(f"{label}, {dataset}")
+    figure, axes = panels(len(titles), columns=2, size=(5.0, 0.9 + 0.24 * most), title=f"{CAPTION}\n{note}")
+    for axis, title in zip(axes, titles, strict=True):
+        _panel(axis, [c for c in found if c.recipe.title == title], most)
+        axis.set_title(title)
     return figure
 
 
@@ -128,9 +127,7 @@ def _panel(axis: Any, members: Sequence[Count], rows: int) -> None:
             )  # fmt: skip
     for printed in {c.printed for c in members if c.printed is not None}:
         axis.axvline(printed, color="#444444", linestyle="--", linewidth=1.1, zorder=1)
-    axis.set_yticks(range(len(members)), [f"{method_name(c.setting.method)}, {wording(c.setting)}" for c in members])
-    axis.set(ylim=(rows - 0.5, -0.5), xlabel="Remaining weights (%)")
+    name_rows(axis, [f"{method_name(c.setting.method)}, {wording(c.setting)}" for c in members], most=rows)
+    axis.set_xlabel("Remaining weights (%)")
     if all(c.counted.mean > 0 for c in members):
         plain_log(axis, "x")
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(axis="y", length=0)

@@ -11,7 +11,6 @@ from analysis.paper import Target
 from analysis.settings import Setting
 
 PROTOCOLS = ("paper", "official")
-RATES = {"table2": 0.1}  # the initial learning rate that a table is about, where the paper's cells have several
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def of_table(name: str, settings: Iterable[Setting]) -> list[Setting]:
 
 def as_stated(name: str, settings: Iterable[Setting]) -> list[Setting]:
     """Those that follow one of the protocols, at the learning rate that the table is about."""
-    rate = RATES.get(name)
+    rate = paper.RATES.get(name)
     own = of_table(name, settings)
     return [s for s in own if follows_protocol(s) and (rate is None or s.spec["optimizer"]["lr"] == rate)]
 
@@ -69,10 +68,7 @@ def matching(target: Target, settings: Sequence[Setting]) -> list[Match]:
 
 def follows_protocol(setting: Setting) -> bool:
     """Whether a setting follows one of the protocols on the whole data, with DST as the paper runs it."""
-    limited = any(setting.spec["data"].get(key) is not None for key in ("train_limit", "test_limit", "validation"))
-    method = setting.spec["method"]
-    variant = method.get("threshold", "vector") != "vector" or method.get("estimator", "long_tailed") != "long_tailed"
-    return not limited and not variant and bool(set(setting.protocols) & set(PROTOCOLS))
+    return setting.whole_data and setting.as_published and bool(set(setting.protocols) & set(PROTOCOLS))
 
 
 def wording(setting: Setting) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.settings import LOST, NOT_SETTING
+from analysis.settings import LOST, setting_key
 from benchmark.results import SEPARATOR
 
 SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
@@ -85,8 +85,7 @@ def run_groups(results: pd.DataFrame) -> list[RunGroup]:
     """The runs that have started and ended, by setting, in an order of their own."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in results[results["status"].isin(STARTED)].to_dict("records"):
-        spec = {key: value for key, value in json.loads(row["spec"]).items() if key not in NOT_SETTING}
-        groups.setdefault((json.dumps(spec, sort_keys=True), *(str(row[name]) for name in SHARED)), []).append(row)
+        groups.setdefault((setting_key(row["spec"]), *(str(row[name]) for name in SHARED)), []).append(row)
     made = [_group(key, rows) for key, rows in groups.items()]
     return sorted(made, key=lambda g: (g.dataset, g.model, g.method, g.fields, g.suite, g.device, g.commit, g.departs))
 

@@ -10,16 +10,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from analysis.exhibit import Maker, Results, Written
+from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
+from analysis.layout import Layout
 from analysis.matched import Match, matches
-from analysis.panels import in_order, mark, panels
-from analysis.plain_tables import PlainTable, with_figure, write_plain_table
+from analysis.panels import in_order, mark, name_rows, panels
 from analysis.recipes import lost_note, method_name, recipes, wording
+from analysis.render import limits
 from analysis.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
 from analysis.settings import Setting
-from analysis.stats import mean_interval
+from analysis.stats import mean_interval, paired
 
 NAME = "paired-methods"
 CAPTION = "Methods compared at matched density, paired by seed (not in the paper)"
@@ -27,6 +26,7 @@ HEADS = (
     "Network", "Density asked", "First", "Second", "Seeds", "First minus second (points)", "95 % bootstrap",
     "95 % Student t", "P(first > second) [95 %]",
 )  # fmt: skip
+LABELS = 4
 NOTES = (
     "Test accuracy of the last epoch, in percentage points, over the seeds that both have: methods of one seed start "
     "from the same weights and see the same batches.",
@@ -46,9 +46,7 @@ class Pair:
     @cached_property
     def differences(self) -> list[float]:
         """First minus second over the seeds that are done in both, in the order of the seeds."""
-        ours, theirs = (s.done.set_index("seed")["test_accuracy"] for s in (self.first, self.second))
-        both = ours.index.intersection(theirs.index).sort_values()
-        return [float(value) for value in ours[both] - theirs[both]]
+        return paired(self.first.by_seed("test_accuracy"), self.second.by_seed("test_accuracy"))
 
     @property
     def mean(self) -> float:
@@ -68,10 +66,6 @@ class Pair:
         """The probability that a run of the first has the higher accuracy, and its interval."""
         sides = [list(s.done["test_accuracy"]) for s in (self.first, self.second)]
         return probability_of_improvement(*sides), *improvement_interval(*sides)
-
-    @property
-    def label(self) -> str:
-        return f"{self.match.recipe.label}, {self.match.recipe.dataset}"
 
 
 def makers(results: Results) -> dict[str, Maker]:
@@ -99,17 +93,18 @@ def _write(results: Results, out: Path) -> Written:
         for m in match.too_far
     }
     notes = (*NOTES, *(f"Not compared: {text}." for text in sorted(far)), *lost_note(results.settings))
-    table = PlainTable(
+    shown = Layout(
         name=NAME,
         caption=CAPTION,
         heads=HEADS,
-        rows=tuple(map(_row, found)),
+        body=tuple(map(_row, found)),
         notes=notes,
-        data=pd.DataFrame([_numbers(pair) for pair in found]),
+        labels=LABELS,
     )
     run_ids = [run_id for p in found for s in (p.first, p.second) for run_id in s.done["run_id"]]
     remark = "" if found else "no two methods at one density with a seed in common"
-    written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found), remark=remark)
+    data = list(map(_numbers, found))
+    written = write_layout(shown, data, out, run_ids=run_ids, finding=_finding(found), remark=remark)
     return with_figure(written, _draw(found), out) if found else written
 
 
@@ -122,14 +117,11 @@ def named(setting: Setting) -> str:
 def _row(pair: Pair) -> tuple[str, ...]:
     chance, low, high = pair.improvement
     return (
-        pair.label, f"{100 * pair.match.density:g} %", named(pair.first), named(pair.second),
-        str(len(pair.differences)), f"{pair.mean:+.2f}", _range(pair.interval), _range(pair.student),
-        f"{chance:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"),
+        pair.match.recipe.title, f"{100 * pair.match.density:g} %", named(pair.first), named(pair.second),
+        str(len(pair.differences)), f"{pair.mean:+.2f}",
+        *(limits(*interval, signed=True).strip() for interval in (pair.interval, pair.student)),
+        f"{chance:.2f}{limits(low, high)}",
     )  # fmt: skip
-
-
-def _range(interval: tuple[float, float]) -> str:
-    return "" if math.isnan(interval[0]) else f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
 
 
 def _numbers(pair: Pair) -> dict[str, Any]:
@@ -169,14 +161,14 @@ def _finding(found: Sequence[Pair]) -> str:
 def _draw(found: Sequence[Pair]) -> Any:
     groups: dict[tuple[str, float], list[Pair]] = {}
     for pair in found:
-        groups.setdefault((pair.label, pair.match.density), []).append(pair)
+        groups.setdefault((pair.match.recipe.title, pair.match.density), []).append(pair)
     shown = {key: _against_first(members) for key, members in groups.items()}
     tallest = max(len(members) for members in shown.values())
     note = "dots: seeds; bar: mean with 95 % bootstrap interval; right: probability that a run of the first is better"
     figure, axes = panels(len(shown), columns=2, size=(5.2, 0.95 + 0.33 * tallest), title=f"{CAPTION}\n{note}")
-    for axis, ((label, density), members) in zip(axes, shown.items(), strict=True):
+    for axis, ((title, density), members) in zip(axes, shown.items(), strict=True):
         _panel(axis, members, tallest)
-        axis.set_title(f"{label}: {named(members[0].first)} at {100 * density:g} %", fontsize=9)
+        axis.set_title(f"{title}: {named(members[0].first)} at {100 * density:g} %", fontsize=9)
     return figure
 
 
@@ -199,7 +191,5 @@ def _panel(axis: Any, members: Sequence[Pair], rows: int) -> None:
             f"P = {pair.improvement[0]:.2f}, n={len(pair.differences)}", (1.01, place),
             xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False,
         )  # fmt: skip
-    axis.set_yticks(range(len(members)), [f"minus {method_name(p.second.method)}" for p in members])
-    axis.set(ylim=(rows - 0.5, -0.5), xlabel="Difference of test accuracy (points)")
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(axis="y", length=0)
+    name_rows(axis, [f"minus {method_name(p.second.method)}" for p in members], most=rows)
+    axis.set_xlabel("Difference of test accuracy (points)")

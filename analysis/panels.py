@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.palette import DENSE, SPARSE, STYLE
+from analysis.canvas import plotting
+from analysis.palette import DENSE, SPARSE
 
 NARROWEST, LETTERS_AN_INCH = 6.4, 14.5
 TICKS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
@@ -49,13 +50,7 @@ def panels(count: int, *, columns: int, size: tuple[float, float], title: str) -
 
     The title stands at its left, its lines broken to the figure's width.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    sns.set_theme(style="ticks", rc=STYLE)
+    plt, sns = plotting()
     columns = min(columns, count)
     rows = -(-count // columns)
     width = max(columns * size[0], NARROWEST)
@@ -83,18 +78,35 @@ def legend(figure: Any, methods: Sequence[str], names: Sequence[str], *, more: S
     figure.legend(handles, labels, loc="outside lower left", ncols=min(7, len(labels)), fontsize=8)
 
 
+def name_rows(axis: Any, names: Sequence[str], *, most: int) -> None:
+    """Rows from the top down, a name each, in an axis with room for `most` of them."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(most - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)
+
+
 def plain_log(axis: Any, name: str, *, most: int = MOST_TICKS) -> None:
     """A log axis, "x" or "y", with at most so many numbers, as they are read: decades alone where these are many."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     getattr(axis, f"set_{name}scale")("log")
-    low, high = getattr(axis, f"get_{name}lim")()
+    low, high = _limits(axis, name)
     of = getattr(axis, f"{name}axis")
     steps = next((s for s in TICKS if len(_ticks(s, low, high)) <= most), TICKS[-1])
     of.set_major_locator(LogLocator(subs=steps))
     of.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
     of.set_minor_locator(NullLocator())
     getattr(axis, f"set_{name}lim")(low, high)
+
+
+def _limits(axis: Any, name: str) -> tuple[float, float]:
+    """The limits of an axis; a factor of 3 to each side where its data stand in one place, which has no range."""
+    low, high = getattr(axis.dataLim, f"interval{name}")
+    if 0 < low <= high <= low * (1 + 1e-9):
+        return low / 3, high * 3
+    low, high = getattr(axis, f"get_{name}lim")()
+    return low, high
 
 
 def _number(value: float) -> str:

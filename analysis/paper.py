@@ -55,6 +55,8 @@ ARCHITECTURES = {
 }
 METHODS = {"dst": "DST", "sparse_momentum": "Sparse Momentum", "dsr": "DSR", "set": "SET", "static": "Static"}
 DATASETS = ("mnist", "cifar10", "imagenet")
+# The initial learning rate that an exhibit is about, where the paper's cells have several.
+RATES = {"table2": 0.1, "figure6": 0.01}
 TARGETS = Path(__file__).with_name("targets.csv")
 
 

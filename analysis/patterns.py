@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.agreement import (
     Floats,
@@ -22,12 +21,13 @@ from analysis.agreement import (
     pairwise,
     ranks,
 )
-from analysis.exhibit import Maker, Results, Written
+from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.layer_ratios import Layers, Ratios, layers_by_run, ratios
+from analysis.layout import Layout
 from analysis.matched import matches
-from analysis.panels import panels
-from analysis.plain_tables import PlainTable, with_figure, write_plain_table
+from analysis.panels import name_rows, panels
 from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
+from analysis.render import limits, p_text
 from analysis.settings import Setting
 
 NAME = "pattern-consistency"
@@ -36,6 +36,7 @@ HEADS = (
     "Network", "Over", "At", "Rankings", "Layers", "Kendall's W [95 %]", "By chance, 95th percentile", "p",
     "Spearman's ρ, mean (lowest)", "Kendall's τ, mean", "ρ with layer size",
 )  # fmt: skip
+LABELS = 3
 NOTES = (
     "Layers are ranked by the share of their weights that remains at the last epoch; W is 1 where all rankings are the "
     "same and about 1 / rankings by chance. Over alphas and methods a ranking is that of the mean over seeds.",
@@ -145,34 +146,31 @@ def _agreement(
 
 def _write(results: Results, out: Path) -> Written:
     found = agreements(results)
-    table = PlainTable(
+    shown = Layout(
         name=NAME,
         caption=CAPTION,
         heads=HEADS,
-        rows=tuple(map(_row, found)),
+        body=tuple(map(_row, found)),
         notes=(*NOTES, *lost_note(results.settings)),
-        data=_data(found),
+        labels=LABELS,
     )
     run_ids = [run_id for agreement in found for run_id in agreement.run_ids]
-    written = write_plain_table(
-        table, out, run_ids=run_ids, finding=_finding(found), remark="" if found else "no two runs with layers.csv"
-    )
+    remark = "" if found else "no two runs with layers.csv"
+    written = write_layout(shown, _data(found), out, run_ids=run_ids, finding=_finding(found), remark=remark)
     return with_figure(written, _draw(found), out) if found else written
 
 
 def _row(a: Agreement) -> tuple[str, ...]:
     rho, tau = ([pair[k] for pair in a.correlations if not math.isnan(pair[k])] for k in (2, 3))
-    low, high = a.interval
-    interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
     return (
-        f"{a.recipe.label}, {a.recipe.dataset}", a.over, a.at, str(len(a.raters)), str(a.ratings.shape[1]),
-        f"{a.w:.2f}{interval}", f"{a.chance_high:.2f}", f"{a.p:.3f}" if a.p >= 0.001 else "< 0.001",
+        a.recipe.title, a.over, a.at, str(len(a.raters)), str(a.ratings.shape[1]),
+        f"{a.w:.2f}{limits(*a.interval)}", f"{a.chance_high:.2f}", p_text(a.p),
         f"{np.mean(rho):.2f} ({min(rho):.2f})" if rho else "", f"{np.mean(tau):.2f}" if tau else "",
         "" if math.isnan(a.with_size) else f"{a.with_size:.2f}",
     )  # fmt: skip
 
 
-def _data(found: Sequence[Agreement]) -> pd.DataFrame:
+def _data(found: Sequence[Agreement]) -> list[dict[str, Any]]:
     """A row a pair of rankings, with what holds for their whole set."""
     lines = []
     for a in found:
@@ -185,7 +183,7 @@ def _data(found: Sequence[Agreement]) -> pd.DataFrame:
         for i, j, rho, tau in a.correlations:
             pair = {"first": a.raters[i], "second": a.raters[j], "spearman_rho": rho, "kendall_tau_b": tau}
             lines.append({**whole, **pair, "run_ids": ";".join(a.run_ids)})
-    return pd.DataFrame(lines)
+    return lines
 
 
 def _finding(found: Sequence[Agreement]) -> str:
@@ -200,23 +198,21 @@ def _finding(found: Sequence[Agreement]) -> str:
 
 
 def _draw(found: Sequence[Agreement]) -> Any:
-    rows = list(dict.fromkeys((a.recipe.label, a.recipe.dataset, a.over) for a in found))
+    rows = list(dict.fromkeys((a.recipe.title, a.over) for a in found))
     figure, (axis,) = panels(1, columns=1, size=(8.2, 0.7 + 0.34 * len(rows)), title=f"{CAPTION}")
     for place, row in enumerate(rows):
-        members = [a for a in found if (a.recipe.label, a.recipe.dataset, a.over) == row]
+        members = [a for a in found if (a.recipe.title, a.over) == row]
         for i, a in enumerate(members):
             _mark(axis, a, place + 0.62 * ((i + 0.5) / len(members) - 0.5), narrow=len(members) > 1)
-    axis.set_yticks(range(len(rows)), [f"{label}, {dataset}: over {over}" for label, dataset, over in rows])
-    for tick, (_, _, over) in zip(axis.get_yticklabels(), rows, strict=True):
+    name_rows(axis, [f"{title}: over {over}" for title, over in rows], most=len(rows))
+    for tick, (_, over) in zip(axis.get_yticklabels(), rows, strict=True):
         tick.set_color(COLOURS[over])
-    axis.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xlabel="Kendall's W (1: all rankings the same)")
+    axis.set(xlim=(-0.02, 1.02), xlabel="Kendall's W (1: all rankings the same)")
     axis.set_title(
         "dots: W with 95 % interval; grey: what shuffled layers give, up to the 95th percentile",
         fontweight="normal",
         fontsize=8.5,
     )
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(axis="y", length=0)
     return figure
 
 

@@ -31,6 +31,10 @@ class Recipe:
         return self.settings[0].model
 
     @property
+    def title(self) -> str:
+        return f"{self.label}, {self.dataset}"
+
+    @property
     def dense(self) -> Setting | None:
         return next((s for s in self.settings if s.method == "dense" and len(s.done)), None)
 
@@ -60,10 +64,7 @@ def recipes(settings: Iterable[Setting]) -> list[Recipe]:
 
 def is_plain(setting: Setting) -> bool:
     """Whether a setting has its method as published, on the architecture's own widths and the whole data."""
-    method = setting.spec["method"]
-    variant = method.get("threshold", "vector") != "vector" or method.get("estimator", "long_tailed") != "long_tailed"
-    limited = any(setting.spec["data"].get(key) is not None for key in ("train_limit", "test_limit", "validation"))
-    return not variant and not limited and setting.spec["model"].get("widths") is None
+    return setting.as_published and setting.whole_data and setting.spec["model"].get("widths") is None
 
 
 def lost_note(settings: Iterable[Setting]) -> list[str]:

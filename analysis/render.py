@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from analysis import layout, paper
+from analysis import paper
 from analysis.epochs import EPOCHS
 from analysis.layout import Layout
 from analysis.settings import Summary
@@ -23,16 +23,7 @@ TOP5 = {"dense": "Dense Baseline Top-1 / Top-5 (%)", "sparse": "Sparse Accuracy 
 MINUS = "ours − paper"
 
 
-def markdown(table: Table) -> str:
-    return layout.markdown(laid_out(table))
-
-
-def latex(table: Table) -> str:
-    """A table environment; needs booktabs and graphicx."""
-    return layout.latex(laid_out(table))
-
-
-def data(table: Table) -> str:
+def data(table: Table) -> list[dict[str, Any]]:
     """Every number in full, a line a row of the table, the three epochs side by side; run ids by semicolons."""
     names = [name for column in table.columns for name in column]
     rows = []
@@ -53,7 +44,7 @@ def data(table: Table) -> str:
             "commits": ";".join(row.commits),
         }
         rows.append(known | numbers | traced)
-    return layout.records(rows)
+    return rows
 
 
 def laid_out(table: Table) -> Layout:
@@ -100,15 +91,30 @@ def cell(row: Row, epoch: str, name: str) -> str:
         return "" if row.values and not name.startswith("dense") else "not run"
     if value.n == 0:
         return "" if signed else f"not run (n=0/{value.expected})"
-    n = f"n={value.n}" if value.n == value.expected else f"n={value.n}/{value.expected}"
-    return f"{_spread(value, signed=signed)} ({n}){_limits(*_interval(value), signed=signed)}"
+    return f"{_spread(value, signed=signed)} ({value.seeds}){limits(*_interval(value), signed=signed)}"
+
+
+def reading(value: Summary) -> str:
+    """`97.90 ± 0.07 (n=5)`, `(n=2/3)` where seeds are missing, or `not run`."""
+    return f"{mean_and_sd(value)} ({value.seeds})" if value.n else "not run"
+
+
+def mean_and_sd(value: Summary) -> str:
+    """`97.90 ± 0.07`, of one value `97.90`."""
+    return f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
+
+
+def p_text(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def points(comparison: Comparison, *, confidence: float = 0.95) -> str:
     """A difference in points with its interval: `+0.34 [+0.25, +0.43]`."""
     if math.isnan(comparison.difference):
         return ""
-    return f"{comparison.difference:+.2f}{_limits(*comparison.interval(confidence=confidence), signed=True)}"
+    return f"{comparison.difference:+.2f}{limits(*comparison.interval(confidence=confidence), signed=True)}"
 
 
 def factor(comparison: Comparison, *, confidence: float = 0.95) -> str:
@@ -116,7 +122,14 @@ def factor(comparison: Comparison, *, confidence: float = 0.95) -> str:
     if math.isnan(comparison.difference):
         return ""
     low, high = (math.exp(limit) for limit in comparison.interval(confidence=confidence))
-    return f"×{math.exp(comparison.difference):.2f}{_limits(low, high)}"
+    return f"×{math.exp(comparison.difference):.2f}{limits(low, high)}"
+
+
+def limits(low: float, high: float, *, signed: bool = False) -> str:
+    """An interval to stand behind its number: ` [97.83, 97.97]`; empty where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f" [{low:+.2f}, {high:+.2f}]" if signed else f" [{low:.2f}, {high:.2f}]"
 
 
 def _minus(row: Row, epoch: str, name: str) -> str:
@@ -136,12 +149,6 @@ def _spread(value: Summary, *, signed: bool = False, exact: bool = False) -> str
 def _interval(value: Summary) -> tuple[float, float]:
     half = half_width(value.sd, value.n)
     return value.mean - half, value.mean + half
-
-
-def _limits(low: float, high: float, *, signed: bool = False) -> str:
-    if math.isnan(low) or math.isnan(high):
-        return ""
-    return f" [{low:+.2f}, {high:+.2f}]" if signed else f" [{low:.2f}, {high:.2f}]"
 
 
 def _joined(texts: list[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from analysis import paper
 from analysis.exhibit import Results
-from analysis.settings import Setting
+from analysis.settings import Setting, seeds
 from analysis.tables import follows_protocol
 
 ORDER = tuple(paper.ARCHITECTURES)
@@ -75,8 +75,7 @@ def count(settings: Sequence[Setting]) -> str:
     counts = sorted({(len(s.done), len(s.rows)) for s in settings})
     if len(counts) > 1 and counts[0][0] < counts[-1][0]:
         return f"n={counts[0][0]} to {counts[-1][0]}"
-    n, expected = counts[-1]
-    return f"n={n}" if n == expected else f"n={n}/{expected}"
+    return seeds(*counts[-1])
 
 
 def incomplete(settings: Iterable[Setting]) -> list[str]:

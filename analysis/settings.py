@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import statistics
@@ -28,6 +27,10 @@ class Summary:
     sd: float
     n: int
     expected: int
+
+    @property
+    def seeds(self) -> str:
+        return seeds(self.n, self.expected)
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,26 @@ class Setting:
         value = self.spec.get("density")
         return None if value is None else float(value)
 
+    @property
+    def whole_data(self) -> bool:
+        """Whether it trains and tests on all of its data set, none of it held out."""
+        return all(self.spec["data"].get(key) is None for key in ("train_limit", "test_limit", "validation"))
+
+    @property
+    def estimator_as_published(self) -> bool:
+        return bool(self.spec["method"].get("estimator", "long_tailed") == "long_tailed")
+
+    @property
+    def as_published(self) -> bool:
+        """Whether DST has a threshold a row and the long-tailed estimator; true of every other method."""
+        return self.estimator_as_published and self.spec["method"].get("threshold", "vector") == "vector"
+
     @cached_property
     def protocols(self) -> tuple[str, ...]:
         found = {name for text in self.rows["protocol"] for name in text.split(SEPARATOR) if name}
         return tuple(sorted(found, reverse=True))
 
-    @functools.cached_property
+    @cached_property
     def done(self) -> pd.DataFrame:
         return self.rows[self.rows["status"] == "done"]
 
@@ -95,6 +112,11 @@ class Setting:
         return {int(seed): float(value) for seed, value in pairs if value == value}
 
 
+def seeds(n: int, expected: int) -> str:
+    """`n=3`, or `n=2/3` where seeds are missing."""
+    return f"n={n}" if n == expected else f"n={n}/{expected}"
+
+
 def summarize(values: Sequence[float], *, expected: int) -> Summary:
     mean = statistics.fmean(values) if values else math.nan
     sd = statistics.stdev(values) if len(values) > 1 else math.nan
@@ -103,7 +125,7 @@ def summarize(values: Sequence[float], *, expected: int) -> Summary:
 
 def settings(results: pd.DataFrame) -> list[Setting]:
     """Every setting of a results table, ordered by model, method, alpha and density."""
-    keys = [_key(text) for text in results["spec"]]
+    keys = [setting_key(text) for text in results["spec"]]
     table = results.assign(key=keys, unfinished=results["status"] != "done")
     apart = table["departs"] != ""
     counted = table[~apart].sort_values(["seed", "unfinished", "run_id"], kind="stable")
@@ -122,7 +144,8 @@ def settings(results: pd.DataFrame) -> list[Setting]:
     return sorted(found, key=lambda s: (s.dataset, s.model, s.method, s.alpha or 0, s.density or 0, str(s.spec)))
 
 
-def _key(spec: str) -> str:
+def setting_key(spec: str) -> str:
+    """The JSON of a spec without what tells its seeds apart."""
     return json.dumps(
         {name: value for name, value in json.loads(spec).items() if name not in NOT_SETTING}, sort_keys=True
     )

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis import layout, paper
-from analysis.exhibit import Maker, Results, Written
+from analysis import paper
+from analysis.exhibit import Maker, Results, Written, write_layout
 from analysis.layout import Layout
-from analysis.matching import RATES
-from analysis.render import factor, points
+from analysis.render import factor, points, reading
 from analysis.settings import Setting, Summary
 from analysis.stats import Comparison, against_fixed, paired
 from analysis.tables import left_out
@@ -103,17 +102,16 @@ def matched(settings: Sequence[Setting], vector: Setting | None) -> dict[str, Se
 
 def _shape(setting: Setting) -> str:
     """The shape of thresholds of a cell that A.2's comparison can use, else nothing."""
-    method, data = setting.spec["method"], setting.spec["data"]
-    rate = RATES.get("table2") if setting.dataset == "cifar10" else None
+    rate = paper.RATES["table2"] if setting.dataset == "cifar10" else None
     usable = (
         setting.method == "dst"
         and setting.dataset in paper.DATASETS
         and setting.protocols[:1] == ("paper",)
-        and method.get("estimator", "long_tailed") == "long_tailed"
-        and all(data.get(key) is None for key in ("train_limit", "test_limit", "validation"))
+        and setting.estimator_as_published
+        and setting.whole_data
         and rate in (None, setting.spec["optimizer"]["lr"])
     )
-    return str(method.get("threshold", "vector")) if usable else ""
+    return str(setting.spec["method"].get("threshold", "vector")) if usable else ""
 
 
 def _at(settings: Sequence[Setting], alpha: float | None) -> Setting | None:
@@ -139,12 +137,8 @@ def _table(results: Results, out: Path) -> Written:
     used = {id(s): s for line in found for s in (line.setting, line.vector) if s is not None}
     notes = (*NOTES, *left_out(used.values()))
     shown = Layout("tableA2", CAPTION, heads, tuple(body), notes, labels=3, starts=tuple(starts))
-    run_ids = sorted({run_id for s in used.values() for run_id in s.done["run_id"]})
-    files = layout.write(shown, [_record(line) for line in found], out)
-    return Written(
-        name="tableA2", title=CAPTION, finding=_finding(found), files=files, run_ids=tuple(run_ids),
-        remark="" if run_ids else "no runs yet",
-    )  # fmt: skip
+    run_ids = [run_id for s in used.values() for run_id in s.done["run_id"]]
+    return write_layout(shown, [_record(line) for line in found], out, run_ids=run_ids, finding=_finding(found))
 
 
 def against_vector(line: Line) -> tuple[Comparison, Comparison]:
@@ -165,7 +159,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         return (alpha, "not run", "not run", "", "", *overhead)
     accuracy, remaining = against_vector(line)
     return (
-        alpha, _spread(line.setting.summary("test_accuracy")), _spread(line.setting.summary("density", scale=100)),
+        alpha, reading(line.setting.summary("test_accuracy")), reading(line.setting.summary("density", scale=100)),
         points(accuracy), factor(remaining), *overhead,
     )  # fmt: skip
 
@@ -174,11 +168,6 @@ def _overhead(line: Line) -> tuple[int, float]:
     architecture = architectures()[line.model]
     count = architecture.thresholds(line.shape)
     return count, 100 * count / architecture.parameters
-
-
-def _spread(value: Summary) -> str:
-    n = f"n={value.n}" if value.n == value.expected else f"n={value.n}/{value.expected}"
-    return f"{value.mean:.2f} ± {value.sd:.2f} ({n})" if value.n > 1 else f"{value.mean:.2f} ({n})"
 
 
 def _record(line: Line) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from analysis.exhibit import Maker, Results, Written
+from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.interpolation import geometric_mean
-from analysis.panels import in_order, mark, panels
-from analysis.plain_tables import PlainTable, with_figure, write_plain_table
+from analysis.layout import Layout
+from analysis.panels import in_order, mark, name_rows, panels
 from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
+from analysis.render import limits
 from analysis.resampling import bootstrap_interval
 from analysis.settings import Setting
 
@@ -25,6 +25,7 @@ CAPTION = "Seconds a training step beside dense training on the same machine (no
 HEADS = (
     "Network", "Method", "Setting", "Machine", "Dense (ms a step)", "Sparse (ms a step)", "Ratio [95 %]", "Seeds",
 )  # fmt: skip
+LABELS = 4
 NOTES = (
     "Training steps only, over all attempts, divided by their number; a cell is compared with the dense cell of the "
     "same seed, machine and commit alone. Ratio: geometric mean over seeds, 2,000 bootstrap draws of the log ratios.",
@@ -98,17 +99,18 @@ def _costs(recipe: Recipe, dense: Setting, sparse: Setting) -> list[Cost]:
 def _write(results: Results, out: Path) -> Written:
     found = costs(results)
     apart = _apart(results, found)
-    table = PlainTable(
+    shown = Layout(
         name=NAME,
         caption=CAPTION,
         heads=HEADS,
-        rows=tuple(map(_row, found)),
+        body=tuple(map(_row, found)),
         notes=(*NOTES, *apart, *lost_note(results.settings)),
-        data=pd.DataFrame([_numbers(cost) for cost in found]),
+        labels=LABELS,
     )
     run_ids = [run_id for cost in found for run_id in cost.run_ids]
     remark = "" if found else "no dense and sparse cells of one seed, machine and commit"
-    written = write_plain_table(table, out, run_ids=run_ids, finding=_finding(found), remark=remark)
+    data = list(map(_numbers, found))
+    written = write_layout(shown, data, out, run_ids=run_ids, finding=_finding(found), remark=remark)
     return with_figure(written, _draw(found), out) if found else written
 
 
@@ -122,12 +124,10 @@ def _apart(results: Results, found: Sequence[Cost]) -> list[str]:
 
 
 def _row(cost: Cost) -> tuple[str, ...]:
-    low, high = cost.interval
-    interval = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
     return (
-        f"{cost.recipe.label}, {cost.recipe.dataset}", method_name(cost.setting.method), wording(cost.setting),
+        cost.recipe.title, method_name(cost.setting.method), wording(cost.setting),
         machine_name(cost), *(_milliseconds(cost.milliseconds(side)) for side in (0, 1)),
-        f"{cost.ratio:.2f}{interval}", f"n={len(cost.pairs)}",
+        f"{cost.ratio:.2f}{limits(*cost.interval)}", f"n={len(cost.pairs)}",
     )  # fmt: skip
 
 
@@ -160,15 +160,15 @@ def _finding(found: Sequence[Cost]) -> str:
 
 
 def _draw(found: Sequence[Cost]) -> Any:
-    groups: dict[tuple[str, str, str], list[Cost]] = {}
+    groups: dict[tuple[str, str], list[Cost]] = {}
     for cost in found:
-        groups.setdefault((cost.recipe.label, cost.recipe.dataset, machine_name(cost)), []).append(cost)
+        groups.setdefault((cost.recipe.title, machine_name(cost)), []).append(cost)
     tallest = max(len(in_order(c.setting.method for c in members)) for members in groups.values())
     note = "a mark is a setting (an alpha or a density): geometric mean of the paired ratios with 95 % interval"
     figure, axes = panels(len(groups), columns=3, size=(4.3, 1.0 + 0.42 * tallest), title=f"{CAPTION}\n{note}")
-    for axis, ((label, dataset, machine), members) in zip(axes, groups.items(), strict=True):
+    for axis, ((title, machine), members) in zip(axes, groups.items(), strict=True):
         _panel(axis, members, tallest)
-        axis.set_title(f"{label}, {dataset}", pad=17)
+        axis.set_title(title, pad=17)
         axis.text(0, 1.04, machine, transform=axis.transAxes, fontsize=7.5, color="#444444")
     return figure
 
@@ -184,8 +184,6 @@ def _panel(axis: Any, members: Sequence[Cost], rows: int) -> None:
             if not math.isnan(low):
                 axis.plot([low, high], [y, y], color=mark(method).colour, linewidth=1.3)
             axis.plot([cost.ratio], [y], mark(method).marker, color=mark(method).colour, markersize=5)
-    axis.set_yticks(range(len(methods)), [method_name(method) for method in methods])
-    axis.set(ylim=(rows - 0.5, -0.5), xlabel="Seconds a step, times dense")
+    name_rows(axis, list(map(method_name, methods)), most=rows)
+    axis.set_xlabel("Seconds a step, times dense")
     axis.set_xlim(left=min(0.9, axis.get_xlim()[0]))
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(axis="y", length=0)

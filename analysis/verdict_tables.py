@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import layout, paper
+from analysis import paper
 from analysis.epochs import ACCURACY, DENSITY, NAMES, measured
-from analysis.exhibit import Maker, Results, Written, write_table
+from analysis.exhibit import Maker, Results, Written, write_layout, write_table
 from analysis.layout import Layout
 from analysis.matching import of_table
 from analysis.paper import Target
-from analysis.render import factor, points
-from analysis.settings import Summary
+from analysis.render import factor, mean_and_sd, p_text, points
+from analysis.settings import seeds
 from analysis.stats import Comparison
 from analysis.tables import Table, left_out, paper_table
 from analysis.verdicts import FACTOR, LEVEL, PAPER_RUNS, QUOTED, TABLES, Verdict, counts, table_verdicts
@@ -87,7 +87,7 @@ def _verdicts(name: str, results: Results, judged: Sequence[Verdict], out: Path)
         caption=f"{number}: the verdict on each cell at the best-accuracy, last and lowest-density epochs",
         heads=heads, body=tuple(body), notes=notes, labels=heads.index("Epoch") + 1, starts=tuple(starts),
     )  # fmt: skip
-    return _written(shown, judged, out, _finding(number, judged))
+    return write_layout(shown, _records(judged), out, run_ids=_run_ids(judged), finding=_finding(number, judged))
 
 
 DIFFERENCES = (
@@ -115,14 +115,15 @@ def _summary(rows: Sequence[Verdict], out: Path) -> Written:
     note = f"{quoted} numbers that the paper quotes from others get no verdict; they are in its tables."
     starts = tuple(i for i, row in enumerate(body) if i == 0 or row[0] != body[i - 1][0])
     shown = Layout("verdicts", caption, heads, tuple(body), (RULE, note), labels=len(heads), starts=starts)
-    return _written(shown, rows, out, _finding("Tables 1 to 3", rows))
+    return write_layout(shown, _records(rows), out, run_ids=_run_ids(rows), finding=_finding("Tables 1 to 3", rows))
 
 
-def _written(shown: Layout, rows: Sequence[Verdict], out: Path, finding: str) -> Written:
-    run_ids = tuple(sorted({run_id for row in rows for run_id in row.run_ids}))
-    files = layout.write(shown, [record(row) for row in rows], out)
-    remark = "" if run_ids else "no runs yet"
-    return Written(name=shown.name, title=shown.caption, finding=finding, files=files, run_ids=run_ids, remark=remark)
+def _records(rows: Sequence[Verdict]) -> list[dict[str, Any]]:
+    return [record(row) for row in rows]
+
+
+def _run_ids(rows: Sequence[Verdict]) -> set[str]:
+    return {run_id for row in rows for run_id in row.run_ids}
 
 
 def record(row: Verdict) -> dict[str, Any]:
@@ -167,26 +168,20 @@ def _line(verdict: Verdict, several: bool) -> tuple[str, ...]:
     return (
         "", *([""] if several else []), f"ours, {label}" if label else "ours",
         NAMES[verdict.epoch], remaining, factor(verdict.remaining, confidence=0.90),
-        accuracy, points(verdict.accuracy, confidence=0.90), _bracketed(verdict, verdict.verdict), _p(verdict.adjusted),
+        accuracy, points(verdict.accuracy, confidence=0.90), _bracketed(verdict, verdict.verdict),
+        p_text(verdict.adjusted),
         *(_bracketed(verdict, verdict.sensitivity.get(n, "")) for n in PAPER_RUNS),
         _against_margin(verdict.difference, verdict.margin), dense,
     )  # fmt: skip
 
 
 def _summaries(verdict: Verdict) -> tuple[str, str]:
-    if verdict.match is None:
+    if verdict.match is None or not verdict.n:
         return "", ""
-    setting, n = verdict.match.setting, f"n={verdict.n}"
-    count = n if verdict.n == verdict.expected else f"{n}/{verdict.expected}"
+    setting = verdict.match.setting
     accuracy = setting.summary(ACCURACY[verdict.target.metric, verdict.epoch])
     remaining = setting.summary(DENSITY[verdict.epoch], scale=100)
-    if not verdict.n:
-        return "", ""
-    return f"{_spread(accuracy)} ({count})", _spread(remaining)
-
-
-def _spread(value: Summary) -> str:
-    return f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
+    return f"{mean_and_sd(accuracy)} ({seeds(verdict.n, verdict.expected)})", mean_and_sd(remaining)
 
 
 def _printed(mean: float | None, sd: float | None, *, plain: bool = False) -> str:
@@ -222,12 +217,6 @@ def _against_margin(comparison: Comparison, margin: float) -> str:
     low, high = comparison.interval(confidence=0.90)
     place = "within" if -margin < low and high < margin else "outside" if low > margin or high < -margin else "across"
     return f"{points(comparison, confidence=0.90)} {place}"
-
-
-def _p(value: float) -> str:
-    if value != value:
-        return ""
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def _tally(rows: Sequence[Verdict]) -> str:

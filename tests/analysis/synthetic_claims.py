@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ CIFAR = ("vgg16", "wrn-16-8", "wrn-28-8")
 CIFAR_ALPHAS = (1e-6, 5e-6, 1e-5, 5e-5)
 
 
-def write(folder: Path, *, holds: bool) -> Path:
-    """results.csv, traces.csv and layers.csv of the world."""
-    made = [*mnist(holds), *cifar(holds), *shapes(holds), *without_reset(holds)]
+def write(folder: Path, *, holds: bool, datasets: Sequence[str] = ("mnist", "cifar10")) -> Path:
+    """results.csv, traces.csv and layers.csv of the world, or of its part with these data sets."""
+    every = [*mnist(holds), *cifar(holds), *shapes(holds), *without_reset(holds)]
+    made = [row for row in every if row["dataset"] in datasets]
     cells = [row | {"run_id": run_id(row)} for row in made]
     folder.mkdir(parents=True, exist_ok=True)
     synthetic.save(folder / "results.csv", synthetic.COLUMNS, cells)

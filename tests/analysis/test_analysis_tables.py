@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import synthetic
 
-from analysis import paper, render
+from analysis import layout, paper, render
 from analysis.read import load
 from analysis.settings import settings
 from analysis.tables import Row, Table, paper_table, suite_table
@@ -47,7 +47,7 @@ def test_table1_is_what_the_committed_rows_say(alpha: str) -> None:
     columns.append([a - b for a, b in zip(columns[2], columns[0], strict=True)])
     expected = [f"{statistics.fmean(c):.2f} ± {statistics.stdev(c):.2f} (n=5)" for c in columns[:3]]
     expected.append(f"{statistics.fmean(columns[3]):+.2f} ± {statistics.stdev(columns[3]):.2f} (n=5)")
-    table = render.markdown(paper_table("table1", settings(load([COMMITTED]).results)))
+    table = layout.markdown(render.laid_out(paper_table("table1", settings(load([COMMITTED]).results))))
     (line,) = (line for line in table.splitlines() if f"| ours, alpha {alpha}" in line)
     assert [cell.partition("[")[0].strip() for cell in line.split("|")[3:-2]] == expected
 
@@ -167,14 +167,14 @@ def test_a_data_set_of_no_table_gets_its_own_labelled_as_not_the_papers(tmp_path
 
 def test_numbers_are_traced_to_runs(tmp_path: Path) -> None:
     table = table1(tmp_path, [*pair(0), *pair(1, status="failed")])
-    lines = list(csv.DictReader(render.data(table).splitlines()))
+    lines = list(csv.DictReader(layout.records(render.data(table)).splitlines()))
     (line,) = (line for line in lines if line["source"] == "ours" and line["architecture"] == MODEL)
     assert line["run_ids"] == synthetic.cell(MODEL, "dst", 0, alpha=5e-4)["run_id"]
     assert (line["last_sparse_n"], line["last_sparse_expected"], line["commits"]) == ("1", "2", "c0ffee")
 
 
 def test_latex_is_booktabs_and_escaped(tmp_path: Path) -> None:
-    text = render.latex(table1(tmp_path, [*pair(0), *pair(1, status="failed")]))
+    text = layout.latex(render.laid_out(table1(tmp_path, [*pair(0), *pair(1, status="failed")])))
     assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule", "98.16 $\\pm$ 0.06"))
     body = text.split("\\midrule")[1].split("\\bottomrule")[0]
     rows = [line for line in body.splitlines() if line.endswith("\\\\")]

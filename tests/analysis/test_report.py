@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -50,8 +51,13 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The world in which the claims hold, with a cell that failed, one that departs, and markup in its words."""
-    folder = synthetic_claims.write(tmp_path_factory.mktemp("results"), holds=True)
+    """MNIST of the world in which the claims hold."""
+    return world(tmp_path_factory.mktemp("results"), datasets=("mnist",))
+
+
+def world(root: Path, **part: Sequence[str]) -> Path:
+    """Results with a cell that failed, one that departs, and markup in its words."""
+    folder = synthetic_claims.write(root, holds=True, **part)
     lost = synthetic.cell("lstm-a", "set", 0, density=0.02, status="failed") | {
         "error": "<script>alert(1)</script> & so"
     }
@@ -63,8 +69,20 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("out")
-    build(load([results]), out)
+    return pictured(results, tmp_path_factory.mktemp("out"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exhibits of every data set."""
+    return pictured(world(tmp_path_factory.mktemp("every")), tmp_path_factory.mktemp("whole"))
+
+
+def pictured(results: Path, out: Path) -> Path:
+    """All exhibits, figures as PNG alone: the page shows no other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analysis.palette.FORMATS", {"png": {}})
+        build(load([results]), out)
     return out
 
 
@@ -231,17 +249,17 @@ def test_a_figure_says_what_it_shows(results: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_a_browser_shows_the_page_without_complaint_or_overflow(built: Path, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_without_complaint_or_overflow(whole: Path, tmp_path: Path) -> None:
     with Browser(tmp_path / "profile") as browser:
         for width in (1280, 390):
             for dark in (False, True):
-                browser.open(built / "index.html", width=width, dark=dark)
+                browser.open(whole / "index.html", width=width, dark=dark)
                 assert browser.evaluate("innerWidth") == width
                 assert browser.evaluate("document.documentElement.scrollWidth") <= width
                 assert browser.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
                 assert (browser.complaints, browser.requests) == ([], [])
                 assert lowest_contrast(browser) >= 4.5
-        browser.open(built / "index.html", width=390)
+        browser.open(whole / "index.html", width=390)
         first = browser.evaluate("document.querySelector('td a[href^=\"#run-\"]').hash.slice(1)")
         browser.evaluate("location.hash = '%s'" % first)  # noqa: UP031
         assert browser.evaluate("document.querySelector(':target').id") == first
