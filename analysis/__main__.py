@@ -37,7 +37,7 @@ def build(
         ),
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Where the exhibits are written.")] = OUT,
-    only: Annotated[str, typer.Option(metavar="NAME,…", help="These exhibits alone.")] = "",
+    only: Annotated[str | None, typer.Option(metavar="NAME,…", help="These exhibits alone.")] = None,
 ) -> None:
     """Write every exhibit: tables as md, tex and csv; figures as pdf, png, svg and csv.
 
@@ -45,10 +45,12 @@ def build(
     Without --results: paper_figures/results, and runs where there is one.
     """
     from analysis.build import build as build_exhibits
-    from analysis.read import load
+    from analysis.read import InputError, load
 
     found = [*results, *paths] or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
-    names = [name.strip() for name in only.split(",") if name.strip()]
+    names = [name.strip() for name in (only or "").split(",") if name.strip()]
+    if only is not None and not names:
+        raise InputError("--only names no exhibit: write --only table1,figure4")
     for written in build_exhibits(load(found), out, only=names):
         kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
         where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"

@@ -14,6 +14,7 @@ from analysis.read import InputError, Tables
 from analysis.report import write_page
 from analysis.settings import settings
 from analysis.tables import suite_table
+from benchmark.spec import nearest
 
 
 def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Written]:
@@ -25,7 +26,7 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
     makers = exhibits(results)
     unknown = [name for name in only if name not in makers]
     if unknown:
-        raise InputError(f"--only {unknown[0]}: unknown exhibit; valid: {', '.join(makers)}")
+        raise InputError(f"--only {unknown[0]}: these results make no such exhibit: {nearest(unknown[0], makers)}")
     out.mkdir(parents=True, exist_ok=True)
     written = [make(out) for name, make in makers.items() if not only or name in only]
     if not only:

@@ -18,7 +18,8 @@ LABELS = ("Architecture", "Method")  # columns that leave out what the row above
 PROSE = 60  # characters from which a cell is text to read, and its table one that narrow screens show as cards
 FOLDED = 4
 LINKED = 60  # numbers are short: longer texts with digits in them get no link
-THEIRS = "Paper"
+NOT_OURS = ("Paper", "Section", "Printed", "Stated", "alpha", "Thresholds", "Overhead", "Layers", "Rankings")
+EVIDENCE = ("Our numbers",)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def _rows(
 def _cell(text: str, head: str, traced: Mapping[str, str], link: Link, *, first: bool) -> Cell:
     column = "dense_run_ids" if "dense" in head.lower() and "dense_run_ids" in traced else "run_ids"
     run_ids = [name for name in traced.get(column, "").split(";") if name]
-    linked = not first and head != THEIRS and run_ids and len(text) <= LINKED and re.match(r"[+-]?\d", text)
+    number = re.match(r"[+×-]?\d", text) and len(text) <= LINKED and not head.startswith(NOT_OURS)
+    linked = not first and run_ids and (number or (head in EVIDENCE and len(text) > 1))
     return Cell(text, head, link(run_ids) if linked else "", tone(text))
 
 

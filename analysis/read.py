@@ -66,13 +66,44 @@ class Tables:
 def load(paths: Sequence[Path]) -> Tables:
     """Every table under these files and folders as one. Raises InputError."""
     files = find(paths)
-    kept = merge([_results(file) for file in files])
+    read = [_results(file) for file in files]
+    kept = merge(read)
     traces, layers = [_empty(TRACES)], [_empty(LAYERS)]
     for file in files:
         wanted = set(kept.loc[kept["file"] == str(file), "run_id"])
-        traces.append(_long(file.with_name("traces.csv"), TRACES, ("epoch", "step", "value"), ("step",), wanted))
+        traces.append(_traces(file, wanted))
         layers.append(_long(file.with_name("layers.csv"), LAYERS, ("weights", "kept"), (), wanted))
-    return Tables(kept, _join(traces), _join(layers))
+    found = Tables(kept, _join(traces), _join(layers))
+    _same_records(found, read)
+    return found
+
+
+def _traces(file: Path, wanted: set[str]) -> pd.DataFrame:
+    return _long(file.with_name("traces.csv"), TRACES, ("epoch", "step", "value"), ("step",), wanted)
+
+
+def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
+    """Raises InputError where a cell that several files have done has other records in another one's traces.csv."""
+    chosen = tables.results.set_index("run_id")["file"]
+    for table in read:
+        done = table[table["status"].isin(FINISHED)].set_index("run_id")["file"]
+        again = set(done.index[done != chosen[done.index]])
+        there = _traces(Path(str(table["file"].iloc[0])), again) if again else _empty(TRACES)
+        for run_id, records in _records(there).items():
+            if not records.equals(_records(tables.traces_of([run_id])).get(run_id)):
+                raise InputError(
+                    f"{Path(done[run_id]).with_name('traces.csv')}: run {run_id} has other records than in "
+                    f"{Path(chosen[run_id]).with_name('traces.csv')}: keep one of the two"
+                )
+
+
+def _records(traces: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """run id -> what was recorded but for times, in one order."""
+    kept = traces[~traces["name"].astype(str).str.contains("seconds|time")]
+    ordered = kept.sort_values(["run_id", "epoch", "step", "name"], kind="stable").astype(
+        {"value": float, "epoch": float, "step": float}
+    )
+    return {str(run_id): part.reset_index(drop=True) for run_id, part in ordered.groupby("run_id", sort=False)}
 
 
 def find(paths: Iterable[Path]) -> list[Path]:

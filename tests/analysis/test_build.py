@@ -146,7 +146,8 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for arguments, said in (
         (["--results", str(tmp_path / "nowhere")], "does not exist"),
-        (["--results", str(COMMITTED), "--only", "table9"], "unknown exhibit; valid: table1, table1-verdicts, table2"),
+        (["--results", str(COMMITTED), "--only", "tabel2"], "make no such exhibit: did you mean 'table2'? valid: "),
+        (["--results", str(COMMITTED), "--only", ""], "--only names no exhibit"),
         (["--results", str(COMMITTED), "--out", str(tmp_path / "file")], "file: File exists"),
     ):
         done = command("build", "--out", tmp_path / "out", *arguments)

@@ -119,3 +119,22 @@ def test_one_table_named_twice_counts_once(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path, synthetic.vgg16((0,)), vgg=True)
     once, twice = load([folder]), load([folder, folder / "results.csv", folder / "traces.csv"])
     assert [len(once.results), len(once.traces)] == [len(twice.results), len(twice.traces)]
+
+
+def test_records_of_two_machines_that_conflict_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        synthetic.write(tmp_path / name, synthetic.vgg16((0,)), vgg=True)
+    assert len(load([tmp_path]).results) == 4, "equal records are no conflict"
+    traces = tmp_path / "b" / "traces.csv"
+    lines = traces.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if ",test_accuracy," in line)
+    for damaged in (
+        [*lines[:at], lines[at].rpartition(",")[0] + ",12.5", *lines[at + 1 :]],
+        [*lines[:at], *lines[at + 1 :]],
+    ):
+        traces.write_text("\n".join(damaged) + "\n")
+        for order in ("ab", "ba"):
+            with pytest.raises(
+                InputError, match=r"traces\.csv: run \S+ has other records than in .*traces\.csv: keep one"
+            ):
+                load([tmp_path / name for name in order])
