@@ -106,11 +106,13 @@ def _some_alpha(
         if not known:
             continue
         fine = [entry for entry in known if good(entry[1], entry[2])]
-        shown, density, gap = max(fine, key=lambda e: e[2]) if fine else min(known, key=lambda e: e[1])
-        word = "" if fine else ", the sparsest"
-        if not fine and density > bound:
+        reached = fine or [entry for entry in known if entry[1] <= bound]
+        if not reached:
+            shown, density, _ = min(known, key=lambda e: e[1])
             said.append(f"{model}: no alpha that was run leaves so little; alpha {shown.alpha:g} {100 * density:.2f} %")
             continue
+        shown, density, gap = max(reached, key=lambda e: e[2])
+        word = "" if fine else ", the best as sparse"
         held.append(bool(fine))
         used += [s for s, _, _ in known]
         said.append(f"{model} alpha {shown.alpha:g}{word}: {gap:+.2f} at {100 * density:.2f} % ({seeds(shown)})")

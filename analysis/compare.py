@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.matching import wording
+from analysis.paper_matching import wording
 from analysis.read import Tables
 from analysis.settings import Setting, settings
 from analysis.stats import Comparison, against_sample

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from analysis import paper
-from analysis.matching import of_table
+from analysis.paper_matching import of_table
 from analysis.settings import Setting
 
 EPOCHS = ("best", "last", "lowest")

@@ -13,7 +13,7 @@ from analysis import paper
 from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.layout import Layout
 from analysis.panels import mark, name_rows, panels, plain_log
-from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
+from analysis.recipes import Recipe, in_symbols, lost_note, method_name, recipes
 from analysis.render import reading
 from analysis.settings import Setting, Summary
 
@@ -78,7 +78,7 @@ def _write(results: Results, out: Path) -> Written:
 
 def _row(count: Count) -> tuple[str, ...]:
     return (
-        count.recipe.title, method_name(count.setting.method), wording(count.setting),
+        count.recipe.title, method_name(count.setting.method), in_symbols(count.setting),
         reading(count.true), reading(count.counted), f"{count.counted.mean - count.true.mean:+.2f}",
         f"{count.counted.mean / count.true.mean:.2f}", "" if count.printed is None else f"{count.printed:g}",
     )  # fmt: skip
@@ -127,7 +127,7 @@ def _panel(axis: Any, members: Sequence[Count], rows: int) -> None:
             )  # fmt: skip
     for printed in {c.printed for c in members if c.printed is not None}:
         axis.axvline(printed, color="#444444", linestyle="--", linewidth=1.1, zorder=1)
-    name_rows(axis, [f"{method_name(c.setting.method)}, {wording(c.setting)}" for c in members], most=rows)
+    name_rows(axis, [f"{method_name(c.setting.method)}, {in_symbols(c.setting)}" for c in members], most=rows)
     axis.set_xlabel("Remaining weights (%)")
     if all(c.counted.mean > 0 for c in members):
         plain_log(axis, "x")

@@ -10,11 +10,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from analysis.density_matching import DensityMatch, matches
 from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.layout import Layout
-from analysis.matched import Match, matches
 from analysis.panels import in_order, mark, name_rows, panels
-from analysis.recipes import lost_note, method_name, recipes, wording
+from analysis.recipes import in_symbols, lost_note, method_name, recipes
 from analysis.render import limits
 from analysis.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
 from analysis.settings import Setting
@@ -39,7 +39,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Pair:
-    match: Match
+    match: DensityMatch
     first: Setting
     second: Setting
 
@@ -110,7 +110,7 @@ def _write(results: Results, out: Path) -> Written:
 
 def named(setting: Setting) -> str:
     """The method, with its alpha where it has one."""
-    alpha = "" if setting.alpha is None else f", {wording(setting)}"
+    alpha = "" if setting.alpha is None else f", {in_symbols(setting)}"
     return f"{method_name(setting.method)}{alpha}"
 
 

@@ -104,6 +104,7 @@ def _limits(axis: Any, name: str) -> tuple[float, float]:
     """The limits of an axis; a factor of 3 to each side where its data stand in one place, which has no range."""
     low, high = getattr(axis.dataLim, f"interval{name}")
     if 0 < low <= high <= low * (1 + 1e-9):
+        getattr(axis, f"set_autoscale{name}_on")(False)
         return low / 3, high * 3
     low, high = getattr(axis, f"get_{name}lim")()
     return low, high

@@ -19,7 +19,7 @@ from analysis.selection import (
     count,
     dst_settings,
     incomplete,
-    left_out,
+    left_out_counts,
     models_of,
     of_dataset,
     one_each_alpha,
@@ -136,7 +136,7 @@ def _by_alpha(results: Results, name: str, ladders: Sequence[Ladder], title: str
     written = write_figure(
         name, data, drawn, out, title=title, run_ids=list(used), finding=alpha_figures.finding(ladders)
     )
-    return _remarked(written, [*missing, *incomplete(every), *left_out(results, every)])
+    return _remarked(written, [*missing, *incomplete(every), *left_out_counts(results, every)])
 
 
 def _figure4(results: Results, out: Path) -> Written:
@@ -196,7 +196,7 @@ def _curves(
         name, wide(data), drawn, out, title=title, run_ids=list(data["run_id"].unique()), finding=finding
     )
     both = [sparse, *([] if dense is None else [dense])]
-    return _remarked(written, [*incomplete(both), *left_out(results, both)])
+    return _remarked(written, [*incomplete(both), *left_out_counts(results, both)])
 
 
 def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
@@ -257,7 +257,7 @@ def _pattern(
     finding = findings.of_pattern(data)
     written = write_figure(name, data, drawn, out, title=title, run_ids=list(data["run_id"].unique()), finding=finding)
     missing = [f"alpha {alpha:g}: not run" for (_, alpha), seeds in counts.items() if seeds == "not run"]
-    return _remarked(written, [*missing, *incomplete(chosen), *left_out(results, chosen)])
+    return _remarked(written, [*missing, *incomplete(chosen), *left_out_counts(results, chosen)])
 
 
 def _named(dataset: str) -> str:

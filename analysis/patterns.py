@@ -21,12 +21,12 @@ from analysis.agreement import (
     pairwise,
     ranks,
 )
+from analysis.density_matching import matches
 from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.layer_ratios import Layers, Ratios, layers_by_run, ratios
 from analysis.layout import Layout
-from analysis.matched import matches
 from analysis.panels import name_rows, panels
-from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
+from analysis.recipes import Recipe, in_symbols, lost_note, method_name, recipes
 from analysis.render import limits, p_text
 from analysis.settings import Setting
 
@@ -131,7 +131,7 @@ def _seeds(recipe: Recipe, layers: Mapping[str, Layers]) -> Iterator[Agreement]:
         if found is not None and len(found.run_ids) > 1:
             seeds = setting.done.set_index("run_id")["seed"]
             raters = tuple(f"seed {int(seeds[run_id])}" for run_id in found.run_ids)
-            yield Agreement(recipe, "seeds", f"DST, {wording(setting)}", raters, (found,))
+            yield Agreement(recipe, "seeds", f"DST, {in_symbols(setting)}", raters, (found,))
 
 
 def _agreement(
@@ -140,7 +140,7 @@ def _agreement(
     named = [(s, found) for s in settings if (found := ratios(s, layers)) is not None]
     alike = [(s, found) for s, found in named if found.names == named[0][1].names]
     if len(alike) > 1:
-        raters = tuple(wording(s) if over == "alphas" else method_name(s.method) for s, _ in alike)
+        raters = tuple(in_symbols(s) if over == "alphas" else method_name(s.method) for s, _ in alike)
         yield Agreement(recipe, over, at, raters, tuple(found for _, found in alike))
 
 

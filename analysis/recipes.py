@@ -88,7 +88,7 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method)
 
 
-def wording(setting: Setting) -> str:
+def in_symbols(setting: Setting) -> str:
     """What tells a setting from its method's others: its alpha or its density."""
     if setting.alpha is not None:
         return f"α = {setting.alpha:g}"

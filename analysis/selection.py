@@ -87,7 +87,7 @@ def incomplete(settings: Iterable[Setting]) -> list[str]:
     ]
 
 
-def left_out(results: Results, shown: Sequence[Setting]) -> list[str]:
+def left_out_counts(results: Results, shown: Sequence[Setting]) -> list[str]:
     """How many cells are in no mean: of these settings, or departing from them in other fields."""
     counts: dict[str, int] = {}
     for setting in shown:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from analysis import paper
 from analysis.epochs import ACCURACY, DENSITY, dense_epoch, headline, read_at
-from analysis.matching import Match, as_stated, follows_protocol, of_table, printed_and_ours, wording
 from analysis.paper import Target
+from analysis.paper_matching import Match, as_stated, follows_protocol, of_table, printed_and_ours, wording
 from analysis.settings import Setting, Summary, dense_twin, summarize
 from analysis.stats import Comparison, against_fixed, paired
 from analysis.verdicts import Verdict, table_verdicts

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.exhibit import Maker, Results, Written, write_figure
 from analysis.panels import in_order, legend, mark, panels, plain_log
-from analysis.recipes import Recipe, method_name, recipes, wording
+from analysis.recipes import Recipe, in_symbols, method_name, recipes
 from analysis.settings import Setting, Summary
 
 ACCURACY = "Test accuracy, last epoch (%)"
@@ -204,7 +204,7 @@ def _finding(label: str, points: Sequence[Point], what: str) -> str:
     if not sparse:
         return ""
     named = [
-        f"{method_name(p.setting.method)}{', ' + wording(p.setting) if p.setting.alpha else ''} "
+        f"{method_name(p.setting.method)}{', ' + in_symbols(p.setting) if p.setting.alpha else ''} "
         f"({p.accuracy.mean:.2f} % at {p.cost.mean:.3g} % {what})"
         for p in sparse
     ]

@@ -15,7 +15,7 @@ from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
 from analysis.interpolation import geometric_mean
 from analysis.layout import Layout
 from analysis.panels import in_order, mark, name_rows, panels
-from analysis.recipes import Recipe, lost_note, method_name, recipes, wording
+from analysis.recipes import Recipe, in_symbols, lost_note, method_name, recipes
 from analysis.render import limits
 from analysis.resampling import bootstrap_interval
 from analysis.settings import Setting
@@ -125,7 +125,7 @@ def _apart(results: Results, found: Sequence[Cost]) -> list[str]:
 
 def _row(cost: Cost) -> tuple[str, ...]:
     return (
-        cost.recipe.title, method_name(cost.setting.method), wording(cost.setting),
+        cost.recipe.title, method_name(cost.setting.method), in_symbols(cost.setting),
         machine_name(cost), *(_milliseconds(cost.milliseconds(side)) for side in (0, 1)),
         f"{cost.ratio:.2f}{limits(*cost.interval)}", f"n={len(cost.pairs)}",
     )  # fmt: skip

@@ -11,8 +11,8 @@ from analysis import paper
 from analysis.epochs import ACCURACY, DENSITY, NAMES, measured
 from analysis.exhibit import Maker, Results, Written, write_layout, write_table
 from analysis.layout import Layout
-from analysis.matching import of_table
 from analysis.paper import Target
+from analysis.paper_matching import of_table
 from analysis.render import factor, mean_and_sd, p_text, points
 from analysis.settings import seeds
 from analysis.stats import Comparison

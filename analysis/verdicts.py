@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from analysis import paper
 from analysis.epochs import ACCURACY, DENSITY, dense_epoch, headline, read_at
-from analysis.matching import Match, as_stated, printed_and_ours
 from analysis.paper import Target
+from analysis.paper_matching import Match, as_stated, printed_and_ours
 from analysis.settings import Setting, dense_twin
 from analysis.stats import Comparison, against_fixed, against_sample, equivalence, holm, log_ratios, paired
 

@@ -244,6 +244,17 @@ def test_the_patterns_agreement_is_that_of_the_layer_table(
 @pytest.mark.slow
 def test_the_whole_grid_fills_every_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.palette.FORMATS", {"png": {}})
-    found = written(synthetic_ours.write(tmp_path / "in", synthetic_ours.full()), tmp_path / "out")
+    found = written(synthetic_ours.write(tmp_path / "in", synthetic_ours.full(seeds=(0, 1))), tmp_path / "out")
     assert {f"{d}-{kind}" for d in ("mnist", "cifar10") for kind in ("accuracy-density", "accuracy-flops")} < set(found)
     assert all(exhibit.files for exhibit in found.values())
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_alpha_alone_has_a_range_around_it(tmp_path: Path) -> None:
+    """5e-6 goes to 4.9999999999999996e-06 and back on its way to the figure: two ends in one place."""
+    rows = [
+        synthetic_ours.cell("vgg16", "dst", 0, alpha=5e-6, dataset="cifar10", lr=lr, epochs=160, kept=0.1)
+        for lr in (0.1, 0.01)
+    ]
+    found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("alpha-interpolation",))
+    assert found["alpha-interpolation"].files

@@ -13,8 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import resource, sys
 from pathlib import Path
+from analysis import palette
 from analysis.build import build
 from analysis.read import load
+palette.FORMATS = {"png": {}}  # three formats take three times as long and no more memory
 build(load([Path(sys.argv[1])]), Path(sys.argv[2]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -12,7 +12,7 @@ FACTOR = 1.25  # the margin that the verdicts on the paper's densities have
 
 
 @dataclass(frozen=True)
-class Match:
+class DensityMatch:
     """Settings of one recipe at one density, a method each; emergent methods by their nearest alpha."""
 
     recipe: Recipe
@@ -21,7 +21,7 @@ class Match:
     too_far: tuple[str, ...]
 
 
-def matches(recipe: Recipe) -> list[Match]:
+def matches(recipe: Recipe) -> list[DensityMatch]:
     """For each density that some method was asked to keep: whoever keeps it within the factor 1.25."""
     densities = sorted({s.density for s in recipe.sparse if s.density is not None}, reverse=True)
     emergent = sorted({s.method for s in recipe.sparse if s.density is None})
@@ -32,7 +32,7 @@ def matches(recipe: Recipe) -> list[Match]:
         near = [s for s in nearest.values() if away(s, density) <= math.log(FACTOR) + 1e-9]
         far = tuple(m for m, s in nearest.items() if s not in near)
         chosen = {s.method: s for s in [*near, *exact]}
-        found.append(Match(recipe, density, tuple(chosen.values()), far))
+        found.append(DensityMatch(recipe, density, tuple(chosen.values()), far))
     return found
 
 
