@@ -13,7 +13,7 @@ from analysis.ours import ours
 from analysis.read import InputError, Tables
 from analysis.report import write_page
 from analysis.settings import settings
-from analysis.tables import suite_table
+from analysis.tables import left_out, suite_table
 from benchmark.spec import nearest
 
 
@@ -57,4 +57,6 @@ def _own_tables(results: Results) -> dict[str, Maker]:
 
 
 def _suite_table(results: Results, dataset: str, out: Path) -> Written:
-    return write_table(suite_table(dataset, results.settings), out)
+    table = suite_table(dataset, results.settings)
+    lost = left_out(s for s in results.settings if s.dataset == dataset)
+    return write_table(table, out, remark="" if table.rows else " ".join(lost))

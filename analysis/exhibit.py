@@ -44,10 +44,12 @@ class Written:
 Maker = Callable[[Path], Written]
 
 
-def write_table(table: Table, out: Path, *, finding: str = "") -> Written:
+def write_table(table: Table, out: Path, *, finding: str = "", remark: str = "") -> Written:
     """A table in the paper's layout as Markdown, LaTeX and CSV."""
     run_ids = [run_id for row in table.rows for run_id in (*row.run_ids, *row.dense_run_ids)]
-    return write_layout(render.laid_out(table), render.data(table), out, run_ids=run_ids, finding=finding)
+    return write_layout(
+        render.laid_out(table), render.data(table), out, run_ids=run_ids, finding=finding, remark=remark
+    )
 
 
 def write_layout(

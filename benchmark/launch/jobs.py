@@ -80,6 +80,11 @@ def outcome(out: Path, run_id: str) -> dict[str, Any] | None:
     return end if end is not None and end["status"] in ("failed", "cancelled") else None
 
 
+def has_result(out: Path, run_id: str) -> bool:
+    """Whether the cell is done or diverged by now: its job may have ended a moment ago."""
+    return read_sealed(out / "cells" / run_id / "result.json") is not None
+
+
 def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
     """Those of the cells that have no outcome."""
     return [run_id for run_id in run_ids if outcome(out, run_id) is None]

@@ -61,7 +61,8 @@ class SlurmLauncher:
         self._jobs = {name: job for name, job in mine.items() if not states[name].ended}
         taken = {run_id for job in self._jobs.values() for run_id in job.cells}
         self.adopted = len(self._jobs)
-        self._submit([spec for spec in specs if spec.run_id not in taken])
+        free = [spec for spec in specs if spec.run_id not in taken]
+        self._submit([spec for spec in free if not jobs.has_result(self._work.out, spec.run_id)])
         return [Job(spec.run_id) for spec in specs]
 
     def _submit(self, specs: Sequence[RunSpec]) -> None:

@@ -68,8 +68,8 @@ def flagged(out: Path, departs: list[str], tmp_path: Path) -> None:
     from analysis import build, read
 
     built = build.build(read.load([out]), tmp_path / "exhibits", only=["synthetic"])
-    text = next(path for path in built[0].files if path.suffix == ".md").read_text()
-    assert "1 gone on with in another environment or suite (drift)" in text
+    text = next((path.read_text() for path in built[0].files if path.suffix == ".md"), built[0].remark)
+    assert "1 resumed in a changed environment or suite (drift)" in text
     assert "Left out of every mean: lenet-300-100 dst alpha 0.01" in text
 
 

@@ -84,7 +84,8 @@ def test_each_cell_is_done_once_whoever_freezes(tmp_path: Path) -> None:
         wake(stopped)
         assert running[0].wait(timeout=grids.WAIT_SECONDS) == 0
     assert {(tmp_path / f"errors-{number}").read_text() for number in range(DISPATCHERS)} == {""}
-    assert (attempts.ended(attempt) or {})["status"] == "superseded"
+    # done: it was frozen after its last look at who has the cell, and found the other one's result when it woke up
+    assert (attempts.ended(attempt) or {})["status"] in ("superseded", "done")
     assert (cell / "result.json").read_bytes() == result
     changed = {path for path, at in before.items() if path.exists() and path.stat().st_mtime_ns != at}
     assert all(path == attempt or attempt in path.parents for path in changed), "it wrote into its own attempt alone"

@@ -97,13 +97,15 @@ def test_a_grid_survives_its_driver_then_its_launcher_then_an_interruption(
     process.communicate()
     wait_until_gone(second)
 
+    begun = attempts_of(out)
     process = start(suite, out)
     wait_for_a_checkpoint(out)
     process.send_signal(signal.SIGINT)
     stopped = grids.finish(process)
     assert (stopped.code, stopped.stderr) == (130, "")
-    assert "interrupted" in last_ends(out)
-    assert None not in last_ends(out)
+    ends = [ended(attempt) for attempt in attempts_of(out) - begun]
+    assert "interrupted" in [end and end["status"] for end in ends]
+    assert None not in ends
 
     last = grids.finish(start(suite, out))
     assert (last.code, last.stderr) == (0, "")
@@ -111,10 +113,9 @@ def test_a_grid_survives_its_driver_then_its_launcher_then_an_interruption(
     assert grids.bits(out) == undisturbed
 
 
-def last_ends(out: Path) -> list[str | None]:
-    """How the newest attempt at each begun cell ended."""
-    newest = [ended(folder_of(cell, numbers(cell)[-1])) for cell in grids.cells(out) if numbers(cell)]
-    return [end and end["status"] for end in newest]
+def attempts_of(out: Path) -> set[Path]:
+    """Every attempt at a cell so far."""
+    return {folder_of(cell, number) for cell in grids.cells(out) for number in numbers(cell)}
 
 
 @pytest.fixture
