@@ -176,6 +176,25 @@ def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) 
     raise typer.Exit(diagnose(out, data_dir, json_output))
 
 
+@app.command()
+def speed(
+    model: Annotated[
+        list[str], typer.Option(help="A model; repeatable. Three of MNIST by default.", show_default=False)
+    ] = [],  # noqa: B006
+    method: Annotated[list[str], typer.Option(help="A method; repeatable. All by default.", show_default=False)] = [],  # noqa: B006
+    steps: Annotated[
+        int, typer.Option(min=2, help="The most pairs of steps to time, for each model and method.")
+    ] = 300,
+    seconds: Annotated[float, typer.Option(min=0, help="About how long to time them.")] = 2.5,
+    device: Device = "auto",
+    json_output: Json = False,
+) -> None:
+    """What a step of each method costs beside a dense one, as paired ratios."""
+    from benchmark import speed as paired  # here, as it imports torch
+
+    paired.speed(model, method, paired.Budget(steps, seconds), device, json_output)
+
+
 def main() -> NoReturn:
     """Entry point: a user's mistake is one line on standard error and the documented exit code."""
     from benchmark.data import DataError

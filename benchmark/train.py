@@ -187,24 +187,30 @@ def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
         if training.steps_done == attached.total_steps:
             break
         started = time.perf_counter()
-        training.set_learning_rate()
-        examples = training.batch_examples
-        training.kept_examples += attached.kept_counts() * examples
-        loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
-        new_phase = attached.step()
-        training.optimizer.zero_grad(set_to_none=True)
-        training.loss_sum += loss * examples
-        training.examples += examples
-        training.epoch_examples += examples
-        training.steps_done += 1
-        if new_phase:
-            training.enter_phase(attached.phase)
+        loss = train_step(training, inputs, labels)
         training.train_seconds += time.perf_counter() - started
         if training.step_records:
             previous = _record_step(training, previous, loss)
         training.step += 1
         at_step()
     training.epoch, training.step = training.epoch + 1, 0
+
+
+def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
+    """One optimizer step on a batch, or on this process's share of it: the batch's mean loss, 0-dim, detached."""
+    attached, examples = training.attached, training.batch_examples
+    training.set_learning_rate()
+    training.kept_examples += attached.kept_counts() * examples
+    loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
+    new_phase = attached.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    training.loss_sum += loss * examples
+    training.examples += examples
+    training.epoch_examples += examples
+    training.steps_done += 1
+    if new_phase:
+        training.enter_phase(attached.phase)
+    return loss
 
 
 def _record_step(training: Training, before: dict[str, Tensor], loss: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,240 @@
+"""What a method's training step costs, as ratios to a dense step beside it: `python -m benchmark speed`.
+
+A pair is one dense step and one step of the method on the same batch, one right after the other, and
+the next pair takes them in the other order: what slows the machine for a while slows both, and
+leaves their ratio alone. Each step is the training loop's own, `benchmark.train.train_step`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+import methods
+from benchmark import environment, models
+from benchmark.excerpt import MODELS, Excerpt, load, spec_of
+from benchmark.launch.worker import prepare_torch
+from benchmark.progress import console
+from benchmark.selection import resolve_device
+from benchmark.spec import RunSpec, SpecError, check_names
+from benchmark.train import Training, train_step
+from benchmark.views import emit
+
+SCHEMA = 1
+Batch = tuple[Tensor, Tensor]
+
+DEFAULT_MODELS = ("lenet-300-100", "lenet-5-caffe", "lstm-a")
+WARM_UP_PAIRS, WARM_UP_SHARE = 10, 0.25
+LEAST_PAIRS = 5
+MEMORY_STEPS = 3
+HOW = (
+    "pairs of one dense step and one of the method on the same batch, in turns, in one process; "
+    "quartiles of the pairs' ratios"
+)
+KEPT = (
+    "commit", "dirty", "python", "torch", "numpy", "cpus", "device", "device_name", "threads", "kernel_path",
+    "deterministic_algorithms",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is timed for each model and method: at most so many pairs, for about so many seconds."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    lower: float
+    median: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A method on a model beside dense training. seconds: of a step, medians. peak_bytes: None on a CPU."""
+
+    model: str
+    method: str
+    batch_size: int
+    n: int
+    ratio: Quartiles
+    dense_seconds: float
+    method_seconds: float
+    dense_peak_bytes: int | None
+    method_peak_bytes: int | None
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Interpolated between the values, the least and the greatest being the ends; of two values or more."""
+    return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
+
+
+def paired_ratios(dense: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Each step's time over that of the dense step beside it; as many of one as of the other."""
+    return [b / a for a, b in zip(dense, other, strict=True)]
+
+
+def speed(names: Sequence[str], chosen: Sequence[str], budget: Budget, device_name: str, json_output: bool) -> None:
+    """Measure every model with every method and print it. Raises SpecError."""
+    asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
+    check_names(asked[0], MODELS, "model")
+    check_names(asked[1], methods.available(), "method")
+    device = torch.device(resolve_device(device_name))
+    if not math.isfinite(budget.seconds):
+        raise SpecError(f"--seconds {budget.seconds}: it must be finite")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it: deterministic on a GPU
+    with _one_thread():
+        prepare_torch(device.type)
+        document = {"schema": SCHEMA, "how": HOW, "machine": _machine(device), "budget": dataclasses.asdict(budget)}
+        document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]
+    if json_output:
+        emit(document)
+    else:
+        _print(document)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As a worker has on the CPU; the process's own number comes back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch.device) -> Iterator[Pair]:
+    for model in names:
+        for method in chosen:
+            if sys.stderr.isatty():
+                print(f"{model} {method}", file=sys.stderr)
+            yield measure(model, method, budget, device)
+
+
+def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pair:
+    """One method on one model. Raises SpecError where the budget outlasts the training."""
+    dense_spec, spec = spec_of(model, "dense"), spec_of(model, method)
+    excerpt = load(model, spec, device)
+    batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
+    # the first training on a GPU also pays for the libraries' own memory
+    _, *peaks = [_peak_bytes(of, excerpt, batches) for of in (dense_spec, dense_spec, spec)]
+    dense, other = _training(dense_spec, excerpt), _training(spec, excerpt)
+    longest = min(dense.attached.total_steps, other.attached.total_steps) - WARM_UP_PAIRS
+    if budget.steps > longest:
+        raise SpecError(f"--steps {budget.steps}: a training of {model} has room for {longest}")
+    timed_pairs(dense, other, batches, Budget(WARM_UP_PAIRS, budget.seconds * WARM_UP_SHARE), least=1)
+    dense_times, times = timed_pairs(dense, other, batches, budget, least=LEAST_PAIRS)
+    return Pair(
+        model=model,
+        method=method,
+        batch_size=spec.optimizer.batch_size,
+        n=len(times),
+        ratio=quartiles(paired_ratios(dense_times, times)),
+        dense_seconds=statistics.median(dense_times),
+        method_seconds=statistics.median(times),
+        dense_peak_bytes=peaks[0],
+        method_peak_bytes=peaks[1],
+    )
+
+
+def timed_pairs(
+    dense: Training, other: Training, batches: Sequence[Batch], budget: Budget, *, least: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of each dense step and of the other's beside it; the order within a pair changes every time."""
+    arms = (dense, other)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    started = time.perf_counter()
+    while (n := len(seconds[0])) < budget.steps and (n < least or time.perf_counter() - started < budget.seconds):
+        for arm in (0, 1) if n % 2 == 0 else (1, 0):
+            seconds[arm].append(_step_seconds(arms[arm], batches[n % len(batches)]))
+    return seconds
+
+
+def _step_seconds(training: Training, batch: Batch) -> float:
+    _wait_for(training.loss_sum.device)
+    started = time.perf_counter()
+    train_step(training, *batch)
+    _wait_for(training.loss_sum.device)
+    return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _training(spec: RunSpec, excerpt: Excerpt) -> Training:
+    training = Training(spec, excerpt)
+    training.model.train()
+    models.start_epoch(training.model)
+    return training
+
+
+def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int | None:
+    """The most that a training alone holds on a GPU in its first steps, its data left out; None on a CPU."""
+    if excerpt.device.type != "cuda":
+        return None
+    gc.collect()
+    before = torch.cuda.memory_allocated(excerpt.device)
+    torch.cuda.reset_peak_memory_stats(excerpt.device)
+    training = _training(spec, excerpt)
+    for batch in batches[:MEMORY_STEPS]:
+        train_step(training, *batch)
+    return torch.cuda.max_memory_allocated(excerpt.device) - before
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
+    described = environment.describe(device=device.type, device_name=name, threads=torch.get_num_threads(), data="")
+    determinism = torch.are_deterministic_algorithms_enabled()
+    return {**{key: described[key] for key in KEPT}, "deterministic_algorithms": determinism}
+
+
+def _print(document: dict[str, Any]) -> None:
+    machine, screen = document["machine"], console(json_output=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("model", "method", "batch", "n", "ratio", "quartiles", "dense ms", "method ms", "memory"):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("model", "method") else "right")
+    for pair in document["pairs"]:
+        table.add_row(*row(pair))
+    screen.print(table)
+    for line in (
+        f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
+        f"torch {machine['torch']}, kernel path: {machine['kernel_path']}",
+        document["how"],
+        "memory: ratio of peaks on a GPU, not measured on a CPU",
+    ):
+        screen.print(line, highlight=False, soft_wrap=True)
+
+
+def row(pair: dict[str, Any]) -> list[str]:
+    """One line of the table, from one of the document's pairs."""
+    ratio, dense_peak = pair["ratio"], pair["dense_peak_bytes"]
+    return [
+        pair["model"],
+        pair["method"],
+        str(pair["batch_size"]),
+        str(pair["n"]),
+        f"{ratio['median']:.2f}",
+        f"{ratio['lower']:.2f}-{ratio['upper']:.2f}",
+        f"{1000 * pair['dense_seconds']:.2f}",
+        f"{1000 * pair['method_seconds']:.2f}",
+        "-" if dense_peak is None else f"{pair['method_peak_bytes'] / dense_peak:.2f}",
+    ]
