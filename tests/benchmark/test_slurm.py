@@ -265,8 +265,8 @@ def storm(nodes: None, suite: str, alone: dict[str, Any], tmp_path_factory: pyte
         return Submitted(suite, tmp_path_factory.mktemp(name), **fields).start(*options)
 
     limited = one("limited", sleep=0.2, keys={"time_minutes": 1})
-    detached, requeued, killed, cancelled = (one(name) for name in ("left", "requeued", "killed", "cancelled"))
-    found = Storm(limited, detached, requeued, killed, cancelled)
+    others = (one(name, sleep=0.1) for name in ("left", "requeued", "killed", "cancelled"))  # at work until disturbed
+    found = Storm(limited, *others)
     found.disturb()
     return found
 
