@@ -11,6 +11,7 @@ setup: .venv/.installed  ## create .venv and install the pinned versions
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm,ray,dev]'
+	@$(BIN)/python -m methods.kernels
 	@touch $@
 
 demo: setup  ## the default suite on embedded data, then its exhibits: runs/exhibits/index.html

@@ -11,8 +11,9 @@ import torch
 from benchmark import data, environment
 from benchmark.data.tensors import Dataset
 from benchmark.distributed import Group
-from benchmark.spec import Data, RunSpec
+from benchmark.spec import Data, RunSpec, SpecError
 from benchmark.train import Training, digest
+from methods import kernels
 
 
 def begin(spec: RunSpec, data_dir: Path, device: str, group: Group) -> Training:
@@ -27,16 +28,25 @@ def check_same(training: Training, group: Group) -> None:
 
 
 def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) -> dict[str, Any]:
-    """The environment of an attempt. Raises DataError."""
+    """The environment of an attempt. Raises DataError; SpecError where the kernels asked for cannot be had."""
     device = torch.device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     return environment.describe(
         device=device.type,
         device_name=name,
         threads=torch.get_num_threads(),
+        kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
     )
+
+
+def kernel_path(device: torch.device) -> str:
+    """What computes masked weights there. Raises SpecError."""
+    try:
+        return kernels.path(device.type)
+    except (ValueError, RuntimeError) as error:
+        raise SpecError(str(error)) from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -20,6 +20,7 @@ def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
         "torch": _torch,
         "torchvision": _torchvision,
         "device": _device,
+        "kernels": _kernels,
         "cores": lambda: f"{os.cpu_count()}",
         "source": lambda: f"commit {commit()['commit']}, dirty: {commit()['dirty']}",
         "out": lambda: _out(out),
@@ -61,6 +62,12 @@ def _device() -> str:
     if torch.cuda.is_available():
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return "cpu (torch sees no GPU)"
+
+
+def _kernels() -> str:
+    from methods import kernels
+
+    return f"masked weights on the CPU: {kernels.path('cpu')}"
 
 
 def _out(out: Path) -> str:

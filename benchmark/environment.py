@@ -14,10 +14,13 @@ DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "dat
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
 
 
-def describe(*, device: str, device_name: str, threads: int, data: str, processes: int = 1) -> dict[str, Any]:
+def describe(
+    *, device: str, device_name: str, threads: int, kernel_path: str, data: str, processes: int = 1
+) -> dict[str, Any]:
     """The environment of one attempt as plain values.
 
-    data: fingerprint of the data set's bytes. processes: that train the cell together.
+    kernel_path: of the masked weights (`methods.kernels.path`). data: fingerprint of the data set's bytes.
+    processes: that train the cell together.
     """
     versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
     return {
@@ -31,7 +34,7 @@ def describe(*, device: str, device_name: str, threads: int, data: str, processe
         "device_name": device_name,
         "threads": threads,
         "processes": processes,
-        "kernel_path": "eager",
+        "kernel_path": kernel_path,
         "deterministic_algorithms": device != "cpu",
         "data": data,
     }

@@ -25,6 +25,7 @@ from torch import Tensor
 
 import methods
 from benchmark import environment, models
+from benchmark.begin import kernel_path
 from benchmark.excerpt import MODELS, Excerpt, load, spec_of
 from benchmark.launch.worker import prepare_torch
 from benchmark.progress import console
@@ -202,7 +203,9 @@ def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> in
 
 def _machine(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
-    described = environment.describe(device=device.type, device_name=name, threads=torch.get_num_threads(), data="")
+    described = environment.describe(
+        device=device.type, device_name=name, threads=torch.get_num_threads(), kernel_path=kernel_path(device), data=""
+    )
     determinism = torch.are_deterministic_algorithms_enabled()
     return {**{key: described[key] for key in KEPT}, "deterministic_algorithms": determinism}
 

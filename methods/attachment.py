@@ -190,7 +190,7 @@ class Attachment:
         if len(ctx.thresholds) and len(ctx.masks):
             return torch.stack([mask.sum() for mask in self.masks().values()])
         if len(ctx.thresholds):
-            return torch.stack([ctx.thresholds.kept_count(name) for name in ctx.weights])
+            return ctx.thresholds.kept_counts()
         return ctx.masks.kept_counts()
 
     def density(self) -> float:

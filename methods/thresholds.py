@@ -5,12 +5,13 @@ Source of every equation: Liu et al., "Dynamic Sparse Training", ICLR 2020, arXi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from methods import kernels
 from methods.layers import MaskableWeight, reparametrize
 
 
@@ -49,28 +50,45 @@ def keep_mask(weight: Tensor, threshold: Tensor) -> Tensor:
     return weight.abs() > aligned(threshold, weight)
 
 
-class MaskedWeight(torch.autograd.Function):
-    """P = W * M forward, the gradients of appendix A.3 backward.
+def keep_count(weight: Tensor, threshold: Tensor) -> Tensor:
+    """Kept weights: 0-dim int64."""
+    return keep_mask(weight, threshold).sum()
+
+
+def product(weight: Tensor, threshold: Tensor) -> Tensor:
+    """P = W * M, the weight that the layer computes with. Shape of the weight."""
+    return weight * keep_mask(weight, threshold)
+
+
+def gradients(
+    d_product: Tensor, weight: Tensor, threshold: Tensor, estimator: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """dW and dt from dP, appendix A.3; shapes of the weight and of the threshold.
 
     With Q = |W| - t and the estimator H: dW = dP * M + dP * W * H(Q) * sgn(W), and
     dt = -sum of dP * W * H(Q) over the entries that share the threshold.
     """
+    distance = weight.abs() - aligned(threshold, weight)
+    structure = d_product * weight * estimator(distance)
+    d_threshold = -structure.sum_to_size(aligned(threshold, weight).shape).view_as(threshold)
+    return d_product * (distance > 0) + structure * weight.sign(), d_threshold
+
+
+class MaskedWeight(torch.autograd.Function):
+    """`product` forward, `gradients` backward, by plain torch operations or these compiled."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, threshold: Tensor, estimator: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.save_for_backward(weight, threshold)
         ctx.estimator = estimator
-        return weight * keep_mask(weight, threshold)
+        masked: Tensor = kernels.compiled(product, weight.device.type)(weight, threshold)
+        return masked
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        (d_product,) = gradients
+    def backward(ctx: Any, *d_products: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, threshold = ctx.saved_tensors
-        distance = weight.abs() - aligned(threshold, weight)
-        structure = (d_product * weight).mul_(ctx.estimator(distance))
-        d_threshold = -structure.sum_to_size(aligned(threshold, weight).shape).view_as(threshold)
-        d_weight = (d_product * (distance > 0)).add_(structure.mul_(weight.sign()))
-        return d_weight, d_threshold, None
+        found = kernels.compiled(gradients, weight.device.type)(d_products[0], weight, threshold, ctx.estimator)
+        return (*found, None)
 
 
 class Effective:
@@ -78,10 +96,38 @@ class Effective:
 
     def __init__(self, estimator: str) -> None:
         self.estimator = estimator
+        self.number = list(ESTIMATORS).index(estimator)
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        masked: Tensor = MaskedWeight.apply(weight, threshold, ESTIMATORS[self.estimator])  # type: ignore[no-untyped-call]
+        masked: Tensor
+        if kernels.is_fused(weight):
+            masked = torch.ops.sparse_training.masked_weight.default(weight, threshold, self.number)
+        else:
+            masked = MaskedWeight.apply(weight, threshold, ESTIMATORS[self.estimator])  # type: ignore[no-untyped-call]
         return masked
+
+
+def update_thresholds(
+    weights: Sequence[Tensor],
+    thresholds: Sequence[Tensor],
+    resettable: Sequence[bool],
+    reset_below: float,
+    resets: Tensor,
+) -> Tensor:
+    """What each weight keeps, int64 [weights]; zeroes thresholds where it may be reset and keeps less than a share.
+
+    resets: counts them, 0-dim int64. Everything stays on the device.
+    """
+    counts = []
+    for weight, threshold, may_reset in zip(weights, thresholds, resettable, strict=True):
+        kept = kernels.compiled(keep_count, weight.device.type)(weight, threshold)
+        if may_reset:
+            emptied = kept < reset_below * weight.numel()
+            threshold.masked_fill_(emptied, 0)
+            kept = torch.where(emptied, weight.numel(), kept)
+            resets += emptied
+        counts.append(kept)
+    return torch.stack(counts)
 
 
 class Thresholds:
@@ -91,7 +137,8 @@ class Thresholds:
         self._weights = weights
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self._structure: dict[str, str] = {}
-        self._kept: dict[str, Tensor] = {}
+        self._resettable: list[bool] = []
+        self._kept = torch.zeros(0, dtype=torch.int64)
         self.resets = torch.zeros((), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -108,8 +155,9 @@ class Thresholds:
                 threshold_shape(shape, weight.parameter), dtype=weight.parameter.dtype, device=weight.parameter.device
             )
             self._parameters[name] = reparametrize(weight, Effective(estimator), zeros)
-            self._kept[name] = self.mask(name).sum()
             self.resets = self.resets.to(zeros.device)
+        self._resettable = [not self._weights[name].recurrent for name in self._parameters]
+        self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """The thresholds by the name of the weight that they prune."""
@@ -121,7 +169,11 @@ class Thresholds:
 
     def regularization(self) -> Tensor:
         """L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
-        return torch.cat([threshold.flatten() for threshold in self._parameters.values()]).neg().exp().sum()
+        flat = torch.cat([threshold.flatten() for threshold in self._parameters.values()])
+        if not kernels.is_fused(flat):
+            return flat.neg().exp().sum()
+        total: Tensor = torch.ops.sparse_training.regularization.default(flat)
+        return total
 
     @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:
@@ -129,23 +181,22 @@ class Thresholds:
 
         Recurrent layers are counted and never reset. Decided on the device: no synchronisation.
         """
-        for name, threshold in self._parameters.items():
-            weight = self._weights[name]
-            kept = self.mask(name).sum()
-            if reset_below is not None and not weight.recurrent:
-                size = weight.parameter.numel()
-                emptied = kept < reset_below * size
-                threshold.masked_fill_(emptied, 0)
-                kept = torch.where(emptied, size, kept)
-                self.resets += emptied
-            self._kept[name] = kept
+        weights = [self._weights[name].parameter for name in self._parameters]
+        resettable = self._resettable if reset_below is not None else [False] * len(weights)
+        fused = kernels.are_fused(weights)
+        update = torch.ops.sparse_training.update_thresholds.default if fused else update_thresholds
+        self._kept = update(weights, list(self._parameters.values()), resettable, reset_below or 0, self.resets)
 
-    def kept_count(self, name: str) -> Tensor:
-        """Kept weights as `update_` last counted them: 0-dim int64 on the device."""
-        return self._kept[name]
+    def kept_counts(self) -> Tensor:
+        """Kept weights of each, in the model's order, as `update_` last counted them: int64 on the device."""
+        return self._kept
 
     def state_dict(self) -> dict[str, Any]:
-        return {"structure": dict(self._structure), "kept": dict(self._kept), "resets": self.resets.clone()}
+        return {
+            "structure": dict(self._structure),
+            "kept": dict(zip(self._parameters, self._kept, strict=True)),
+            "resets": self.resets.clone(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the structure; the thresholds' values come with the model's own state."""
@@ -154,5 +205,6 @@ class Thresholds:
         if state["structure"] != self._structure:
             raise ValueError(f"the saved thresholds are {state['structure']}, the attached ones {self._structure}")
         device = self.resets.device
-        self._kept = {name: kept.to(device) for name, kept in state["kept"].items()}
+        if state["kept"]:
+            self._kept = torch.stack([state["kept"][name] for name in self._parameters]).to(device)
         self.resets = state["resets"].to(device, copy=True)

@@ -106,7 +106,7 @@ def test_the_table_names_machine_threads_and_kernels(bench: Bench) -> None:
     lines = finished.stdout.splitlines()
     assert lines[1].split()[:4] == ["lenet-300-100", "dst", "64", "4"]
     assert not lines[2].startswith("lenet"), "a method that is named twice is measured once"
-    assert all(word in finished.stdout for word in ("torch 2.", "threads: 1", "kernel path: eager", "quartiles"))
+    assert all(word in finished.stdout for word in ("torch 2.", "threads: 1", "kernel path: ", "quartiles"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_paths import use_kernels
 from torch import Tensor, nn
 
 import methods
@@ -24,8 +25,14 @@ def golden() -> Mapping[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.fixture(scope="module")
-def trained(golden: Mapping[str, np.ndarray]) -> Trained:
+@pytest.fixture(scope="module", params=["eager", "cpp"])
+def trained(golden: Mapping[str, np.ndarray], request: pytest.FixtureRequest) -> Trained:
+    with pytest.MonkeyPatch.context() as patch:
+        use_kernels(request.param, patch)
+        return train(golden)
+
+
+def train(golden: Mapping[str, np.ndarray]) -> Trained:
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
     model.load_state_dict(
         {f"{n}.{kind}": torch.tensor(golden[f"init/{n}.{kind}"]) for n in LAYERS for kind in ("weight", "bias")}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from kernel_paths import use_kernels
 from torch import Tensor, nn
 
 import methods
@@ -73,10 +74,14 @@ def output_and_weights(module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, 
     return (out[0] if isinstance(out, tuple) else out), weights
 
 
+@pytest.mark.parametrize("path", ["eager", "cpp"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("shape", ["vector", "scalar", "matrix"])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_gradients_are_those_of_appendix_A3(layer: str, shape: str, estimator: str) -> None:
+def test_gradients_are_those_of_appendix_A3(
+    layer: str, shape: str, estimator: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_kernels(path, monkeypatch)
     torch.manual_seed(0)
     masked = LAYERS[layer].make().double()
     plain = copy.deepcopy(masked)

@@ -212,8 +212,8 @@ def test_recurrent_masks_are_computed_once_a_forward(
     model = layer(3, 4, num_layers=2, bidirectional=True)
     attach(model)
     calls = []
-    keep_mask = thresholds.keep_mask
-    monkeypatch.setattr(thresholds, "keep_mask", lambda w, t: calls.append(1) or keep_mask(w, t))
+    compute = thresholds.Effective.__call__
+    monkeypatch.setattr(thresholds.Effective, "__call__", lambda *given: calls.append(1) or compute(*given))
     model(torch.randn(time_steps, 2, 3))
     assert len(calls) == 8  # 2 layers, 2 directions, input and recurrent weights
 

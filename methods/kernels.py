@@ -1,0 +1,176 @@
+"""Which code computes the masked weight of trainable thresholds.
+
+`cpp`: fused operators for the CPU (masked_weight.cpp), built by torch's extension loader on first use and
+kept in the user's cache. `inductor`: the plain operations, compiled for a GPU. `eager`: the plain
+operations, everywhere. The first two compute what eager does but for the order of the sums in a
+threshold's gradient. The choice is the process's: the variable SPARSE_TRAINING_KERNELS names a path, and
+without it each device has its own, eager with a warning where that cannot be had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+VARIABLE = "SPARSE_TRAINING_KERNELS"
+PATHS = ("eager", "cpp", "inductor")
+SOURCE = Path(__file__).with_name("masked_weight.cpp")
+# no contraction to fused multiply-adds: the bits are the same on every instruction set
+FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+FUSED_TYPES = (torch.float32, torch.float64)
+
+
+@functools.cache
+def path(device_type: str) -> str:
+    """`cpp`, `inductor` or `eager`: what computes masked weights on such a device in this process.
+
+    Builds or loads it the first time. Raises ValueError where SPARSE_TRAINING_KERNELS names no path, and
+    RuntimeError where it asks for one that this machine cannot have.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    if asked and asked not in PATHS:
+        raise ValueError(f"{VARIABLE} is '{asked}'; valid: {', '.join(PATHS)}, or unset it")
+    wanted = asked or {"cpu": "cpp", "cuda": "inductor"}.get(device_type, "eager")
+    if wanted == "cpp" and device_type != "cpu":
+        raise RuntimeError(f"{VARIABLE} is 'cpp', which runs on the CPU alone: unset it on {device_type}")
+    reason = missing(wanted)
+    if reason is None:
+        return wanted
+    if asked:
+        raise RuntimeError(f"{VARIABLE} is '{asked}', but {reason}")
+    warnings.warn(f"masked weights are computed by plain operations, several times slower: {reason}", stacklevel=2)
+    return "eager"
+
+
+def missing(wanted: str) -> str | None:
+    """Why a path cannot be had; None where it can."""
+    if wanted == "cpp":
+        return _without_cpp()
+    return _without_inductor() if wanted == "inductor" else None
+
+
+def is_fused(tensor: Tensor) -> bool:
+    """Whether the operators of masked_weight.cpp compute with this weight or threshold."""
+    return tensor.dtype in FUSED_TYPES and not torch.compiler.is_compiling() and path(tensor.device.type) == "cpp"
+
+
+def are_fused(tensors: Sequence[Tensor]) -> bool:
+    """Whether they do with all of these; False of none."""
+    return bool(tensors) and all(map(is_fused, tensors))
+
+
+def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+    """The function, compiled once for all shapes where the path of the device is `inductor`."""
+    if torch.compiler.is_compiling() or path(device_type) != "inductor":
+        return function
+    return _compiled(function)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    compiled_function: Callable[..., Any] = torch.compile(function, dynamic=True)
+    return compiled_function
+
+
+def _without_inductor() -> str | None:
+    """Why inductor cannot be had; None where it compiles."""
+    try:
+        _compiled(torch.Tensor.abs)(torch.ones(2, device="cuda" if torch.cuda.is_available() else "cpu"))
+    except Exception as error:  # whatever a compiler or its driver raises
+        return f"torch.compile does not work here ({_first_line(error)})"
+    return None
+
+
+@functools.cache
+def _without_cpp() -> str | None:
+    """Why the operators cannot be had; None where they are loaded."""
+    try:
+        _load()
+    except Exception as error:  # no compiler, no headers, no room, a cache that cannot be written
+        return f"the C++ operators cannot be built here ({_first_line(error)})"
+    return None
+
+
+def _load() -> None:
+    library = _cache() / f"masked_weight-{_fingerprint()}.so"
+    with _locked(library.with_suffix(".lock")):
+        if library.exists():
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        else:
+            _build(library)
+
+
+def _build(library: Path) -> None:
+    from torch.utils import cpp_extension
+
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder, _with_ninja():
+        cpp_extension.load(
+            "masked_weight", [str(SOURCE)], build_directory=folder, is_python_module=False, extra_cflags=list(FLAGS)
+        )  # loads what it has built
+        os.replace(Path(folder) / "masked_weight.so", library)
+
+
+@contextlib.contextmanager
+def _with_ninja() -> Iterator[None]:
+    """The loader calls ninja by name, which is found beside this Python where it is not on the path."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([before, str(Path(sys.executable).parent)])
+    try:
+        if shutil.which(os.environ.get("CXX", "c++")) is None:
+            raise RuntimeError("no C++ compiler: install g++")
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """One build at a time; the lock ends with its process."""
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _cache() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparse-training-bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _fingerprint() -> str:
+    """Of all that the library depends on: a cache may be shared by unlike machines."""
+    parts = (SOURCE.read_text(), torch.__version__, *FLAGS, os.environ.get("CXX", "c++"), _processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return os.uname().machine
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+if __name__ == "__main__":
+    try:
+        print(f"masked weights on the CPU: {path('cpu')}")
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
