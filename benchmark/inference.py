@@ -167,7 +167,8 @@ def _forward_seconds(network: nn.Module, batch: Batch, *, passes: int) -> float:
 
 
 def _print(document: dict[str, Any]) -> None:
-    machine, cell, screen = document["machine"], document["cell"], console(json_output=False)
+    machine, screen = document["machine"], console(json_output=False)
+    run_id, label, accuracy, density, cut = cell_row(document)
     latencies, files = Table(box=None, pad_edge=False), Table(box=None, pad_edge=False)
     for table, names in (
         (latencies, ("form", "batch", "n", "ratio", "quartiles", "dense ms", "ms")),
@@ -179,17 +180,24 @@ def _print(document: dict[str, Any]) -> None:
         latencies.add_row(*latency_row(pair))
     for form in document["forms"]:
         files.add_row(*form_row(form))
-    cut = ", ".join(f"{name} {before} to {after}" for name, (before, after) in document["layers"].items())
     screen.print(latencies)
     screen.print(files)
     for line in (
-        f"cell {cell['run_id']} {cell['label']}: {100 * cell['density']:.2f} % remaining",
-        f"cut: {cut or 'nothing'}",
+        f"cell {run_id}: {label}; {accuracy} accuracy, {density} remaining",
+        f"cut: {cut}",
         *(f"{form} is left out: {why}" for form, why in document["left_out"].items()),
         f"{machine['device_name']} ({machine['device']}), threads: {machine['threads']}, torch {machine['torch']}",
         document["how"],
     ):
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def cell_row(document: Mapping[str, Any]) -> list[str]:
+    """The cell of a document: run id, what was trained, accuracy, remaining ratio, and which layers were cut."""
+    cell, layers = document["cell"], document["layers"]
+    cut = [f"{name} {before} to {after}" for name, (before, after) in layers.items()]
+    percents = [f"{cell['test_accuracy']:.2f} %", f"{100 * cell['density']:.2f} %"]
+    return [cell["run_id"], cell["label"], *percents, ", ".join(cut) or "nothing"]
 
 
 def latency_row(pair: Mapping[str, Any]) -> list[str]:

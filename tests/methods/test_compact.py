@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -126,6 +127,35 @@ def test_what_dst_pruned_is_cut_out() -> None:
     assert sizes(model)["0.weight"] == (2, 8)
     inputs = torch.randn(5, 8, dtype=torch.float64)
     torch.testing.assert_close(model(inputs), masked(inputs), rtol=1e-12, atol=1e-12)
+
+
+def drawn(draw: random.Random) -> nn.Module:
+    """A network of up to three convolutions and three Linears with anything known between them."""
+    layers: list[nn.Module] = []
+    features = 3
+    for _ in range(draw.randint(1, 3)):
+        kernel, padding = draw.choice([1, 3]), draw.choice([0, 1])
+        layers += [nn.Conv2d(features, features := draw.randint(1, 6), kernel, padding=padding)]
+        layers += [nn.BatchNorm2d(features)] if draw.random() < 0.5 else []
+        layers += [draw.choice([nn.ReLU(inplace=True), nn.Tanh(), nn.Dropout2d(), nn.Hardtanh(0, 1), nn.GELU()])]
+        layers += [
+            draw.choice([nn.Identity(), nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2, padding=1), nn.AvgPool2d(2)])
+        ]
+    side = draw.randint(1, 3)
+    layers += [draw.choice([nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d])(side), nn.Flatten()]
+    features *= side**2
+    for _ in range(draw.randint(0, 3)):
+        layers += [nn.BatchNorm1d(features)] if draw.random() < 0.4 else []
+        layers += [nn.Linear(features, features := draw.randint(1, 8), bias=draw.random() < 0.7), nn.ELU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(features, 3))
+
+
+def test_drawn_networks_compute_the_same() -> None:
+    shrunk = 0
+    for seed in range(40):
+        model = kill(disturbed(drawn(random.Random(seed))))
+        shrunk += sizes(compacted(model, 3, 24, 24)) != sizes(model)
+    assert shrunk > 30
 
 
 def test_without_the_word_nothing_is_cut() -> None:
