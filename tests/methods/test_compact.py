@@ -33,10 +33,9 @@ def disturbed(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                assert module.running_mean is not None
-                assert module.running_var is not None
-                nn.init.normal_(module.running_mean)
-                nn.init.uniform_(module.running_var, 0.5, 2)
+                if module.running_mean is not None and module.running_var is not None:
+                    nn.init.normal_(module.running_mean)
+                    nn.init.uniform_(module.running_var, 0.5, 2)
                 nn.init.uniform_(module.weight, 0.5, 2)
                 nn.init.normal_(module.bias)
             elif isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
@@ -245,13 +244,14 @@ def test_a_filter_that_nothing_reads_goes_whatever_it_gives() -> None:
 
 
 class Odd(nn.Module):
-    """Two layers of 6 units, all of the first dead, and a forward pass of the test's."""
+    """Three layers of 6 units, all of the first dead, and a forward pass of the test's."""
 
     def __init__(self, forward: Callable[[Odd, Tensor], Tensor]) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.first, self.second, self.third = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
         self.relu = nn.ReLU(inplace=True)
         self.size = nn.Softmax(1)
+        self.norm = nn.BatchNorm1d(6, track_running_stats=False)
         nn.init.zeros_(self.first.weight)
         self.way = forward
 
@@ -259,10 +259,10 @@ class Odd(nn.Module):
         return self.way(self, inputs)
 
 
-def read_before_it_is_overwritten(model: Odd, inputs: Tensor) -> Tensor:
+def overwritten_before_it_is_read(model: Odd, inputs: Tensor) -> Tensor:
     hidden = model.first(inputs)
-    other = model.second(hidden)
-    return other + model.relu(hidden).sum(1, keepdim=True)
+    other: Tensor = model.third(model.relu(hidden))
+    return other + model.second(hidden)
 
 
 UNKNOWN: dict[str, Callable[[Odd, Tensor], Tensor]] = {
@@ -273,10 +273,13 @@ UNKNOWN: dict[str, Callable[[Odd, Tensor], Tensor]] = {
     "its weight read": lambda m, x: m.second(m.first(x)) + m.first.weight.sum(),
     "the consumer's weight read": lambda m, x: m.second(m.first(x)) + m.second.weight.sum(0),
     "a fixed shape": lambda m, x: m.second(m.first(x).view(-1, 6)),
+    "a fixed width": lambda m, x: m.second(m.first(x).view(x.size(0), 6)),
+    "another tensor's slope": lambda m, x: m.second(F.leaky_relu(m.first(x), x.size(1) / 60)),
+    "the batch's own statistics": lambda m, x: m.second(m.norm(m.first(x))),
     "another shape": lambda m, x: m.second(h := m.first(x)) * h.size(1),
     "a module named as a method": lambda m, x: m.second(m.size(m.first(x))),
     "a dropout that stays on": lambda m, x: m.second(F.dropout(m.first(x), 0.0)),
-    "overwritten in place": read_before_it_is_overwritten,
+    "overwritten in place": overwritten_before_it_is_read,
 }
 
 
@@ -292,13 +295,21 @@ def test_a_hook_a_shared_weight_and_groups_leave_units_alone() -> None:
         disturbed(Odd(lambda m, x: m.second(m.first(x)))),
     )
     hooked.get_submodule("first").register_forward_hook(lambda module, inputs, output: output + 1)
-    shared.first.weight = shared.second.weight  # type: ignore[union-attr]
+    shared.first.weight = nn.init.zeros_(shared.get_parameter("second.weight"))  # type: ignore[union-attr]
     assert sizes(compacted(hooked, 6)) == sizes(hooked)
     assert sizes(compacted(shared, 6)) == sizes(shared)
     grouped = disturbed(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 3)))
     nn.init.zeros_(grouped.get_parameter("0.weight"))
     nn.init.zeros_(grouped.get_parameter("2.weight"))
     assert sizes(compacted(grouped, 2, 12, 12)) == sizes(grouped)
+
+
+def test_a_unit_is_not_taken_for_a_place() -> None:
+    columns = disturbed(nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Linear(6, 6)))
+    rows = disturbed(nn.Sequential(nn.Linear(6, 6), nn.Flatten(), nn.Linear(24, 6)))
+    for model, shape in ((columns, (1, 8, 8)), (rows, (4, 6))):
+        model.get_parameter("0.weight").data[1:3] = 0
+        assert sizes(compacted(model, *shape)) == sizes(model)
 
 
 def test_recurrent_layers_stay_whole() -> None:
