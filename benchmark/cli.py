@@ -187,11 +187,23 @@ def speed(
     ] = 300,
     seconds: Annotated[float, typer.Option(min=0, help="About how long to time them.")] = 2.5,
     device: Device = "auto",
+    inference: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Time a finished cell's network instead: what sparsity buys.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="--inference: the run folder.")] = OUT,
+    data_dir: Annotated[Path, typer.Option(help="--inference: where data sets lie.")] = DATA,
     json_output: Json = False,
 ) -> None:
     """What a step of each method costs beside a dense one, as paired ratios."""
     from benchmark import speed as paired  # here, as it imports torch
 
+    if inference is not None:
+        from benchmark import inference as deployed
+
+        if model or method:
+            raise SpecError("--inference measures the network of one cell: leave --model and --method out")
+        deployed.inference(inference, out, data_dir, paired.Budget(steps, seconds), device, json_output)
+        return
     paired.speed(model, method, paired.Budget(steps, seconds), device, json_output)
 
 

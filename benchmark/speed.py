@@ -14,14 +14,14 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 import methods
 from benchmark import environment, models
@@ -36,6 +36,7 @@ from benchmark.views import emit
 
 SCHEMA = 1
 Batch = tuple[Tensor, Tensor]
+Arm = Training | nn.Module
 
 DEFAULT_MODELS = ("lenet-300-100", "lenet-5-caffe", "lstm-a")
 WARM_UP_PAIRS, WARM_UP_SHARE = 10, 0.25
@@ -57,6 +58,10 @@ class Budget:
 
     steps: int
     seconds: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.seconds):
+            raise SpecError(f"--seconds {self.seconds}: it must be finite")
 
 
 @dataclass(frozen=True)
@@ -97,12 +102,8 @@ def speed(names: Sequence[str], chosen: Sequence[str], budget: Budget, device_na
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
     device = torch.device(resolve_device(device_name))
-    if not math.isfinite(budget.seconds):
-        raise SpecError(f"--seconds {budget.seconds}: it must be finite")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it: deterministic on a GPU
-    with _one_thread():
-        prepare_torch(device.type)
-        document = {"schema": SCHEMA, "how": HOW, "machine": _machine(device), "budget": dataclasses.asdict(budget)}
+    with prepared(device):
+        document = {"schema": SCHEMA, "how": HOW, "machine": machine_of(device), "budget": dataclasses.asdict(budget)}
         document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]
     if json_output:
         emit(document)
@@ -111,10 +112,12 @@ def speed(names: Sequence[str], chosen: Sequence[str], budget: Budget, device_na
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """As a worker has on the CPU; the process's own number comes back."""
+def prepared(device: torch.device) -> Iterator[None]:
+    """As a worker is: one thread, and deterministic on a GPU; the process's own number of threads comes back."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    prepare_torch(device.type)
     try:
         yield
     finally:
@@ -156,27 +159,34 @@ def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pa
 
 
 def timed_pairs(
-    dense: Training, other: Training, batches: Sequence[Batch], budget: Budget, *, least: int
+    dense: Arm,
+    other: Arm,
+    batches: Sequence[Batch],
+    budget: Budget,
+    *,
+    least: int,
+    seconds_of: Callable[[Any, Batch], float] | None = None,
 ) -> tuple[list[float], list[float]]:
     """Seconds of each dense step and of the other's beside it; the order within a pair changes every time."""
+    seconds_in: Callable[[Any, Batch], float] = seconds_of or _step_seconds
     arms = (dense, other)
     seconds: tuple[list[float], list[float]] = ([], [])
     started = time.perf_counter()
     while (n := len(seconds[0])) < budget.steps and (n < least or time.perf_counter() - started < budget.seconds):
         for arm in (0, 1) if n % 2 == 0 else (1, 0):
-            seconds[arm].append(_step_seconds(arms[arm], batches[n % len(batches)]))
+            seconds[arm].append(seconds_in(arms[arm], batches[n % len(batches)]))
     return seconds
 
 
 def _step_seconds(training: Training, batch: Batch) -> float:
-    _wait_for(training.loss_sum.device)
+    wait_for(training.loss_sum.device)
     started = time.perf_counter()
     train_step(training, *batch)
-    _wait_for(training.loss_sum.device)
+    wait_for(training.loss_sum.device)
     return time.perf_counter() - started
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -201,7 +211,7 @@ def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> in
     return torch.cuda.max_memory_allocated(excerpt.device) - before
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def machine_of(device: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     described = environment.describe(
         device=device.type, device_name=name, threads=torch.get_num_threads(), kernel_path=kernel_path(device), data=""

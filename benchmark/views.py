@@ -20,7 +20,7 @@ from benchmark.files import read_json, read_sealed
 from benchmark.launch import jobs
 from benchmark.launch.slurm_queue import SlurmError, State
 from benchmark.progress import console
-from benchmark.results import Row
+from benchmark.results import Member, Row
 from benchmark.spec import SpecError, check_names
 
 
@@ -144,17 +144,23 @@ def _first(names: Sequence[str], count: int = 5) -> str:
     return ", ".join([*names[:count], *(["…"] if len(names) > count else [])])
 
 
-def show(run_id: str, out: Path, json_output: bool) -> None:
-    """Print one cell. Raises SpecError where the id is unknown or not unique."""
+def find(run_id: str, out: Path) -> Member:
+    """The cell of a run folder whose id begins so. Raises SpecError where the id is unknown or not unique."""
     members = results.members(results.existing(out))
     found = [member for name, member in members.items() if name.startswith(run_id)]
     if len(found) != 1:
         what = f"{len(found)} cells begin with it" if found else "no cell has it"
         raise SpecError(f"run id '{run_id}': {what}; 'python -m benchmark status --json' lists all ids")
-    spec = found[0].spec
+    return found[0]
+
+
+def show(run_id: str, out: Path, json_output: bool) -> None:
+    """Print one cell. Raises as `find` does."""
+    member = find(run_id, out)
+    spec = member.spec
     cell = out / "cells" / spec.run_id
     document = {
-        "row": results.row(out, found[0]),
+        "row": results.row(out, member),
         "spec": spec.to_dict(),
         "environment": read_json(cell / "environment.json"),
         "attempts": {number: ended(folder_of(cell, number)) for number in numbers(cell)},

@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from benchmark.excerpt import load, spec_of
+from benchmark.inference import cell_row, form_row, latency_row
 from benchmark.speed import row
 from benchmark.train import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/performance.md").read_text()
 FILES = sorted((ROOT / "paper_figures/results/speed").glob("*.json"))
-PAIRS = [pair for file in FILES for pair in json.loads(file.read_text())["pairs"]]
+DOCUMENTS: list[dict[str, Any]] = [json.loads(file.read_text()) for file in FILES]
+PAIRS = [pair for document in DOCUMENTS if "forms" not in document for pair in document["pairs"]]
+TRAINED = [document for document in DOCUMENTS if "forms" in document]
 
 
 def table(title: str) -> list[list[str]]:
@@ -38,6 +41,33 @@ def test_a_target_is_reached_where_the_measured_median_is() -> None:
     for key, (target, median, verdict) in stated.items():
         assert median == f"{medians[key]:.3f}"
         assert verdict == ("reached" if medians[key] <= float(target) else "missed"), key
+
+
+def test_every_committed_cell_form_and_latency_is_on_the_page_and_nothing_else() -> None:
+    assert TRAINED
+    short = {document["cell"]["run_id"][:4]: document for document in TRAINED}
+    assert len(short) == len(TRAINED)
+    assert sorted(table("After training")) == sorted(cell_row(document) for document in TRAINED)
+    latencies = [[cell, *latency_row(pair)] for cell, document in short.items() for pair in document["pairs"]]
+    assert sorted(table("After training: latency")) == sorted(latencies)
+    files = [[cell, *form_row(form)] for cell, document in short.items() for form in document["forms"]]
+    assert sorted(table("After training: files and outputs")) == sorted(files)
+
+
+def test_what_sparsity_buys_is_what_was_measured() -> None:
+    for document in TRAINED:
+        ratios = {(pair["form"], pair["batch_size"]): pair["ratio"] for pair in document["pairs"]}
+        files = {form["form"]: form for form in document["forms"]}
+        for batch in (1, 64):
+            zeros, compact, csr = (ratios[form, batch] for form in ("masked-dense", "compact", "csr"))
+            assert round(zeros["lower"], 2) <= 1 <= round(zeros["upper"], 2), "zeros alone buy nothing"
+            assert compact["median"] < min(csr["median"], 1)
+            overlaps = compact["upper"] >= csr["lower"]
+            assert overlaps == (document["cell"]["run_id"][:4] == "3f54" and batch == 64)
+        assert (ratios["csr", 1]["lower"] > 1) == (document["cell"]["model"] == "lenet-300-100")
+        assert min(files.values(), key=lambda form: int(form["bytes"]))["form"] == "csr"
+        assert files["masked-dense"]["bytes"] == files["dense"]["bytes"]
+        assert {form["equal_predictions"] for form in files.values()} == {None, 1}
 
 
 def test_the_extra_time_a_weight_is_in_the_stated_range() -> None:
