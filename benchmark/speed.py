@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +101,12 @@ def speed(names: Sequence[str], chosen: Sequence[str], budget: Budget, device_na
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it: deterministic on a GPU
     with _one_thread():
         prepare_torch(device.type)
-        document = {"schema": SCHEMA, "how": HOW, "machine": _machine(device), "budget": dataclasses.asdict(budget)}
+        document = {
+            "schema": SCHEMA,
+            "how": HOW,
+            "machine": machine_of(device.type),
+            "budget": dataclasses.asdict(budget),
+        }
         document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]
     if json_output:
         emit(document)
@@ -200,21 +205,28 @@ def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> in
     return torch.cuda.max_memory_allocated(excerpt.device) - before
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
-    described = environment.describe(device=device.type, device_name=name, threads=torch.get_num_threads(), data="")
+def machine_of(device: str) -> dict[str, Any]:
+    """What a measurement in this process has to say of where it was taken."""
+    name = torch.cuda.get_device_name(device) if device == "cuda" else environment.cpu_name()
+    described = environment.describe(device=device, device_name=name, threads=torch.get_num_threads(), data="")
     determinism = torch.are_deterministic_algorithms_enabled()
     return {**{key: described[key] for key in KEPT}, "deterministic_algorithms": determinism}
 
 
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Without lines; names to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="left" if name in ("model", "method", "command") else "right")
+    for one in rows:
+        table.add_row(*one)
+    return table
+
+
 def _print(document: dict[str, Any]) -> None:
     machine, screen = document["machine"], console(json_output=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("model", "method", "batch", "n", "ratio", "quartiles", "dense ms", "method ms", "memory"):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("model", "method") else "right")
-    for pair in document["pairs"]:
-        table.add_row(*row(pair))
-    screen.print(table)
+    columns = ("model", "method", "batch", "n", "ratio", "quartiles", "dense ms", "method ms", "memory")
+    screen.print(plain_table(columns, map(row, document["pairs"])))
     for line in (
         f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
         f"torch {machine['torch']}, kernel path: {machine['kernel_path']}",
