@@ -47,8 +47,8 @@ AUTHORS_EPOCH_SECONDS = {
 HOW = (
     f"{ROUNDS} cells a worker through the local launcher; steady are the cells after each worker's first. epoch: a "
     "steady cell's whole time over its epochs; training: its steps alone; cells/h: steady, of all workers; start-up, "
-    "once a pool: how much later a worker's first cell ends its first epoch than a steady one; whole: the pool's wall "
-    "time, start-up and mirror included. Means.",
+    "once a pool: what a worker's first cell takes until its first epoch's end beside training, less what a steady one "
+    "does; whole: the pool's wall time, start-up and mirror included. Means.",
     "x authors: one after another, the same DST epochs in the authors' code, as measured in a side experiment on 2 CPU "
     "cores and not in this run (lstm-a: 600 steps of 0.33 s, evaluation not counted)",
 )
@@ -74,11 +74,11 @@ class Setup:
 
 @dataclass
 class Times:
-    """When a cell was handed out, ended its first epoch, and ended; seconds of one clock."""
+    """When a cell was handed out and ended, by one clock; seconds until its first epoch's end that were no training."""
 
     started: float
-    first_epoch: float = 0.0
     ended: float = 0.0
+    untrained: float = 0.0
 
 
 def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output: bool) -> None:
@@ -129,7 +129,7 @@ def summary(
     """The document's row of a grid. times: of its cells, as handed out; training: the steady cells' train_seconds."""
     epochs, model, method = spec.optimizer.epochs, spec.model.name, spec.method["name"]
     first, steady = times[:workers], times[workers:]
-    late, usual = (statistics.fmean(one.first_epoch - one.started for one in some) for some in (first, steady))
+    late, usual = (statistics.fmean(one.untrained for one in some) for some in (first, steady))
     cell_seconds = statistics.fmean(one.ended - one.started for one in steady)
     authors = AUTHORS_EPOCH_SECONDS.get(model) if method == "dst" else None
     return {
@@ -171,7 +171,7 @@ def note(times: dict[str, Times], event: Event, now: float) -> None:
     if event.kind == "started":
         times[event.run_id] = Times(now)
     elif event.kind == "epoch" and event.payload["epoch"] == 1:
-        times[event.run_id].first_epoch = now
+        times[event.run_id].untrained = now - times[event.run_id].started - event.payload["train_seconds"]
     elif event.kind == "end" and event.payload["status"] == "done":
         times[event.run_id].ended = now
     elif event.kind != "epoch":

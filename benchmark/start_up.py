@@ -22,7 +22,8 @@ SUITE = ("run", "--suite", "digits", "--set", "optimizer.epochs=1")  # embedded 
 OTHER_STORES = ("BENCH_NO_MLFLOW", "MLFLOW_TRACKING_URI")  # as by default, the mirror is on and in the run folder
 HOW = (
     "each command is started as a process of its own, in turns; seconds: wall time to its end, quartiles; CPU seconds: "
-    "user and system, its children's included, medians; the run folder holds the suite digits, one epoch a cell, done, with its MLflow mirror"
+    "user and system, its children's included, medians; the run folder holds the suite digits, one epoch a cell, done, "
+    "and its MLflow mirror"
 )
 COLUMNS = ("command", "n", "seconds", "quartiles", "CPU seconds")
 

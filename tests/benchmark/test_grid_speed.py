@@ -15,8 +15,8 @@ from benchmark.spec import Data, RunSpec
 from benchmark.start_up import MeasurementError
 
 TWO = Setup(epochs=2, workers=2, device="cpu", data_dir=Path("data"))
-# two workers: each one's first cell ends its first epoch 4 s later than its second cell does
-TIMES = [Times(0.0, 14.0, 24.0), Times(0.0, 16.0, 26.0), Times(24.0, 34.0, 44.0), Times(26.0, 38.0, 50.0)]
+# two workers, two cells each: 4 and 6 s of each first cell's first epoch are no training, 1 s of each second one's
+TIMES = [Times(0.0, 24.0, 4.0), Times(0.0, 26.0, 6.0), Times(24.0, 44.0, 1.0), Times(26.0, 50.0, 1.0)]
 
 
 def summed(model: str, method: str) -> dict[str, object]:
@@ -25,7 +25,7 @@ def summed(model: str, method: str) -> dict[str, object]:
 
 def test_start_up_is_told_apart_from_the_steady_state() -> None:
     found = summed("lenet-300-100", "dst")
-    assert found["start_up_seconds"] == 15.0 - 11.0
+    assert found["start_up_seconds"] == 5.0 - 1.0
     assert found["epoch_seconds"] == 22.0 / 2, "a steady cell takes 20 and 24 s for two epochs"
     assert found["epoch_training_seconds"] == 19.0 / 2
     assert found["cells_an_hour"] == pytest.approx(3600 * 2 / 22)
@@ -60,6 +60,15 @@ def test_made_up_pixels_are_as_many_as_the_real_ones() -> None:
     lenet, vgg = (grid_speed.specs_of(model, "dense", made_up)[0].data for model in ("lenet-5-caffe", "vgg16"))
     assert (lenet.name, lenet.shape, lenet.train_limit, lenet.test_limit) == ("synthetic", None, 60_000, 10_000)
     assert (vgg.name, vgg.shape, vgg.train_limit) == ("synthetic", (3, 32, 32), 50_000)
+
+
+def test_a_cells_time_is_told_from_its_training() -> None:
+    times: dict[str, Times] = {}
+    note(times, Event("a", "started"), 10.0)
+    note(times, Event("a", "epoch", {"epoch": 1, "train_seconds": 2.0}), 15.0)
+    note(times, Event("a", "epoch", {"epoch": 2, "train_seconds": 4.0}), 18.0)
+    note(times, Event("a", "end", {"status": "done", "error": ""}), 19.0)
+    assert times == {"a": Times(started=10.0, ended=19.0, untrained=3.0)}
 
 
 @pytest.mark.parametrize(
