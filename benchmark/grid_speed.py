@@ -91,9 +91,9 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
     lists = [specs_of(model, method, setup) for model in asked[0] for method in asked[1]]
     for name in {specs[0].data.name for specs in lists}:
         data.verify(name, setup.data_dir)
-    given = {"workers": setup.pool, "data": DATA[setup.data], "mlflow": setup.mlflow, "load_before": os.getloadavg()}
+    how = {"workers": setup.pool, "data": DATA[setup.data], "mlflow": setup.mlflow, "load_before": os.getloadavg()}
     measured = [measure(specs, setup) for specs in lists]
-    document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": measured[0][1], **given}
+    document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": measured[0][1], **how}
     document["grids"] = [grid for grid, _ in measured]
     (emit if json_output else _print)(document)
 
@@ -111,16 +111,14 @@ def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
 
 def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the document's row, the machine as a worker recorded it). Raises MeasurementError."""
-    if sys.stderr.isatty():
-        print(f"{len(specs)} cells of {specs[0].model.name} {specs[0].method['name']}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="grid-speed-") as folder:
         out, started = Path(folder), time.perf_counter()
         times = _run(specs, out, setup)
         wall_seconds = time.perf_counter() - started
         ends = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
     training = [end["measured"]["train_seconds"] for end in ends[setup.pool :]]
-    row = summary(specs[0], list(times.values()), training, wall_seconds, workers=setup.pool)
-    return row, {key: ends[0]["environment"][key] for key in KEPT}
+    machine = {key: ends[0]["environment"][key] for key in KEPT}
+    return summary(specs[0], list(times.values()), training, wall_seconds, workers=setup.pool), machine
 
 
 def summary(
