@@ -34,10 +34,9 @@ from benchmark.speed import DEFAULT_MODELS, KEPT, SCHEMA, plain_table
 from benchmark.start_up import MeasurementError
 from benchmark.views import emit
 
-ROUNDS = 2
+ROUNDS, TEST_EXAMPLES = 2, 10_000
 DEFAULT_METHODS = ("dense", "dst")
 DATA = {"own": "the model's own", "synthetic": "made-up pixels of the real shape and number"}
-TEST_EXAMPLES = 10_000
 # Seconds of one DST epoch of 60,000 examples in the authors' code: not measured by this command.
 AUTHORS_EPOCH_SECONDS = {
     "lenet-300-100": 13.6,  # evaluation included
@@ -92,9 +91,8 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
     for name in {specs[0].data.name for specs in lists}:
         data.verify(name, setup.data_dir)
     how = {"workers": setup.pool, "data": DATA[setup.data], "mlflow": setup.mlflow, "load_before": os.getloadavg()}
-    measured = [measure(specs, setup) for specs in lists]
-    document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": measured[0][1], **how}
-    document["grids"] = [grid for grid, _ in measured]
+    rows, machines = zip(*[measure(specs, setup) for specs in lists], strict=True)
+    document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": machines[0], **how, "grids": rows}
     (emit if json_output else _print)(document)
 
 
@@ -102,8 +100,8 @@ def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
     """The paper's cell of a model, the method's defaults, under as many seeds as there are cells. Raises SpecError."""
     pixels, optimizer = setting(model)
     if setup.data == "synthetic":
-        shape, examples = SHAPES.get(pixels.name), EXAMPLES[pixels.name]
-        pixels = Data(name="synthetic", shape=shape, train_limit=examples, test_limit=TEST_EXAMPLES)
+        shape, size = SHAPES.get(pixels.name), EXAMPLES[pixels.name]
+        pixels = Data(name="synthetic", shape=shape, train_limit=size, test_limit=TEST_EXAMPLES)
     optimizer = dataclasses.replace(optimizer, epochs=setup.epochs)
     spec = dataclasses.replace(spec_of(model, method), data=pixels, optimizer=optimizer)
     return [dataclasses.replace(spec, seed=seed) for seed in range(ROUNDS * setup.pool)]
@@ -156,9 +154,12 @@ def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
     launcher = LocalLauncher(work, workers=setup.pool)
     launcher.submit(specs)
     times: dict[str, Times] = {}
-    with mirror:
-        for event in launcher.events():
-            note(times, event, time.perf_counter())
+    try:
+        with mirror:
+            for event in launcher.events():
+                note(times, event, time.perf_counter())
+    finally:
+        launcher.kill()
     results.write_tables(out)
     mirror.finish()
     return times
@@ -191,9 +192,6 @@ def _print(document: Mapping[str, Any]) -> None:
 def row(grid: Mapping[str, Any]) -> list[str]:
     """One line of the table, from one of the document's grids."""
     seconds = ("start_up_seconds", "epoch_seconds", "epoch_training_seconds", "whole_seconds")
-    return [
-        *(str(grid[name]) for name in ("model", "method", "cells", "epochs")),
-        *(f"{grid[name]:.1f}" for name in seconds),
-        f"{grid['cells_an_hour']:.0f}",
-        "-" if grid["authors_ratio"] is None else f"{grid['authors_ratio']:.1f}",
-    ]
+    ratio = "-" if grid["authors_ratio"] is None else f"{grid['authors_ratio']:.1f}"
+    named = [str(grid[name]) for name in ("model", "method", "cells", "epochs")]
+    return [*named, *(f"{grid[name]:.1f}" for name in seconds), f"{grid['cells_an_hour']:.0f}", ratio]

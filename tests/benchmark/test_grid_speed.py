@@ -106,19 +106,30 @@ def test_a_wrong_option_of_the_grid_is_one_line(
     assert all(fragment in finished.error for fragment in fragments), finished.error
 
 
+ONE = ("speed", "--grid", "--model", "lenet-300-100", "--method", "dst", "--epochs", "2", "--workers", "1")
+MADE_UP = ("--device", "cpu", "--data", "synthetic", "--json")
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch, folder: Path, **changes: float) -> None:
+    """Few examples in place of the whole data, other settings of the optimizer, and temporary folders in one place."""
+    whole = grid_speed.specs_of
+
+    def few(model: str, method: str, setup: Setup) -> list[RunSpec]:
+        pixels = Data(name="synthetic", train_limit=128, test_limit=32)
+        specs = whole(model, method, setup)
+        optimizer = dataclasses.replace(specs[0].optimizer, **changes)
+        return [dataclasses.replace(spec, data=pixels, optimizer=optimizer) for spec in specs]
+
+    monkeypatch.setattr(grid_speed, "specs_of", few)
+    monkeypatch.setattr(grid_speed.tempfile, "tempdir", str(folder))
+
+
 @pytest.mark.slow
 def test_a_grid_runs_its_cells_and_leaves_nothing_behind(
     tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def few(model: str, method: str, setup: Setup) -> list[RunSpec]:
-        limits = Data(name="synthetic", train_limit=128, test_limit=32)
-        return [dataclasses.replace(spec, data=limits) for spec in whole(model, method, setup)]
-
-    whole = grid_speed.specs_of
-    monkeypatch.setattr(grid_speed, "specs_of", few)
-    monkeypatch.setattr(grid_speed.tempfile, "tempdir", str(tmp_path))
-    grid = ("speed", "--grid", "--model", "lenet-300-100", "--method", "dst", "--epochs", "2", "--workers", "1")
-    finished = bench(*grid, "--device", "cpu", "--data", "synthetic", "--json")
+    shorten(monkeypatch, tmp_path)
+    finished = bench(*ONE, *MADE_UP)
     assert finished.code == 0, finished.stderr
     document = finished.json
     assert (document["kind"], document["workers"], document["mlflow"]) == ("grid", 1, False)
@@ -127,4 +138,15 @@ def test_a_grid_runs_its_cells_and_leaves_nothing_behind(
     (found,) = document["grids"]
     assert (found["model"], found["method"], found["cells"], found["epochs"]) == ("lenet-300-100", "dst", 2, 2)
     assert 0 < found["epoch_training_seconds"] < found["epoch_seconds"] < found["whole_seconds"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_grid_whose_cell_diverges_is_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, tmp_path, lr=1e30)
+    finished = bench(*ONE, *MADE_UP)
+    assert finished.code == 1
+    assert "not finite" in finished.error
     assert list(tmp_path.iterdir()) == []
