@@ -92,7 +92,8 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
         data.verify(name, setup.data_dir)
     how = {"workers": setup.pool, "data": DATA[setup.data], "mlflow": setup.mlflow, "load_before": os.getloadavg()}
     rows, machines = zip(*[measure(specs, setup) for specs in lists], strict=True)
-    document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": machines[0], **how, "grids": rows}
+    document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": machines[0], **how}
+    document |= {"load_after": os.getloadavg(), "grids": rows}
     (emit if json_output else _print)(document)
 
 
