@@ -17,6 +17,7 @@ from benchmark.mlflow_store import TrackingError
 from benchmark.results import FolderError
 from benchmark.selection import Selection, resolve_device
 from benchmark.spec import SpecError
+from benchmark.start_up import MeasurementError, start_up
 
 app = typer.Typer(
     name="python -m benchmark",
@@ -39,6 +40,7 @@ Set = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 OUT, DATA = Path("runs"), Path("data")
 
@@ -65,9 +67,7 @@ def run(
     changes: Set = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
     accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
-    no_mlflow: Annotated[
-        bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")
-    ] = False,
+    no_mlflow: NoMlflow = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -181,30 +181,53 @@ def speed(
     model: Annotated[
         list[str], typer.Option(help="A model; repeatable. Three of MNIST by default.", show_default=False)
     ] = [],  # noqa: B006
-    method: Annotated[list[str], typer.Option(help="A method; repeatable. All by default.", show_default=False)] = [],  # noqa: B006
+    method: Annotated[
+        list[str],
+        typer.Option(help="A method; repeatable. All by default, of --grid dense and dst.", show_default=False),
+    ] = [],  # noqa: B006
     steps: Annotated[
         int, typer.Option(min=2, help="The most pairs of steps to time, for each model and method.")
     ] = 300,
     seconds: Annotated[float, typer.Option(min=0, help="About how long to time them.")] = 2.5,
+    grid: Annotated[bool, typer.Option("--grid", help="Time whole cells through the local launcher instead.")] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="--grid: of each cell.")] = 2,
+    workers: Workers = None,
+    pixels: Annotated[
+        str, typer.Option("--data", help="--grid: own, the model's data set; synthetic, made up in its size.")
+    ] = "own",
+    data_dir: DataDir = DATA,
+    no_mlflow: NoMlflow = False,
+    commands: Annotated[
+        bool, typer.Option("--start-up", help="Time commands that train nothing instead, as processes.")
+    ] = False,
     device: Device = "auto",
     inference: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Time a finished cell's network instead: what sparsity buys.")
     ] = None,
     out: Annotated[Path, typer.Option(help="--inference: the run folder.")] = OUT,
-    data_dir: Annotated[Path, typer.Option(help="--inference: where data sets lie.")] = DATA,
     json_output: Json = False,
 ) -> None:
-    """What a step of each method costs beside a dense one, as paired ratios."""
-    from benchmark import speed as paired  # here, as it imports torch
+    """What a step of each method costs beside a dense one, as paired ratios; or a grid, starting up, or inference."""
+    if grid + commands + (inference is not None) > 1:
+        raise SpecError("--grid, --start-up and --inference are different measurements: give one")
+    if grid:
+        from benchmark import grid_speed  # here, as it imports torch
 
-    if inference is not None:
+        setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, mlflow=not no_mlflow)
+        grid_speed.grids(model, method, setup, json_output)
+    elif commands:
+        start_up(json_output)
+    else:
         from benchmark import inference as deployed
+        from benchmark import speed as paired
 
-        if model or method:
+        budget = paired.Budget(steps, seconds)
+        if inference is None:
+            paired.speed(model, method, budget, device, json_output)
+        elif model or method:
             raise SpecError("--inference measures the network of one cell: leave --model and --method out")
-        deployed.inference(inference, out, data_dir, paired.Budget(steps, seconds), device, json_output)
-        return
-    paired.speed(model, method, paired.Budget(steps, seconds), device, json_output)
+        else:
+            deployed.inference(inference, out, data_dir, budget, device, json_output)
 
 
 def main() -> NoReturn:
@@ -217,7 +240,7 @@ def main() -> NoReturn:
         _fail(str(error), 2)
     except DataError as error:
         _fail(str(error), 3)
-    except (DiskFullError, TrackingError) as error:
+    except (DiskFullError, TrackingError, MeasurementError) as error:
         _fail(str(error), 1)
     except OSError as error:
         if error.errno in NO_SPACE:

@@ -88,6 +88,7 @@ def inference(run_id: str, out: Path, data_dir: Path, budget: Budget, device_nam
         networks, refused = forms_of(training.model)
         document = {
             "schema": SCHEMA,
+            "kind": "inference",
             "how": HOW,
             "machine": machine_of(device),
             "budget": dataclasses.asdict(budget),

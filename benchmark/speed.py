@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -212,6 +212,7 @@ def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> in
 
 
 def machine_of(device: torch.device) -> dict[str, Any]:
+    """What a measurement in this process has to say of where it was taken."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     described = environment.describe(
         device=device.type, device_name=name, threads=torch.get_num_threads(), kernel_path=kernel_path(device), data=""
@@ -220,14 +221,20 @@ def machine_of(device: torch.device) -> dict[str, Any]:
     return {**{key: described[key] for key in KEPT}, "deterministic_algorithms": determinism}
 
 
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Without lines; names to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="left" if name in ("model", "method", "command") else "right")
+    for one in rows:
+        table.add_row(*one)
+    return table
+
+
 def _print(document: dict[str, Any]) -> None:
     machine, screen = document["machine"], console(json_output=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("model", "method", "batch", "n", "ratio", "quartiles", "dense ms", "method ms", "memory"):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("model", "method") else "right")
-    for pair in document["pairs"]:
-        table.add_row(*row(pair))
-    screen.print(table)
+    columns = ("model", "method", "batch", "n", "ratio", "quartiles", "dense ms", "method ms", "memory")
+    screen.print(plain_table(columns, map(row, document["pairs"])))
     for line in (
         f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
         f"torch {machine['torch']}, kernel path: {machine['kernel_path']}",

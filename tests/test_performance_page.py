@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmark import grid_speed, start_up
 from benchmark.excerpt import load, spec_of
 from benchmark.inference import cell_row, form_row, latency_row
 from benchmark.speed import row
@@ -17,9 +18,21 @@ from benchmark.train import Training
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/performance.md").read_text()
 FILES = sorted((ROOT / "paper_figures/results/speed").glob("*.json"))
+
+
+def kind(document: dict[str, Any]) -> str:
+    """What a file holds; the first ones do not say."""
+    return str(document.get("kind", "inference" if "forms" in document else "pairs"))
+
+
+def measured(wanted: str, rows: str) -> list[dict[str, Any]]:
+    """The rows of every file of one kind."""
+    return [row for document in DOCUMENTS if kind(document) == wanted for row in document[rows]]
+
+
 DOCUMENTS: list[dict[str, Any]] = [json.loads(file.read_text()) for file in FILES]
-PAIRS = [pair for document in DOCUMENTS if "forms" not in document for pair in document["pairs"]]
-TRAINED = [document for document in DOCUMENTS if "forms" in document]
+TRAINED = [document for document in DOCUMENTS if kind(document) == "inference"]
+PAIRS, GRIDS, COMMANDS = measured("pairs", "pairs"), measured("grid", "grids"), measured("start-up", "commands")
 
 
 def table(title: str) -> list[list[str]]:
@@ -79,6 +92,33 @@ def test_the_extra_time_a_weight_is_in_the_stated_range() -> None:
         extra.append(1e9 * (pair["method_seconds"] - pair["dense_seconds"]) / weights)
     assert f"{min(extra):.0f} to {max(extra):.0f} ns for each weight on all five models" in PAGE
     assert len(extra) == 5
+
+
+def test_every_committed_grid_is_on_the_page_and_nothing_else() -> None:
+    assert GRIDS
+    assert sorted(table("Grids")) == sorted(grid_speed.row(grid) for grid in GRIDS)
+
+
+def test_a_grid_reaches_its_target_where_its_cells_an_hour_do() -> None:
+    compared = {grid["model"]: grid for grid in GRIDS if grid["authors_ratio"] is not None}
+    stated = {model: rest for model, *rest in table("Grids beside the authors' code")}
+    assert stated.keys() == compared.keys()
+    for model, (authors, ours, target, ratio, whole, verdict) in stated.items():
+        grid = compared[model]
+        assert authors == f"{grid['authors_epoch_seconds']:.1f}"
+        assert ours == f"{grid['epoch_seconds']:.1f}"
+        assert (ratio, whole) == (f"{grid['authors_ratio']:.2f}", f"{grid['whole_authors_ratio']:.2f}")
+        assert verdict == ("reached" if grid["authors_ratio"] >= float(target) else "missed"), model
+
+
+def test_every_committed_command_is_on_the_page_and_its_verdict_follows() -> None:
+    stated = {line[0].strip("`"): line[1:] for line in table("Start-up")}
+    assert stated.keys() == {command["command"] for command in COMMANDS}
+    for command in COMMANDS:
+        name, *measurements = start_up.row(command)
+        *shown, target, verdict = stated[name]
+        assert shown == measurements
+        assert verdict == ("reached" if command["seconds"]["median"] <= float(target) else "missed"), name
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

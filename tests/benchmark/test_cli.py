@@ -356,13 +356,15 @@ for arguments in {commands}:
         main()
     except SystemExit as ended:
         assert not ended.code, arguments
-print("loaded:", sorted({{"torch", "sklearn", "pandas", "pyarrow"}} & set(sys.modules)))
+heavy = {{"torch", "sklearn", "pandas", "pyarrow", "mlflow", "ray", "submitit", "seaborn", "matplotlib", "scipy"}}
+print("loaded:", sorted(heavy & set(sys.modules)))
 """
 
 
 def test_looking_around_imports_no_torch(grid: Grid) -> None:
     run_id = cells(grid.out)[0].name
-    looks = [["--help"], ["run", "--help"], *(["list", what] for what in ("suites", "models", "data"))]
+    looks = [["--help"], *([verb, "--help"] for verb in ("run", "speed"))]
+    looks += [["list", what] for what in ("suites", "methods", "models", "data")]
     looks += [["status", "--out", str(grid.out)], ["show", run_id, "--out", str(grid.out)]]
     code = WITHOUT_TORCH.format(commands=looks)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
