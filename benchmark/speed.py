@@ -8,7 +8,6 @@ leaves their ratio alone. Each step is the training loop's own, `benchmark.train
 from __future__ import annotations
 
 import dataclasses
-import gc
 import math
 import os
 import statistics
@@ -30,6 +29,7 @@ from benchmark.excerpt import MODELS, Excerpt, load, spec_of
 from benchmark.launch.worker import prepare_torch
 from benchmark.progress import console
 from benchmark.selection import resolve_device
+from benchmark.peak_memory import peak_bytes
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.train import Training, train_step
 from benchmark.views import emit
@@ -73,7 +73,10 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Pair:
-    """A method on a model beside dense training. seconds: of a step, medians. peak_bytes: None on a CPU."""
+    """A method on a model beside dense training. seconds: of a step, medians.
+
+    peak_bytes: the most that a training holds in its first steps, beginning included.
+    """
 
     model: str
     method: str
@@ -82,8 +85,8 @@ class Pair:
     ratio: Quartiles
     dense_seconds: float
     method_seconds: float
-    dense_peak_bytes: int | None
-    method_peak_bytes: int | None
+    dense_peak_bytes: int
+    method_peak_bytes: int
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
@@ -198,17 +201,15 @@ def _training(spec: RunSpec, excerpt: Excerpt) -> Training:
     return training
 
 
-def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int | None:
-    """The most that a training alone holds on a GPU in its first steps, its data left out; None on a CPU."""
-    if excerpt.device.type != "cuda":
-        return None
-    gc.collect()
-    before = torch.cuda.memory_allocated(excerpt.device)
-    torch.cuda.reset_peak_memory_stats(excerpt.device)
-    training = _training(spec, excerpt)
-    for batch in batches[:MEMORY_STEPS]:
-        train_step(training, *batch)
-    return torch.cuda.max_memory_allocated(excerpt.device) - before
+def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int:
+    """The most that a training alone holds in its first steps, its data left out."""
+
+    def train() -> None:
+        training = _training(spec, excerpt)
+        for batch in batches[:MEMORY_STEPS]:
+            train_step(training, *batch)
+
+    return peak_bytes(train, excerpt.device)
 
 
 def machine_of(device: torch.device) -> dict[str, Any]:
@@ -239,14 +240,14 @@ def _print(document: dict[str, Any]) -> None:
         f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
         f"torch {machine['torch']}, kernel path: {machine['kernel_path']}",
         document["how"],
-        "memory: ratio of peaks on a GPU, not measured on a CPU",
+        "memory: ratio of the most that is held at once in the first steps",
     ):
         screen.print(line, highlight=False, soft_wrap=True)
 
 
 def row(pair: dict[str, Any]) -> list[str]:
     """One line of the table, from one of the document's pairs."""
-    ratio, dense_peak = pair["ratio"], pair["dense_peak_bytes"]
+    ratio = pair["ratio"]
     return [
         pair["model"],
         pair["method"],
@@ -256,5 +257,5 @@ def row(pair: dict[str, Any]) -> list[str]:
         f"{ratio['lower']:.2f}-{ratio['upper']:.2f}",
         f"{1000 * pair['dense_seconds']:.2f}",
         f"{1000 * pair['method_seconds']:.2f}",
-        "-" if dense_peak is None else f"{pair['method_peak_bytes'] / dense_peak:.2f}",
+        f"{pair['method_peak_bytes'] / pair['dense_peak_bytes']:.2f}",
     ]
