@@ -25,8 +25,8 @@ from torch import Tensor
 
 import methods
 from benchmark import environment, models
+from benchmark.engine import prepare_process
 from benchmark.excerpt import MODELS, Excerpt, load, spec_of
-from benchmark.launch.worker import prepare_torch
 from benchmark.progress import console
 from benchmark.selection import resolve_device
 from benchmark.spec import RunSpec, SpecError, check_names
@@ -100,7 +100,7 @@ def speed(names: Sequence[str], chosen: Sequence[str], budget: Budget, device_na
         raise SpecError(f"--seconds {budget.seconds}: it must be finite")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it: deterministic on a GPU
     with _one_thread():
-        prepare_torch(device.type)
+        prepare_process(device.type)
         document = {"schema": SCHEMA, "how": HOW, "machine": _machine(device), "budget": dataclasses.asdict(budget)}
         document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]
     if json_output:
@@ -118,6 +118,7 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
 
 
 def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch.device) -> Iterator[Pair]:
