@@ -72,7 +72,8 @@ def cpu_name() -> str:
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two environments and decides the bits: `threads: 1 -> 2`."""
     known = {**BEFORE_RECORDED, **before}
-    return [f"{key}: {known[key]} -> {now[key]}" for key in DECIDES_BITS if key in known and known[key] != now[key]]
+    keys = [key for key in DECIDES_BITS if key in known and key in now]
+    return [f"{key}: {known[key]} -> {now[key]}" for key in keys if known[key] != now[key]]
 
 
 def _version(package: str) -> str | None:
