@@ -11,6 +11,7 @@ import torch
 from benchmark import data, environment
 from benchmark.data.tensors import Dataset
 from benchmark.distributed import Group
+from benchmark.engine import Engine
 from benchmark.spec import Data, RunSpec, SpecError
 from benchmark.train import Training, digest
 from methods import kernels
@@ -38,6 +39,7 @@ def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) 
         kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
+        engine=str(Engine(spec, device.type)),
     )
 
 

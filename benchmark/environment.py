@@ -10,17 +10,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "data", "processes")
+DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "engine", "data", "processes")
+BEFORE_RECORDED = {"engine": "plain"}
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
 
 
 def describe(
-    *, device: str, device_name: str, threads: int, kernel_path: str, data: str, processes: int = 1
+    *,
+    device: str,
+    device_name: str,
+    threads: int,
+    kernel_path: str,
+    data: str,
+    processes: int = 1,
+    engine: str = "plain",
 ) -> dict[str, Any]:
     """The environment of one attempt as plain values.
 
     kernel_path: of the masked weights (`methods.kernels.path`). data: fingerprint of the data set's bytes.
-    processes: that train the cell together.
+    processes: that train the cell together. engine: of `benchmark.engine`.
     """
     versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
     return {
@@ -35,6 +43,7 @@ def describe(
         "threads": threads,
         "processes": processes,
         "kernel_path": kernel_path,
+        "engine": engine,
         "deterministic_algorithms": device != "cpu",
         "data": data,
     }
@@ -69,7 +78,9 @@ def cpu_name() -> str:
 
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two environments and decides the bits: `threads: 1 -> 2`."""
-    return [f"{key}: {before[key]} -> {now[key]}" for key in DECIDES_BITS if key in before and before[key] != now[key]]
+    known = {**BEFORE_RECORDED, **before}
+    keys = [key for key in DECIDES_BITS if key in known and key in now]
+    return [f"{key}: {known[key]} -> {now[key]}" for key in keys if known[key] != now[key]]
 
 
 def _version(package: str) -> str | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark import seeds
 from benchmark.distributed import Group
+from benchmark.engine import Engine
 from benchmark.ranks import check_processes
 from benchmark.spec import RunSpec
 from methods import Attachment
@@ -29,6 +29,7 @@ class Gradient:
     def __init__(self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group) -> None:
         check_processes(spec, group.size)
         self._spec, self._model, self._attached, self._group = spec, model, attached, group
+        self._engine = Engine(spec, next(model.parameters()).device.type)
         self._size = spec.optimizer.micro_batch_size or spec.optimizer.batch_size
         self._passes = spec.optimizer.batch_size // self._size
         self.whole = self._passes == 1
@@ -45,11 +46,16 @@ class Gradient:
 
         inputs, labels: this process's share of the step's batch of so many examples.
         """
-        if self.whole:
-            loss = F.cross_entropy(self._model(inputs), labels)
-            torch.autograd.backward(loss + self._attached.penalty())
+        with self._engine.arithmetic():
+            if not self.whole:
+                return self._passes_of(inputs, labels, step, examples)
+            loss = self._engine.loss(self._model, inputs, labels)
+            torch.autograd.backward(self._penalized(loss))
             return loss.detach()
-        return self._passes_of(inputs, labels, step, examples)
+
+    def _penalized(self, loss: Tensor) -> Tensor:
+        penalty = self._attached.penalty()
+        return loss + penalty if penalty.requires_grad else loss
 
     def _passes_of(self, inputs: Tensor, labels: Tensor, step: int, examples: int) -> Tensor:
         buffers = list(self._model.buffers())
@@ -73,9 +79,9 @@ class Gradient:
         if not len(labels):  # no example is left for this process; its gradients, 0, are waited for
             inputs, labels = inputs.new_zeros(2, *inputs.shape[1:]), labels.new_zeros(2)
         with contextlib.nullcontext() if last else self._group.local(self._network):
-            loss = F.cross_entropy(self._network(inputs), labels)
+            loss = self._engine.loss(self._network, inputs, labels)
             objective = loss * (weight * self._group.size)  # the exchange takes the mean over the processes
-            torch.autograd.backward(objective + self._attached.penalty() if last else objective)
+            torch.autograd.backward(self._penalized(objective) if last else objective)
         return loss.detach()
 
 

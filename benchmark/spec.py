@@ -21,7 +21,7 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 NOT_IDENTITY = ("protocol", "departs")
-PRECISIONS = ("float32",)
+PRECISIONS = ("bfloat16", "float32", "tf32")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "step")
 
@@ -97,6 +97,7 @@ class RunSpec:
 
     method: name, version and every hyperparameter but the density. density: the share of
     maskable weights that the method is to keep, None for dense and emergent methods.
+    precision: float32, tf32 (on a GPU alone) or bfloat16, of training; evaluation is float32 (`benchmark.engine`).
     step_records: epochs (counted from the first) whose every step is recorded.
     protocol, departs: memberships, not part of the identity.
     """
@@ -139,6 +140,7 @@ class RunSpec:
         parts += [] if self.model.widths is None else ["widths=" + "-".join(map(str, self.model.widths))]
         parts += [f"alpha={alpha:g}"] if alpha is not None else []
         parts += [f"density={self.density:g}"] if self.density is not None else []
+        parts += [self.precision] if self.precision != "float32" else []
         return " ".join([*parts, f"seed={self.seed}"])
 
 

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 import methods
 from benchmark import environment, models
 from benchmark.begin import kernel_path
+from benchmark.engine import prepare_process
 from benchmark.excerpt import MODELS, Excerpt, load, spec_of
-from benchmark.launch.worker import prepare_torch
+from benchmark.peak_memory import peak_bytes
 from benchmark.progress import console
 from benchmark.selection import resolve_device
-from benchmark.peak_memory import peak_bytes
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.train import Training, train_step
 from benchmark.views import emit
@@ -120,11 +120,12 @@ def prepared(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    prepare_torch(device.type)
+    prepare_process(device.type)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
 
 
 def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch.device) -> Iterator[Pair]:

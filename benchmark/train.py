@@ -28,10 +28,10 @@ def learning_rate(spec: Optimizer, epoch: int) -> float:
 
 
 def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """SGD or Adam over parameter groups."""
+    """SGD or Adam over parameter groups, each parameter's update one pass over it."""
     if spec.name == "adam":
-        return torch.optim.Adam(groups, lr=spec.lr)
-    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov)
+        return torch.optim.Adam(groups, lr=spec.lr, fused=True)
+    return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True)
 
 
 CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples")
@@ -160,7 +160,8 @@ class Training:
         self.attached.load_state_dict(state["attached"])
         self.model.load_state_dict(state["model"])
         self._new_optimizer()
-        self.optimizer.load_state_dict(state["optimizer"])
+        groups = [{**group, "fused": True} for group in state["optimizer"]["param_groups"]]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         torch.set_rng_state(state["random"])
         device = self.loss_sum.device
         if device.type == "cuda" and state["cuda_random"] is not None:
@@ -200,11 +201,11 @@ def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
     """One optimizer step on a batch, or on this process's share of it: the batch's mean loss, 0-dim, detached."""
     attached, examples = training.attached, training.batch_examples
     training.set_learning_rate()
-    training.kept_examples += attached.kept_counts() * examples
+    training.kept_examples.add_(attached.kept_counts(), alpha=examples)
     loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
     new_phase = attached.step()
     training.optimizer.zero_grad(set_to_none=True)
-    training.loss_sum += loss * examples
+    training.loss_sum.add_(loss, alpha=examples)
     training.examples += examples
     training.epoch_examples += examples
     training.steps_done += 1

@@ -17,7 +17,8 @@ from benchmark.train import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/performance.md").read_text()
-FILES = sorted((ROOT / "paper_figures/results/speed").glob("*.json"))
+SPEED = ROOT / "paper_figures/results/speed"
+FILES = sorted(file for file in SPEED.glob("*.json") if file.name != "engine-cpu.json")
 
 
 def kind(document: dict[str, Any]) -> str:
@@ -81,6 +82,15 @@ def test_what_sparsity_buys_is_what_was_measured() -> None:
         assert min(files.values(), key=lambda form: int(form["bytes"]))["form"] == "csr"
         assert files["masked-dense"]["bytes"] == files["dense"]["bytes"]
         assert {form["equal_predictions"] for form in files.values()} == {None, 1}
+
+
+def test_what_was_tried_on_the_engine_is_what_was_measured() -> None:
+    changes = json.loads((SPEED / "engine-cpu.json").read_text())["changes"]
+    rows = table("The engine: what was tried")
+    assert len(rows) == len(changes)
+    for (change, model, method, _, gain, _, n, *_, verdict), measured in zip(rows, changes, strict=True):
+        assert [change, model, method, verdict] == [measured[key] for key in ("change", "model", "method", "verdict")]
+        assert (gain, n) == (f"{100 * (1 - measured['ratio']['median']):.1f} %", str(measured["n"]))
 
 
 def test_the_extra_time_a_weight_is_in_the_stated_range() -> None:

@@ -103,15 +103,15 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     from benchmark import plugins
     from benchmark.distributed import join
+    from benchmark.engine import prepare_process
     from benchmark.follow import follow
-    from benchmark.launch.worker import prepare_torch
 
     ranks = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE")}
     group = join(_store(), rank=ranks["RANK"], size=ranks["WORLD_SIZE"], address="")
     if group is None:
         return
     work = Work.from_dict(group.receive())
-    prepare_torch(work.device)
+    prepare_process(work.device)
     for plugin in work.plugins:
         plugins.load_file(plugin)
     group.use(work.device)

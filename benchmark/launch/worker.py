@@ -59,10 +59,11 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
     from benchmark import cell, plugins
     from benchmark.attempts import Observer
     from benchmark.distributed import PeerError
+    from benchmark.engine import prepare_process
     from benchmark.files import DiskFullError
     from benchmark.spec import from_dict
 
-    prepare_torch(work.device)
+    prepare_process(work.device)
     for plugin in work.plugins:
         plugins.load_file(plugin)
     group = followers.lead(work)
@@ -101,19 +102,6 @@ def _tell(descriptor: int, message: dict[str, Any]) -> None:
             pipe.write(json.dumps(message).encode() + b"\n")
     except BrokenPipeError:  # the dispatcher is gone: this is no failure of the cell
         os._exit(1)
-
-
-def prepare_torch(device: str) -> None:
-    """Threads and determinism of this process: one thread on the CPU, deterministic kernels on a GPU."""
-    import torch
-
-    if device == "cpu":
-        torch.set_num_threads(1)
-        return
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
 
 
 if __name__ == "__main__":

@@ -35,11 +35,13 @@ def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """As many threads as a worker has: another number gives other bits."""
+    """As many threads as a worker has, and as it, no denormal numbers: the bits are a worker's."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     yield
     torch.set_num_threads(before)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

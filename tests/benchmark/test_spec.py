@@ -88,6 +88,7 @@ CHANGES = {
     "method.version": 2,
     "density": 0.5,
     "seed": 4,
+    "precision": "bfloat16",
     "step_records": 1,
 }
 
@@ -136,7 +137,7 @@ def test_fields_name_everything_that_can_be_set_or_filtered() -> None:
         ("density", 0.0, r"density is 0.0: it must lie in \(0, 1\]"),
         ("density", 1.5, r"density is 1.5: it must lie in \(0, 1\]"),
         ("seed", -1, r"seed is -1: it must lie in \[0, "),
-        ("precision", "float61", r"unknown precision 'float61': .*valid: float32"),
+        ("precision", "float61", r"unknown precision 'float61': .*valid: bfloat16, float32, tf32"),
         ("data.name", None, "data.name is None: it must be str"),
     ],
 )

@@ -15,7 +15,7 @@ import methods
 from benchmark import data, record
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
-from benchmark.train import Training, learning_rate, train_epoch
+from benchmark.train import Training, learning_rate, train_epoch, train_step
 
 PIXELS = Data(name="synthetic", train_limit=200, test_limit=50)
 CPU = torch.device("cpu")
@@ -71,6 +71,23 @@ def test_a_training_step_never_waits_for_the_device(method: str, model: str) -> 
 
         with pytest.raises(StopIteration):
             train_epoch(live, stop_before_the_epoch_ends)
+    assert watch.seen == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "adam", "momentum": 0.0}, {"micro_batch_size": 8}, {"precision": "bfloat16"}, {"augment": "crop-flip"}],
+    ids=str,
+)
+def test_no_choice_of_the_spec_makes_a_step_wait(changes: dict[str, Any]) -> None:
+    precision, augment = changes.pop("precision", "float32"), changes.pop("augment", None)
+    of = dataclasses.replace(spec("dst", model="lenet-5-caffe", **changes), precision=precision)
+    live = training(dataclasses.replace(of, data=dataclasses.replace(PIXELS, augment=augment, standardize=True)))
+    with Watch() as watch:
+        for inputs, labels in live.batches(0):
+            train_step(live, inputs, labels)
+            live.step += 1
+    assert live.step == live.steps_per_epoch
     assert watch.seen == []
 
 
