@@ -239,6 +239,12 @@ bool is_last(const Tensor& tensor) {
   return tensor.storage().use_count() == owners;
 }
 
+// A gradient computed here has no graph of its own.
+void refuse_second_derivative() {
+  TORCH_CHECK(!at::GradMode::is_enabled(),
+              "the fused masked weight has no second derivative: set SPARSE_TRAINING_KERNELS=eager");
+}
+
 struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
   static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& threshold, int64_t estimator) {
     at::AutoDispatchBelowADInplaceOrView below;
@@ -248,6 +254,7 @@ struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    refuse_second_derivative();
     const auto saved = context->get_saved_variables();
     auto [d_weight, d_threshold] = masked_backward(gradients[0], saved[0], saved[1],
                                                    context->saved_data["estimator"].toInt(), is_last(gradients[0]));
@@ -265,6 +272,7 @@ struct Regularization : torch::autograd::Function<Regularization> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    refuse_second_derivative();
     return {context->get_saved_variables()[0].mul(gradients[0].neg())};
   }
 };
