@@ -13,7 +13,7 @@ SEEDS = range(3)
 DIGITS = Data(name="digits")
 SETTINGS = {
     "lenet-300-100": (Optimizer(name="sgd", lr=0.02, momentum=0.9, batch_size=64, epochs=15), 5e-3),
-    "lenet-5-caffe": (Optimizer(name="sgd", lr=0.05, momentum=0.9, batch_size=64, epochs=8), 2e-3),
+    "lenet-5-caffe": (Optimizer(name="sgd", lr=0.05, momentum=0.9, batch_size=64, epochs=8), 1e-3),
     "lstm-a": (Optimizer(name="adam", lr=0.005, batch_size=100, epochs=4), 2e-3),
     "lstm-b": (Optimizer(name="adam", lr=0.005, batch_size=100, epochs=3), 2e-3),
 }
