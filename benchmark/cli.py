@@ -176,8 +176,35 @@ def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) 
     raise typer.Exit(diagnose(out, data_dir, json_output))
 
 
+SPEED_OPTIONS = {
+    "": {"model", "method", "steps", "seconds", "device"},
+    "--grid": {"grid", "model", "method", "epochs", "workers", "pixels", "data_dir", "no_mlflow", "device"},
+    "--start-up": {"commands"},
+    "--inference": {"inference", "out", "data_dir", "steps", "seconds", "device"},
+}
+
+
+def _measurement(context: typer.Context) -> str:
+    """Which of SPEED_OPTIONS was asked for. Raises SpecError for two, and for an option that it has no use for."""
+    given = {option.name: option.opts[0] for option in context.command.params if _is_given(context, option.name)}
+    asked = [name for name in SPEED_OPTIONS if name in given.values()]
+    if len(asked) > 1:
+        raise SpecError(f"{' and '.join(asked)} are different measurements: give one")
+    wanted = asked[0] if asked else ""
+    useless = [option for name, option in given.items() if name not in SPEED_OPTIONS[wanted] | {"json_output"}]
+    if useless:
+        raise SpecError(f"{' '.join(['speed', *asked])} has no use for {', '.join(useless)}: leave it out")
+    return wanted
+
+
+def _is_given(context: typer.Context, name: str | None) -> bool:
+    source = context.get_parameter_source(name or "")
+    return source is not None and source.name == "COMMANDLINE"
+
+
 @app.command()
 def speed(
+    context: typer.Context,
     model: Annotated[
         list[str], typer.Option(help="A model; repeatable. Three of MNIST by default.", show_default=False)
     ] = [],  # noqa: B006
@@ -208,26 +235,20 @@ def speed(
     json_output: Json = False,
 ) -> None:
     """What a step of each method costs beside a dense one, as paired ratios; or a grid, starting up, or inference."""
-    if grid + commands + (inference is not None) > 1:
-        raise SpecError("--grid, --start-up and --inference are different measurements: give one")
-    if grid:
-        from benchmark import grid_speed  # here, as it imports torch
+    wanted = _measurement(context)
+    if wanted == "--start-up":
+        return start_up(json_output)
+    from benchmark import grid_speed  # here, as they import torch
+    from benchmark import inference as deployed
+    from benchmark import speed as paired
 
+    if wanted == "--grid":
         setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, mlflow=not no_mlflow)
-        grid_speed.grids(model, method, setup, json_output)
-    elif commands:
-        start_up(json_output)
-    else:
-        from benchmark import inference as deployed
-        from benchmark import speed as paired
-
-        budget = paired.Budget(steps, seconds)
-        if inference is None:
-            paired.speed(model, method, budget, device, json_output)
-        elif model or method:
-            raise SpecError("--inference measures the network of one cell: leave --model and --method out")
-        else:
-            deployed.inference(inference, out, data_dir, budget, device, json_output)
+        return grid_speed.grids(model, method, setup, json_output)
+    budget = paired.Budget(steps, seconds)
+    if inference is None:
+        return paired.speed(model, method, budget, device, json_output)
+    return deployed.inference(inference, out, data_dir, budget, device, json_output)
 
 
 def main() -> NoReturn:

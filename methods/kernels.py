@@ -14,6 +14,8 @@ import fcntl
 import functools
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -72,23 +74,22 @@ def are_fused(tensors: Sequence[Tensor]) -> bool:
     return bool(tensors) and all(map(is_fused, tensors))
 
 
-def compiled(function: Callable[..., Any], device_type: str) -> Callable[..., Any]:
-    """The function, compiled once for all shapes where the path of the device is `inductor`."""
-    if torch.compiler.is_compiling() or path(device_type) != "inductor":
-        return function
-    return _compiled(function)
+def is_compiled(tensor: Tensor) -> bool:
+    """Whether the plain operations are compiled for it."""
+    return not torch.compiler.is_compiling() and path(tensor.device.type) == "inductor"
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled_function: Callable[..., Any] = torch.compile(function, dynamic=True)
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function by torch.compile, with sizes left open; it raises where it would go on uncompiled."""
+    compiled_function: Callable[..., Any] = torch.compile(function, dynamic=True, fullgraph=True)
     return compiled_function
 
 
 def _without_inductor() -> str | None:
     """Why inductor cannot be had; None where it compiles."""
     try:
-        _compiled(torch.Tensor.abs)(torch.ones(2, device="cuda" if torch.cuda.is_available() else "cpu"))
+        compiled(torch.neg)(torch.ones(2, device="cuda" if torch.cuda.is_available() else "cpu"))
     except Exception as error:  # whatever a compiler or its driver raises
         return f"torch.compile does not work here ({_first_line(error)})"
     return None
@@ -106,17 +107,31 @@ def _without_cpp() -> str | None:
 
 def _load() -> None:
     library = _cache() / f"masked_weight-{_fingerprint()}.so"
+    if _loads(library):
+        return
     with _locked(library.with_suffix(".lock")):
-        if library.exists():
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-        else:
+        if not _loads(library):  # somebody else may have built it while this one waited
             _build(library)
+
+
+def _loads(library: Path) -> bool:
+    """Load it. False where it is not there, or is no such library: it is built again then."""
+    try:
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+    except OSError:
+        return False
+    return True
 
 
 def _build(library: Path) -> None:
     from torch.utils import cpp_extension
 
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder, _with_ninja():
+    if shutil.which(shlex.split(os.environ.get("CXX", "c++"))[0]) is None:
+        raise RuntimeError("no C++ compiler: install g++")
+    print("building the kernels of masked weights, once: about 20 s", file=sys.stderr)
+    for orphan in library.parent.glob("build-*"):  # of builds that were killed
+        shutil.rmtree(orphan, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as folder, _with_ninja():
         cpp_extension.load(
             "masked_weight", [str(SOURCE)], build_directory=folder, is_python_module=False, extra_cflags=list(FLAGS)
         )  # loads what it has built
@@ -126,21 +141,22 @@ def _build(library: Path) -> None:
 @contextlib.contextmanager
 def _with_ninja() -> Iterator[None]:
     """The loader calls ninja by name, which is found beside this Python where it is not on the path."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join([before, str(Path(sys.executable).parent)])
+    before = os.environ.get("PATH")
+    os.environ["PATH"] = os.pathsep.join(filter(None, [before, str(Path(sys.executable).parent)]))
     try:
-        if shutil.which(os.environ.get("CXX", "c++")) is None:
-            raise RuntimeError("no C++ compiler: install g++")
         yield
     finally:
-        os.environ["PATH"] = before
+        os.environ.pop("PATH")
+        if before is not None:
+            os.environ["PATH"] = before
 
 
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """One build at a time; the lock ends with its process."""
+    """One build at a time; the lock ends with its process. Where a drive has no locks, two may build at once."""
     with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -152,7 +168,14 @@ def _cache() -> Path:
 
 def _fingerprint() -> str:
     """Of all that the library depends on: a cache may be shared by unlike machines."""
-    parts = (SOURCE.read_text(), torch.__version__, *FLAGS, os.environ.get("CXX", "c++"), _processor())
+    parts = (
+        SOURCE.read_text(),
+        torch.__version__,
+        *FLAGS,
+        os.environ.get("CXX", "c++"),
+        *platform.libc_ver(),
+        _processor(),
+    )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -165,7 +188,9 @@ def _processor() -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The compiler's own complaint where there is one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
 
 
 if __name__ == "__main__":

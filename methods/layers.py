@@ -106,7 +106,12 @@ class _Reparametrized:
     def effective_weight(self, name: str) -> Tensor:
         parameters = cast(nn.Module, self)._parameters
         weight, extra = parameters[name], parameters[extra_name(name)]
-        return self.effective[name](cast(Tensor, weight), cast(Tensor, extra))
+        try:
+            return self.effective[name](cast(Tensor, weight), cast(Tensor, extra))
+        except (
+            AttributeError
+        ) as error:  # in a property, torch would take it for a missing attribute and find the dense weight
+            raise RuntimeError(f"{name} cannot be computed: {error}") from error
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _rebuild, (self.base_class, tuple(self.effective)), self.__getstate__()

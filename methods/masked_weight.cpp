@@ -40,6 +40,7 @@ struct Shape {
         columns(rows > 0 ? weight.numel() / rows : 0),
         per_row(threshold.dim() == 1 && threshold.numel() == rows),
         per_entry(!per_row && threshold.dim() == weight.dim() && threshold.sizes() == weight.sizes()) {
+    TORCH_CHECK(weight.is_cpu() && threshold.is_cpu(), "a weight or its thresholds are not on the CPU");
     TORCH_CHECK(per_row || per_entry || threshold.numel() == 1, "thresholds of shape ", threshold.sizes(),
                 " do not belong to a weight of shape ", weight.sizes());
   }
@@ -201,6 +202,7 @@ int64_t kept(const Tensor& given, const Tensor& given_threshold) {
 // What every layer keeps, [layers]; zeroes the thresholds of those that may be reset and keep less than a share.
 Tensor update_thresholds(TensorList weights, TensorList thresholds, const c10::List<bool>& resettable, double reset_below,
                          Tensor resets) {
+  TORCH_CHECK(resets.is_cpu(), "the number of resets is not on the CPU");
   Tensor counts = at::empty({static_cast<int64_t>(weights.size())}, resets.options());
   auto* found = counts.mutable_data_ptr<int64_t>();
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -221,6 +223,9 @@ void apply_masks(TensorList weights, TensorList masks) {
   for (size_t i = 0; i < weights.size(); ++i) {
     const Tensor& weight = weights[i];
     TORCH_CHECK(weight.is_non_overlapping_and_dense(), "a masked weight has gaps in memory");
+    TORCH_CHECK(weight.is_cpu() && masks[i].is_cpu() && masks[i].scalar_type() == at::kBool &&
+                    masks[i].sizes() == weight.sizes(),
+                "a mask is not that of its weight: a boolean one of its shape, on the CPU");
     const Tensor mask = like(masks[i], weight);
     AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "apply_masks", [&] {
       auto* w = weight.mutable_data_ptr<scalar_t>();

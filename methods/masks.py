@@ -20,7 +20,7 @@ class Masks:
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
         self._masks: dict[str, Tensor] = {}
-        self._factors: list[Tensor] = []  # what apply_ multiplies by: the masks, or these as numbers
+        self._factors: list[Tensor] = []  # the masks as numbers, where plain operations apply them
         self._initial: dict[str, Tensor] | None = {}
         self._refresh()
 
@@ -67,24 +67,21 @@ class Masks:
 
     def _refresh(self) -> None:
         self._masks = {name: self._masks[name] for name in self._weights if name in self._masks}
-        self._fused = kernels.are_fused(self._parameters())
-        self._factors = [
-            mask if self._fused else mask.to(self._weights[name].parameter.dtype) for name, mask in self._masks.items()
-        ]
+        self._factors = []
         self._kept = torch.stack([self[name].sum() for name in self._weights])
-
-    def _parameters(self) -> list[Tensor]:
-        return [self._weights[name].parameter.data for name in self._masks]
 
     @torch.no_grad()
     def apply_(self) -> None:
         """Zero every pruned weight: one multiplication of all."""
-        if not self._factors:
+        if not self._masks:
             return
-        if self._fused:
-            torch.ops.sparse_training.apply_masks.default(self._parameters(), self._factors)
-        else:
-            torch._foreach_mul_(self._parameters(), self._factors)
+        weights = [self._weights[name].parameter.data for name in self._masks]
+        if kernels.are_fused(weights):
+            torch.ops.sparse_training.apply_masks.default(weights, list(self._masks.values()))
+            return
+        if not self._factors or any(f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=True)):
+            self._factors = [mask.to(w.dtype) for mask, w in zip(self._masks.values(), weights, strict=True)]
+        torch._foreach_mul_(weights, self._factors)
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight in order, int64 [weights] on the device; counted once a change."""

@@ -30,6 +30,7 @@ ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "long_tailed": long_tailed,
     "straight_through": straight_through,
 }
+NUMBERS = {name: number for number, name in enumerate(ESTIMATORS)}  # what masked_weight.cpp calls them
 SHAPES = ("vector", "scalar", "matrix")
 
 
@@ -43,6 +44,13 @@ def aligned(threshold: Tensor, weight: Tensor) -> Tensor:
     if threshold.dim() == 1 and weight.dim() > 1:
         return threshold.view(-1, *[1] * (weight.dim() - 1))
     return threshold
+
+
+def as_rows(weight: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in two dimensions, [c_out, -1] and what broadcasts against it: layers of every kind share compilations."""
+    rows = len(weight)
+    shape = (rows, -1) if threshold.shape == weight.shape else (-1, 1)
+    return weight.reshape(rows, -1), threshold.reshape(shape)
 
 
 def keep_mask(weight: Tensor, threshold: Tensor) -> Tensor:
@@ -81,14 +89,19 @@ class MaskedWeight(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, threshold: Tensor, estimator: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.save_for_backward(weight, threshold)
         ctx.estimator = estimator
-        masked: Tensor = kernels.compiled(product, weight.device.type)(weight, threshold)
-        return masked
+        if not kernels.is_compiled(weight):
+            return product(weight, threshold)
+        masked: Tensor = kernels.compiled(product)(*as_rows(weight, threshold))
+        return masked.view(weight.shape)
 
     @staticmethod
     def backward(ctx: Any, *d_products: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, threshold = ctx.saved_tensors
-        found = kernels.compiled(gradients, weight.device.type)(d_products[0], weight, threshold, ctx.estimator)
-        return (*found, None)
+        if not kernels.is_compiled(weight):
+            return (*gradients(d_products[0], weight, threshold, ctx.estimator), None)
+        rows = as_rows(weight, threshold)
+        found = kernels.compiled(gradients)(d_products[0].reshape(rows[0].shape), *rows, ctx.estimator)
+        return found[0].view(weight.shape), found[1].view(threshold.shape), None
 
 
 class Effective:
@@ -96,12 +109,11 @@ class Effective:
 
     def __init__(self, estimator: str) -> None:
         self.estimator = estimator
-        self.number = list(ESTIMATORS).index(estimator)
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
         masked: Tensor
         if kernels.is_fused(weight):
-            masked = torch.ops.sparse_training.masked_weight.default(weight, threshold, self.number)
+            masked = torch.ops.sparse_training.masked_weight.default(weight, threshold, NUMBERS[self.estimator])
         else:
             masked = MaskedWeight.apply(weight, threshold, ESTIMATORS[self.estimator])  # type: ignore[no-untyped-call]
         return masked
@@ -120,7 +132,8 @@ def update_thresholds(
     """
     counts = []
     for weight, threshold, may_reset in zip(weights, thresholds, resettable, strict=True):
-        kept = kernels.compiled(keep_count, weight.device.type)(weight, threshold)
+        fused = kernels.is_compiled(weight)
+        kept = kernels.compiled(keep_count)(*as_rows(weight, threshold)) if fused else keep_count(weight, threshold)
         if may_reset:
             emptied = kept < reset_below * weight.numel()
             threshold.masked_fill_(emptied, 0)

@@ -93,7 +93,7 @@ def test_a_grid_that_was_disturbed_is_not_measured(event: Event) -> None:
         (["--method", "dts"], 2, ["unknown method 'dts'", "did you mean 'dst'?"]),
         (["--data", "mnist"], 2, ["unknown --data 'mnist'", "own, synthetic"]),
         (["--device", "gpu"], 2, ["unknown device 'gpu'"]),
-        (["--start-up"], 2, ["--grid, --start-up and --inference"]),
+        (["--start-up"], 2, ["--grid and --start-up are different measurements"]),
         (["--data-dir", "nowhere"], 3, ["MNIST is not in nowhere"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",

@@ -109,7 +109,7 @@ def test_an_unknown_run_is_one_line(done: Runner, bench: Bench, tmp_path: Path) 
 def test_model_and_method_go_with_training_alone(done: Runner, bench: Bench) -> None:
     finished = bench("speed", "--inference", done.spec.run_id, "--out", done.place.out, "--method", "dst")
     assert finished.code == 2
-    assert "leave --model and --method out" in finished.error
+    assert "speed --inference has no use for" in finished.error
 
 
 def test_a_cell_that_is_not_done_is_one_line(tmp_path: Path, bench: Bench) -> None:

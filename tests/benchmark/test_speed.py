@@ -115,6 +115,7 @@ def test_the_table_names_machine_threads_and_kernels(bench: Bench) -> None:
     [
         (["--model", "lenet-300"], ["unknown model 'lenet-300'", "did you mean 'lenet-300-100'?", "vgg16"]),
         (["--method", "dts"], ["unknown method 'dts'", "did you mean 'dst'?", "static"]),
+        (["--epochs", "4"], ["speed has no use for --epochs: leave it out"]),
         (["--device", "gpu"], ["unknown device 'gpu'", "auto, cpu, cuda"]),
         (["--seconds", "inf"], ["--seconds inf", "finite"]),
         (["--model", "lenet-300-100", "--steps", "100000"], ["--steps 100000", "room for 18750"]),

@@ -156,9 +156,50 @@ def test_the_layout_of_weight_and_gradient_does_not_matter(shape: str, monkeypat
     gaps = torch.stack([w, w], dim=-1)[..., 0]
     assert not gaps.is_contiguous()
     for weight in (w, w.contiguous(**last), gaps):
-        for gradient in (d_product, d_product.contiguous(**last), d_product[:1, :1].expand_as(w) * 0 + d_product):
+        for gradient in (
+            d_product,
+            d_product.contiguous(**last),
+            d_product.transpose(2, 3).contiguous().transpose(2, 3),
+        ):
             for found, expected in zip(computed(weight, t, gradient, "long_tailed"), want, strict=True):
                 torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("of", ["a product", "a view", "one number for all"])
+def test_a_gradient_that_nobody_else_reads_gives_the_same_in_its_place(
+    of: str, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for path in ("eager", "cpp"):
+        use_kernels(path, monkeypatch)
+        w, t, d_product = example("linear", shape)
+        w, t = w.requires_grad_(), t.requires_grad_()
+        product = Effective("long_tailed")(w, t)
+        loss = {"a product": product * d_product, "a view": product.t().mm(d_product), "one number for all": product}[
+            of
+        ]
+        loss.sum().backward()
+        found[path] = (w.grad, t.grad)
+    torch.testing.assert_close(found["cpp"], found["eager"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_that_cannot_be_computed_is_never_the_dense_one() -> None:
+    model = nn.Linear(4, 3)
+    methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
+    del model.effective["weight"].estimator
+    with pytest.raises(RuntimeError, match="weight cannot be computed"):
+        model(torch.ones(1, 4))
+
+
+def test_masks_apply_to_a_model_whose_type_was_changed() -> None:
+    model = nn.Linear(4, 3)
+    attached = methods.attach(model, "static", total_steps=2, steps_per_epoch=1, density=0.5)
+    model.bfloat16()
+    attached.bind(torch.optim.SGD(attached.parameter_groups(), lr=0.1))
+    model(torch.ones(1, 4, dtype=torch.bfloat16)).sum().backward()
+    attached.step()
+    assert int(model.weight.count_nonzero()) == int(attached.kept_counts())
 
 
 def test_a_gradient_that_someone_else_reads_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +267,7 @@ def test_a_layer_is_reset_below_the_share_and_not_at_it(kept: int, monkeypatch: 
     assert found["cpp"] == found["eager"] == ([300 if kept < 3 else kept], int(kept < 3))
 
 
-def test_a_float16_weight_is_computed_by_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bfloat16_weight_is_computed_by_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     use_kernels("cpp", monkeypatch)
     w, t, d_product = (tensor.bfloat16() for tensor in example("linear", "vector"))
     product, *_ = computed(w, t, d_product, "long_tailed")
@@ -272,6 +313,15 @@ def test_a_path_asked_for_in_vain_is_one_line(variables: dict[str, str], line: s
 
 
 @pytest.mark.slow
+def test_a_library_that_is_damaged_is_built_again(tmp_path: Path) -> None:
+    name = f"masked_weight-{kernels._fingerprint()}.so"
+    (tmp_path / "sparse-training-bench").mkdir()
+    (tmp_path / "sparse-training-bench" / name).write_bytes(b"no library")
+    out, error = begin(tmp_path, CXX=os.environ.get("CXX", "c++")).communicate(timeout=300)
+    assert (out, "building the kernels" in error) == ("masked weights on the CPU: cpp\n", True), error
+
+
+@pytest.mark.slow
 def test_a_build_that_was_killed_is_done_by_the_next_and_once(tmp_path: Path) -> None:
     killed = begin(tmp_path)
     deadline = time.monotonic() + 60
@@ -286,7 +336,8 @@ def test_a_build_that_was_killed_is_done_by_the_next_and_once(tmp_path: Path) ->
     assert len(list(tmp_path.rglob("masked_weight-*.so"))) == 1
 
 
-def test_the_path_is_the_devices_own_where_none_is_asked_for() -> None:
+def test_the_path_is_the_devices_own_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     if kernels.missing("cpp"):
         pytest.skip("no C++ compiler")
-    assert kernels.path("cpu") == "cpp"
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    assert kernels.path.__wrapped__("cpu") == "cpp"
