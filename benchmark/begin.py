@@ -12,6 +12,7 @@ from benchmark import data, environment
 from benchmark.data.tensors import Dataset
 from benchmark.distributed import Group
 from benchmark.engine import Engine
+from benchmark.program import company
 from benchmark.spec import Data, RunSpec, SpecError
 from benchmark.train import Training, digest
 from methods import kernels
@@ -28,8 +29,13 @@ def check_same(training: Training, group: Group) -> None:
         group.check_same(digest(training.model, training.optimizer.state_dict(), training.attached.state_dict()))
 
 
-def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) -> dict[str, Any]:
-    """The environment of an attempt. Raises DataError; SpecError where the kernels asked for cannot be had."""
+def surroundings(
+    spec: RunSpec, data_dir: Path, device_name: str, group: Group, cells_per_program: int = 1
+) -> dict[str, Any]:
+    """The environment of an attempt. Raises DataError; SpecError where the kernels asked for cannot be had.
+
+    cells_per_program: as asked for, whether or not the cell can have company.
+    """
     device = torch.device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     return environment.describe(
@@ -39,7 +45,7 @@ def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) 
         kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
-        engine=str(Engine(spec, device.type)),
+        engine=str(Engine(spec, device.type, cells_per_program if company(spec) is not None else 1)),
     )
 
 

@@ -22,7 +22,7 @@ from benchmark.data import DataError
 from benchmark.distributed import Group, PeerError
 from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, sync_folder, write_atomic, write_json
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
-from benchmark.train import digest, train_epoch
+from benchmark.train import Steps, digest, epoch_steps, take
 
 Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "busy"]
 Report = Callable[[dict[str, Any]], None]
@@ -59,6 +59,7 @@ class Place:
     checkpoint_seconds: between checkpoints, whatever they cost. None: as the environment variable
     BENCH_CHECKPOINT_SECONDS says, else CHECKPOINT_SECONDS or as many as keep their cost under
     CHECKPOINT_SHARE of the training. group: the processes that train it, this one their leader.
+    cells_per_program: that train side by side where they can (`benchmark.program`).
     """
 
     out: Path
@@ -68,6 +69,7 @@ class Place:
     retry_failed: bool = False
     checkpoint_seconds: float | None = None
     group: Group = field(default_factory=Group)
+    cells_per_program: int = 1
 
     def cell(self, run_id: str) -> Path:
         return self.out / "cells" / run_id
@@ -78,7 +80,7 @@ class Place:
             return self.checkpoint_seconds
         if CHECKPOINT_VARIABLE in os.environ:
             return float(os.environ[CHECKPOINT_VARIABLE])
-        return max(CHECKPOINT_SECONDS, cost_seconds / CHECKPOINT_SHARE)
+        return max(CHECKPOINT_SECONDS, self.cells_per_program * cost_seconds / CHECKPOINT_SHARE)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
     report receives each epoch's record and each warning. stop asks for the state to be saved at
     the next step. Raises DataError, SpecError, DriftError and DiskFullError: the user has something to mend.
     """
+    return take(execution(spec, place, observer=observer, report=report, stop=stop))
+
+
+def execution(
+    spec: RunSpec, place: Place, *, observer: Observer, report: Report, stop: threading.Event
+) -> Steps[Outcome]:
+    """`execute`, whose optimizer steps are to be taken by whoever asks for them."""
     cell = place.cell(spec.run_id)
     if (finished := read_sealed(cell / "result.json")) is not None:
         return Outcome(finished["status"], finished["error"])
@@ -102,17 +111,19 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
         return Outcome("failed", failure)
     try:
         attempt = claim(cell, observer)
-        return Outcome("busy") if attempt is None else _attempt(spec, place, attempt, report, stop)
+        if attempt is None:
+            return Outcome("busy")
+        return (yield from _attempt(spec, place, attempt, report, stop))
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
         raise DiskFullError(place.out) from error
 
 
-def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
+def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Steps[Outcome]:
     outcome, code = Outcome("interrupted", "the worker stopped"), None
     try:
-        outcome = _run(spec, place, attempt, report, stop)
+        outcome = yield from _run(spec, place, attempt, report, stop)
         return outcome
     except (*TO_MEND, OSError, PeerError) as error:
         outcome, code = Outcome("interrupted", str(error)), getattr(error, "exit_code", None)
@@ -121,9 +132,9 @@ def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop
         attempt.end(outcome.status, outcome.error, code)
 
 
-def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
+def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Steps[Outcome]:
     try:
-        return _Cell(spec, place, attempt, report, stop).run()
+        return (yield from _Cell(spec, place, attempt, report, stop).run())
     except _InterruptedError:
         return Outcome("interrupted")
     except _SupersededError:
@@ -189,11 +200,11 @@ class _Cell:
         self.environment["resumed_at_step"] = found.manifest["steps"]
         return found.state
 
-    def run(self) -> Outcome:
+    def run(self) -> Steps[Outcome]:
         training = self.training
         try:
             while training.epoch < training.epochs:
-                train_epoch(training, self._at_step)
+                yield from epoch_steps(training, self._at_step)
                 check_same(training, self.group)
                 with self.group.boundary():
                     self._record()
@@ -296,4 +307,4 @@ def _set_aside_damaged(cell: Path) -> None:
 
 
 def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:
-    return surroundings(spec, place.data_dir, place.device, place.group)
+    return surroundings(spec, place.data_dir, place.device, place.group, place.cells_per_program)

@@ -34,7 +34,7 @@ def save(folder: Path, state: Mapping[str, Any], *, steps: int, metrics: bytes, 
     which length and checksum go into the manifest, written last. facts: run_id, environment.
     """
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save(_on_its_own(state), buffer)
     content = buffer.getvalue()
     write_atomic(_data(folder, steps), content)
     manifest = {
@@ -48,6 +48,15 @@ def save(folder: Path, state: Mapping[str, Any], *, steps: int, metrics: bytes, 
     write_json(_manifest(folder, steps), sealed(manifest))
     for old in _steps(folder)[:-GENERATIONS]:
         remove(folder, old)
+
+
+def _on_its_own(value: Any) -> Any:
+    """The state, where a tensor is a slice of a larger one a copy of it: a file would hold the whole."""
+    if isinstance(value, torch.Tensor):
+        return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, Mapping):
+        return {key: _on_its_own(inner) for key, inner in value.items()}
+    return [_on_its_own(inner) for inner in value] if isinstance(value, list) else value
 
 
 def remove(folder: Path, steps: int) -> None:

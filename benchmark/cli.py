@@ -56,6 +56,9 @@ def run(
     processes_per_cell: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes that train one cell together, on N GPUs.")
     ] = 1,
+    cells_per_program: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Cells that a worker trains side by side, to fill a GPU.")
+    ] = 1,
     ranks_from: Annotated[
         str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
     ] = "auto",
@@ -83,6 +86,7 @@ def run(
         ray_address=ray_address,
         detach=detach,
         processes=found.size if found else processes_per_cell,
+        cells_per_program=cells_per_program,
         ranks=found,
     )
     launch.check(choice)

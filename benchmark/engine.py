@@ -30,10 +30,12 @@ class Engine:
     float32: all of it. tf32: matrix products and convolutions of the passes, on a GPU. bfloat16:
     the forward pass under autocast, and the backward pass as that went; weights, their
     gradients, the loss and the optimizer stay float32. Evaluation is float32 always.
+    cells_per_program: of the program that computes its steps (`benchmark.program`).
     """
 
     spec: RunSpec
     device: str
+    cells_per_program: int = 1
 
     def __post_init__(self) -> None:
         if self.spec.precision == "tf32" and self.device == "cpu":
@@ -42,6 +44,8 @@ class Engine:
     @property
     def channels_last(self) -> bool:
         """Whether images, and with them all that convolutions compute, lie [b, h, w, c] in memory."""
+        if self.cells_per_program > 1:
+            return False
         if self.device == "cpu":
             return self.spec.model.name in CHANNELS_LAST_ON_CPU and self.spec.precision == "float32"
         return self.spec.precision != "float32" and self.spec.model.name not in WITHOUT_CONVOLUTIONS
@@ -50,11 +54,12 @@ class Engine:
         """The mean cross-entropy of a batch, float32, 0-dim."""
         if self.channels_last:
             inputs = channels_last(inputs)
-        with self._autocast():
+        with self.autocast():
             logits = network(inputs)
         return F.cross_entropy(logits.float(), labels)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Around a forward pass: in bfloat16 where the cell asks for that."""
         if self.spec.precision != "bfloat16":
             return contextlib.nullcontext()
         return torch.autocast(self.device, torch.bfloat16)
@@ -72,7 +77,13 @@ class Engine:
                 _allow_tf32(False)
 
     def __str__(self) -> str:
-        parts = {"channels_last": self.channels_last, "fused": True, "flush_denormal": _flushes_denormals()}
+        parts: dict[str, bool] = {
+            "channels_last": self.channels_last,
+            "fused": True,
+            "flush_denormal": _flushes_denormals(),
+        }
+        if self.cells_per_program > 1:
+            parts[f"cells_per_program_{self.cells_per_program}"] = True
         return "+".join(name for name, used in parts.items() if used)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True)
 
 
+T = TypeVar("T")
+Batch = tuple[Tensor, Tensor]
 CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples")
 
 
@@ -138,6 +140,12 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
+    def count_step(self, examples: int) -> None:
+        """A step on so many examples was taken."""
+        self.examples += examples
+        self.epoch_examples += examples
+        self.steps_done += 1
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: `torch.load(weights_only=True)` reads it back."""
         device = self.loss_sum.device
@@ -175,8 +183,42 @@ class Training:
         self.train_seconds = state["train_seconds"]
 
 
+class Step(NamedTuple):
+    """A step that a training is about to take, on a batch or on its process's share of one."""
+
+    training: Training
+    inputs: Tensor
+    labels: Tensor
+
+
+Steps = Generator[Step, Tensor, T]  # each step asked for is answered with its loss
+
+
+def take(steps: Steps[T]) -> T:
+    """Take every step that is asked for; what the asking returns in the end. A step's error is thrown into it."""
+    try:
+        step = next(steps)
+        while True:
+            started = time.perf_counter()
+            try:
+                loss = train_step(*step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step.training.train_seconds += time.perf_counter() - started
+                step = steps.send(loss)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
 def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
     """The rest of the current epoch. at_step is called after every step and may raise to stop."""
+    take(epoch_steps(training, at_step))
+
+
+def epoch_steps(training: Training, at_step: Callable[[], None]) -> Steps[None]:
+    """The steps of `train_epoch`, to be taken by whoever asks for them."""
     model, attached = training.model.train(), training.attached
     if training.step == 0:
         training.loss_sum.zero_()
@@ -187,9 +229,7 @@ def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
     for inputs, labels in training.batches(training.step, training.gradient.share):
         if training.steps_done == attached.total_steps:
             break
-        started = time.perf_counter()
-        loss = train_step(training, inputs, labels)
-        training.train_seconds += time.perf_counter() - started
+        loss = yield Step(training, inputs, labels)
         if training.step_records:
             previous = _record_step(training, previous, loss)
         training.step += 1
@@ -206,9 +246,7 @@ def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
     new_phase = attached.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.loss_sum.add_(loss, alpha=examples)
-    training.examples += examples
-    training.epoch_examples += examples
-    training.steps_done += 1
+    training.count_step(examples)
     if new_phase:
         training.enter_phase(attached.phase)
     return loss

@@ -194,6 +194,7 @@ def work_of(grid: Grid, device: str, suite: suites.Suite) -> Work:
         retry_failed=grid.retry_failed,
         processes_per_cell=grid.launcher.processes,
         ranks_started=grid.launcher.ranks is not None,
+        cells_per_program=grid.launcher.cells_per_program,
     )
 
 

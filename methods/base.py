@@ -67,6 +67,9 @@ class Method:
     grown_state: `zero` where the optimizer's state of weights masked in place starts at 0 when they
     are grown, `keep` where it stays. weight_gradient: whether the weight's gradient costs the
     arithmetic of a dense or a sparse layer. threshold_weight_decay: of the thresholds' parameter group.
+    stackable: the hyperparameters that may differ between trainings whose steps are computed together
+    (`methods.stacked`), for a method of one phase whose after_backward does nothing and whose penalty and
+    after_step read ctx.thresholds alone: they are called once for all, a value [cells] in place of a 0-dim one.
     """
 
     name: ClassVar[str]
@@ -75,6 +78,7 @@ class Method:
     density_promise: ClassVar[DensityPromise]
     grown_state: ClassVar[Literal["zero", "keep"]] = "zero"
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
+    stackable: ClassVar[tuple[str, ...] | None] = None
     threshold_weight_decay: float = 0.0
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:

@@ -46,6 +46,7 @@ class DST(Method):
     reference = "arXiv:2005.06870"
     density_promise = "emergent"
     weight_gradient = "dense"
+    stackable = ("alpha",)
 
     alpha: float = 5e-4
     threshold: str = "vector"

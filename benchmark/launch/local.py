@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -34,11 +35,11 @@ def default_workers(device: str) -> int:
 
 
 class _Worker:
-    """One worker process and the cell it has, if any."""
+    """One worker process and the cells it has, if any."""
 
     def __init__(self, slot: int, number: int, work: Work, logs: Path) -> None:
         self.slot = slot
-        self.spec: RunSpec | None = None
+        self.specs: dict[str, RunSpec] = {}
         self.stopping = False
         self.leaving = False
         self.partial = b""
@@ -68,9 +69,9 @@ class _Worker:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
-    def give(self, spec: RunSpec) -> None:
-        self.spec = spec
-        self.send({"spec": spec.to_dict()})
+    def give(self, specs: Sequence[RunSpec]) -> None:
+        self.specs = {spec.run_id: spec for spec in specs}
+        self.send({"specs": [spec.to_dict() for spec in specs]})
 
 
 def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str, str]:
@@ -121,7 +122,7 @@ class LocalLauncher:
 
     def events(self) -> Iterator[Event]:
         try:
-            while self._queue or self._later or any(worker.spec for worker in self._workers):
+            while self._queue or self._later or any(worker.specs for worker in self._workers):
                 yield from self._hand_out()
                 for key, _ in self._selector.select(timeout=0.2):
                     yield from self._read(key.data)
@@ -146,15 +147,29 @@ class LocalLauncher:
         self._later = [(due, spec) for due, spec in self._later if due > now]
         self._queue.extend(ready)
         while self._queue and self._stopping is None:
-            free = (worker for worker in self._workers if worker.spec is None)
+            free = (worker for worker in self._workers if not worker.specs)
             idle = next((worker for worker in free if not worker.stopping and not worker.leaving), None)
             if idle is None:
                 if len(self._workers) >= self.workers:
                     return
                 idle = self._start()
-            spec = self._queue.popleft()
-            idle.give(spec)
-            yield Event(spec.run_id, "started")
+            specs = self._next()
+            idle.give(specs)
+            yield from (Event(spec.run_id, "started") for spec in specs)
+
+    def _next(self) -> list[RunSpec]:
+        """The next cell, and those that may train beside it; one whose worker died goes without company."""
+        first = self._queue.popleft()
+        if self._work.cells_per_program == 1 or first.run_id in self._deaths:
+            return [first]
+        from benchmark.program import company  # imports torch
+
+        kind = company(first)
+        fit = (s for s in self._queue if kind is not None and s.run_id not in self._deaths and company(s) == kind)
+        others = list(itertools.islice(fit, self._work.cells_per_program - 1))
+        for spec in others:
+            self._queue.remove(spec)
+        return [first, *others]
 
     def _start(self) -> _Worker:
         slot = min(set(range(self.workers)) - {worker.slot for worker in self._workers})
@@ -179,8 +194,7 @@ class LocalLauncher:
         if "report" in message:
             yield from _events(run_id, message["report"])
             return
-        spec, worker.spec = worker.spec, None
-        assert spec is not None, "a worker ends a cell that it was given"
+        spec = worker.specs.pop(run_id)
         if message["end"]["status"] == "interrupted" and self._stopping is None:
             worker.stopping = True  # a signal to it alone: it saved the cell's state and ends
             self._queue.appendleft(spec)
@@ -197,18 +211,21 @@ class LocalLauncher:
         if self._work.ranks_started:  # its followers ended with it: all of them are started anew, or none
             self._queue.clear()
             self._later.clear()
-        if worker.spec is None:
-            return
-        run_id = worker.spec.run_id
-        self._deaths[run_id] += 1
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
+        for spec in worker.specs.values():
+            yield from self._bereaved(spec, cause, worker.log)
+
+    def _bereaved(self, spec: RunSpec, cause: str, log: Path) -> Iterator[Event]:
+        """What becomes of a cell whose worker died."""
+        run_id = spec.run_id
+        self._deaths[run_id] += 1
         if self._work.ranks_started:
             yield Event(run_id, "warning", {"warning": f"its processes died ({cause}); the same command goes on"})
         elif self._deaths[run_id] < DEATHS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"its worker died ({cause}); another one goes on with it"})
-            self._queue.append(worker.spec)
+            self._queue.append(spec)
         else:
-            error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {worker.log}"
+            error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {log}"
             condemn(self._work.out / "cells" / run_id, error)
             yield Event(run_id, "end", {"status": "failed", "error": error})
 

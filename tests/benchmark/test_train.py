@@ -67,9 +67,9 @@ def test_a_training_step_never_waits_for_the_device(method: str, model: str) -> 
         def stop_before_the_epoch_ends() -> None:
             steps.append(1)
             if len(steps) == live.steps_per_epoch - 1:
-                raise StopIteration
+                raise InterruptedError
 
-        with pytest.raises(StopIteration):
+        with pytest.raises(InterruptedError):
             train_epoch(live, stop_before_the_epoch_ends)
     assert watch.seen == []
 

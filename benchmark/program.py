@@ -1,0 +1,196 @@
+"""Cells of one architecture that take their steps together, as one batched program.
+
+A GPU is idle for most of a small cell's step; side by side, cells fill it. Each cell keeps its own
+training, data order, records and checkpoints; parameters, buffers and the optimizer's state lie in
+tensors that all share, [cells, ...], and one forward pass, one backward pass and one update serve all.
+
+Shapes: cells, b a batch, c channels, h rows, w columns.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+import methods
+from benchmark import measure
+from benchmark.engine import Engine
+from benchmark.spec import RunSpec
+from benchmark.train import Batch, Step, Steps, Training, make_optimizer, take
+from methods.stacked import Stack, share, stackable
+
+T = TypeVar("T")
+MODELS = ("lenet-300-100", "lenet-5-caffe", "vgg16", "wrn-")  # torch.func maps no LSTM
+
+
+@functools.cache
+def company(spec: RunSpec) -> str | None:
+    """Cells for which this is equal can be one program; None where a cell trains alone.
+
+    They differ in their seeds, and in hyperparameters that the method allows.
+    """
+    method = methods.create(spec.method["name"])
+    free = stackable(method)
+    one_pass = spec.optimizer.micro_batch_size in (None, spec.optimizer.batch_size)
+    if free is None or not one_pass or not spec.model.name.startswith(MODELS):
+        return None
+    plain = spec.to_dict()
+    plain["seed"] = None
+    plain["method"] = {name: value for name, value in plain["method"].items() if name not in free}
+    return json.dumps(plain, sort_keys=True)
+
+
+class Program:
+    """The trainings of cells in one `company`, all after the same number of steps.
+
+    width: how many the program is made for; where there are fewer, copies of the first fill it up and are
+    never looked at. What a cell computes depends on the width, not on the cells beside it.
+    """
+
+    def __init__(self, trainings: Sequence[Training], width: int) -> None:
+        self.trainings, self._width = list(trainings), width
+        first = trainings[0]
+        self._engine = Engine(first.spec, first.loss_sum.device.type, width)
+        self._stack = Stack([training.attached for training in trainings], width)
+        self._plain = measure.plain_copy(first.model).train()
+        self._loss_sum = share([training.loss_sum for training in trainings], width)
+        self._kept_examples = share([training.kept_examples for training in trainings], width)
+        names = {id(parameter): name for name, parameter in first.model.named_parameters()}
+        groups = [
+            {**group, "params": [self._stack.parameters[names[id(parameter)]] for parameter in group["params"]]}
+            for group in first.optimizer.param_groups
+        ]
+        self._optimizer = make_optimizer(first.spec.optimizer, groups)
+        self._join_state()
+        self._state_is_shared = False
+
+    def step(self, batches: Sequence[Batch]) -> Tensor:
+        """One optimizer step of every training, each on its own batch: the batches' mean losses, [cells], detached.
+
+        As `train_step` of each, but for the order in which sums are added up.
+        """
+        for training in self.trainings:
+            training.set_learning_rate()
+        for group, own in zip(self._optimizer.param_groups, self.trainings[0].optimizer.param_groups, strict=True):
+            group["lr"] = own["lr"]
+        examples = self.trainings[0].batch_examples
+        self._kept_examples.add_(self._stack.kept_counts(), alpha=examples)
+        losses = self._backward(*self._joined(batches))
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._stack.after_step()
+        self._loss_sum.add_(losses, alpha=examples)
+        for training in self.trainings:
+            training.count_step(examples)
+        if not self._state_is_shared:
+            self._share_state()
+        return losses
+
+    def _joined(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """Inputs [cells, b, c, h, w] and labels [cells, b]."""
+        filled = [*batches, *[batches[0]] * (self._width - len(batches))]
+        inputs, labels = zip(*filled, strict=True)
+        return torch.stack(inputs), torch.stack(labels)
+
+    def _backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        state = (self._stack.effective(), self._stack.buffers)
+        with self._engine.arithmetic():
+            with self._engine.autocast():
+                logits = vmap(self._forward)(state, inputs)
+            each = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
+            losses = each.view(labels.shape).mean(dim=1)
+            penalty = self._stack.penalty()
+            torch.autograd.backward((losses if penalty is None else losses + penalty).sum())
+        return losses.detach()
+
+    def _forward(self, state: tuple[dict[str, Tensor], dict[str, Tensor]], inputs: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self._plain, state, (inputs,))
+        return logits
+
+    def _join_state(self) -> None:
+        """Begin with the momentum that the trainings have, if they took steps; counts of steps are equal anyway."""
+        for shared, own in self._parameters():
+            states = [t.optimizer.state[p] for t, p in zip(self.trainings, own, strict=True)]
+            if states[0]:
+                states += states[:1] * (self._width - len(states))
+                self._optimizer.state[shared] = {
+                    key: torch.stack([state[key] for state in states]) if value.shape == own[0].shape else value.clone()
+                    for key, value in states[0].items()
+                }
+
+    def _share_state(self) -> None:
+        """Let every training see its slices of the momentum, which is there after the first step."""
+        for shared, own in self._parameters():
+            for cell, (training, parameter) in enumerate(zip(self.trainings, own, strict=True)):
+                training.optimizer.state[parameter] = {
+                    key: value[cell] if value.shape == shared.shape else value
+                    for key, value in self._optimizer.state[shared].items()
+                }
+        self._state_is_shared = True
+
+    def _parameters(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Each shared parameter with the trainings' own, in the optimizers' order."""
+        shared = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        own = [[p for group in t.optimizer.param_groups for p in group["params"]] for t in self.trainings]
+        yield from zip(shared, map(list, zip(*own, strict=True)), strict=True)
+
+
+def ends(executions: Mapping[RunSpec, Steps[T]], width: int) -> Iterator[tuple[str, T | Exception]]:
+    """Take the steps of cells: (run_id, result or error) of each as it ends. width: of a program."""
+    if width > 1 and None not in map(company, executions):
+        yield from together({spec.run_id: steps for spec, steps in executions.items()}, width)
+        return
+    for spec, steps in executions.items():
+        try:
+            yield spec.run_id, take(steps)
+        except Exception as error:
+            yield spec.run_id, error
+
+
+def together(executions: Mapping[str, Steps[T]], width: int) -> Iterator[tuple[str, T | Exception]]:
+    """Take the steps of cells in one `company` as one program's; (name, result or error) of each as it ends.
+
+    Cells that are behind, as after a resume, go first until they have caught up. What goes wrong in a step
+    is thrown into all that took it.
+    """
+    asked: dict[str, Step] = {}
+    for name, steps in executions.items():
+        yield from _go_on(asked, name, functools.partial(next, steps))
+    program: Program | None = None
+    while asked:
+        behind = min(step.training.steps_done for step in asked.values())
+        ready = {name: step for name, step in asked.items() if step.training.steps_done == behind}
+        asked = {name: step for name, step in asked.items() if name not in ready}
+        trainings = [step.training for step in ready.values()]
+        started = time.perf_counter()
+        try:
+            if program is None or program.trainings != trainings:
+                program = Program(trainings, width)
+            losses = program.step([(step.inputs, step.labels) for step in ready.values()])
+        except Exception as error:
+            program = None
+            for name in ready:
+                yield from _go_on(asked, name, functools.partial(executions[name].throw, error))
+            continue
+        seconds = (time.perf_counter() - started) / len(ready)
+        for (name, step), loss in zip(ready.items(), losses, strict=False):
+            step.training.train_seconds += seconds
+            yield from _go_on(asked, name, functools.partial(executions[name].send, loss))
+
+
+def _go_on(asked: dict[str, Step], name: str, advance: Callable[[], Step]) -> Iterator[tuple[str, T | Exception]]:
+    """Let a cell go on until it asks for its next step, or ends."""
+    try:
+        asked[name] = advance()
+    except StopIteration as end:
+        yield name, end.value
+    except Exception as error:
+        yield name, error

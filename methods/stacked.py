@@ -1,0 +1,174 @@
+"""Several trainings of one architecture at work as one: their tensors are slices of shared ones.
+
+Shapes: cells, the trainings side by side, the first axis of every shared tensor; the rest as in one training.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from methods import kernels
+from methods.attachment import Attachment
+from methods.base import Context, Method
+from methods.layers import extra_name
+from methods.masks import Masks, zero_
+from methods.thresholds import Effective, Thresholds
+
+
+def share(tensors: Sequence[Tensor], width: int) -> Tensor:
+    """One tensor [width, ...] in whose slices the given ones lie from now on; copies of the first fill it up."""
+    values = [tensor.detach() for tensor in tensors]
+    shared = torch.stack(values + values[:1] * (width - len(values)))
+    for tensor, own in zip(tensors, shared.unbind(), strict=False):
+        tensor.data = own
+    return shared
+
+
+def _shared(members: Sequence[Mapping[str, Tensor]], width: int) -> dict[str, Tensor]:
+    return {name: share([member[name] for member in members], width) for name in members[0]}
+
+
+class Stack:
+    """Attachments of one method to models of one architecture, each seeing its slices of shared parameters and buffers.
+
+    What a step does to the shared tensors, every model and attachment has; each can be measured and saved as
+    ever, and trained no other way while the stack is in use. width: slices of every shared tensor; those without an
+    attachment compute on copies, so that a training's arithmetic depends on the width alone and not on its
+    company. Raises ValueError for a method that cannot be stacked.
+    """
+
+    def __init__(self, attachments: Sequence[Attachment], width: int) -> None:
+        contexts = [attached._context for attached in attachments]
+        first, method = contexts[0], attachments[0].method
+        if stackable(method) is None:
+            raise ValueError(f"{method.name} trains one model at a time: its hooks are not made for several")
+        models = [context.model for context in contexts]
+        parameters = _shared([dict(model.named_parameters()) for model in models], width)
+        self.parameters = {name: nn.Parameter(value) for name, value in parameters.items()}
+        self.buffers = _shared([dict(model.named_buffers()) for model in models], width)
+        self._contexts = contexts
+        weights = {name: self.parameters[name] for name in first.weights}
+        self._method = _of_all([attached.method for attached in attachments], width, next(iter(weights.values())))
+        self._thresholds = StackedThresholds([context.thresholds for context in contexts], self.parameters, width)
+        self._masks = StackedMasks([context.masks for context in contexts], weights, width)
+        self._context: Context = dataclasses.replace(first, thresholds=self._thresholds)
+
+    def effective(self) -> dict[str, Tensor]:
+        """What the models compute with, by the name in a plain model: [cells, ...] each, differentiable."""
+        thresholds = {extra_name(name) for name in self._thresholds.parameters()}
+        plain = {name: parameter for name, parameter in self.parameters.items() if name not in thresholds}
+        return plain | self._thresholds.effective()
+
+    def penalty(self) -> Tensor | None:
+        """What the method adds to each loss: [cells], or None."""
+        return self._method.penalty(self._context)
+
+    def kept_counts(self) -> Tensor:
+        """Kept weights of each maskable weight: int64 [cells, weights] on the device."""
+        return self._thresholds.kept_counts() if len(self._thresholds) else self._masks.kept_counts()
+
+    def after_step(self) -> None:
+        """What follows the optimizer's step: pruned weights zeroed, the clocks, the method's own."""
+        self._masks.apply_()
+        for context in self._contexts:
+            context.masks.forget_initial()
+            context.step += 1
+        self._method.after_step(self._context)
+
+
+def stackable(method: Method) -> tuple[str, ...] | None:
+    """`Method.stackable` as the method's own class says it: a subclass may have other hooks."""
+    own: tuple[str, ...] | None = vars(type(method)).get("stackable")
+    return own
+
+
+def _of_all(methods: Sequence[Method], width: int, like: Tensor) -> Method:
+    """The first method, the hyperparameters that may differ being tensors [cells]."""
+    joined = copy.copy(methods[0])
+    for name in stackable(joined) or ():
+        values = [getattr(method, name) for method in methods]
+        setattr(joined, name, like.new_tensor(values + values[:1] * (width - len(values))))
+    return joined
+
+
+class StackedMasks:
+    """The masks of several trainings, which never change while they are stacked. weights: the shared tensors."""
+
+    def __init__(self, members: Sequence[Masks], weights: Mapping[str, Tensor], width: int) -> None:
+        fill = [members[0]] * (width - len(members))
+        masked = [name for name in weights if name in members[0]]
+        self._weights = [weights[name].detach() for name in masked]
+        self._masks = [torch.stack([member[name] for member in [*members, *fill]]) for name in masked]
+        self._factors: list[Tensor] = []
+        self._kept = torch.stack([member.kept_counts() for member in [*members, *fill]])
+
+    def kept_counts(self) -> Tensor:
+        """int64 [cells, weights]"""
+        return self._kept
+
+    def apply_(self) -> None:
+        """Zero every pruned weight."""
+        zero_(self._weights, self._masks, self._factors)
+
+
+class StackedThresholds(Thresholds):
+    """The thresholds of several trainings: what hooks of a method that can be stacked ask of `Thresholds`.
+
+    parameters: the shared tensors by the models' own names for them.
+    """
+
+    def __init__(self, members: Sequence[Thresholds], parameters: Mapping[str, nn.Parameter], width: int) -> None:
+        first = members[0]
+        super().__init__(first._weights)
+        self._structure, self._resettable = first._structure, first._resettable
+        self._parameters = {name: parameters[extra_name(name)] for name in first.parameters()}
+        self._dense = {name: parameters[name] for name in self._parameters}
+        self._kept = share([member._kept for member in members], width)
+        self.resets = share([member.resets for member in members], width)
+
+    def effective(self) -> dict[str, Tensor]:
+        """The masked weights, [cells, ...] each."""
+        estimator = self._structure.get("estimator", "")
+        return {name: _in_rows(estimator, self._dense[name], t) for name, t in self._parameters.items()}
+
+    def regularization(self) -> Tensor:
+        """L_s of each training: [cells]."""
+        flat = torch.cat([threshold.reshape(len(threshold), -1) for threshold in self._parameters.values()], dim=1)
+        return flat.neg().exp().sum(dim=1)
+
+    @torch.no_grad()
+    def update_(self, *, reset_below: float | None) -> None:
+        counts = []
+        for (name, threshold), may_reset in zip(self._parameters.items(), self._resettable, strict=True):
+            weight = self._dense[name]
+            count = kernels.compiled(keep_counts) if kernels.is_compiled(weight) else keep_counts
+            kept = count(*_by_cell(weight, threshold))
+            if may_reset and reset_below is not None:
+                emptied = kept < reset_below * weight[0].numel()
+                threshold.masked_fill_(emptied.view(-1, *[1] * (threshold.dim() - 1)), 0)
+                kept = torch.where(emptied, weight[0].numel(), kept)
+                self.resets += emptied
+            counts.append(kept)
+        self._kept.copy_(torch.stack(counts, dim=1))
+
+
+def keep_counts(weight: Tensor, threshold: Tensor) -> Tensor:
+    """Kept weights of each training, int64 [cells]. weight: [cells, rows, columns]; threshold: broadcasts to it."""
+    return (weight.abs() > threshold).sum(dim=(1, 2))
+
+
+def _by_cell(weight: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    cells, rows = weight.shape[:2]
+    shape = (cells, rows, -1) if threshold.shape == weight.shape else (cells, -1, 1)
+    return weight.reshape(cells, rows, -1), threshold.reshape(shape)
+
+
+def _in_rows(estimator: str, weight: Tensor, threshold: Tensor) -> Tensor:
+    """The masked weights of all trainings as one: thresholds belong to rows, be it a training's or a neuron's."""
+    joined = min(threshold.dim(), 2)
+    return Effective(estimator)(weight.flatten(0, joined - 1), threshold.flatten(0, joined - 1)).view(weight.shape)
