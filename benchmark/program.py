@@ -1,8 +1,8 @@
 """Cells of one architecture that take their steps together, as one batched program.
 
 A GPU is idle for most of a small cell's step; side by side, cells fill it. Each cell keeps its own
-training, data order, records and checkpoints; parameters, buffers and the optimizer's state lie in
-tensors that all share, [cells, ...], and one forward pass, one backward pass and one update serve all.
+training, data order, records and checkpoints; parameters and buffers lie in tensors that all share,
+[cells, ...], and one forward pass, one backward pass and one call of an optimizer serve all.
 
 Shapes: cells, b a batch, c channels, h rows, w columns.
 """
@@ -51,6 +51,7 @@ def company(spec: RunSpec) -> str | None:
 class Program:
     """The trainings of cells in one `company`, all after the same number of steps.
 
+    Parameters, buffers and masks are shared (`methods.stacked.Stack`), the optimizer's state is each training's own.
     width: how many the program is made for; where there are fewer, copies of the first fill it up and are
     never looked at. What a cell computes depends on the width, not on the cells beside it.
     """
@@ -63,14 +64,21 @@ class Program:
         self._plain = measure.plain_copy(first.model).train()
         self._loss_sum = share([training.loss_sum for training in trainings], width)
         self._kept_examples = share([training.kept_examples for training in trainings], width)
-        names = {id(parameter): name for name, parameter in first.model.named_parameters()}
+        self._own = [dict(training.model.named_parameters()) for training in trainings]
+        self._optimizer = self._common_optimizer()
+
+    def _common_optimizer(self) -> torch.optim.Optimizer:
+        """One optimizer of all trainings' parameters, which goes on with the state that they have."""
+        optimizers = [training.optimizer for training in self.trainings]
         groups = [
-            {**group, "params": [self._stack.parameters[names[id(parameter)]] for parameter in group["params"]]}
-            for group in first.optimizer.param_groups
+            {**alike[0], "params": [parameter for group in alike for parameter in group["params"]]}
+            for alike in zip(*(optimizer.param_groups for optimizer in optimizers), strict=True)
         ]
-        self._optimizer = make_optimizer(first.spec.optimizer, groups)
-        self._join_state()
-        self._state_is_shared = False
+        common = make_optimizer(self.trainings[0].spec.optimizer, groups)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                common.state.update({parameter: optimizer.state[parameter] for parameter in group["params"]})
+        return common
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
         """One optimizer step of every training, each on its own batch: the batches' mean losses, [cells], detached.
@@ -84,15 +92,22 @@ class Program:
         examples = self.trainings[0].batch_examples
         self._kept_examples.add_(self._stack.kept_counts(), alpha=examples)
         losses = self._backward(*self._joined(batches))
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._update()
         self._stack.after_step()
         self._loss_sum.add_(losses, alpha=examples)
         for training in self.trainings:
             training.count_step(examples)
-        if not self._state_is_shared:
-            self._share_state()
         return losses
+
+    def _update(self) -> None:
+        """The optimizer's step: parameter by parameter, as a cell alone takes it."""
+        for name, shared in self._stack.parameters.items():
+            assert shared.grad is not None, f"{name} takes part in the forward pass"
+            for own, gradient in zip(self._own, shared.grad.unbind(), strict=False):
+                own[name].grad = gradient
+            shared.grad = None
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _joined(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """Inputs [cells, b, c, h, w] and labels [cells, b]."""
@@ -114,33 +129,6 @@ class Program:
     def _forward(self, state: tuple[dict[str, Tensor], dict[str, Tensor]], inputs: Tensor) -> Tensor:
         logits: Tensor = functional_call(self._plain, state, (inputs,))
         return logits
-
-    def _join_state(self) -> None:
-        """Begin with the momentum that the trainings have, if they took steps; counts of steps are equal anyway."""
-        for shared, own in self._parameters():
-            states = [t.optimizer.state[p] for t, p in zip(self.trainings, own, strict=True)]
-            if states[0]:
-                states += states[:1] * (self._width - len(states))
-                self._optimizer.state[shared] = {
-                    key: torch.stack([state[key] for state in states]) if value.shape == own[0].shape else value.clone()
-                    for key, value in states[0].items()
-                }
-
-    def _share_state(self) -> None:
-        """Let every training see its slices of the momentum, which is there after the first step."""
-        for shared, own in self._parameters():
-            for cell, (training, parameter) in enumerate(zip(self.trainings, own, strict=True)):
-                training.optimizer.state[parameter] = {
-                    key: value[cell] if value.shape == shared.shape else value
-                    for key, value in self._optimizer.state[shared].items()
-                }
-        self._state_is_shared = True
-
-    def _parameters(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Each shared parameter with the trainings' own, in the optimizers' order."""
-        shared = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        own = [[p for group in t.optimizer.param_groups for p in group["params"]] for t in self.trainings]
-        yield from zip(shared, map(list, zip(*own, strict=True)), strict=True)
 
 
 def ends(executions: Mapping[RunSpec, Steps[T]], width: int) -> Iterator[tuple[str, T | Exception]]:
