@@ -182,7 +182,19 @@ def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) 
 
 SPEED_OPTIONS = {
     "": {"model", "method", "steps", "seconds", "device"},
-    "--grid": {"grid", "model", "method", "epochs", "workers", "pixels", "data_dir", "no_mlflow", "device"},
+    "--grid": {
+        "grid",
+        "model",
+        "method",
+        "epochs",
+        "workers",
+        "pixels",
+        "data_dir",
+        "no_mlflow",
+        "device",
+        "cells_per_program",
+    },
+    "--cells-per-program": {"cells_per_program", "model", "method", "steps", "seconds", "device"},
     "--start-up": {"commands"},
     "--inference": {"inference", "out", "data_dir", "steps", "seconds", "device"},
 }
@@ -192,6 +204,8 @@ def _measurement(context: typer.Context) -> str:
     """Which of SPEED_OPTIONS was asked for. Raises SpecError for two, and for an option that it has no use for."""
     given = {option.name: option.opts[0] for option in context.command.params if _is_given(context, option.name)}
     asked = [name for name in SPEED_OPTIONS if name in given.values()]
+    if asked == ["--grid", "--cells-per-program"]:  # a grid of programs
+        asked = ["--grid"]
     if len(asked) > 1:
         raise SpecError(f"{' and '.join(asked)} are different measurements: give one")
     wanted = asked[0] if asked else ""
@@ -221,6 +235,9 @@ def speed(
     ] = 300,
     seconds: Annotated[float, typer.Option(min=0, help="About how long to time them.")] = 2.5,
     grid: Annotated[bool, typer.Option("--grid", help="Time whole cells through the local launcher instead.")] = False,
+    cells_per_program: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Time N cells side by side, or with --grid run them so.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="--grid: of each cell.")] = 2,
     workers: Workers = None,
     pixels: Annotated[
@@ -242,14 +259,16 @@ def speed(
     wanted = _measurement(context)
     if wanted == "--start-up":
         return start_up(json_output)
-    from benchmark import grid_speed  # here, as they import torch
+    from benchmark import grid_speed, program_speed  # here, as they import torch
     from benchmark import inference as deployed
     from benchmark import speed as paired
 
     if wanted == "--grid":
-        setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, mlflow=not no_mlflow)
+        setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, not no_mlflow, cells_per_program or 1)
         return grid_speed.grids(model, method, setup, json_output)
     budget = paired.Budget(steps, seconds)
+    if cells_per_program is not None:
+        return program_speed.gains(model, method, cells_per_program, budget, device, json_output)
     if inference is None:
         return paired.speed(model, method, budget, device, json_output)
     return deployed.inference(inference, out, data_dir, budget, device, json_output)

@@ -27,10 +27,11 @@ from benchmark.files import read_sealed
 from benchmark.launch.base import Event, Work
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.mirror import Mirror
+from benchmark.program import check_company
 from benchmark.progress import console
 from benchmark.selection import resolve_device
 from benchmark.spec import Data, RunSpec, check_names
-from benchmark.speed import DEFAULT_MODELS, KEPT, SCHEMA, plain_table
+from benchmark.speed import DEFAULT_MODELS, KEPT, SCHEMA, machine_line, plain_table
 from benchmark.start_up import MeasurementError
 from benchmark.views import emit
 
@@ -64,6 +65,12 @@ class Setup:
     data_dir: Path
     data: str = "own"
     mlflow: bool = True
+    cells_per_program: int = 1
+
+    @property
+    def together(self) -> int:
+        """Cells that train at once."""
+        return self.pool * self.cells_per_program
 
     @property
     def pool(self) -> int:
@@ -88,9 +95,17 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
     check_names([setup.data], DATA, "--data")
     setup = dataclasses.replace(setup, device=resolve_device(setup.device))
     lists = [specs_of(model, method, setup) for model in asked[0] for method in asked[1]]
+    for specs in lists if setup.cells_per_program > 1 else ():
+        check_company(specs[0])
     for name in {specs[0].data.name for specs in lists}:
         data.verify(name, setup.data_dir)
-    how = {"workers": setup.pool, "data": DATA[setup.data], "mlflow": setup.mlflow, "load_before": os.getloadavg()}
+    how = {
+        "workers": setup.pool,
+        "data": DATA[setup.data],
+        "mlflow": setup.mlflow,
+        "cells_per_program": setup.cells_per_program,
+        "load_before": os.getloadavg(),
+    }
     rows, machines = zip(*[measure(specs, setup) for specs in lists], strict=True)
     document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": machines[0], **how}
     document |= {"load_after": os.getloadavg(), "grids": rows}
@@ -105,7 +120,7 @@ def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
         pixels = Data(name="synthetic", shape=shape, train_limit=size, test_limit=TEST_EXAMPLES)
     optimizer = dataclasses.replace(optimizer, epochs=setup.epochs)
     spec = dataclasses.replace(spec_of(model, method), data=pixels, optimizer=optimizer)
-    return [dataclasses.replace(spec, seed=seed) for seed in range(ROUNDS * setup.pool)]
+    return [dataclasses.replace(spec, seed=seed) for seed in range(ROUNDS * setup.together)]
 
 
 def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -115,17 +130,20 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
         times = _run(specs, out, setup)
         wall_seconds = time.perf_counter() - started
         ends = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
-    training = [end["measured"]["train_seconds"] for end in ends[setup.pool :]]
+    training = [end["measured"]["train_seconds"] for end in ends[setup.together :]]
     machine = {key: ends[0]["environment"][key] for key in KEPT}
-    return summary(specs[0], list(times.values()), training, wall_seconds, workers=setup.pool), machine
+    return summary(specs[0], list(times.values()), training, wall_seconds, together=setup.together), machine
 
 
 def summary(
-    spec: RunSpec, times: Sequence[Times], training: Sequence[float], wall_seconds: float, *, workers: int
+    spec: RunSpec, times: Sequence[Times], training: Sequence[float], wall_seconds: float, *, together: int
 ) -> dict[str, Any]:
-    """The document's row of a grid. times: of its cells, as handed out; training: the steady cells' train_seconds."""
+    """The document's row of a grid. times: of its cells, as handed out; training: the steady cells' train_seconds.
+
+    together: cells that train at once.
+    """
     epochs, model, method = spec.optimizer.epochs, spec.model.name, spec.method["name"]
-    first, steady = times[:workers], times[workers:]
+    first, steady = times[:together], times[together:]
     late, usual = (statistics.fmean(one.untrained for one in some) for some in (first, steady))
     cell_seconds = statistics.fmean(one.ended - one.started for one in steady)
     authors = AUTHORS_EPOCH_SECONDS.get(model) if method == "dst" else None
@@ -138,9 +156,9 @@ def summary(
         "epoch_seconds": cell_seconds / epochs,
         "epoch_training_seconds": statistics.fmean(training) / epochs,
         "whole_seconds": wall_seconds,
-        "cells_an_hour": 3600 * workers / cell_seconds,
+        "cells_an_hour": 3600 * together / cell_seconds,
         "authors_epoch_seconds": authors,
-        "authors_ratio": None if authors is None else authors * epochs * workers / cell_seconds,
+        "authors_ratio": None if authors is None else authors * epochs * together / cell_seconds,
         "whole_authors_ratio": None if authors is None else authors * epochs * len(times) / wall_seconds,
     }
 
@@ -151,7 +169,7 @@ def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
     results.prepare(out)
     results.remember(out, "speed", (), specs)
     mirror = Mirror(out, wanted=setup.mlflow, warn=functools.partial(print, "warning:", file=sys.stderr))
-    work = Work(out=out, data_dir=setup.data_dir, device=setup.device)
+    work = Work(out=out, data_dir=setup.data_dir, device=setup.device, cells_per_program=setup.cells_per_program)
     launcher = LocalLauncher(work, workers=setup.pool)
     launcher.submit(specs)
     times: dict[str, Times] = {}
@@ -182,8 +200,8 @@ def _print(document: Mapping[str, Any]) -> None:
     machine, screen = document["machine"], console(json_output=False)
     screen.print(plain_table(COLUMNS, map(row, document["grids"])))
     lines = (
-        f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, workers: {document['workers']}, "
-        f"threads of each: {machine['threads']}, torch {machine['torch']}, kernel path: {machine['kernel_path']}",
+        machine_line(machine),
+        f"workers: {document['workers']}, cells of each at once: {document['cells_per_program']}",
         f"data: {document['data']}; MLflow mirror: {'on' if document['mlflow'] else 'off'}",
         *document["how"],
     )

@@ -23,7 +23,7 @@ from torch.func import functional_call, vmap
 import methods
 from benchmark import measure
 from benchmark.engine import Engine
-from benchmark.spec import RunSpec
+from benchmark.spec import RunSpec, SpecError
 from benchmark.train import Batch, Step, Steps, Training, make_optimizer, take
 from methods.stacked import Stack, share, stackable
 
@@ -46,6 +46,15 @@ def company(spec: RunSpec) -> str | None:
     plain["seed"] = None
     plain["method"] = {name: value for name, value in plain["method"].items() if name not in free}
     return json.dumps(plain, sort_keys=True)
+
+
+def check_company(spec: RunSpec) -> None:
+    """Raises SpecError for a cell that trains alone."""
+    if company(spec) is None:
+        what = f"{spec.model.name} {spec.method['name']}"
+        raise SpecError(
+            f"--cells-per-program: cells of {what} train one at a time; methods that can: dense, dst, static"
+        )
 
 
 class Program:

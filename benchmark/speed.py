@@ -13,14 +13,14 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 import methods
 from benchmark import environment, models
@@ -36,7 +36,7 @@ from benchmark.views import emit
 
 SCHEMA = 1
 Batch = tuple[Tensor, Tensor]
-Arm = Training | nn.Module
+Arm = Any  # what takes a step: a training, several, or a network
 
 DEFAULT_MODELS = ("lenet-300-100", "lenet-5-caffe", "lstm-a")
 WARM_UP_PAIRS, WARM_UP_SHARE = 10, 0.25
@@ -143,7 +143,7 @@ def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pa
     batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
     # the first training on a GPU also pays for the libraries' own memory
     _, *peaks = [_peak_bytes(of, excerpt, batches) for of in (dense_spec, dense_spec, spec)]
-    dense, other = _training(dense_spec, excerpt), _training(spec, excerpt)
+    dense, other = training_of(dense_spec, excerpt), training_of(spec, excerpt)
     longest = min(dense.attached.total_steps, other.attached.total_steps) - WARM_UP_PAIRS
     if budget.steps > longest:
         raise SpecError(f"--steps {budget.steps}: a training of {model} has room for {longest}")
@@ -195,7 +195,7 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _training(spec: RunSpec, excerpt: Excerpt) -> Training:
+def training_of(spec: RunSpec, excerpt: Excerpt) -> Training:
     training = Training(spec, excerpt)
     training.model.train()
     models.start_epoch(training.model)
@@ -206,7 +206,7 @@ def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> in
     """The most that a training alone holds in its first steps, its data left out."""
 
     def train() -> None:
-        training = _training(spec, excerpt)
+        training = training_of(spec, excerpt)
         for batch in batches[:MEMORY_STEPS]:
             train_step(training, *batch)
 
@@ -221,6 +221,14 @@ def machine_of(device: torch.device) -> dict[str, Any]:
     )
     determinism = torch.are_deterministic_algorithms_enabled()
     return {**{key: described[key] for key in KEPT}, "deterministic_algorithms": determinism}
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """For people, of what `machine_of` gives."""
+    return (
+        f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
+        f"torch {machine['torch']}, kernel path: {machine['kernel_path']}"
+    )
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -238,8 +246,7 @@ def _print(document: dict[str, Any]) -> None:
     columns = ("model", "method", "batch", "n", "ratio", "quartiles", "dense ms", "method ms", "memory")
     screen.print(plain_table(columns, map(row, document["pairs"])))
     for line in (
-        f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
-        f"torch {machine['torch']}, kernel path: {machine['kernel_path']}",
+        machine_line(machine),
         document["how"],
         "memory: ratio of the most that is held at once in the first steps",
     ):

@@ -20,7 +20,7 @@ TIMES = [Times(0.0, 24.0, 4.0), Times(0.0, 26.0, 6.0), Times(24.0, 44.0, 1.0), T
 
 
 def summed(model: str, method: str) -> dict[str, object]:
-    return summary(grid_speed.specs_of(model, method, TWO)[0], TIMES, [18.0, 20.0], 55.0, workers=2)
+    return summary(grid_speed.specs_of(model, method, TWO)[0], TIMES, [18.0, 20.0], 55.0, together=2)
 
 
 def test_start_up_is_told_apart_from_the_steady_state() -> None:
