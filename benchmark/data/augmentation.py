@@ -23,11 +23,10 @@ def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
     draws: int64 [b, 3] on the same device. Returns uint8 [b, c, h, w].
     """
     b, c, h, w = images.shape
-    padded = F.pad(images, (PADDING,) * 4)
-    top, left, flipped = draws.unbind(dim=1)
+    width = w + 2 * PADDING
+    top, left, flipped = draws[:, :, None, None].unbind(dim=1)
+    row = torch.arange(h, device=images.device)[:, None]
     column = torch.arange(w, device=images.device)
-    rows = top[:, None] + torch.arange(h, device=images.device)
-    columns = left[:, None] + torch.where(flipped[:, None] == 1, w - 1 - column, column)
-    example = torch.arange(b, device=images.device)[:, None, None, None]
-    channel = torch.arange(c, device=images.device)[:, None, None]
-    return padded[example, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    pixel = (top + row) * width + left + torch.where(flipped == 1, w - 1 - column, column)
+    padded = F.pad(images, (PADDING,) * 4).flatten(start_dim=2)
+    return padded.gather(2, pixel.flatten(start_dim=1)[:, None].expand(b, c, h * w)).view(b, c, h, w)

@@ -173,10 +173,10 @@ class TensorDataset:
             draws = self._draw(crop_flip_draws(len(self.train), generator=generator(seed, "augmentation", epoch)))
         for start in range(start_step * batch_size, len(self.train), batch_size):
             index = order[start : start + batch_size][share]
-            images = self.train.images[index]
+            images = self.train.images.index_select(0, index)  # copies whole images; indexing goes pixel by pixel
             if draws is not None:
                 images = crop_flip(images, draws[start : start + batch_size][share])
-            yield self._inputs(images), self.train.labels[index]
+            yield self._inputs(images), self.train.labels.index_select(0, index)
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.test), batch_size):
