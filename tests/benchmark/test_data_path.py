@@ -107,6 +107,15 @@ def test_a_turn_draws_whole_epochs_both_ways_and_turns_change_their_order(monkey
     assert all(seconds > 0 for each in (turns.own, turns.plain, turns.step) for seconds in each)
 
 
+def test_the_clock_waits_for_the_device_around_an_epoch_and_not_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch)
+    own = data.load(data_path.pixels_of("lenet-300-100", "synthetic"), data_dir=Path(), device=CPU)
+    waits: list[torch.device] = []
+    monkeypatch.setattr(data_path, "wait_for", waits.append)
+    assert data_path.epoch_seconds(own, 8, 0) > 0
+    assert waits == [CPU, CPU], "300 examples are 38 batches"
+
+
 def test_the_json_has_a_row_for_every_model_and_batch_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     few(monkeypatch)
     asked = ("--model", "lenet-300-100", "--model", "lenet-300-100", "--data", "synthetic", "--device", "cpu")
