@@ -196,6 +196,7 @@ SPEED_OPTIONS = {
     },
     "--cells-per-program": {"cells_per_program", "model", "method", "steps", "seconds", "device"},
     "--start-up": {"commands"},
+    "--data-path": {"batches", "model", "pixels", "data_dir", "device"},
     "--inference": {"inference", "out", "data_dir", "steps", "seconds", "device"},
 }
 
@@ -224,7 +225,11 @@ def _is_given(context: typer.Context, name: str | None) -> bool:
 def speed(
     context: typer.Context,
     model: Annotated[
-        list[str], typer.Option(help="A model; repeatable. Three of MNIST by default.", show_default=False)
+        list[str],
+        typer.Option(
+            help="A model; repeatable. Three of MNIST by default, of --data-path lenet-300-100 and vgg16.",
+            show_default=False,
+        ),
     ] = [],  # noqa: B006
     method: Annotated[
         list[str],
@@ -241,12 +246,16 @@ def speed(
     epochs: Annotated[int, typer.Option(min=1, help="--grid: of each cell.")] = 2,
     workers: Workers = None,
     pixels: Annotated[
-        str, typer.Option("--data", help="--grid: own, the model's data set; synthetic, made up in its size.")
+        str,
+        typer.Option("--data", help="--grid, --data-path: own, the model's data set; synthetic, made up in its size."),
     ] = "own",
     data_dir: DataDir = DATA,
     no_mlflow: NoMlflow = False,
     commands: Annotated[
         bool, typer.Option("--start-up", help="Time commands that train nothing instead, as processes.")
+    ] = False,
+    batches: Annotated[
+        bool, typer.Option("--data-path", help="Time the batches that training draws instead: images a second.")
     ] = False,
     device: Device = "auto",
     inference: Annotated[
@@ -255,17 +264,19 @@ def speed(
     out: Annotated[Path, typer.Option(help="--inference: the run folder.")] = OUT,
     json_output: Json = False,
 ) -> None:
-    """What a step of each method costs beside a dense one, as paired ratios; or a grid, starting up, or inference."""
+    """What a step of each method costs beside a dense one, as paired ratios; or grids, starting up, data, inference."""
     wanted = _measurement(context)
     if wanted == "--start-up":
         return start_up(json_output)
-    from benchmark import grid_speed, program_speed  # here, as they import torch
+    from benchmark import data_path, grid_speed, program_speed  # here, as they import torch
     from benchmark import inference as deployed
     from benchmark import speed as paired
 
     if wanted == "--grid":
         setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, not no_mlflow, cells_per_program or 1)
         return grid_speed.grids(model, method, setup, json_output)
+    if wanted == "--data-path":
+        return data_path.data_path(model, pixels, data_dir, device, json_output)
     budget = paired.Budget(steps, seconds)
     if cells_per_program is not None:
         return program_speed.gains(model, method, cells_per_program, budget, device, json_output)

@@ -46,6 +46,7 @@ HOW = (
     "pairs of one dense step and one of the method on the same batch, in turns, in one process; "
     "quartiles of the pairs' ratios"
 )
+TEXT = ("model", "method", "command", "data")  # columns of names
 KEPT = (
     "commit", "dirty", "python", "torch", "numpy", "cpus", "device", "device_name", "threads", "kernel_path",
     "deterministic_algorithms",
@@ -235,7 +236,7 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Without lines; names to the left, numbers to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        table.add_column(name, no_wrap=True, justify="left" if name in ("model", "method", "command") else "right")
+        table.add_column(name, no_wrap=True, justify="left" if name in TEXT else "right")
     for one in rows:
         table.add_row(*one)
     return table

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark import grid_speed, start_up
+from benchmark import data_path, grid_speed, start_up
 from benchmark.excerpt import load, spec_of
 from benchmark.inference import cell_row, form_row, latency_row
 from benchmark.speed import row
@@ -35,6 +35,7 @@ def measured(wanted: str, rows: str) -> list[dict[str, Any]]:
 DOCUMENTS: list[dict[str, Any]] = [json.loads(file.read_text()) for file in FILES]
 TRAINED = [document for document in DOCUMENTS if kind(document) == "inference"]
 PAIRS, GRIDS, COMMANDS = measured("pairs", "pairs"), measured("grid", "grids"), measured("start-up", "commands")
+PATHS, CHANGES = measured("data-path", "paths"), measured("data-path changes", "changes")
 WITHOUT_KERNELS = measured("pairs without kernels", "pairs")
 
 
@@ -132,6 +133,37 @@ def test_every_committed_command_is_on_the_page_and_its_verdict_follows() -> Non
         *shown, target, verdict = stated[name]
         assert shown == measurements
         assert verdict == ("reached" if command["seconds"]["median"] <= float(target) else "missed"), name
+
+
+def test_every_committed_data_path_is_on_the_page_and_nothing_else() -> None:
+    assert PATHS
+    assert sorted(table("Data path")) == sorted(data_path.row(path) for path in PATHS)
+
+
+def test_a_data_path_is_the_stated_share_of_a_training_on_a_cpu() -> None:
+    shares = {
+        model: [100 * path["share"]["median"] for path in PATHS if path["model"] == model]
+        for model in data_path.DEFAULT_MODELS
+    }
+    assert f"{min(shares['lenet-300-100']):.0f} to {max(shares['lenet-300-100']):.0f} % of LeNet-300-100's" in PAGE
+    assert max(shares["vgg16"]) < 0.1
+    assert all(path["target"] is path["reached"] is None for path in PATHS), "none is set for a CPU"
+    assert f"{data_path.TARGET_IMAGES_A_SECOND:,} images a second of CIFAR-10" in PAGE
+
+
+def test_what_was_tried_on_the_data_path_is_what_was_measured() -> None:
+    rows = table("Data path: what was tried")
+    assert CHANGES
+    assert len(rows) == len(CHANGES)
+    for (change, data, batch, predicted, gain, spread, n, before, after, verdict), measured in zip(
+        rows, CHANGES, strict=True
+    ):
+        assert [change, data, verdict] == [measured[key] for key in ("change", "data", "verdict")]
+        assert predicted == ("-" if measured["predicted"] is None else f"{100 * measured['predicted']:.0f} %")
+        low, median, high = (100 * (1 - measured["ratio"][key]) for key in ("upper", "median", "lower"))
+        assert (gain, spread) == (f"{median:.1f} %", f"{low:.1f} to {high:.1f}")
+        assert (batch, n) == (str(measured["batch_size"]), str(measured["n"]))
+        assert (before, after) == tuple(f"{1000 * measured[f'{when}_seconds']:.0f}" for when in ("before", "after"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -16,18 +16,20 @@ def crop_flip_draws(examples: int, *, generator: torch.Generator) -> Tensor:
     return torch.cat([edges, torch.randint(2, (examples, 1), generator=generator)], dim=1)
 
 
-def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
+def crop_flip_places(height: int, width: int, *, device: torch.device) -> Tensor:
+    """int64 [9, 9, 2, height * width]: by what is drawn, where in the padded image each pixel of the result lies."""
+    padded_height, padded_width = height + 2 * PADDING, width + 2 * PADDING
+    padded = torch.arange(padded_height * padded_width, device=device).view(padded_height, padded_width)
+    crops = padded.unfold(0, height, 1).unfold(1, width, 1)
+    return torch.stack([crops, crops.flip(3)], dim=2).flatten(start_dim=3)
+
+
+def crop_flip(images: Tensor, draws: Tensor, places: Tensor) -> Tensor:
     """Zero-pad by 4, crop to the old size, then flip from left to right.
 
     images: uint8 [b, c, h, w], raw pixels, so that the border is 0 before any standardising.
-    draws: int64 [b, 3] on the same device. Returns uint8 [b, c, h, w].
+    draws: int64 [b, 3], places: of h and w, both on the same device. Returns uint8 [b, c, h, w].
     """
-    b, c, h, w = images.shape
-    padded = F.pad(images, (PADDING,) * 4)
-    top, left, flipped = draws.unbind(dim=1)
-    column = torch.arange(w, device=images.device)
-    rows = top[:, None] + torch.arange(h, device=images.device)
-    columns = left[:, None] + torch.where(flipped[:, None] == 1, w - 1 - column, column)
-    example = torch.arange(b, device=images.device)[:, None, None, None]
-    channel = torch.arange(c, device=images.device)[:, None, None]
-    return padded[example, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    padded = F.pad(images, (PADDING,) * 4).flatten(start_dim=2)
+    pixels = places[draws.unbind(dim=1)][:, None].expand(-1, images.shape[1], -1)
+    return padded.gather(2, pixels).view(images.shape)

@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from benchmark.data.augmentation import AUGMENTATIONS, crop_flip, crop_flip_draws
+from benchmark.data.augmentation import AUGMENTATIONS, crop_flip, crop_flip_draws, crop_flip_places
 from benchmark.seeds import generator
 from benchmark.spec import Data, SpecError, check_names
 
@@ -168,15 +168,16 @@ class TensorDataset:
         After that nothing waits for the device.
         """
         order = self._draw(torch.randperm(len(self.train), generator=generator(seed, "order", epoch)))
-        draws = None
+        draws = places = None
         if self.augment == "crop-flip":
+            places = crop_flip_places(*self.in_shape[1:], device=self.device)
             draws = self._draw(crop_flip_draws(len(self.train), generator=generator(seed, "augmentation", epoch)))
         for start in range(start_step * batch_size, len(self.train), batch_size):
             index = order[start : start + batch_size][share]
-            images = self.train.images[index]
-            if draws is not None:
-                images = crop_flip(images, draws[start : start + batch_size][share])
-            yield self._inputs(images), self.train.labels[index]
+            images = self.train.images.index_select(0, index)  # copies whole images; indexing goes pixel by pixel
+            if draws is not None and places is not None:
+                images = crop_flip(images, draws[start : start + batch_size][share], places)
+            yield self._inputs(images), self.train.labels.index_select(0, index)
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.test), batch_size):

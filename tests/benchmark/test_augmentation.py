@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from benchmark.data.augmentation import crop_flip, crop_flip_draws
+from benchmark.data.augmentation import crop_flip, crop_flip_draws, crop_flip_places
 
 
 def test_crop_flip_equals_a_loop_over_pixels() -> None:
@@ -18,7 +18,8 @@ def test_crop_flip_equals_a_loop_over_pixels() -> None:
                 y, x = row + top - 4, (6 - column if flipped else column) + left - 4
                 if 0 <= y < 5 and 0 <= x < 7:
                     expected[example, :, row, column] = images[example, :, y, x]
-    assert torch.equal(crop_flip(images, draws), expected)
+    places = crop_flip_places(5, 7, device=images.device)
+    assert torch.equal(crop_flip(images, draws, places), expected)
 
 
 def test_crops_and_flips_are_drawn_evenly() -> None:
