@@ -17,9 +17,9 @@ from benchmark.train import Training, digest
 from methods import kernels
 
 
-def begin(spec: RunSpec, data_dir: Path, device: str, group: Group) -> Training:
-    """A cell's training before its first step."""
-    return Training(spec, _dataset(spec.data, data_dir, device), group)
+def begin(spec: RunSpec, data_dir: Path, device: str, group: Group, *, cuda_graphs: bool = False) -> Training:
+    """A cell's training before its first step. cuda_graphs: as of `Engine`."""
+    return Training(spec, _dataset(spec.data, data_dir, device), group, cuda_graphs=cuda_graphs)
 
 
 def check_same(training: Training, group: Group) -> None:
@@ -28,8 +28,10 @@ def check_same(training: Training, group: Group) -> None:
         group.check_same(digest(training.model, training.optimizer.state_dict(), training.attached.state_dict()))
 
 
-def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) -> dict[str, Any]:
-    """The environment of an attempt. Raises DataError; SpecError where the kernels asked for cannot be had."""
+def surroundings(
+    spec: RunSpec, data_dir: Path, device_name: str, group: Group, *, cuda_graphs: bool = False
+) -> dict[str, Any]:
+    """The environment of an attempt. Raises DataError; SpecError where kernels or graphs cannot be had."""
     device = torch.device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     return environment.describe(
@@ -39,7 +41,7 @@ def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) 
         kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
-        engine=str(Engine(spec, device.type)),
+        engine=str(Engine(spec, device.type, cuda_graphs)),
     )
 
 

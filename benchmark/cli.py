@@ -40,6 +40,10 @@ Set = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+CudaGraphs = Annotated[
+    bool,
+    typer.Option("--cuda-graphs", help="On a GPU: replay the passes of a step as one CUDA graph. Not measured yet."),
+]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 OUT, DATA = Path("runs"), Path("data")
@@ -67,6 +71,7 @@ def run(
     changes: Set = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
     accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
+    cuda_graphs: CudaGraphs = False,
     no_mlflow: NoMlflow = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
     json_output: Json = False,
@@ -88,7 +93,8 @@ def run(
     launch.check(choice)
     if choice.ranks is not None and choice.ranks.rank > 0:
         followers.become(choice.ranks, resolve_device(device), idle=dry_run)
-    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, mlflow=not no_mlflow)
+    how = {"mlflow": not no_mlflow, "cuda_graphs": cuda_graphs}
+    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, **how)
     if dry_run:
         script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None
         verbs.plan(selection, out, workers, "cpu", json_output, retry_failed=retry_failed, script=script)
@@ -177,8 +183,19 @@ def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) 
 
 
 SPEED_OPTIONS = {
-    "": {"model", "method", "steps", "seconds", "device"},
-    "--grid": {"grid", "model", "method", "epochs", "workers", "pixels", "data_dir", "no_mlflow", "device"},
+    "": {"model", "method", "steps", "seconds", "device", "cuda_graphs"},
+    "--grid": {
+        "grid",
+        "model",
+        "method",
+        "epochs",
+        "workers",
+        "pixels",
+        "data_dir",
+        "no_mlflow",
+        "device",
+        "cuda_graphs",
+    },
     "--start-up": {"commands"},
     "--inference": {"inference", "out", "data_dir", "steps", "seconds", "device"},
 }
@@ -228,6 +245,7 @@ def speed(
         bool, typer.Option("--start-up", help="Time commands that train nothing instead, as processes.")
     ] = False,
     device: Device = "auto",
+    cuda_graphs: CudaGraphs = False,
     inference: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Time a finished cell's network instead: what sparsity buys.")
     ] = None,
@@ -243,11 +261,11 @@ def speed(
     from benchmark import speed as paired
 
     if wanted == "--grid":
-        setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, mlflow=not no_mlflow)
+        setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, not no_mlflow, cuda_graphs)
         return grid_speed.grids(model, method, setup, json_output)
     budget = paired.Budget(steps, seconds)
     if inference is None:
-        return paired.speed(model, method, budget, device, json_output)
+        return paired.speed(model, method, budget, device, json_output, cuda_graphs=cuda_graphs)
     return deployed.inference(inference, out, data_dir, budget, device, json_output)
 
 

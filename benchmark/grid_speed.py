@@ -28,7 +28,7 @@ from benchmark.launch.base import Event, Work
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.mirror import Mirror
 from benchmark.progress import console
-from benchmark.selection import resolve_device
+from benchmark.selection import check_cuda_graphs, resolve_device
 from benchmark.spec import Data, RunSpec, check_names
 from benchmark.speed import DEFAULT_MODELS, KEPT, SCHEMA, plain_table
 from benchmark.start_up import MeasurementError
@@ -64,6 +64,7 @@ class Setup:
     data_dir: Path
     data: str = "own"
     mlflow: bool = True
+    cuda_graphs: bool = False
 
     @property
     def pool(self) -> int:
@@ -87,10 +88,17 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
     check_names(asked[1], methods.available(), "method")
     check_names([setup.data], DATA, "--data")
     setup = dataclasses.replace(setup, device=resolve_device(setup.device))
+    check_cuda_graphs(setup.cuda_graphs, setup.device)
     lists = [specs_of(model, method, setup) for model in asked[0] for method in asked[1]]
     for name in {specs[0].data.name for specs in lists}:
         data.verify(name, setup.data_dir)
-    how = {"workers": setup.pool, "data": DATA[setup.data], "mlflow": setup.mlflow, "load_before": os.getloadavg()}
+    how = {
+        "workers": setup.pool,
+        "data": DATA[setup.data],
+        "mlflow": setup.mlflow,
+        "cuda_graphs": setup.cuda_graphs,
+        "load_before": os.getloadavg(),
+    }
     rows, machines = zip(*[measure(specs, setup) for specs in lists], strict=True)
     document = {"schema": SCHEMA, "kind": "grid", "how": HOW, "machine": machines[0], **how}
     document |= {"load_after": os.getloadavg(), "grids": rows}
@@ -151,7 +159,7 @@ def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
     results.prepare(out)
     results.remember(out, "speed", (), specs)
     mirror = Mirror(out, wanted=setup.mlflow, warn=functools.partial(print, "warning:", file=sys.stderr))
-    work = Work(out=out, data_dir=setup.data_dir, device=setup.device)
+    work = Work(out=out, data_dir=setup.data_dir, device=setup.device, cuda_graphs=setup.cuda_graphs)
     launcher = LocalLauncher(work, workers=setup.pool)
     launcher.submit(specs)
     times: dict[str, Times] = {}
@@ -184,7 +192,8 @@ def _print(document: Mapping[str, Any]) -> None:
     lines = (
         f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, workers: {document['workers']}, "
         f"threads of each: {machine['threads']}, torch {machine['torch']}, kernel path: {machine['kernel_path']}",
-        f"data: {document['data']}; MLflow mirror: {'on' if document['mlflow'] else 'off'}",
+        f"data: {document['data']}; MLflow mirror: {'on' if document['mlflow'] else 'off'}"
+        + ("; CUDA graphs" if document["cuda_graphs"] else ""),
         *document["how"],
     )
     screen.print(*lines, sep="\n", highlight=False, soft_wrap=True)

@@ -66,7 +66,9 @@ class Method:
     `exact` its density after every step, `final` at the end, `emergent` promises none.
     grown_state: `zero` where the optimizer's state of weights masked in place starts at 0 when they
     are grown, `keep` where it stays. weight_gradient: whether the weight's gradient costs the
-    arithmetic of a dense or a sparse layer. threshold_weight_decay: of the thresholds' parameter group.
+    arithmetic of a dense or a sparse layer. capturable: the penalty, and whatever the method adds to the
+    model's passes, read tensors alone that change in place within a phase, and no number that changes: a
+    CUDA graph may replay them. threshold_weight_decay: of the thresholds' parameter group.
     """
 
     name: ClassVar[str]
@@ -75,6 +77,7 @@ class Method:
     density_promise: ClassVar[DensityPromise]
     grown_state: ClassVar[Literal["zero", "keep"]] = "zero"
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
+    capturable: ClassVar[bool] = False
     threshold_weight_decay: float = 0.0
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:

@@ -19,7 +19,8 @@ class Work:
 
     Paths are absolute. device: cpu or cuda, or auto where the workers' machines decide. plugins: files
     that register what the specs name. processes_per_cell: that train one cell together; ranks_started:
-    they were started with the command, by torchrun or srun, and not by the workers.
+    they were started with the command, by torchrun or srun, and not by the workers. cuda_graphs: steps are
+    replayed as CUDA graphs where that is sound.
     """
 
     out: Path
@@ -30,6 +31,7 @@ class Work:
     retry_failed: bool = False
     processes_per_cell: int = 1
     ranks_started: bool = False
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", self.out.resolve())

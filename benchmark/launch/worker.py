@@ -74,6 +74,7 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
         accept_drift=work.accept_drift,
         retry_failed=work.retry_failed,
         group=group,
+        cuda_graphs=work.cuda_graphs,
     )
     observer = Observer()
     while not stop.is_set():
