@@ -50,7 +50,9 @@ class Tape(TorchDispatchMode):
             with torch.set_grad_enabled(with_gradients):  # what an LSTM keeps for its backward pass depends on it
                 again = _tensors(func(*args, **kwargs))
             for new, old in zip(again, recorded, strict=True):
-                if new.data_ptr() != old.data_ptr():  # of a view, and of what changes in place, there is nothing to copy
+                if (
+                    new.data_ptr() != old.data_ptr()
+                ):  # of a view, and of what changes in place, there is nothing to copy
                     old.copy_(new)
 
 
