@@ -18,9 +18,9 @@ from benchmark.train import Training, digest
 from methods import kernels
 
 
-def begin(spec: RunSpec, data_dir: Path, device: str, group: Group) -> Training:
-    """A cell's training before its first step."""
-    return Training(spec, _dataset(spec.data, data_dir, device), group)
+def begin(spec: RunSpec, data_dir: Path, device: str, group: Group, *, cuda_graphs: bool = False) -> Training:
+    """A cell's training before its first step. cuda_graphs: as of `Engine`."""
+    return Training(spec, _dataset(spec.data, data_dir, device), group, cuda_graphs=cuda_graphs)
 
 
 def check_same(training: Training, group: Group) -> None:
@@ -30,9 +30,15 @@ def check_same(training: Training, group: Group) -> None:
 
 
 def surroundings(
-    spec: RunSpec, data_dir: Path, device_name: str, group: Group, cells_per_program: int = 1
+    spec: RunSpec,
+    data_dir: Path,
+    device_name: str,
+    group: Group,
+    *,
+    cuda_graphs: bool = False,
+    cells_per_program: int = 1,
 ) -> dict[str, Any]:
-    """The environment of an attempt. Raises DataError; SpecError where the kernels asked for cannot be had.
+    """The environment of an attempt. Raises DataError; SpecError where kernels or graphs cannot be had.
 
     cells_per_program: as asked for, whether or not the cell can have company.
     """
@@ -45,7 +51,7 @@ def surroundings(
         kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
-        engine=str(Engine(spec, device.type, cells_per_program if company(spec) is not None else 1)),
+        engine=str(Engine(spec, device.type, cuda_graphs, cells_per_program if company(spec) is not None else 1)),
     )
 
 

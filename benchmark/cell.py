@@ -59,7 +59,7 @@ class Place:
     checkpoint_seconds: between checkpoints, whatever they cost. None: as the environment variable
     BENCH_CHECKPOINT_SECONDS says, else CHECKPOINT_SECONDS or as many as keep their cost under
     CHECKPOINT_SHARE of the training. group: the processes that train it, this one their leader.
-    cells_per_program: that train side by side where they can (`benchmark.program`).
+    cuda_graphs: as of `Engine`. cells_per_program: that train side by side where they can (`benchmark.program`).
     """
 
     out: Path
@@ -70,6 +70,7 @@ class Place:
     checkpoint_seconds: float | None = None
     group: Group = field(default_factory=Group)
     cells_per_program: int = 1
+    cuda_graphs: bool = False
 
     def cell(self, run_id: str) -> Path:
         return self.out / "cells" / run_id
@@ -176,7 +177,7 @@ class _Cell:
         self.group.idle = False
         self.group.send(spec.to_dict())
         with self.group.boundary(TO_MEND):
-            self.training = begin(spec, place.data_dir, place.device, self.group)
+            self.training = begin(spec, place.data_dir, place.device, self.group, cuda_graphs=place.cuda_graphs)
         self.group.send(state)
         if state is not None:
             self.training.load_state_dict(state)
@@ -307,4 +308,11 @@ def _set_aside_damaged(cell: Path) -> None:
 
 
 def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:
-    return surroundings(spec, place.data_dir, place.device, place.group, place.cells_per_program)
+    return surroundings(
+        spec,
+        place.data_dir,
+        place.device,
+        place.group,
+        cuda_graphs=place.cuda_graphs,
+        cells_per_program=place.cells_per_program,
+    )

@@ -40,6 +40,10 @@ Set = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+CudaGraphs = Annotated[
+    bool,
+    typer.Option("--cuda-graphs", help="On a GPU: replay the passes of a step as one CUDA graph. Not measured yet."),
+]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 OUT, DATA = Path("runs"), Path("data")
@@ -70,6 +74,7 @@ def run(
     changes: Set = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
     accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
+    cuda_graphs: CudaGraphs = False,
     no_mlflow: NoMlflow = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
     json_output: Json = False,
@@ -92,7 +97,8 @@ def run(
     launch.check(choice)
     if choice.ranks is not None and choice.ranks.rank > 0:
         followers.become(choice.ranks, resolve_device(device), idle=dry_run)
-    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, mlflow=not no_mlflow)
+    how = {"mlflow": not no_mlflow, "cuda_graphs": cuda_graphs}
+    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, **how)
     if dry_run:
         script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None
         verbs.plan(selection, out, workers, "cpu", json_output, retry_failed=retry_failed, script=script)
@@ -181,7 +187,7 @@ def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) 
 
 
 SPEED_OPTIONS = {
-    "": {"model", "method", "steps", "seconds", "device"},
+    "": {"model", "method", "steps", "seconds", "device", "cuda_graphs"},
     "--grid": {
         "grid",
         "model",
@@ -192,9 +198,10 @@ SPEED_OPTIONS = {
         "data_dir",
         "no_mlflow",
         "device",
+        "cuda_graphs",
         "cells_per_program",
     },
-    "--cells-per-program": {"cells_per_program", "model", "method", "steps", "seconds", "device"},
+    "--cells-per-program": {"cells_per_program", "model", "method", "steps", "seconds", "device", "cuda_graphs"},
     "--start-up": {"commands"},
     "--data-path": {"batches", "model", "pixels", "data_dir", "device"},
     "--inference": {"inference", "out", "data_dir", "steps", "seconds", "device"},
@@ -258,6 +265,7 @@ def speed(
         bool, typer.Option("--data-path", help="Time the batches that training draws instead: images a second.")
     ] = False,
     device: Device = "auto",
+    cuda_graphs: CudaGraphs = False,
     inference: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Time a finished cell's network instead: what sparsity buys.")
     ] = None,
@@ -273,15 +281,19 @@ def speed(
     from benchmark import speed as paired
 
     if wanted == "--grid":
-        setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, not no_mlflow, cells_per_program or 1)
+        setup = grid_speed.Setup(
+            epochs, workers, device, data_dir, pixels, not no_mlflow, cuda_graphs, cells_per_program or 1
+        )
         return grid_speed.grids(model, method, setup, json_output)
     if wanted == "--data-path":
         return data_path.data_path(model, pixels, data_dir, device, json_output)
     budget = paired.Budget(steps, seconds)
     if cells_per_program is not None:
-        return program_speed.gains(model, method, cells_per_program, budget, device, json_output)
+        return program_speed.gains(
+            model, method, cells_per_program, budget, device, json_output, cuda_graphs=cuda_graphs
+        )
     if inference is None:
-        return paired.speed(model, method, budget, device, json_output)
+        return paired.speed(model, method, budget, device, json_output, cuda_graphs=cuda_graphs)
     return deployed.inference(inference, out, data_dir, budget, device, json_output)
 
 

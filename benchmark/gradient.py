@@ -8,6 +8,7 @@ order in which gradients are added up.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from benchmark import seeds
 from benchmark.distributed import Group
 from benchmark.engine import Engine
+from benchmark.graphs import CudaGraph, Recorder, StepGraph, restore_
 from benchmark.ranks import check_processes
 from benchmark.spec import RunSpec
 from methods import Attachment
@@ -23,13 +25,17 @@ from methods import Attachment
 class Gradient:
     """Passes of one cell's model. Raises SpecError where the processes cannot share a step's passes equally.
 
-    share: this process's places in a batch. whole: a step is one pass.
+    share: this process's places in a batch. whole: a step is one pass. recorder: makes what records the
+    passes of whole batches, where they are replayed as a graph.
     """
 
-    def __init__(self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group) -> None:
+    def __init__(
+        self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group, *, cuda_graphs: bool = False
+    ) -> None:
         check_processes(spec, group.size)
         self._spec, self._model, self._attached, self._group = spec, model, attached, group
-        self._engine = Engine(spec, next(model.parameters()).device.type)
+        self._engine = Engine(spec, next(model.parameters()).device.type, cuda_graphs)
+        self.recorder: Callable[[], Recorder] | None = CudaGraph if self._engine.cuda_graph else None
         self._size = spec.optimizer.micro_batch_size or spec.optimizer.batch_size
         self._passes = spec.optimizer.batch_size // self._size
         self.whole = self._passes == 1
@@ -39,19 +45,31 @@ class Gradient:
 
     def wrap(self) -> None:
         """Join the model's parameters as they are now with those of the other processes."""
+        self.forget_graph()
         self._network = self._group.wrap(self._model)
 
+    def forget_graph(self) -> None:
+        """Record anew with the next whole batch: what the passes compute with may not be the same tensors."""
+        self._graph: StepGraph | None = None
+
     def backward(self, inputs: Tensor, labels: Tensor, *, step: int, examples: int) -> Tensor:
-        """Add the gradients of a step, penalty included; the mean loss of its examples, 0-dim, detached.
+        """The gradients of a step where there were none, penalty included; its mean loss, 0-dim, detached.
 
         inputs, labels: this process's share of the step's batch of so many examples.
         """
         with self._engine.arithmetic():
             if not self.whole:
                 return self._passes_of(inputs, labels, step, examples)
-            loss = self._engine.loss(self._model, inputs, labels)
-            torch.autograd.backward(self._penalized(loss))
-            return loss.detach()
+            if self.recorder is None or len(labels) < self._size:
+                return self._one_pass(inputs, labels)
+            if self._graph is None:
+                self._graph = StepGraph(self._one_pass, self._model, inputs, labels, self.recorder())
+            return self._graph(inputs, labels)
+
+    def _one_pass(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        loss = self._engine.loss(self._model, inputs, labels)
+        torch.autograd.backward(self._penalized(loss))
+        return loss.detach()
 
     def _penalized(self, loss: Tensor) -> Tensor:
         penalty = self._attached.penalty()
@@ -65,13 +83,13 @@ class Gradient:
         for at, (x, y) in enumerate(batches):
             torch.manual_seed(seeds.derive(self._spec.seed, "pass", step * self._passes + self._first + at))
             if at:
-                _restore(buffers, before)
+                restore_(buffers, before)
             weight = len(y) / examples
             loss = self._pass(x, y, weight, last=at == len(batches) - 1)
             total += weight * torch.cat([loss.double().view(1), *(b.double().flatten() for b in buffers)])
         self._group.sum_(total)
         loss, *means = torch.split(total, [1, *(b.numel() for b in buffers)])
-        _restore(buffers, [mean.view_as(buffer) for mean, buffer in zip(means, buffers, strict=True)])
+        restore_(buffers, [mean.view_as(buffer) for mean, buffer in zip(means, buffers, strict=True)])
         return loss[0]
 
     def _pass(self, inputs: Tensor, labels: Tensor, weight: float, *, last: bool) -> Tensor:
@@ -83,10 +101,3 @@ class Gradient:
             objective = loss * (weight * self._group.size)  # the exchange takes the mean over the processes
             torch.autograd.backward(self._penalized(objective) if last else objective)
         return loss.detach()
-
-
-@torch.no_grad()
-def _restore(buffers: list[Tensor], values: list[Tensor]) -> None:
-    """Batch normalisation's running statistics, to start each pass of a step from the same."""
-    for buffer, value in zip(buffers, values, strict=True):
-        buffer.copy_(value)

@@ -29,7 +29,7 @@ from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.mirror import Mirror
 from benchmark.program import check_company
 from benchmark.progress import console
-from benchmark.selection import resolve_device
+from benchmark.selection import check_cuda_graphs, resolve_device
 from benchmark.spec import Data, RunSpec, check_names
 from benchmark.speed import DEFAULT_MODELS, KEPT, SCHEMA, machine_line, plain_table
 from benchmark.start_up import MeasurementError
@@ -65,6 +65,7 @@ class Setup:
     data_dir: Path
     data: str = "own"
     mlflow: bool = True
+    cuda_graphs: bool = False
     cells_per_program: int = 1
 
     @property
@@ -94,6 +95,7 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
     check_names(asked[1], methods.available(), "method")
     check_names([setup.data], DATA, "--data")
     setup = dataclasses.replace(setup, device=resolve_device(setup.device))
+    check_cuda_graphs(setup.cuda_graphs, setup.device)
     lists = [specs_of(model, method, setup) for model in asked[0] for method in asked[1]]
     for specs in lists if setup.cells_per_program > 1 else ():
         check_company(specs[0])
@@ -104,6 +106,7 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
         "data": DATA[setup.data],
         "mlflow": setup.mlflow,
         "cells_per_program": setup.cells_per_program,
+        "cuda_graphs": setup.cuda_graphs,
         "load_before": os.getloadavg(),
     }
     rows, machines = zip(*[measure(specs, setup) for specs in lists], strict=True)
@@ -169,7 +172,13 @@ def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
     results.prepare(out)
     results.remember(out, "speed", (), specs)
     mirror = Mirror(out, wanted=setup.mlflow, warn=functools.partial(print, "warning:", file=sys.stderr))
-    work = Work(out=out, data_dir=setup.data_dir, device=setup.device, cells_per_program=setup.cells_per_program)
+    work = Work(
+        out=out,
+        data_dir=setup.data_dir,
+        device=setup.device,
+        cuda_graphs=setup.cuda_graphs,
+        cells_per_program=setup.cells_per_program,
+    )
     launcher = LocalLauncher(work, workers=setup.pool)
     launcher.submit(specs)
     times: dict[str, Times] = {}
@@ -202,7 +211,8 @@ def _print(document: Mapping[str, Any]) -> None:
     lines = (
         machine_line(machine),
         f"workers: {document['workers']}, cells of each at once: {document['cells_per_program']}",
-        f"data: {document['data']}; MLflow mirror: {'on' if document['mlflow'] else 'off'}",
+        f"data: {document['data']}; MLflow mirror: {'on' if document['mlflow'] else 'off'}"
+        + ("; CUDA graphs" if document["cuda_graphs"] else ""),
         *document["how"],
     )
     screen.print(*lines, sep="\n", highlight=False, soft_wrap=True)

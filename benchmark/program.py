@@ -23,6 +23,7 @@ from torch.func import functional_call, vmap
 import methods
 from benchmark import measure
 from benchmark.engine import Engine
+from benchmark.graphs import CudaGraph, StepGraph
 from benchmark.spec import RunSpec, SpecError
 from benchmark.train import Batch, Step, Steps, Training, make_optimizer, take
 from methods.stacked import Stack, share, stackable
@@ -68,7 +69,9 @@ class Program:
     def __init__(self, trainings: Sequence[Training], width: int) -> None:
         self.trainings, self._width = list(trainings), width
         first = trainings[0]
-        self._engine = Engine(first.spec, first.loss_sum.device.type, width)
+        self._recorder = first.gradient.recorder
+        self._engine = Engine(first.spec, first.loss_sum.device.type, self._recorder is CudaGraph, width)
+        self._graph: StepGraph | None = None
         self._stack = Stack([training.attached for training in trainings], width)
         self._plain = measure.plain_copy(first.model).train()
         self._loss_sum = share([training.loss_sum for training in trainings], width)
@@ -100,7 +103,7 @@ class Program:
             group["lr"] = own["lr"]
         examples = self.trainings[0].batch_examples
         self._kept_examples.add_(self._stack.kept_counts(), alpha=examples)
-        losses = self._backward(*self._joined(batches))
+        losses = self._passes(*self._joined(batches))
         self._update()
         self._stack.after_step()
         self._loss_sum.add_(losses, alpha=examples)
@@ -110,7 +113,7 @@ class Program:
 
     def _update(self) -> None:
         """The optimizer's step: parameter by parameter, as a cell alone takes it."""
-        for name, shared in self._stack.parameters.items():
+        for name, shared in self._stack.shared_parameters.items():
             assert shared.grad is not None, f"{name} takes part in the forward pass"
             for own, gradient in zip(self._own, shared.grad.unbind(), strict=False):
                 own[name].grad = gradient
@@ -124,8 +127,15 @@ class Program:
         inputs, labels = zip(*filled, strict=True)
         return torch.stack(inputs), torch.stack(labels)
 
+    def _passes(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        if self._recorder is None or labels.shape[1] < self.trainings[0].spec.optimizer.batch_size:
+            return self._backward(inputs, labels)
+        if self._graph is None:
+            self._graph = StepGraph(self._backward, self._stack, inputs, labels, self._recorder())
+        return self._graph(inputs, labels)
+
     def _backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        state = (self._stack.effective(), self._stack.buffers)
+        state = (self._stack.effective(), self._stack.shared_buffers)
         with self._engine.arithmetic():
             with self._engine.autocast():
                 logits = vmap(self._forward)(state, inputs)

@@ -19,7 +19,7 @@ import methods
 from benchmark.excerpt import MODELS, load, spec_of
 from benchmark.program import Program, check_company
 from benchmark.progress import console
-from benchmark.selection import resolve_device
+from benchmark.selection import check_cuda_graphs, resolve_device
 from benchmark.spec import check_names
 from benchmark.speed import (
     SCHEMA,
@@ -67,28 +67,43 @@ class Gain:
 
 
 def gains(
-    names: Sequence[str], chosen: Sequence[str], cells: int, budget: Budget, device_name: str, json_output: bool
+    names: Sequence[str],
+    chosen: Sequence[str],
+    cells: int,
+    budget: Budget,
+    device_name: str,
+    json_output: bool,
+    *,
+    cuda_graphs: bool = False,
 ) -> None:
-    """Measure every model with every method and print it. Raises SpecError."""
+    """Measure every model with every method and print it. cuda_graphs: of both arms. Raises SpecError."""
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or DEFAULT_METHODS))
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
     device = torch.device(resolve_device(device_name))
+    check_cuda_graphs(cuda_graphs, device.type)
     with prepared(device):
-        rows = [dataclasses.asdict(measure(m, method, cells, budget, device)) for m in asked[0] for method in asked[1]]
-        document = {"schema": SCHEMA, "kind": "programs", "how": HOW, "machine": machine_of(device), "programs": rows}
+        rows = [
+            dataclasses.asdict(measure(model, method, cells, budget, device, cuda_graphs=cuda_graphs))
+            for model in asked[0]
+            for method in asked[1]
+        ]
+        document = {"schema": SCHEMA, "kind": "programs", "how": HOW, "machine": machine_of(device)}
+    document |= {"cuda_graphs": cuda_graphs, "programs": rows}
     (emit if json_output else _print)(document)
 
 
-def measure(model: str, method: str, cells: int, budget: Budget, device: torch.device) -> Gain:
+def measure(
+    model: str, method: str, cells: int, budget: Budget, device: torch.device, *, cuda_graphs: bool = False
+) -> Gain:
     """One method on one model. Raises SpecError where such cells train alone."""
     spec = spec_of(model, method)
     check_company(spec)
     excerpt = load(model, spec, device)
     specs = [dataclasses.replace(spec, seed=seed) for seed in range(cells)]
     batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
-    alone = [training_of(of, excerpt) for of in specs]
-    program = Program([training_of(of, excerpt) for of in specs], cells)
+    alone = [training_of(of, excerpt, cuda_graphs) for of in specs]
+    program = Program([training_of(of, excerpt, cuda_graphs) for of in specs], cells)
     arms = {"seconds_of": _step_seconds}
     timed_pairs(alone, program, batches, Budget(WARM_UP_PAIRS, budget.seconds * WARM_UP_SHARE), least=1, **arms)
     one_by_one, together = timed_pairs(alone, program, batches, budget, least=LEAST_PAIRS, **arms)
@@ -120,7 +135,8 @@ def _step_seconds(arm: Arm, batch: Batch) -> float:
 def _print(document: Mapping[str, Any]) -> None:
     screen = console(json_output=False)
     screen.print(plain_table(COLUMNS, map(row, document["programs"])))
-    screen.print(machine_line(document["machine"]), document["how"], sep="\n", highlight=False, soft_wrap=True)
+    graphs = "; passes replayed as CUDA graphs" if document["cuda_graphs"] else ""
+    screen.print(machine_line(document["machine"]), document["how"] + graphs, sep="\n", highlight=False, soft_wrap=True)
 
 
 def row(gain: Mapping[str, Any]) -> list[str]:

@@ -25,11 +25,11 @@ from torch import Tensor
 import methods
 from benchmark import environment, models
 from benchmark.begin import kernel_path
-from benchmark.engine import prepare_process
+from benchmark.engine import Engine, prepare_process
 from benchmark.excerpt import MODELS, Excerpt, load, spec_of
 from benchmark.peak_memory import peak_bytes
 from benchmark.progress import console
-from benchmark.selection import resolve_device
+from benchmark.selection import check_cuda_graphs, resolve_device
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.train import Training, train_step
 from benchmark.views import emit
@@ -100,15 +100,25 @@ def paired_ratios(dense: Sequence[float], other: Sequence[float]) -> list[float]
     return [b / a for a, b in zip(dense, other, strict=True)]
 
 
-def speed(names: Sequence[str], chosen: Sequence[str], budget: Budget, device_name: str, json_output: bool) -> None:
-    """Measure every model with every method and print it. Raises SpecError."""
+def speed(
+    names: Sequence[str],
+    chosen: Sequence[str],
+    budget: Budget,
+    device_name: str,
+    json_output: bool,
+    *,
+    cuda_graphs: bool = False,
+) -> None:
+    """Measure every model with every method and print it. cuda_graphs: both arms. Raises SpecError."""
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
     device = torch.device(resolve_device(device_name))
+    check_cuda_graphs(cuda_graphs, device.type)
     with prepared(device):
         document = {"schema": SCHEMA, "how": HOW, "machine": machine_of(device), "budget": dataclasses.asdict(budget)}
-        document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]
+        document["cuda_graphs"] = cuda_graphs
+        document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device, cuda_graphs)]
     if json_output:
         emit(document)
     else:
@@ -129,22 +139,26 @@ def prepared(device: torch.device) -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch.device) -> Iterator[Pair]:
+def _measured(
+    names: list[str], chosen: list[str], budget: Budget, device: torch.device, cuda_graphs: bool
+) -> Iterator[Pair]:
     for model in names:
         for method in chosen:
             if sys.stderr.isatty():
                 print(f"{model} {method}", file=sys.stderr)
-            yield measure(model, method, budget, device)
+            yield measure(model, method, budget, device, cuda_graphs=cuda_graphs)
 
 
-def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pair:
-    """One method on one model. Raises SpecError where the budget outlasts the training."""
+def measure(model: str, method: str, budget: Budget, device: torch.device, *, cuda_graphs: bool = False) -> Pair:
+    """One method on one model. Raises SpecError where the budget outlasts the training, or graphs do not serve it."""
     dense_spec, spec = spec_of(model, "dense"), spec_of(model, method)
+    if cuda_graphs and not Engine(spec, device.type, cuda_graphs).cuda_graph:
+        raise SpecError(f"--cuda-graphs: steps of {method} are not captured, as it does not say `capturable`")
     excerpt = load(model, spec, device)
     batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
     # the first training on a GPU also pays for the libraries' own memory
-    _, *peaks = [_peak_bytes(of, excerpt, batches) for of in (dense_spec, dense_spec, spec)]
-    dense, other = training_of(dense_spec, excerpt), training_of(spec, excerpt)
+    _, *peaks = [_peak_bytes(of, excerpt, batches, cuda_graphs) for of in (dense_spec, dense_spec, spec)]
+    dense, other = (training_of(of, excerpt, cuda_graphs) for of in (dense_spec, spec))
     longest = min(dense.attached.total_steps, other.attached.total_steps) - WARM_UP_PAIRS
     if budget.steps > longest:
         raise SpecError(f"--steps {budget.steps}: a training of {model} has room for {longest}")
@@ -196,18 +210,18 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def training_of(spec: RunSpec, excerpt: Excerpt) -> Training:
-    training = Training(spec, excerpt)
+def training_of(spec: RunSpec, excerpt: Excerpt, cuda_graphs: bool = False) -> Training:
+    training = Training(spec, excerpt, cuda_graphs=cuda_graphs)
     training.model.train()
     models.start_epoch(training.model)
     return training
 
 
-def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int:
+def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch], cuda_graphs: bool) -> int:
     """The most that a training alone holds in its first steps, its data left out."""
 
     def train() -> None:
-        training = training_of(spec, excerpt)
+        training = training_of(spec, excerpt, cuda_graphs)
         for batch in batches[:MEMORY_STEPS]:
             train_step(training, *batch)
 
@@ -248,7 +262,7 @@ def _print(document: dict[str, Any]) -> None:
     screen.print(plain_table(columns, map(row, document["pairs"])))
     for line in (
         machine_line(machine),
-        document["how"],
+        document["how"] + ("; passes replayed as CUDA graphs" if document["cuda_graphs"] else ""),
         "memory: ratio of the most that is held at once in the first steps",
     ):
         screen.print(line, highlight=False, soft_wrap=True)

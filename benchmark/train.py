@@ -44,11 +44,13 @@ class Training:
 
     epoch, step, steps_done: whole epochs done, steps of the current one, steps in all. A method whose
     phases add to the steps may end within an epoch. group: the processes that train it together, of
-    which all hold the same. Raises SpecError for a spec that does not hold for its model, data and
-    method, or not for so many processes.
+    which all hold the same. cuda_graphs: as of `Engine`. Raises SpecError for a spec that does not hold
+    for its model, data and method, or not for so many processes.
     """
 
-    def __init__(self, spec: RunSpec, dataset: Dataset, group: Group | None = None) -> None:
+    def __init__(
+        self, spec: RunSpec, dataset: Dataset, group: Group | None = None, *, cuda_graphs: bool = False
+    ) -> None:
         self.spec, self.data = spec, dataset
         device = dataset.device
         self.epoch = self.step = self.steps_done = self.phase_start = 0
@@ -66,7 +68,7 @@ class Training:
             self.attached = self._attach()
         except ValueError as error:
             raise SpecError(f"{spec.label}: {error}") from error
-        self.gradient = Gradient(spec, self.model, self.attached, group or Group())
+        self.gradient = Gradient(spec, self.model, self.attached, group or Group(), cuda_graphs=cuda_graphs)
         self.layer_names = list(self.attached.masks())
         self._new_optimizer()
         self.epochs = -(-self.attached.total_steps // self.steps_per_epoch)
@@ -128,6 +130,7 @@ class Training:
 
     def enter_phase(self, phase: Phase) -> None:
         """What the loop does when a method's new phase begins."""
+        self.gradient.forget_graph()
         if phase.lr == "restart":
             self.phase_start = self.steps_done
         if phase.new_optimizer:

@@ -24,7 +24,7 @@ from benchmark.launch.local import default_workers
 from benchmark.mirror import Mirror
 from benchmark.progress import Progress, console
 from benchmark.results import Row
-from benchmark.selection import Selection, resolve_device, unended
+from benchmark.selection import Selection, check_cuda_graphs, resolve_device, unended
 from benchmark.spec import RunSpec, check_names
 from benchmark.views import emit, summary_table
 
@@ -44,6 +44,7 @@ class Grid:
     retry_failed: bool
     accept_drift: bool
     mlflow: bool = True
+    cuda_graphs: bool = False
 
 
 def plan(
@@ -152,7 +153,14 @@ def _detached(out: Path, json_output: bool, screen: Console) -> int:
 
 
 def grid_device(grid: Grid) -> str:
-    """Where cells compute: on SLURM the profile's GPUs decide what auto is, on a Ray cluster its own."""
+    """Where cells compute. Raises SpecError for a device that is not there, or cannot do what is asked of it."""
+    device = _device(grid)
+    check_cuda_graphs(grid.cuda_graphs, device, processes=grid.launcher.processes)
+    return device
+
+
+def _device(grid: Grid) -> str:
+    """On SLURM the profile's GPUs decide what auto is, on a Ray cluster its own."""
     if not grid.launcher.elsewhere:
         return resolve_device(grid.device)
     check_names([grid.device], ("auto", "cpu", "cuda"), "device")
@@ -194,6 +202,7 @@ def work_of(grid: Grid, device: str, suite: suites.Suite) -> Work:
         retry_failed=grid.retry_failed,
         processes_per_cell=grid.launcher.processes,
         ranks_started=grid.launcher.ranks is not None,
+        cuda_graphs=grid.cuda_graphs,
         cells_per_program=grid.launcher.cells_per_program,
     )
 

@@ -66,7 +66,9 @@ class Method:
     `exact` its density after every step, `final` at the end, `emergent` promises none.
     grown_state: `zero` where the optimizer's state of weights masked in place starts at 0 when they
     are grown, `keep` where it stays. weight_gradient: whether the weight's gradient costs the
-    arithmetic of a dense or a sparse layer. threshold_weight_decay: of the thresholds' parameter group.
+    arithmetic of a dense or a sparse layer. capturable: the penalty, and whatever the method adds to the
+    model's passes, read tensors alone that change in place within a phase, and no number that changes: a
+    CUDA graph may replay them. threshold_weight_decay: of the thresholds' parameter group.
     stackable: the hyperparameters that may differ between trainings whose steps are computed together
     (`methods.stacked`), for a method of one phase whose after_backward does nothing and whose penalty and
     after_step read ctx.thresholds alone: they are called once for all, a value [cells] in place of a 0-dim one.
@@ -78,6 +80,7 @@ class Method:
     density_promise: ClassVar[DensityPromise]
     grown_state: ClassVar[Literal["zero", "keep"]] = "zero"
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
+    capturable: ClassVar[bool] = False
     stackable: ClassVar[tuple[str, ...] | None] = None
     threshold_weight_decay: float = 0.0
 

@@ -24,6 +24,7 @@ class DropGrow(Method):
     """
 
     density_promise = "exact"
+    capturable = True
 
     density: float = 0.05
     allocation: str = "erk"

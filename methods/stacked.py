@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,19 +49,29 @@ class Stack:
             raise ValueError(f"{method.name} trains one model at a time: its hooks are not made for several")
         models = [context.model for context in contexts]
         parameters = _shared([dict(model.named_parameters()) for model in models], width)
-        self.parameters = {name: nn.Parameter(value) for name, value in parameters.items()}
-        self.buffers = _shared([dict(model.named_buffers()) for model in models], width)
+        self.shared_parameters = {name: nn.Parameter(value) for name, value in parameters.items()}
+        self.shared_buffers = _shared([dict(model.named_buffers()) for model in models], width)
         self._contexts = contexts
-        weights = {name: self.parameters[name] for name in first.weights}
+        weights = {name: self.shared_parameters[name] for name in first.weights}
         self._method = _of_all([attached.method for attached in attachments], width, next(iter(weights.values())))
-        self._thresholds = StackedThresholds([context.thresholds for context in contexts], self.parameters, width)
+        self._thresholds = StackedThresholds(
+            [context.thresholds for context in contexts], self.shared_parameters, width
+        )
         self._masks = StackedMasks([context.masks for context in contexts], weights, width)
         self._context: Context = dataclasses.replace(first, thresholds=self._thresholds)
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The shared parameters, thresholds among them: [cells, ...] each."""
+        return self.shared_parameters.values()
+
+    def buffers(self) -> Iterable[Tensor]:
+        """The shared buffers: [cells, ...] each."""
+        return self.shared_buffers.values()
 
     def effective(self) -> dict[str, Tensor]:
         """What the models compute with, by the name in a plain model: [cells, ...] each, differentiable."""
         thresholds = {extra_name(name) for name in self._thresholds.parameters()}
-        plain = {name: parameter for name, parameter in self.parameters.items() if name not in thresholds}
+        plain = {name: parameter for name, parameter in self.shared_parameters.items() if name not in thresholds}
         return plain | self._thresholds.effective()
 
     def penalty(self) -> Tensor | None:

@@ -76,6 +76,7 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
         retry_failed=work.retry_failed,
         group=group,
         cells_per_program=work.cells_per_program,
+        cuda_graphs=work.cuda_graphs,
     )
     observer = Observer()
 

@@ -14,6 +14,7 @@ import grids
 import pytest
 import torch
 from one_cell import make_spec
+from tape import Tape
 
 import methods
 from benchmark import data, results
@@ -23,7 +24,7 @@ from benchmark.program import Program, company, together
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 from benchmark.train import Steps, Training, digest, train_step
-from methods import Context
+from methods import Context, kernels
 from methods.dst import DST
 from methods.stacked import Stack, stackable
 
@@ -105,6 +106,26 @@ def test_cells_of_a_program_compute_what_they_would_alone(method: str, model: st
             other.examples,
             other.epoch_examples,
         )
+
+
+@pytest.mark.parametrize("model", ["lenet-300-100", "lenet-5-caffe", "vgg16"])
+@pytest.mark.parametrize("method", ["dense", "static", "dst"])
+def test_a_replayed_program_has_the_bits_of_one_that_is_not(
+    method: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "path", lambda device_type: "eager")  # the only one that a tape can see into
+    specs = [spec_of(method, model, seed) for seed in range(2)]
+    plain, replayed = begun(specs), begun(specs)
+    tapes: list[Tape] = []
+
+    def recorder() -> Tape:
+        tapes.append(Tape())
+        return tapes[-1]
+
+    replayed[0].gradient.recorder = recorder
+    assert torch.equal(in_a_program(plain, 3, STEPS), in_a_program(replayed, 3, STEPS))
+    assert list(map(state, plain)) == list(map(state, replayed))
+    assert [tape.replays for tape in tapes] == [STEPS]
 
 
 @pytest.mark.slow
