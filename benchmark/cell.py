@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmark import checkpoint, environment, record, results
+from benchmark import checkpoint, environment, record
 from benchmark.attempts import Attempt, Observer, claim, failed_before, folder_of, numbers
 from benchmark.begin import begin, check_same, surroundings
 from benchmark.data import DataError
 from benchmark.distributed import Group, PeerError
-from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, sync_folder, write_atomic, write_json
+from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, write_atomic, write_json
+from benchmark.outcome import Outcome, publish
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
 from benchmark.train import Steps, digest, epoch_steps, take
 
-Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "busy"]
 Report = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_VARIABLE = "BENCH_CHECKPOINT_SECONDS"
@@ -82,14 +80,6 @@ class Place:
         if CHECKPOINT_VARIABLE in os.environ:
             return float(os.environ[CHECKPOINT_VARIABLE])
         return max(CHECKPOINT_SECONDS, self.cells_per_program * cost_seconds / CHECKPOINT_SHARE)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one call of `execute` ended; error: one line, its cause."""
-
-    status: Status
-    error: str = ""
 
 
 def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, stop: threading.Event) -> Outcome:
@@ -277,34 +267,6 @@ class _Cell:
         }
         write_json(self.folder / "result.json", sealed(result))
         return publish(self.attempt.cell, self.folder, self.metrics)
-
-
-def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
-    """Make an attempt's result the cell's, unless another one was first: then that one's stands.
-
-    metrics.jsonl is written before the link that commits, and afterwards made the winner's.
-    """
-    if read_sealed(cell / "result.json") is None:
-        _set_aside_damaged(cell)
-        write_atomic(cell / "metrics.jsonl", metrics)
-        with contextlib.suppress(FileExistsError):
-            os.link(folder / "result.json", cell / "result.json")
-            sync_folder(cell)
-    winner = read_sealed(cell / "result.json")
-    assert winner is not None, "a linked result is whole"
-    results.metrics(cell, winner)
-    return Outcome(winner["status"], winner["error"])
-
-
-def _set_aside_damaged(cell: Path) -> None:
-    """Move a damaged result.json out of the way; one that another worker put there meanwhile stays."""
-    aside = cell / f"result.damaged-{uuid.uuid4().hex}.json"
-    with contextlib.suppress(FileNotFoundError):
-        (cell / "result.json").rename(aside)
-        if read_sealed(aside) is not None:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, cell / "result.json")
-            aside.unlink()
 
 
 def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:

@@ -14,10 +14,26 @@ from benchmark.files import NO_SPACE, DiskFullError
 from benchmark.launch import followers
 from benchmark.launch.base import LaunchError
 from benchmark.mlflow_store import TrackingError
+from benchmark.options import (
+    DATA,
+    OUT,
+    CudaGraphs,
+    DataDir,
+    Device,
+    Json,
+    NoMlflow,
+    Out,
+    Seeds,
+    Set,
+    SuiteName,
+    Where,
+    Workers,
+)
 from benchmark.results import FolderError
 from benchmark.selection import Selection, resolve_device
 from benchmark.spec import SpecError
-from benchmark.start_up import MeasurementError, start_up
+from benchmark.speed_cli import speed
+from benchmark.start_up import MeasurementError
 
 app = typer.Typer(
     name="python -m benchmark",
@@ -29,24 +45,6 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Fetch or check a data set.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-
-SuiteName = Annotated[str, typer.Option("--suite", help="A suite's name, or a FILE.py of your own.")]
-Out = Annotated[Path, typer.Option(help="The run folder.")]
-DataDir = Annotated[Path, typer.Option(help="Where data sets lie.")]
-Where = Annotated[list[str], typer.Option(metavar="FIELD=v,w", help="Only these cells; repeatable.")]
-Set = Annotated[
-    list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Changes the specs, so new cells; repeatable.")
-]
-Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-CudaGraphs = Annotated[
-    bool,
-    typer.Option("--cuda-graphs", help="On a GPU: replay the passes of a step as one CUDA graph. Not measured yet."),
-]
-NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-OUT, DATA = Path("runs"), Path("data")
 
 
 @app.command()
@@ -186,115 +184,7 @@ def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) 
     raise typer.Exit(diagnose(out, data_dir, json_output))
 
 
-SPEED_OPTIONS = {
-    "": {"model", "method", "steps", "seconds", "device", "cuda_graphs"},
-    "--grid": {
-        "grid",
-        "model",
-        "method",
-        "epochs",
-        "workers",
-        "pixels",
-        "data_dir",
-        "no_mlflow",
-        "device",
-        "cuda_graphs",
-        "cells_per_program",
-    },
-    "--cells-per-program": {"cells_per_program", "model", "method", "steps", "seconds", "device", "cuda_graphs"},
-    "--start-up": {"commands"},
-    "--data-path": {"batches", "model", "pixels", "data_dir", "device"},
-    "--inference": {"inference", "out", "data_dir", "steps", "seconds", "device"},
-}
-
-
-def _measurement(context: typer.Context) -> str:
-    """Which of SPEED_OPTIONS was asked for. Raises SpecError for two, and for an option that it has no use for."""
-    given = {option.name: option.opts[0] for option in context.command.params if _is_given(context, option.name)}
-    asked = [name for name in SPEED_OPTIONS if name in given.values()]
-    if asked == ["--grid", "--cells-per-program"]:  # a grid of programs
-        asked = ["--grid"]
-    if len(asked) > 1:
-        raise SpecError(f"{' and '.join(asked)} are different measurements: give one")
-    wanted = asked[0] if asked else ""
-    useless = [option for name, option in given.items() if name not in SPEED_OPTIONS[wanted] | {"json_output"}]
-    if useless:
-        raise SpecError(f"{' '.join(['speed', *asked])} has no use for {', '.join(useless)}: leave it out")
-    return wanted
-
-
-def _is_given(context: typer.Context, name: str | None) -> bool:
-    source = context.get_parameter_source(name or "")
-    return source is not None and source.name == "COMMANDLINE"
-
-
-@app.command()
-def speed(
-    context: typer.Context,
-    model: Annotated[
-        list[str],
-        typer.Option(
-            help="A model; repeatable. Three of MNIST by default, of --data-path lenet-300-100 and vgg16.",
-            show_default=False,
-        ),
-    ] = [],  # noqa: B006
-    method: Annotated[
-        list[str],
-        typer.Option(help="A method; repeatable. All by default, of --grid dense and dst.", show_default=False),
-    ] = [],  # noqa: B006
-    steps: Annotated[
-        int, typer.Option(min=2, help="The most pairs of steps to time, for each model and method.")
-    ] = 300,
-    seconds: Annotated[float, typer.Option(min=0, help="About how long to time them.")] = 2.5,
-    grid: Annotated[bool, typer.Option("--grid", help="Time whole cells through the local launcher instead.")] = False,
-    cells_per_program: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Time N cells side by side, or with --grid run them so.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="--grid: of each cell.")] = 2,
-    workers: Workers = None,
-    pixels: Annotated[
-        str,
-        typer.Option("--data", help="--grid, --data-path: own, the model's data set; synthetic, made up in its size."),
-    ] = "own",
-    data_dir: DataDir = DATA,
-    no_mlflow: NoMlflow = False,
-    commands: Annotated[
-        bool, typer.Option("--start-up", help="Time commands that train nothing instead, as processes.")
-    ] = False,
-    batches: Annotated[
-        bool, typer.Option("--data-path", help="Time the batches that training draws instead: images a second.")
-    ] = False,
-    device: Device = "auto",
-    cuda_graphs: CudaGraphs = False,
-    inference: Annotated[
-        str | None, typer.Option(metavar="RUN_ID", help="Time a finished cell's network instead: what sparsity buys.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="--inference: the run folder.")] = OUT,
-    json_output: Json = False,
-) -> None:
-    """What a step of each method costs beside a dense one, as paired ratios; or grids, starting up, data, inference."""
-    wanted = _measurement(context)
-    if wanted == "--start-up":
-        return start_up(json_output)
-    from benchmark import data_path, grid_speed, program_speed  # here, as they import torch
-    from benchmark import inference as deployed
-    from benchmark import speed as paired
-
-    if wanted == "--grid":
-        setup = grid_speed.Setup(
-            epochs, workers, device, data_dir, pixels, not no_mlflow, cuda_graphs, cells_per_program or 1
-        )
-        return grid_speed.grids(model, method, setup, json_output)
-    if wanted == "--data-path":
-        return data_path.data_path(model, pixels, data_dir, device, json_output)
-    budget = paired.Budget(steps, seconds)
-    if cells_per_program is not None:
-        return program_speed.gains(
-            model, method, cells_per_program, budget, device, json_output, cuda_graphs=cuda_graphs
-        )
-    if inference is None:
-        return paired.speed(model, method, budget, device, json_output, cuda_graphs=cuda_graphs)
-    return deployed.inference(inference, out, data_dir, budget, device, json_output)
+app.command()(speed)
 
 
 def main() -> NoReturn:

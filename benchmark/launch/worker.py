@@ -20,7 +20,7 @@ from benchmark.launch import followers
 from benchmark.launch.base import Work
 
 if TYPE_CHECKING:
-    from benchmark.cell import Outcome
+    from benchmark.outcome import Outcome
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 

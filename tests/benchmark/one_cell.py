@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.attempts import Observer
-from benchmark.cell import Outcome, Place, execute
+from benchmark.cell import Place, execute
+from benchmark.outcome import Outcome
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell as spec_of
 

@@ -14,10 +14,11 @@ import grids
 import pytest
 from one_cell import Runner, flip_a_bit, make_spec
 
-from benchmark import attempts, cell, results
+from benchmark import attempts, outcome, results
 from benchmark.attempts import Observer, claim, folder_of, numbers
-from benchmark.cell import Outcome, execute
+from benchmark.cell import execute
 from benchmark.files import read_sealed, sealed, write_json
+from benchmark.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,9 +34,9 @@ def test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path: Path) -
             folder / "result.json",
             sealed({"status": "done", "error": "", "attempt": number, "metrics_sha256": digest}),
         )
-    assert cell.publish(tmp_path, folders[1], metrics[1]) == Outcome("done")
+    assert outcome.publish(tmp_path, folders[1], metrics[1]) == Outcome("done")
     published = (tmp_path / "result.json").read_bytes()
-    assert cell.publish(tmp_path, folders[0], metrics[0]) == Outcome("done")
+    assert outcome.publish(tmp_path, folders[0], metrics[0]) == Outcome("done")
     assert (tmp_path / "result.json").read_bytes() == published == (folders[1] / "result.json").read_bytes()
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics[1]
 
@@ -46,9 +47,9 @@ def test_a_loser_that_wrote_its_metrics_last_puts_the_winners_back(
     """Both attempts see no result; the slower one writes its metrics after the faster one has published."""
     test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path)
     answers = iter([None])
-    monkeypatch.setattr(cell, "read_sealed", lambda path: next(answers, None) or read_sealed(path))
+    monkeypatch.setattr(outcome, "read_sealed", lambda path: next(answers, None) or read_sealed(path))
     loser = folder_of(tmp_path, 1)
-    cell.publish(tmp_path, loser, (loser / "metrics.jsonl").read_bytes())
+    outcome.publish(tmp_path, loser, (loser / "metrics.jsonl").read_bytes())
     assert b'"by": 2' in (tmp_path / "metrics.jsonl").read_bytes()
     assert (tmp_path / "result.json").read_bytes() == (folder_of(tmp_path, 2) / "result.json").read_bytes()
     assert list(tmp_path.glob("result.damaged*")) == []
@@ -59,7 +60,7 @@ def test_a_damaged_result_is_set_aside_and_replaced(tmp_path: Path) -> None:
     (tmp_path / "result.json").unlink()
     (tmp_path / "result.json").write_text("{")
     loser = folder_of(tmp_path, 1)
-    assert cell.publish(tmp_path, loser, (loser / "metrics.jsonl").read_bytes()) == Outcome("done")
+    assert outcome.publish(tmp_path, loser, (loser / "metrics.jsonl").read_bytes()) == Outcome("done")
     assert (tmp_path / "result.json").read_bytes() == (loser / "result.json").read_bytes()
     assert [path.read_text() for path in tmp_path.glob("result.damaged*")] == ["{"]
 

@@ -16,8 +16,9 @@ import pytest
 from one_cell import Runner, flip_a_bit, make_spec
 
 from benchmark import cell
-from benchmark.cell import Outcome, Place
+from benchmark.cell import Place
 from benchmark.files import read_json, read_sealed, sealed, write_json
+from benchmark.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,8 +16,9 @@ from grids import Grid
 from one_cell import Runner, make_spec
 
 from benchmark.attempts import STALE_SECONDS, Observer, folder_of
-from benchmark.cell import Outcome, Place, execute
+from benchmark.cell import Place, execute
 from benchmark.files import DiskFullError
+from benchmark.outcome import Outcome
 from benchmark.spec import Optimizer
 
 SIZE_BYTES = 24 * 2**20

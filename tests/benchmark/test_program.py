@@ -19,7 +19,8 @@ from tape import Tape
 import methods
 from benchmark import data, results
 from benchmark.attempts import Observer
-from benchmark.cell import Outcome, Place, execution
+from benchmark.cell import Place, execution
+from benchmark.outcome import Outcome
 from benchmark.program import Program, company, together
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
