@@ -153,23 +153,23 @@ class StackedThresholds(Thresholds):
 
     @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:
-        counts = []
-        for (name, threshold), may_reset in zip(self._parameters.items(), self._resettable, strict=True):
-            weight = self._dense[name]
-            count = kernels.compiled(keep_counts) if kernels.is_compiled(weight) else keep_counts
-            kept = count(*_by_cell(weight, threshold))
-            if may_reset and reset_below is not None:
-                emptied = kept < reset_below * weight[0].numel()
-                threshold.masked_fill_(emptied.view(-1, *[1] * (threshold.dim() - 1)), 0)
-                kept = torch.where(emptied, weight[0].numel(), kept)
-                self.resets += emptied
-            counts.append(kept)
-        self._kept.copy_(torch.stack(counts, dim=1))
+        weights = self._dense.values()
+        counts = [_count(*_by_cell(w, t)) for w, t in zip(weights, self._parameters.values(), strict=True)]
+        kept = torch.stack(counts, dim=1)
+        self._kept.copy_(
+            kept if reset_below is None else self._reset_(kept, [w[0].numel() for w in weights], reset_below)
+        )
 
 
 def keep_counts(weight: Tensor, threshold: Tensor) -> Tensor:
     """Kept weights of each training, int64 [cells]. weight: [cells, rows, columns]; threshold: broadcasts to it."""
     return (weight.abs() > threshold).sum(dim=(1, 2))
+
+
+def _count(weight: Tensor, threshold: Tensor) -> Tensor:
+    count = kernels.compiled(keep_counts) if kernels.is_compiled(weight) else keep_counts
+    kept: Tensor = count(weight, threshold)
+    return kept
 
 
 def _by_cell(weight: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:

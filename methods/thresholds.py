@@ -82,6 +82,12 @@ def gradients(
     return d_product * (distance > 0) + structure * weight.sign(), d_threshold
 
 
+def _count(weight: Tensor, threshold: Tensor) -> Tensor:
+    count = kernels.compiled(keep_count) if kernels.is_compiled(weight) else keep_count
+    kept: Tensor = count(weight, threshold)
+    return kept
+
+
 class MaskedWeight(torch.autograd.Function):
     """`product` forward, `gradients` backward, by plain torch operations or these compiled."""
 
@@ -119,30 +125,6 @@ class Effective:
         return masked
 
 
-def update_thresholds(
-    weights: Sequence[Tensor],
-    thresholds: Sequence[Tensor],
-    resettable: Sequence[bool],
-    reset_below: float,
-    resets: Tensor,
-) -> Tensor:
-    """What each weight keeps, int64 [weights]; zeroes thresholds where it may be reset and keeps less than a share.
-
-    resets: counts them, 0-dim int64. Everything stays on the device.
-    """
-    counts = []
-    for weight, threshold, may_reset in zip(weights, thresholds, resettable, strict=True):
-        fused = kernels.is_compiled(weight)
-        kept = kernels.compiled(keep_count)(*as_rows(weight, threshold)) if fused else keep_count(weight, threshold)
-        if may_reset:
-            emptied = kept < reset_below * weight.numel()
-            threshold.masked_fill_(emptied, 0)
-            kept = torch.where(emptied, weight.numel(), kept)
-            resets += emptied
-        counts.append(kept)
-    return torch.stack(counts)
-
-
 class Thresholds:
     """The trainable thresholds of a model's weights, and what they prune."""
 
@@ -151,6 +133,7 @@ class Thresholds:
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self._structure: dict[str, str] = {}
         self._resettable: list[bool] = []
+        self._limits: dict[float, tuple[Tensor, Tensor]] = {}
         self._kept = torch.zeros(0, dtype=torch.int64)
         self.resets = torch.zeros((), dtype=torch.int64)
 
@@ -195,10 +178,31 @@ class Thresholds:
         Recurrent layers are counted and never reset. Decided on the device: no synchronisation.
         """
         weights = [self._weights[name].parameter for name in self._parameters]
-        resettable = self._resettable if reset_below is not None else [False] * len(weights)
-        fused = kernels.are_fused(weights)
-        update = torch.ops.sparse_training.update_thresholds.default if fused else update_thresholds
-        self._kept = update(weights, list(self._parameters.values()), resettable, reset_below or 0, self.resets)
+        thresholds = list(self._parameters.values())
+        if kernels.are_fused(weights):
+            resettable = self._resettable if reset_below is not None else [False] * len(weights)
+            update = torch.ops.sparse_training.update_thresholds.default
+            self._kept = update(weights, thresholds, resettable, reset_below or 0, self.resets)
+            return
+        kept = torch.stack([_count(*as_rows(w, t)) for w, t in zip(weights, thresholds, strict=True)])
+        self._kept = kept if reset_below is None else self._reset_(kept, [w.numel() for w in weights], reset_below)
+
+    def _reset_(self, kept: Tensor, sizes: Sequence[int], reset_below: float) -> Tensor:
+        """Zero the thresholds of layers that keep less; what is kept after it. kept: int64 [..., weights]."""
+        if reset_below not in self._limits:  # made once: to send it to the device is to wait for it
+            limits = [
+                reset_below * size if may_reset else -1 for size, may_reset in zip(sizes, self._resettable, strict=True)
+            ]
+            self._limits[reset_below] = (
+                torch.tensor(limits, dtype=torch.float32, device=kept.device),
+                torch.tensor(sizes, device=kept.device),
+            )
+        limit, whole = self._limits[reset_below]
+        emptied = kept < limit
+        for threshold, one in zip(self._parameters.values(), emptied.unbind(-1), strict=True):
+            threshold.masked_fill_(one.view((*one.shape, *[1] * (threshold.dim() - one.dim()))), 0)
+        self.resets += emptied.sum(-1)
+        return torch.where(emptied, whole, kept)
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each, in the model's order, as `update_` last counted them: int64 on the device."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,36 @@ TRAINED = [document for document in DOCUMENTS if kind(document) == "inference"]
 PAIRS, GRIDS, COMMANDS = measured("pairs", "pairs"), measured("grid", "grids"), measured("start-up", "commands")
 PATHS, CHANGES = measured("data-path", "paths"), measured("data-path changes", "changes")
 WITHOUT_KERNELS = measured("pairs without kernels", "pairs")
+
+
+def compared(before: Path, wanted: str, after: Path, other: str) -> list[list[str]]:
+    """Method, alpha, n, then accuracy and density of both, and of the pairs of equal seeds the difference."""
+    first, second = (_cells(file, precision) for file, precision in ((before, wanted), (after, other)))
+    rows = []
+    for setting in dict.fromkeys(key[:2] for key in first):
+        pairs = [(first[key], second[key]) for key in first if key[:2] == setting]
+        row = [setting[0], f"{float(setting[1]):g}" if setting[1] else "-", str(len(pairs))]
+        for number, digits in ((0, 2), (1, 2)):
+            columns = [[pair[0][number], pair[1][number], pair[1][number] - pair[0][number]] for pair in pairs]
+            row += [_mean_and_deviation(values, digits) for values in zip(*columns, strict=True)]
+        rows.append(row)
+    return rows
+
+
+def _cells(file: Path, precision: str) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """(method, alpha, seed) to accuracy and density, both in percent."""
+    with file.open(newline="") as opened:
+        rows = [row for row in csv.DictReader(opened) if json.loads(row["spec"])["precision"] == precision]
+    assert {row["status"] for row in rows} == {"done"}
+    found = {
+        (row["method"], row["alpha"], row["seed"]): (float(row["test_accuracy"]), 100 * float(row["density"]))
+        for row in rows
+    }
+    return dict(sorted(found.items()))
+
+
+def _mean_and_deviation(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.fmean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def table(title: str) -> list[list[str]]:

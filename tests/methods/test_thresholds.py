@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_paths import use_kernels
 from torch import Tensor, nn
 
 import methods
@@ -99,6 +100,18 @@ def test_less_than_one_percent_kept_resets_all_thresholds_of_that_layer_and_no_o
     assert attached.kept_counts().tolist() == [1000, 1000]
     assert attached.density() == 1
     assert attached.threshold_resets().item() == 1
+
+
+@pytest.mark.parametrize("path", ["eager", "cpp"])
+@pytest.mark.parametrize("shape", ["vector", "scalar", "matrix"])
+def test_thresholds_of_every_shape_are_reset(shape: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_kernels(path, monkeypatch)
+    attached, parameters = attach(two_layers(), threshold=shape)
+    nn.init.constant_(parameters["1.weight_threshold"], 0.9)
+    attached.step()
+    assert attached.threshold_resets().item() == 1
+    assert attached.kept_counts().tolist() == [1000, 1000]
+    assert not parameters["1.weight_threshold"].any()
 
 
 def test_every_reset_is_counted() -> None:
