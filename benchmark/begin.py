@@ -43,6 +43,7 @@ def surroundings(
     cells_per_program: as asked for, whether or not the cell can have company.
     """
     device = torch.device(device_name)
+    width = cells_per_program if cells_per_program > 1 and company(spec) is not None else 1
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     return environment.describe(
         device=device.type,
@@ -51,7 +52,7 @@ def surroundings(
         kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
-        engine=str(Engine(spec, device.type, cuda_graphs, cells_per_program if company(spec) is not None else 1)),
+        engine=str(Engine(spec, device.type, cuda_graphs, width)),
     )
 
 

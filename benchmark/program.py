@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-import methods
 from benchmark import measure
 from benchmark.engine import Engine
 from benchmark.graphs import CudaGraph, StepGraph
 from benchmark.spec import RunSpec, SpecError
 from benchmark.train import Batch, Step, Steps, Training, make_optimizer, take
+from methods.registry import method_class
 from methods.stacked import Stack, share, stackable
 
 T = TypeVar("T")
@@ -38,8 +38,7 @@ def company(spec: RunSpec) -> str | None:
 
     They differ in their seeds, and in hyperparameters that the method allows.
     """
-    method = methods.create(spec.method["name"])
-    free = stackable(method)
+    free = stackable(method_class(spec.method["name"]))
     one_pass = spec.optimizer.micro_batch_size in (None, spec.optimizer.batch_size)
     if free is None or not one_pass or not spec.model.name.startswith(MODELS):
         return None
@@ -47,6 +46,14 @@ def company(spec: RunSpec) -> str | None:
     plain["seed"] = None
     plain["method"] = {name: value for name, value in plain["method"].items() if name not in free}
     return json.dumps(plain, sort_keys=True)
+
+
+def neighbours(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """The same cells, those of one company beside each other; in the order of each company's first."""
+    companies: dict[str, list[RunSpec]] = {}
+    for spec in specs:
+        companies.setdefault(company(spec) or spec.run_id, []).append(spec)
+    return [spec for of in companies.values() for spec in of]
 
 
 def check_company(spec: RunSpec) -> None:

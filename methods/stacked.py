@@ -45,7 +45,7 @@ class Stack:
     def __init__(self, attachments: Sequence[Attachment], width: int) -> None:
         contexts = [attached._context for attached in attachments]
         first, method = contexts[0], attachments[0].method
-        if stackable(method) is None:
+        if stackable(type(method)) is None:
             raise ValueError(f"{method.name} trains one model at a time: its hooks are not made for several")
         models = [context.model for context in contexts]
         parameters = _shared([dict(model.named_parameters()) for model in models], width)
@@ -91,16 +91,16 @@ class Stack:
         self._method.after_step(self._context)
 
 
-def stackable(method: Method) -> tuple[str, ...] | None:
-    """`Method.stackable` as the method's own class says it: a subclass may have other hooks."""
-    own: tuple[str, ...] | None = vars(type(method)).get("stackable")
+def stackable(method: type[Method]) -> tuple[str, ...] | None:
+    """`Method.stackable` as the class itself says it: it may have other hooks than its base."""
+    own: tuple[str, ...] | None = vars(method).get("stackable")
     return own
 
 
 def _of_all(methods: Sequence[Method], width: int, like: Tensor) -> Method:
     """The first method, the hyperparameters that may differ being tensors [cells]."""
     joined = copy.copy(methods[0])
-    for name in stackable(joined) or ():
+    for name in stackable(type(joined)) or ():
         values = [getattr(method, name) for method in methods]
         setattr(joined, name, like.new_tensor(values + values[:1] * (width - len(values))))
     return joined

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from benchmark import plugins
 from benchmark.attempts import condemn
 from benchmark.launch.base import Event, Job, Work
 from benchmark.spec import RunSpec
@@ -104,6 +105,9 @@ class LocalLauncher:
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._stopping: float | None = None
+        if work.cells_per_program > 1:
+            for plugin in work.plugins:
+                plugins.load_file(plugin)  # which cells keep company is a question to their methods
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
         self._queue.extend(specs)

@@ -21,7 +21,7 @@ from benchmark import data, results
 from benchmark.attempts import Observer
 from benchmark.cell import Place, execution
 from benchmark.outcome import Outcome
-from benchmark.program import Program, company, together
+from benchmark.program import Program, company, neighbours, together
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 from benchmark.train import Steps, Training, digest, train_step
@@ -186,6 +186,12 @@ def test_cells_keep_company_with_those_that_differ_in_seed_and_alpha_alone() -> 
     assert {company(spec) for spec in alone} == {None}
 
 
+def test_cells_in_company_are_neighbours_in_a_job() -> None:
+    suite = [spec_of(method, "lenet-300-100", seed) for seed in range(2) for method in ("dense", "set", "dst")]
+    found = [(spec.method["name"], spec.seed) for spec in neighbours(suite)]
+    assert found == [("dense", 0), ("dense", 1), ("set", 0), ("dst", 0), ("dst", 1), ("set", 1)]
+
+
 class Gentle(DST):
     name = "gentle"
 
@@ -194,7 +200,7 @@ class Gentle(DST):
 
 
 def test_a_subclass_with_other_hooks_has_to_say_for_itself_that_it_can_be_stacked() -> None:
-    assert (stackable(DST()), stackable(Gentle())) == (("alpha",), None)
+    assert (stackable(DST), stackable(Gentle)) == (("alpha",), None)
     attached = methods.attach(torch.nn.Linear(3, 2), Gentle(), total_steps=2, steps_per_epoch=1)
     with pytest.raises(ValueError, match="gentle trains one model at a time"):
         Stack([attached], 1)
