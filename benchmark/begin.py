@@ -12,7 +12,7 @@ from benchmark import data, environment
 from benchmark.data.tensors import Dataset
 from benchmark.distributed import Group
 from benchmark.engine import Engine
-from benchmark.program import company
+from benchmark.program import width_of
 from benchmark.spec import Data, RunSpec, SpecError
 from benchmark.train import Training, digest
 from methods import kernels
@@ -43,7 +43,6 @@ def surroundings(
     cells_per_program: as asked for, whether or not the cell can have company.
     """
     device = torch.device(device_name)
-    width = cells_per_program if cells_per_program > 1 and company(spec) is not None else 1
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     return environment.describe(
         device=device.type,
@@ -52,7 +51,7 @@ def surroundings(
         kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
-        engine=str(Engine(spec, device.type, cuda_graphs, width)),
+        engine=str(Engine(spec, device.type, cuda_graphs, width_of(spec, cells_per_program))),
     )
 
 

@@ -20,6 +20,7 @@ from benchmark.data import DataError
 from benchmark.distributed import Group, PeerError
 from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, write_atomic, write_json
 from benchmark.outcome import Outcome, publish
+from benchmark.program import width_of
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
 from benchmark.train import Steps, digest, epoch_steps, take
 
@@ -79,7 +80,7 @@ class Place:
             return self.checkpoint_seconds
         if CHECKPOINT_VARIABLE in os.environ:
             return float(os.environ[CHECKPOINT_VARIABLE])
-        return max(CHECKPOINT_SECONDS, self.cells_per_program * cost_seconds / CHECKPOINT_SHARE)
+        return max(CHECKPOINT_SECONDS, cost_seconds / CHECKPOINT_SHARE)
 
 
 def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, stop: threading.Event) -> Outcome:
@@ -246,7 +247,8 @@ class _Cell:
         earlier = [number for number in numbers(self.attempt.cell) if number < self.attempt.number]
         checkpoint.remove_earlier([folder_of(self.attempt.cell, number) for number in earlier], self.folder)
         now = time.monotonic()
-        self.next_save = now + self.place.seconds_to_next_checkpoint(now - started)
+        cost = (now - started) * width_of(self.spec, self.place.cells_per_program)  # all of a program wait for each
+        self.next_save = now + self.place.seconds_to_next_checkpoint(cost)
 
     def _publish(self, status: Literal["done", "diverged"], error: str = "") -> Outcome:
         if not self.attempt.newest():

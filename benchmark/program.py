@@ -36,11 +36,13 @@ MODELS = ("lenet-300-100", "lenet-5-caffe", "vgg16", "wrn-")  # torch.func maps 
 def company(spec: RunSpec) -> str | None:
     """Cells for which this is equal can be one program; None where a cell trains alone.
 
-    They differ in their seeds, and in hyperparameters that the method allows.
+    They differ in their seeds, and in hyperparameters that the method allows. A vgg16 of other widths trains alone: its
+    last batch normalisation adds up in an order that depends on a cell's place among the columns of all.
     """
     free = stackable(method_class(spec.method["name"]))
     one_pass = spec.optimizer.micro_batch_size in (None, spec.optimizer.batch_size)
-    if free is None or not one_pass or not spec.model.name.startswith(MODELS):
+    placed = spec.model.name == "vgg16" and spec.model.widths is not None
+    if free is None or not one_pass or placed or not spec.model.name.startswith(MODELS):
         return None
     plain = spec.to_dict()
     plain["seed"] = None
@@ -56,12 +58,18 @@ def neighbours(specs: Sequence[RunSpec]) -> list[RunSpec]:
     return [spec for of in companies.values() for spec in of]
 
 
+def width_of(spec: RunSpec, cells_per_program: int) -> int:
+    """Of the program that a cell's steps are part of, where so many are asked for; 1 where it trains alone."""
+    return cells_per_program if cells_per_program > 1 and company(spec) is not None else 1
+
+
 def check_company(spec: RunSpec) -> None:
     """Raises SpecError for a cell that trains alone."""
     if company(spec) is None:
-        what = f"{spec.model.name} {spec.method['name']}"
+        what = f"{spec.model.name} with {spec.method['name']}"
         raise SpecError(
-            f"--cells-per-program: cells of {what} train one at a time; methods that can: dense, dst, static"
+            f"--cells-per-program: cells of {what} train one at a time; a method has to be `stackable`, and a model "
+            f"one of {', '.join(MODELS)}"
         )
 
 
@@ -187,17 +195,25 @@ def together(executions: Mapping[str, Steps[T]], width: int) -> Iterator[tuple[s
         started = time.perf_counter()
         try:
             if program is None or program.trainings != trainings:
+                program = None  # its memory is free before the next one takes its own
                 program = Program(trainings, width)
             losses = program.step([(step.inputs, step.labels) for step in ready.values()])
         except Exception as error:
-            program = None
+            program, cause = None, _with_advice(error, width)
             for name in ready:
-                yield from _go_on(asked, name, functools.partial(executions[name].throw, error))
+                yield from _go_on(asked, name, functools.partial(executions[name].throw, cause))
             continue
         seconds = (time.perf_counter() - started) / len(ready)
         for (name, step), loss in zip(ready.items(), losses, strict=False):
             step.training.train_seconds += seconds
             yield from _go_on(asked, name, functools.partial(executions[name].send, loss))
+
+
+def _with_advice(error: Exception, width: int) -> Exception:
+    if not isinstance(error, torch.OutOfMemoryError):
+        return error
+    first_line = str(error).partition("\n")[0]
+    return torch.OutOfMemoryError(f"{first_line} (a program of {width} cells: give a smaller --cells-per-program)")
 
 
 def _go_on(asked: dict[str, Step], name: str, advance: Callable[[], Step]) -> Iterator[tuple[str, T | Exception]]:

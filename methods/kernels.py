@@ -32,6 +32,7 @@ PATHS = ("eager", "cpp", "inductor")
 SOURCE = Path(__file__).with_name("masked_weight.cpp")
 # no contraction to fused multiply-adds: the bits are the same on every instruction set
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+VARIANTS = 256  # of a function, in one process; torch gives up after 8
 FUSED_TYPES = (torch.float32, torch.float64)
 
 
@@ -81,7 +82,13 @@ def is_compiled(tensor: Tensor) -> bool:
 
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function by torch.compile, with sizes left open; it raises where it would go on uncompiled."""
+    """The function by torch.compile, with sizes left open; it raises where it would go on uncompiled.
+
+    There is a variant for each shape of thresholds, type, estimator, autocast, and for axes of length 1.
+    """
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, VARIANTS)
     compiled_function: Callable[..., Any] = torch.compile(function, dynamic=True, fullgraph=True)
     return compiled_function
 

@@ -44,9 +44,9 @@ class Stack:
 
     def __init__(self, attachments: Sequence[Attachment], width: int) -> None:
         contexts = [attached._context for attached in attachments]
-        first, method = contexts[0], attachments[0].method
-        if stackable(type(method)) is None:
-            raise ValueError(f"{method.name} trains one model at a time: its hooks are not made for several")
+        first = contexts[0]
+        for attached in attachments:
+            _check(attached)
         models = [context.model for context in contexts]
         parameters = _shared([dict(model.named_parameters()) for model in models], width)
         self.shared_parameters = {name: nn.Parameter(value) for name, value in parameters.items()}
@@ -89,6 +89,25 @@ class Stack:
             context.masks.forget_initial()
             context.step += 1
         self._method.after_step(self._context)
+
+
+def _check(attached: Attachment) -> None:
+    """Raises ValueError where a method's hooks cannot be called once for several trainings."""
+    method, names = attached.method, stackable(type(attached.method))
+    if names is None:
+        raise ValueError(f"{method.name} trains one model at a time: its class does not say `stackable`")
+    reasons = {
+        "it has several phases": len(attached.phases) > 1,
+        "it has an after_backward of its own": type(method).after_backward is not Method.after_backward,
+        "it has masks beside thresholds": bool(len(attached._context.masks) and len(attached._context.thresholds)),
+        "threshold_weight_decay is no number of a hook": "threshold_weight_decay" in names,
+        "`stackable` names what is no float of its own": any(
+            not isinstance(method.hyperparameters().get(name), float) for name in names
+        ),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(f"{method.name} cannot be stacked: {reason}")
 
 
 def stackable(method: type[Method]) -> tuple[str, ...] | None:

@@ -78,7 +78,13 @@ def profile_of(choice: Choice) -> Profile:
     from benchmark.launch import slurm_profile
 
     assert choice.profile is not None, "check() saw to it"
-    return slurm_profile.read(choice.profile)
+    profile = slurm_profile.read(choice.profile)
+    if choice.cells_per_program > profile.cells_per_job:
+        raise SpecError(
+            f"--cells-per-program {choice.cells_per_program} needs as many cells in a job: {choice.profile} has "
+            f"cells_per_job = {profile.cells_per_job}"
+        )
+    return profile
 
 
 def create(choice: Choice, work: Work, *, cells: int) -> Launcher:

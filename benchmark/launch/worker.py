@@ -7,6 +7,7 @@ means that nobody waits for the results. Everything else it or its libraries pri
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import queue
@@ -94,6 +95,8 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
             _tell(messages, {"run_id": run_id, "end": _end(result), **({} if group.idle else {"leaves": True})})
         if not group.idle:  # the followers are somewhere in a step
             os._exit(1)
+        if torch.cuda.is_available() or work.cells_per_program > 1:
+            gc.collect()  # a training holds itself, and in a program the memory of all
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -75,6 +77,24 @@ def test_inductor_agrees_with_float64(shape: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+def test_a_process_compiles_every_variant_that_a_grid_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch gives up on a function after some. They are traced as for inductor and not compiled: that takes long."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(kernels, "path", lambda _: "inductor")
+    kernels.compiled.cache_clear()
+    torch.compiler.reset()
+    try:
+        for weight, shape, estimator in itertools.product(WEIGHTS, SHAPES, thresholds.ESTIMATORS):
+            for dtype, autocast in ((torch.float32, False), (torch.float32, True), (torch.float64, False)):
+                w, t, d_product = example(weight, shape, dtype=dtype)
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    found = computed(w, t, d_product, estimator)
+                torch.testing.assert_close(found[0], thresholds.product(w, t))
+    finally:
+        kernels.compiled.cache_clear()
+        torch.compiler.reset()
+
+
 def test_a_training_on_inductor_is_that_on_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = {}
     for path in ("eager", "inductor"):
