@@ -183,9 +183,10 @@ class _Cell:
             return None
         changes = environment.drift(found.manifest["environment"], self.environment)
         if changes and not self.place.accept_drift:
+            where, advice = environment.begun(found.manifest["environment"], self.environment)
             raise DriftError(
-                f"cell {self.spec.run_id} was begun elsewhere ({'; '.join(changes)}): "
-                "run it there, or give --accept-drift to go on without equal bits"
+                f"cell {self.spec.run_id} was begun {where} ({'; '.join(changes)}): "
+                f"{advice}, or give --accept-drift to go on without equal bits"
             )
         self.environment["drift"] = sorted({*found.manifest["environment"].get("drift", []), *changes})
         self.metrics = found.metrics

@@ -59,7 +59,7 @@ def run(
         int, typer.Option(min=1, metavar="N", help="Processes that train one cell together, on N GPUs.")
     ] = 1,
     cells_per_program: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Cells that a worker trains side by side, to fill a GPU.")
+        int, typer.Option(min=1, metavar="N", help="On a GPU: cells trained side by side. Not measured yet.")
     ] = 1,
     ranks_from: Annotated[
         str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
@@ -99,7 +99,16 @@ def run(
     grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, **how)
     if dry_run:
         script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None
-        verbs.plan(selection, out, workers, "cpu", json_output, retry_failed=retry_failed, script=script)
+        verbs.plan(
+            selection,
+            out,
+            workers,
+            "cpu",
+            json_output,
+            retry_failed=retry_failed,
+            script=script,
+            cells_per_program=cells_per_program,
+        )
         return
     raise typer.Exit(verbs.run(selection, grid, json_output))
 

@@ -9,6 +9,7 @@ Shapes: cells, b a batch, c channels, h rows, w columns.
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 import time
@@ -39,7 +40,10 @@ def company(spec: RunSpec) -> str | None:
     They differ in their seeds, and in hyperparameters that the method allows. A vgg16 of other widths trains alone: its
     last batch normalisation adds up in an order that depends on a cell's place among the columns of all.
     """
-    free = stackable(method_class(spec.method["name"]))
+    try:
+        free = stackable(method_class(spec.method["name"]))
+    except ValueError as error:
+        raise SpecError(str(error)) from error
     one_pass = spec.optimizer.micro_batch_size in (None, spec.optimizer.batch_size)
     placed = spec.model.name == "vgg16" and spec.model.widths is not None
     if free is None or not one_pass or placed or not spec.model.name.startswith(MODELS):
@@ -58,6 +62,17 @@ def neighbours(specs: Sequence[RunSpec]) -> list[RunSpec]:
     return [spec for of in companies.values() for spec in of]
 
 
+def programs_of(specs: Sequence[RunSpec], width: int) -> str:
+    """For people: which cells are to train side by side in programs of a width, and which one at a time."""
+    sizes = collections.Counter(kind for spec in specs if (kind := company(spec)) is not None)
+    count = sum(-(-size // width) for size in sizes.values())
+    alone = sorted({f"{spec.model.name} {spec.method['name']}" for spec in specs if company(spec) is None})
+    parts = [f"{sizes.total()} of {len(specs)} cells in {count} programs of {width}"] if sizes else []
+    if empty := count * width - sizes.total():
+        parts.append(f"{empty} places left empty, which cost as much as taken ones")
+    return "side by side: " + "; ".join([*parts, *([f"one at a time: {', '.join(alone)}"] if alone else [])])
+
+
 def width_of(spec: RunSpec, cells_per_program: int) -> int:
     """Of the program that a cell's steps are part of, where so many are asked for; 1 where it trains alone."""
     return cells_per_program if cells_per_program > 1 and company(spec) is not None else 1
@@ -69,7 +84,7 @@ def check_company(spec: RunSpec) -> None:
         what = f"{spec.model.name} with {spec.method['name']}"
         raise SpecError(
             f"--cells-per-program: cells of {what} train one at a time; a method has to be `stackable`, and a model "
-            f"one of {', '.join(MODELS)}"
+            f"one of {', '.join(MODELS)}*"
         )
 
 

@@ -56,6 +56,7 @@ def plan(
     *,
     retry_failed: bool = False,
     script: str | None = None,
+    cells_per_program: int = 1,
 ) -> None:
     """Print how many cells there are, which are done, how long the rest takes; script: what would be submitted."""
     suite = selection.expand()
@@ -93,6 +94,7 @@ def plan(
     )
     for spec in todo:
         screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
+    _tell_programs(todo, cells_per_program, screen)
     where = "" if script is None else " of this machine"
     screen.print(f"about {duration(seconds)} of training on {pool} workers{where}, from {document['estimate_from']}")
     if script is not None:
@@ -115,6 +117,10 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     results.remember(grid.out, suite.name, suite.exhibits, chosen)
     ended = len(cells) - len(todo)
     screen.print(f"suite {suite.name}: {len(cells)} cells, {ended} of them ended before", highlight=False)
+    if todo:
+        _tell_programs(todo, grid.launcher.cells_per_program, screen)
+        if grid.launcher.cells_per_program > 1 and device == "cpu":
+            _warn(screen, "--cells-per-program is made for a GPU: on a CPU it gains nothing (docs/performance.md)")
     code = 0
     refused: dict[str, int] = {}
     mirror = Mirror(grid.out, wanted=grid.mlflow, warn=functools.partial(_warn, screen))
@@ -141,6 +147,13 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     if json_output:
         emit({"suite": suite.name, "out": str(grid.out), "exit_code": code, "cells": mine})
     return code
+
+
+def _tell_programs(todo: Sequence[RunSpec], cells_per_program: int, screen: Console) -> None:
+    if cells_per_program > 1:
+        from benchmark.program import programs_of
+
+        screen.print(programs_of(todo, cells_per_program), highlight=False, markup=False, soft_wrap=True)
 
 
 def _detached(out: Path, json_output: bool, screen: Console) -> int:

@@ -5,9 +5,10 @@ Shapes: cells, the trainings side by side, the first axis of every shared tensor
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class Stack:
             [context.thresholds for context in contexts], self.shared_parameters, width
         )
         self._masks = StackedMasks([context.masks for context in contexts], weights, width)
-        self._context: Context = dataclasses.replace(first, thresholds=self._thresholds)
+        self._context = cast(Context, StackedContext(first, self._thresholds, self._method.name))
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """The shared parameters, thresholds among them: [cells, ...] each."""
@@ -75,8 +76,9 @@ class Stack:
         return plain | self._thresholds.effective()
 
     def penalty(self) -> Tensor | None:
-        """What the method adds to each loss: [cells], or None."""
-        return self._method.penalty(self._context)
+        """What the method adds to each loss: [cells], or None. Raises RuntimeError where its hook cannot be stacked."""
+        with self._told():
+            return self._method.penalty(self._context)
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight: int64 [cells, weights] on the device."""
@@ -88,7 +90,17 @@ class Stack:
         for context in self._contexts:
             context.masks.forget_initial()
             context.step += 1
-        self._method.after_step(self._context)
+        with self._told():
+            self._method.after_step(self._context)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            first_line = (str(error).splitlines() or [""])[0]
+            reason = f"{self._method.name} cannot be stacked, though its class says `stackable`: {first_line}"
+            raise RuntimeError(f"{reason}; its cells can train one at a time, without --cells-per-program") from error
 
 
 def _check(attached: Attachment) -> None:
@@ -96,14 +108,13 @@ def _check(attached: Attachment) -> None:
     method, names = attached.method, stackable(type(attached.method))
     if names is None:
         raise ValueError(f"{method.name} trains one model at a time: its class does not say `stackable`")
+    words = [name for name in names if not isinstance(getattr(method, name), float)]
     reasons = {
         "it has several phases": len(attached.phases) > 1,
         "it has an after_backward of its own": type(method).after_backward is not Method.after_backward,
         "it has masks beside thresholds": bool(len(attached._context.masks) and len(attached._context.thresholds)),
         "threshold_weight_decay is no number of a hook": "threshold_weight_decay" in names,
-        "`stackable` names what is no float of its own": any(
-            not isinstance(method.hyperparameters().get(name), float) for name in names
-        ),
+        f"{', '.join(words)} is no float": bool(words),
     }
     for reason, holds in reasons.items():
         if holds:
@@ -111,8 +122,18 @@ def _check(attached: Attachment) -> None:
 
 
 def stackable(method: type[Method]) -> tuple[str, ...] | None:
-    """`Method.stackable` as the class itself says it: it may have other hooks than its base."""
+    """`Method.stackable` as the class itself says it: it may have other hooks than its base.
+
+    Raises ValueError where that is no tuple of names of its hyperparameters.
+    """
     own: tuple[str, ...] | None = vars(method).get("stackable")
+    if own is None:
+        return None
+    if not isinstance(own, tuple) or not set(own) <= set(method.hyperparameter_names()):
+        names = ", ".join(method.hyperparameter_names()) or "none"
+        raise ValueError(
+            f"{method.name}: `stackable` is {own!r}: it must be a tuple of hyperparameters; valid: {names}"
+        )
     return own
 
 
@@ -123,6 +144,17 @@ def _of_all(methods: Sequence[Method], width: int, like: Tensor) -> Method:
         values = [getattr(method, name) for method in methods]
         setattr(joined, name, like.new_tensor(values + values[:1] * (width - len(values))))
     return joined
+
+
+class StackedContext:
+    """What hooks of a method that can be stacked may read: the thresholds, and what is equal for all trainings."""
+
+    def __init__(self, of: Context, thresholds: StackedThresholds, method: str) -> None:
+        self.thresholds, self._method = thresholds, method
+        self.total_steps, self.steps_per_epoch = of.total_steps, of.steps_per_epoch
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a hook of {self._method} reads ctx.{name}, which belongs to one training")
 
 
 class StackedMasks:

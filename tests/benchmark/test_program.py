@@ -13,7 +13,7 @@ from tape import Tape
 
 import methods
 from benchmark import data
-from benchmark.program import Program, company, neighbours, together
+from benchmark.program import Program, company, neighbours, programs_of, together
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 from benchmark.train import Steps, Training, digest, epoch_steps, take, train_step
@@ -266,6 +266,10 @@ class Wordy(DST):
     name, stackable = "wordy", ("threshold",)
 
 
+class Truly(DST):
+    name, stackable = "truly", True
+
+
 class Decaying(DST):
     name, stackable = "decaying", ("threshold_weight_decay",)
 
@@ -276,7 +280,8 @@ class Decaying(DST):
         (Gentle(), "gentle trains one model at a time: its class does not say `stackable`"),
         (Stubborn(), "stubborn cannot be stacked: it has an after_backward of its own"),
         (Phased(), "phased cannot be stacked: it has several phases"),
-        (Wordy(), "wordy cannot be stacked: `stackable` names what is no float of its own"),
+        (Wordy(), "wordy cannot be stacked: threshold is no float"),
+        (Truly(), "truly: `stackable` is True: it must be a tuple of hyperparameters; valid: alpha, threshold"),
         (Decaying(), "decaying cannot be stacked: threshold_weight_decay is no number of a hook"),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -286,3 +291,27 @@ def test_a_method_that_cannot_be_stacked_is_refused_by_name(method: methods.Meth
     attached = methods.attach(torch.nn.Linear(3, 2), method, total_steps=2, steps_per_epoch=1)
     with pytest.raises(ValueError, match=reason):
         Stack([attached], 1)
+
+
+class Warming(DST):
+    """Reads what belongs to one training."""
+
+    name, stackable = "warming", ("alpha",)
+
+    def penalty(self, ctx: Context) -> torch.Tensor:
+        return ctx.step / ctx.total_steps * super().penalty(ctx)
+
+
+def test_a_hook_that_reads_what_belongs_to_one_training_is_told_and_not_believed() -> None:
+    attached = methods.attach(torch.nn.Linear(3, 2), Warming(), total_steps=2, steps_per_epoch=1)
+    with pytest.raises(
+        RuntimeError, match=r"a hook of warming reads ctx\.step, which belongs to one training; its cells can"
+    ):
+        Stack([attached], 1).penalty()
+
+
+def test_programs_are_told_in_a_line() -> None:
+    suite = [spec_of(method, "lenet-300-100", seed) for seed in range(3) for method in ("dense", "set", "dst")]
+    assert programs_of(suite, 3) == "side by side: 6 of 9 cells in 2 programs of 3; one at a time: lenet-300-100 set"
+    assert programs_of(suite[1:2], 3) == "side by side: one at a time: lenet-300-100 set"
+    assert "in 4 programs of 2; 2 places left empty" in programs_of(suite, 2)
