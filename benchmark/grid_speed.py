@@ -45,10 +45,11 @@ AUTHORS_EPOCH_SECONDS = {
     "lstm-a": 600 * 0.33,  # 600 steps of 100 examples at 0.33 s each, evaluation not counted
 }
 HOW = (
-    f"{ROUNDS} cells a worker through the local launcher; steady are the cells after each worker's first. epoch: a "
-    "steady cell's whole time over its epochs; training: its steps alone; cells/h: steady, of all workers; start-up, "
-    "once a pool: what a worker's first cell takes until its first epoch's end beside training, less what a steady one "
-    "does; whole: the pool's wall time, start-up and mirror included. Means.",
+    f"{ROUNDS} cells, or programs of cells, a worker through the local launcher; steady are those after each worker's "
+    "first. epoch: a steady cell's whole time, or its share of its program's, over its epochs; training: its steps "
+    "alone; cells/h: steady, of all workers; start-up, once a pool: what a worker's first cell takes until its first "
+    "epoch's end beside training, less what a steady one does; whole: the pool's wall time, start-up and mirror "
+    "included. Means.",
     "x authors: one after another, the same DST epochs in the authors' code, as measured in a side experiment on 2 CPU "
     "cores and not in this run (lstm-a: 600 steps of 0.33 s, evaluation not counted)",
 )
@@ -135,20 +136,28 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
         ends = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
     training = [end["measured"]["train_seconds"] for end in ends[setup.together :]]
     machine = {key: ends[0]["environment"][key] for key in KEPT}
-    return summary(specs[0], list(times.values()), training, wall_seconds, together=setup.together), machine
+    return summary(
+        specs[0], list(times.values()), training, wall_seconds, together=setup.together, share=setup.cells_per_program
+    ), machine
 
 
 def summary(
-    spec: RunSpec, times: Sequence[Times], training: Sequence[float], wall_seconds: float, *, together: int
+    spec: RunSpec,
+    times: Sequence[Times],
+    training: Sequence[float],
+    wall_seconds: float,
+    *,
+    together: int,
+    share: int = 1,
 ) -> dict[str, Any]:
     """The document's row of a grid. times: of its cells, as handed out; training: the steady cells' train_seconds.
 
-    together: cells that train at once.
+    together: cells that train at once, `share` of them in one program.
     """
     epochs, model, method = spec.optimizer.epochs, spec.model.name, spec.method["name"]
     first, steady = times[:together], times[together:]
     late, usual = (statistics.fmean(one.untrained for one in some) for some in (first, steady))
-    cell_seconds = statistics.fmean(one.ended - one.started for one in steady)
+    cell_seconds = statistics.fmean(one.ended - one.started for one in steady) / share
     authors = AUTHORS_EPOCH_SECONDS.get(model) if method == "dst" else None
     return {
         "model": model,
@@ -159,9 +168,9 @@ def summary(
         "epoch_seconds": cell_seconds / epochs,
         "epoch_training_seconds": statistics.fmean(training) / epochs,
         "whole_seconds": wall_seconds,
-        "cells_an_hour": 3600 * together / cell_seconds,
+        "cells_an_hour": 3600 * together / share / cell_seconds,
         "authors_epoch_seconds": authors,
-        "authors_ratio": None if authors is None else authors * epochs * together / cell_seconds,
+        "authors_ratio": None if authors is None else authors * epochs * together / share / cell_seconds,
         "whole_authors_ratio": None if authors is None else authors * epochs * len(times) / wall_seconds,
     }
 

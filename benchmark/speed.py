@@ -250,7 +250,7 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Without lines; names to the left, numbers to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
-        table.add_column(name, no_wrap=True, justify="left" if name in TEXT else "right")
+        table.add_column(name, no_wrap=True, min_width=len(name), justify="left" if name in TEXT else "right")
     for one in rows:
         table.add_row(*one)
     return table

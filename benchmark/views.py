@@ -49,6 +49,20 @@ def setting(row: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *departs])
 
 
+def hyperparameters_that_vary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Run id to those hyperparameters in which the shown cells of its method differ, alpha and density aside."""
+    of = {row["run_id"]: json.loads(row["spec"])["method"] for row in rows}
+    values: dict[tuple[str, str], set[str]] = collections.defaultdict(set)
+    for method in of.values():
+        for name, value in method.items():
+            values[method["name"], name].add(json.dumps(value))
+    told = {"name", "version", "alpha", "density"}
+    return {
+        run_id: {n: v for n, v in method.items() if n not in told and len(values[method["name"], n]) > 1}
+        for run_id, method in of.items()
+    }
+
+
 def summary_table(rows: Sequence[Row]) -> Table:
     """Mean and standard deviation of the last epoch's test accuracy and density over each setting's done cells."""
     table = Table(box=None, pad_edge=False, caption="± standard deviation over seeds", caption_justify="left")
@@ -58,8 +72,10 @@ def summary_table(rows: Sequence[Row]) -> Table:
     for name in ("accuracy %", "remaining %"):
         table.add_column(name, justify="right", no_wrap=True)
     groups: dict[tuple[str, ...], list[Row]] = collections.defaultdict(list)
+    varied = hyperparameters_that_vary(rows)
     for row in rows:
-        groups[row["dataset"], row["model"], row["method"], setting(row)].append(row)
+        shown = ", ".join(filter(None, [setting(row), *(f"{n} {v}" for n, v in varied[row["run_id"]].items())]))
+        groups[row["dataset"], row["model"], row["method"], shown].append(row)
     for names, group in groups.items():
         done = [row for row in group if row["status"] == "done"]
         other = collections.Counter(row["status"] for row in group if row["status"] != "done")

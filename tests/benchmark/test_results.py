@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from grids import Bench, Grid
 
-from benchmark import environment, results
+from benchmark import environment, results, views
 from benchmark.files import read_json, read_sealed, write_json
 from benchmark.results import Member, Row, select
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
+from benchmark.suites import cell
 
 DOCUMENTED = (
     "run_id suite dataset model method alpha density_target seed protocol status epochs test_accuracy "
@@ -292,3 +293,17 @@ def test_an_export_elsewhere_holds_the_filtered_cells_alone(bench: Bench, grid: 
     assert {row["method"] for row in rows} == {"dst"}
     with (tmp_path / "tables" / "traces.csv").open() as file:
         assert {row["run_id"] for row in csv.DictReader(file)} == {row["run_id"] for row in rows}
+
+
+def test_no_mean_is_over_cells_of_other_hyperparameters() -> None:
+    data, model = Data(name="synthetic"), Model(name="lenet-300-100")
+    optimizer = Optimizer(lr=0.1, batch_size=8, epochs=1)
+    specs = [
+        cell("dst", data=data, model=model, optimizer=optimizer, seed=seed, threshold=shape)
+        for shape in ("vector", "scalar")
+        for seed in (0, 1)
+    ]
+    rows = [{"run_id": spec.run_id, "spec": spec.canonical_json} for spec in specs]
+    found = views.hyperparameters_that_vary(rows)
+    assert [found[spec.run_id] for spec in specs] == [{"threshold": "vector"}] * 2 + [{"threshold": "scalar"}] * 2
+    assert set(map(str, views.hyperparameters_that_vary(rows[:2]).values())) == {"{}"}
