@@ -202,6 +202,10 @@ class StackedThresholds(Thresholds):
         flat = torch.cat([threshold.reshape(len(threshold), -1) for threshold in self._parameters.values()], dim=1)
         return flat.neg().exp().sum(dim=1)
 
+    def mask(self, name: str) -> Tensor:
+        """Raises AttributeError: what belongs to one training is not to be had here."""
+        raise AttributeError(f"the mask of {name} belongs to one training")
+
     @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:
         weights = self._dense.values()
