@@ -67,7 +67,9 @@ def programs_of(specs: Sequence[RunSpec], width: int) -> str:
     sizes = collections.Counter(kind for spec in specs if (kind := company(spec)) is not None)
     count = sum(-(-size // width) for size in sizes.values())
     alone = sorted({f"{spec.model.name} {spec.method['name']}" for spec in specs if company(spec) is None})
-    parts = [f"{sizes.total()} of {len(specs)} cells in {count} programs of {width}"] if sizes else []
+    parts = (
+        [f"{sizes.total()} of {len(specs)} cells in {count} program{'s' * (count != 1)} of {width}"] if sizes else []
+    )
     if empty := count * width - sizes.total():
         parts.append(f"{empty} places left empty, which cost as much as taken ones")
     return "side by side: " + "; ".join([*parts, *([f"one at a time: {', '.join(alone)}"] if alone else [])])

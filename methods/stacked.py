@@ -97,6 +97,8 @@ class Stack:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except torch.OutOfMemoryError:  # no fault of the hook
+            raise
         except Exception as error:
             first_line = (str(error).splitlines() or [""])[0]
             reason = f"{self._method.name} cannot be stacked, though its class says `stackable`: {first_line}"

@@ -310,6 +310,21 @@ def test_a_hook_that_reads_what_belongs_to_one_training_is_told_and_not_believed
         Stack([attached], 1).penalty()
 
 
+class Filling(DST):
+    """Finds no room in its hook."""
+
+    name, stackable = "filling", ("alpha",)
+
+    def penalty(self, ctx: Context) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_hook_that_finds_no_room_is_not_called_wrong() -> None:
+    attached = methods.attach(torch.nn.Linear(3, 2), Filling(), total_steps=2, steps_per_epoch=1)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory$"):
+        Stack([attached], 1).penalty()
+
+
 def test_programs_are_told_in_a_line() -> None:
     suite = [spec_of(method, "lenet-300-100", seed) for seed in range(3) for method in ("dense", "set", "dst")]
     assert programs_of(suite, 3) == "side by side: 6 of 9 cells in 2 programs of 3; one at a time: lenet-300-100 set"

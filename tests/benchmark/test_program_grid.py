@@ -208,7 +208,7 @@ def test_the_width_is_recorded_and_another_one_is_drift(tmp_path: Path, bench: g
     assert "cells_per_program_2 -> " in refused.error
     assert "was begun with --cells-per-program 2 (" in refused.error
     assert "): give that again, or give --accept-drift" in refused.error
-    assert "side by side: 1 of 1 cells in 1 programs of 3; 2 places left empty" in refused.stdout
+    assert "side by side: 1 of 1 cells in 1 program of 3; 2 places left empty" in refused.stdout
     assert "on a CPU it gains nothing" in refused.stdout
     done = bench("run", "--suite", suite, "--out", out, "--workers", "1", "--cells-per-program", "2", "--json")
     assert (done.code, [row["status"] for row in done.json["cells"]]) == (0, ["done"])

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmark import data
-from benchmark.engine import prepare_process
 from benchmark.program import Program
 from benchmark.spec import Data, Model, Optimizer
 from benchmark.suites import cell
@@ -21,14 +19,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 SMALL_VGG = Model(name="vgg16", widths=(8,) * 13 + (16,))
 MODELS = [Model(name="lenet-300-100"), Model(name="lenet-5-caffe"), SMALL_VGG]
 METHODS = ["dense", "static", "dst"]
-
-
-@pytest.fixture(autouse=True)
-def as_in_a_worker() -> Iterator[None]:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    prepare_process("cuda")
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def begun(method: str, model: Model, seeds: Sequence[int], *, cuda_graphs: bool = False) -> list[Training]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from torch import nn
 
 import methods
 from benchmark import data
-from benchmark.engine import prepare_process
 from benchmark.graphs import CudaGraph, StepGraph
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
@@ -24,14 +21,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 SGD = Optimizer(lr=0.05, momentum=0.9, batch_size=32, epochs=2)
 ADAM = Optimizer(name="adam", lr=1e-3, batch_size=32, epochs=2)
 STEPS = 5  # of 7 in an epoch: no method updates its masks before its end
-
-
-@pytest.fixture(autouse=True)
-def as_in_a_worker() -> Iterator[None]:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    prepare_process("cuda")
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 CARRIED = Model(name="lstm-a", hidden_state="carried")
