@@ -247,10 +247,15 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Without lines; names to the left, numbers to the right."""
+    """Without lines; names to the left, numbers to the right. Where it is narrow names fold, and no number is cut."""
+    rows = list(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in columns:
-        table.add_column(name, no_wrap=True, min_width=len(name), justify="left" if name in TEXT else "right")
+    for at, name in enumerate(columns):
+        if name in TEXT:
+            table.add_column(name, overflow="fold")
+        else:
+            width = max(map(len, [name, *(one[at] for one in rows)]))
+            table.add_column(name, no_wrap=True, min_width=width, justify="right")
     for one in rows:
         table.add_row(*one)
     return table

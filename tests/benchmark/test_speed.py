@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 import torch
 from grids import Bench
+from rich.console import Console
 
 import methods
 from benchmark import excerpt, speed
@@ -131,3 +133,16 @@ def test_a_wrong_option_of_speed_is_one_line(arguments: list[str], fragments: li
 def test_a_method_that_cannot_be_made_is_named() -> None:
     with pytest.raises(SpecError, match="method nothing: "):
         excerpt.spec_of("lenet-300-100", "nothing")
+
+
+def test_a_narrow_screen_folds_names_and_cuts_no_number() -> None:
+    screen = Console(width=40, record=True, file=io.StringIO())
+    screen.print(
+        speed.plain_table(
+            ("command", "n", "quartiles", "CPU seconds"), [("run --suite digits", "7", "3.89-3.97", "4.01")]
+        )
+    )
+    text = screen.export_text()
+    assert all(word in text for word in ("CPU seconds", "quartiles", "3.89-3.97", "4.01"))
+    assert "run --suite digits" not in text
+    assert "…" not in text
