@@ -65,7 +65,7 @@ def trained(spec: RunSpec, out: Path, data_dir: Path, device: str) -> tuple[Trai
         raise SpecError(f"cell {spec.run_id} has no good checkpoint left in {cell}: delete that folder and run again")
     training = begin(spec, data_dir, device, Group())
     training.load_state_dict(found.state)
-    state = digest(training.model, training.optimizer.state_dict(), training.attached.state_dict())
+    state = digest(training.model, found.state["optimizer"], training.attached.state_dict())
     if state != result["state_sha256"]:
         raise SpecError(f"cell {spec.run_id}: its checkpoint is not its last state: delete {cell} and run again")
     return training, result

@@ -28,10 +28,22 @@ def learning_rate(spec: Optimizer, epoch: int) -> float:
 
 
 def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """SGD or Adam over parameter groups, each parameter's update one pass over it."""
+    """SGD or Adam over parameter groups, each parameter's update one pass over it; groups of equal options are one."""
+    groups = _merged(groups)
     if spec.name == "adam":
         return torch.optim.Adam(groups, lr=spec.lr, fused=True)
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True)
+
+
+def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours of equal options as one group, the parameters in their order: fewer groups take less time to begin."""
+    merged: list[dict[str, Any]] = []
+    for group in groups:
+        if merged and {**merged[-1], "params": None} == {**group, "params": None}:
+            merged[-1]["params"] += group["params"]
+        else:
+            merged.append({**group, "params": list(group["params"])})
+    return merged
 
 
 T = TypeVar("T")
@@ -171,7 +183,7 @@ class Training:
         self.attached.load_state_dict(state["attached"])
         self.model.load_state_dict(state["model"])
         self._new_optimizer()
-        groups = [{**group, "fused": True} for group in state["optimizer"]["param_groups"]]
+        groups = _merged([{**group, "fused": True} for group in state["optimizer"]["param_groups"]])
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         torch.set_rng_state(state["random"])
         device = self.loss_sum.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from benchmark.engine import Engine, channels_last
 from benchmark.files import read_json
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
-from benchmark.train import Training, digest, train_epoch
+from benchmark.train import Training, digest, make_optimizer, train_epoch
 
 PIXELS = Data(name="synthetic", train_limit=200, test_limit=50)
 CARRIED = Model(name="lstm-a", hidden_state="carried")
@@ -144,6 +145,48 @@ def test_an_optimizer_goes_on_fused_from_a_state_that_was_not() -> None:
         group["fused"] = None
     live.load_state_dict(state)
     assert [group["fused"] for group in live.optimizer.param_groups] == [True]
+
+
+def test_an_optimizer_of_one_group_goes_on_from_a_state_of_two() -> None:
+    """As thresholds had a group of their own, even where its options were those of the weights."""
+    live, resumed = training(spec("dst")), training(spec("dst"))
+    train_epoch(live, lambda: None)
+    state = copy.deepcopy(live.state_dict())
+    (group,) = state["optimizer"]["param_groups"]
+    halves = group["params"][:-3], group["params"][-3:]
+    state["optimizer"]["param_groups"] = [{**group, "params": half} for half in halves]
+    resumed.load_state_dict(state)
+    assert len(resumed.optimizer.param_groups) == 1
+    assert trained(resumed) == trained(live)
+
+
+def test_a_state_keeps_the_learning_rate_that_it_was_saved_with() -> None:
+    of = spec("dst")
+    of = dataclasses.replace(
+        of, optimizer=dataclasses.replace(of.optimizer, schedule="step", milestones=(1,), gamma=0.5)
+    )
+    live, loaded = training(of), training(of)
+    want = trained(live)
+    loaded.load_state_dict(live.state_dict())
+    assert loaded.optimizer.param_groups[0]["lr"] == live.optimizer.param_groups[0]["lr"] == of.optimizer.lr / 2
+    assert trained(loaded) == want
+
+
+def test_groups_are_merged_where_neighbours_have_equal_options() -> None:
+    one, two, three, four = (torch.nn.Parameter(torch.zeros(1)) for _ in range(4))
+    given = [
+        {"params": [one], "weight_decay": 0.1},
+        {"params": [two], "weight_decay": 0.0},
+        {"params": [three], "weight_decay": 0.0},
+        {"params": [four], "weight_decay": 0.1},
+    ]
+    optimizer = make_optimizer(spec().optimizer, given)
+    assert [(group["params"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        ([one], 0.1),
+        ([two, three], 0.0),
+        ([four], 0.1),
+    ]
+    assert [len(group["params"]) for group in given] == [1, 1, 1, 1]
 
 
 PROCESS = """

@@ -12,7 +12,7 @@ import torch
 from grids import Bench
 from one_cell import Runner, flip_a_bit, make_spec
 
-from benchmark import forms, inference, results
+from benchmark import forms, inference, results, train
 from benchmark.spec import Model, RunSpec, SpecError
 from benchmark.speed import Budget
 from benchmark.suites import cell as spec_of
@@ -137,6 +137,21 @@ def test_an_older_state_does_not_pass_for_the_last(done: Runner, tmp_path: Path)
     flip_a_bit(cell.checkpoints()[-1], 0.5)
     with pytest.raises(SpecError, match="its checkpoint is not its last state"):
         forms.trained(cell.spec, cell.place.out, cell.place.data_dir, "cpu")
+
+
+def test_a_cell_whose_thresholds_had_a_group_of_their_own_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before groups of equal options were one; its learning rate has fallen."""
+    spec = make_spec(epochs=2)
+    falling = dataclasses.replace(spec.optimizer, schedule="step", milestones=(1,), gamma=0.1)
+    cell = runner(tmp_path, dataclasses.replace(spec, optimizer=falling))
+    with monkeypatch.context() as before:
+        before.setattr(train, "_merged", lambda groups: groups)
+        assert cell.run().status == "done"
+    training, _ = forms.trained(cell.spec, cell.place.out, cell.place.data_dir, "cpu")
+    (group,) = training.optimizer.param_groups
+    assert group["lr"] == pytest.approx(0.005)
 
 
 def test_a_budget_is_finite() -> None:
