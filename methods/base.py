@@ -68,7 +68,7 @@ class Method:
     are grown, `keep` where it stays. weight_gradient: whether the weight's gradient costs the
     arithmetic of a dense or a sparse layer. capturable: the penalty, and whatever the method adds to the
     model's passes, read tensors alone that change in place within a phase, and no number that changes: a
-    CUDA graph may replay them. threshold_weight_decay: of the thresholds' parameter group.
+    CUDA graph may replay them. threshold_weight_decay: of the thresholds, in `parameter_groups`.
     stackable: the hyperparameters that may differ between trainings whose steps are computed together
     (`methods.stacked`), for a method of one phase whose after_backward does nothing and whose penalty and
     after_step read ctx.thresholds alone: they are called once for all, a value [cells] in place of a 0-dim one.

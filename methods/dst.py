@@ -68,7 +68,7 @@ class DST(Method):
         ctx.thresholds.attach(shape=self.threshold, estimator=self.estimator)
 
     def penalty(self, ctx: Context) -> Tensor:
-        return self.alpha * ctx.thresholds.regularization()
+        return ctx.thresholds.regularization(self.alpha)
 
     def after_step(self, ctx: Context) -> None:
         ctx.thresholds.update_(reset_below=self.reset_density)

@@ -1,10 +1,10 @@
 """Which code computes the masked weight of trainable thresholds.
 
-`cpp`: fused operators for the CPU (masked_weight.cpp), built by torch's extension loader on first use and
-kept in the user's cache. `inductor`: the plain operations, compiled for a GPU. `eager`: the plain
-operations, everywhere. The first two compute what eager does but for the order of the sums in a
-threshold's gradient. The choice is the process's: the variable SPARSE_TRAINING_KERNELS names a path, and
-without it each device has its own, eager with a warning where that cannot be had.
+`cpp`: fused operators for the CPU (masked_weight.cpp, masked_linear.cpp), built by torch's extension loader
+on first use and kept in the user's cache. `inductor`: the plain operations, compiled for a GPU. `eager`: the
+plain operations, everywhere. The first two compute what eager does but for rounding. The choice is the
+process's: the variable SPARSE_TRAINING_KERNELS names a path, and without it each device has its own, eager
+with a warning where that cannot be had.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from torch import Tensor
 
 VARIABLE = "SPARSE_TRAINING_KERNELS"
 PATHS = ("eager", "cpp", "inductor")
-SOURCE = Path(__file__).with_name("masked_weight.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("masked_weight.cpp", "masked_linear.cpp")]
+HEADER = Path(__file__).with_name("masked_weight.h")
 # no contraction to fused multiply-adds: the bits are the same on every instruction set
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()  # or as wide as the processor has
 VARIANTS = 256  # of a function, in one process; torch gives up after 8
 FUSED_TYPES = (torch.float32, torch.float64)
 
@@ -66,13 +68,19 @@ def missing(wanted: str) -> str | None:
 
 
 def is_fused(tensor: Tensor) -> bool:
-    """Whether the operators of masked_weight.cpp compute with this weight or threshold."""
-    return tensor.dtype in FUSED_TYPES and not torch.compiler.is_compiling() and path(tensor.device.type) == "cpp"
+    """Whether the C++ operators compute with this weight or threshold."""
+    return are_fused((tensor,))
 
 
 def are_fused(tensors: Sequence[Tensor]) -> bool:
     """Whether they do with all of these; False of none."""
-    return bool(tensors) and all(map(is_fused, tensors))
+    if torch.compiler.is_compiling():
+        return False
+    for tensor in tensors:
+        device = "cpu" if tensor.is_cpu else tensor.device.type
+        if tensor.dtype not in FUSED_TYPES or path(device) != "cpp":
+            return False
+    return bool(tensors)
 
 
 def is_compiled(tensor: Tensor) -> bool:
@@ -140,7 +148,11 @@ def _build(library: Path) -> None:
         shutil.rmtree(orphan, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as folder, _with_ninja():
         cpp_extension.load(
-            "masked_weight", [str(SOURCE)], build_directory=folder, is_python_module=False, extra_cflags=list(FLAGS)
+            "masked_weight",
+            [str(source) for source in SOURCES],
+            build_directory=folder,
+            is_python_module=False,
+            extra_cflags=[*FLAGS, *WIDE],
         )  # loads what it has built
         os.replace(Path(folder) / "masked_weight.so", library)
 
@@ -176,9 +188,10 @@ def _cache() -> Path:
 def _fingerprint() -> str:
     """Of all that the library depends on: a cache may be shared by unlike machines."""
     parts = (
-        SOURCE.read_text(),
+        *(source.read_text() for source in (HEADER, *SOURCES)),
         torch.__version__,
         *FLAGS,
+        *WIDE,
         os.environ.get("CXX", "c++"),
         *platform.libc_ver(),
         _processor(),

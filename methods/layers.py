@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-Effective = Callable[[Tensor, Tensor], Tensor]
+
+
+class EffectiveWeight(Protocol):
+    """The weight that a layer computes with, as a picklable function of the dense one and the parameter beside it."""
+
+    def __call__(self, weight: Tensor, extra: Tensor, /) -> Tensor: ...
+
+    def linear(self, inputs: Tensor, weight: Tensor, extra: Tensor, bias: Tensor | None, /) -> Tensor:
+        """What a linear layer computes with it: [..., c_out] of inputs [..., c_in]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ class _Reparametrized:
     """What a reparametrized module adds to its class: the effective weights, by parameter name."""
 
     base_class: type[nn.Module]
-    effective: dict[str, Effective]
+    effective: dict[str, EffectiveWeight]
 
     def effective_weight(self, name: str) -> Tensor:
         parameters = cast(nn.Module, self)._parameters
@@ -132,16 +141,26 @@ class _Recurrent(_Reparametrized):
             module._flat_weights = dense
 
 
+class _Linear(_Reparametrized):
+    """The layer is computed from both parameters: its effective weight need not be written out."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        module = cast(nn.Linear, self)
+        weight, extra = module._parameters["weight"], module._parameters[extra_name("weight")]
+        return self.effective["weight"].linear(input, cast(Tensor, weight), cast(Tensor, extra), module.bias)
+
+
 def extra_name(parameter_name: str) -> str:
     """The name of the parameter that stands beside a reparametrized weight."""
     return f"{parameter_name}_threshold"
 
 
-def reparametrize(weight: MaskableWeight, effective: Effective, extra: Tensor) -> nn.Parameter:
+def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Tensor) -> nn.Parameter:
     """Make the module compute with effective(weight, extra), extra a new trainable parameter.
 
-    The dense weight stays under its own key; `extra` is registered as <weight>_threshold. Where
-    the layer reads its weight as an attribute, the attribute is the effective weight from now on.
+    The dense weight stays under its own key; `extra` is registered as <weight>_threshold. But in
+    recurrent layers the attribute is the effective weight from now on, which layers read; a linear
+    layer without a forward of its own computes effective.linear(inputs, weight, extra, bias).
     """
     module, name = weight.module, weight.parameter_name
     base: type[nn.Module] = type(module)
@@ -149,7 +168,7 @@ def reparametrize(weight: MaskableWeight, effective: Effective, extra: Tensor) -
         base = module.base_class
     else:
         module.__dict__["effective"] = {}
-    effectives: dict[str, Effective] = module.__dict__["effective"]
+    effectives: dict[str, EffectiveWeight] = module.__dict__["effective"]
     if name in effectives:
         raise ValueError(f"{weight.name} is reparametrized already: call methods.finalize(model) first")
     parameter = nn.Parameter(extra)
@@ -177,12 +196,18 @@ _classes: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
 def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
     if (base, names) in _classes:
         return _classes[base, names]
-    mixin = _Recurrent if issubclass(base, nn.RNNBase) else _Reparametrized
+    mixin = _mixin(base)
     members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
-    if mixin is _Reparametrized:
+    if mixin is not _Recurrent:
         members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
     _classes[base, names] = type(f"Masked{base.__name__}", (mixin, base), members)
     return _classes[base, names]
+
+
+def _mixin(base: type[nn.Module]) -> type[_Reparametrized]:
+    if issubclass(base, nn.RNNBase):
+        return _Recurrent
+    return _Linear if base.forward is nn.Linear.forward else _Reparametrized  # another forward reads the weight
 
 
 def _rebuild(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:

@@ -1,194 +1,51 @@
-// The masked weight of trainable thresholds on a CPU: one pass forward, one backward, one to count.
-//
-// Equations: methods/thresholds.py, which computes the same in plain torch operations. A weight is seen
-// as rows, its first axis; a row's entries are contiguous in memory, in an order that does not matter
-// here. A threshold belongs to a row, to the whole weight or to one entry (`Thresholds`).
-//
-// Sums run in LANES strands, added up in one order: the bits depend on neither the instruction set nor
-// the number of threads. Entries are multiplied by 0 rather than replaced by it, as torch does: signs of
-// zeros, infinities and NaNs are equal to those of the plain operations.
+// The operators on masked weights: one pass forward, one backward, one to count; and the regularization of thresholds.
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
+#include "masked_weight.h"
+
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/empty_strided.h>
 #include <ATen/ops/neg.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
-#include <cmath>
-#include <vector>
-
+namespace sparse_training {
 namespace {
 
-using at::Tensor;
-using at::TensorList;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-constexpr int64_t LANES = 16;
-constexpr int64_t GRAIN = 16384;  // entries that are worth a thread
-
-struct Shape {
-  int64_t rows, columns;
-  bool per_row, per_entry;  // neither: one threshold for the whole weight
-
-  Shape(const Tensor& weight, const Tensor& threshold)
-      : rows(weight.dim() > 0 ? weight.size(0) : 1),
-        columns(rows > 0 ? weight.numel() / rows : 0),
-        per_row(threshold.dim() == 1 && threshold.numel() == rows),
-        per_entry(!per_row && threshold.dim() == weight.dim() && threshold.sizes() == weight.sizes()) {
-    TORCH_CHECK(weight.is_cpu() && threshold.is_cpu(), "a weight or its thresholds are not on the CPU");
-    TORCH_CHECK(per_row || per_entry || threshold.numel() == 1, "thresholds of shape ", threshold.sizes(),
-                " do not belong to a weight of shape ", weight.sizes());
-  }
-
-  int64_t grain() const { return std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, columns)); }
-};
-
-template <typename T>
-T step(T weight, T threshold) {
-  return std::abs(weight) > threshold ? T(1) : T(0);
-}
-
-// Whether every row is one block of memory.
-bool in_rows(const Tensor& tensor) {
-  return tensor.is_non_overlapping_and_dense() &&
-         (tensor.numel() == 0 || tensor.dim() == 0 || tensor.stride(0) * tensor.size(0) == tensor.numel() ||
-          tensor.size(0) == 1);
-}
-
-Tensor rows_of(const Tensor& tensor) { return in_rows(tensor) ? tensor : tensor.contiguous(); }
-
-// The tensor with its entries in the order of another one's.
-Tensor like(const Tensor& tensor, const Tensor& layout) {
-  if (tensor.strides() == layout.strides()) return tensor;
-  return at::empty_strided(layout.sizes(), layout.strides(), tensor.options()).copy_(tensor);
-}
-
 Tensor masked(const Tensor& given, const Tensor& given_threshold) {
-  const Tensor weight = rows_of(given);
-  const Shape shape(weight, given_threshold);
-  const Tensor threshold = shape.per_entry ? like(given_threshold, weight) : given_threshold.contiguous();
-  Tensor product = at::empty_like(weight);
-  AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "masked_weight", [&] {
-    const auto* w = weight.const_data_ptr<scalar_t>();
-    const auto* t = threshold.const_data_ptr<scalar_t>();
-    auto* p = product.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, shape.rows, shape.grain(), [&](int64_t begin, int64_t end) {
-      if (shape.per_entry) {
-        for (int64_t i = begin * shape.columns; i < end * shape.columns; ++i) p[i] = w[i] * step(w[i], t[i]);
-        return;
-      }
-      for (int64_t row = begin; row < end; ++row) {
-        const scalar_t limit = t[shape.per_row ? row : 0];
-        const int64_t start = row * shape.columns;
-        for (int64_t i = start; i < start + shape.columns; ++i) p[i] = w[i] * step(w[i], limit);
-      }
-    });
+  const Layer layer(given, given_threshold);
+  Tensor product = at::empty_like(layer.weight);
+  AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "masked_weight", [&] {
+    mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
+              product.mutable_data_ptr<scalar_t>(), 0, layer.rows);
   });
   return product;
-}
-
-template <typename T>
-struct LongTailed {
-  T operator()(T x) const {
-    const T distance = std::abs(x);
-    const T height = T(2) - T(4) * distance;
-    return (height < T(0.4) ? T(0.4) : height) * (distance <= T(1) ? T(1) : T(0));
-  }
-};
-
-template <typename T>
-struct StraightThrough {
-  T operator()(T x) const { return std::abs(x) <= T(1) ? T(1) : T(0); }
-};
-
-// The gradient of one entry; returns what its threshold's gradient loses.
-template <typename T, typename Estimator>
-inline T entry(T gradient, T weight, T threshold, T& d_weight, Estimator estimator) {
-  const T distance = std::abs(weight) - threshold;
-  const T structure = gradient * weight * estimator(distance);
-  d_weight = gradient * (distance > T(0) ? T(1) : T(0)) + (weight < T(0) ? -structure : structure);
-  return structure;
-}
-
-template <typename T, typename Estimator>
-T row_backward(const T* gradient, const T* weight, T threshold, T* d_weight, int64_t count, Estimator estimator) {
-  T sums[LANES] = {};
-  int64_t i = 0;
-  for (; i + LANES <= count; i += LANES)
-    for (int64_t lane = 0; lane < LANES; ++lane)
-      sums[lane] += entry(gradient[i + lane], weight[i + lane], threshold, d_weight[i + lane], estimator);
-  for (int64_t lane = 0; i < count; ++i, ++lane)
-    sums[lane] += entry(gradient[i], weight[i], threshold, d_weight[i], estimator);
-  T total = 0;
-  for (T sum : sums) total += sum;
-  return total;
-}
-
-template <typename T, typename Estimator>
-void backward_rows(const Shape& shape, const T* g, const T* w, const T* t, T* dw, T* dt, Estimator estimator) {
-  std::vector<T> totals(shape.per_entry ? 0 : shape.rows);
-  at::parallel_for(0, shape.rows, shape.grain(), [&](int64_t begin, int64_t end) {
-    if (shape.per_entry) {
-      for (int64_t i = begin * shape.columns; i < end * shape.columns; ++i)
-        dt[i] = -entry(g[i], w[i], t[i], dw[i], estimator);
-      return;
-    }
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t start = row * shape.columns;
-      totals[row] =
-          row_backward(g + start, w + start, t[shape.per_row ? row : 0], dw + start, shape.columns, estimator);
-    }
-  });
-  if (shape.per_row) {
-    for (int64_t row = 0; row < shape.rows; ++row) dt[row] = -totals[row];
-  } else if (!shape.per_entry) {
-    T total = 0;
-    for (T row : totals) total += row;
-    dt[0] = -total;
-  }
 }
 
 // overwrite: the gradient's memory becomes the weight's gradient.
 std::tuple<Tensor, Tensor> masked_backward(const Tensor& given_gradient, const Tensor& given,
                                            const Tensor& given_threshold, int64_t estimator, bool overwrite) {
-  const Tensor weight = rows_of(given), gradient = like(given_gradient, weight);
-  const Shape shape(weight, given_threshold);
-  const Tensor threshold = shape.per_entry ? like(given_threshold, weight) : given_threshold.contiguous();
-  Tensor d_weight = overwrite ? gradient : at::empty_like(weight), d_threshold = at::empty_like(threshold);
-  AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "masked_weight_backward", [&] {
-    const auto run = [&](auto chosen) {
-      backward_rows(shape, gradient.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>(),
-                    threshold.const_data_ptr<scalar_t>(), d_weight.mutable_data_ptr<scalar_t>(),
-                    d_threshold.mutable_data_ptr<scalar_t>(), chosen);
-    };
-    estimator == 0 ? run(LongTailed<scalar_t>()) : run(StraightThrough<scalar_t>());
-  });
+  const Layer layer(given, given_threshold);
+  const Tensor gradient = like(given_gradient, layer.weight);
+  Tensor d_weight = overwrite ? gradient : at::empty_like(layer.weight);
+  const auto ready = [](int64_t, int64_t) {};
+  const Tensor d_threshold = masked_weight_backward(layer, gradient, d_weight, estimator, layer.rows, ready);
   return {d_weight, d_threshold};
 }
 
 int64_t kept(const Tensor& given, const Tensor& given_threshold) {
-  const Tensor weight = rows_of(given);
-  const Shape shape(weight, given_threshold);
-  const Tensor threshold = shape.per_entry ? like(given_threshold, weight) : given_threshold.contiguous();
-  std::vector<int64_t> counts(shape.rows);
-  AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "kept", [&] {
-    const auto* w = weight.const_data_ptr<scalar_t>();
-    const auto* t = threshold.const_data_ptr<scalar_t>();
-    at::parallel_for(0, shape.rows, shape.grain(), [&](int64_t begin, int64_t end) {
+  const Layer layer(given, given_threshold);
+  std::vector<int64_t> counts(layer.rows);
+  AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "kept", [&] {
+    const auto* w = layer.weight.const_data_ptr<scalar_t>();
+    const auto* t = layer.threshold.const_data_ptr<scalar_t>();
+    at::parallel_for(0, layer.rows, layer.grain(), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         int32_t count = 0;
-        const auto* v = w + row * shape.columns;
-        if (shape.per_entry) {
-          const auto* limit = t + row * shape.columns;
-          for (int64_t i = 0; i < shape.columns; ++i) count += std::abs(v[i]) > limit[i];
+        const auto* v = w + row * layer.columns;
+        if (layer.per_entry) {
+          const auto* limit = t + row * layer.columns;
+          for (int64_t i = 0; i < layer.columns; ++i) count += std::abs(v[i]) > limit[i];
         } else {
-          const scalar_t limit = t[shape.per_row ? row : 0];
-          for (int64_t i = 0; i < shape.columns; ++i) count += std::abs(v[i]) > limit;
+          const scalar_t limit = t[layer.per_row ? row : 0];
+          for (int64_t i = 0; i < layer.columns; ++i) count += std::abs(v[i]) > limit;
         }
         counts[row] = count;
       }
@@ -203,6 +60,7 @@ int64_t kept(const Tensor& given, const Tensor& given_threshold) {
 Tensor update_thresholds(TensorList weights, TensorList thresholds, const c10::List<bool>& resettable, double reset_below,
                          Tensor resets) {
   TORCH_CHECK(resets.is_cpu(), "the number of resets is not on the CPU");
+  at::NoGradGuard no_grad;
   Tensor counts = at::empty({static_cast<int64_t>(weights.size())}, resets.options());
   auto* found = counts.mutable_data_ptr<int64_t>();
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -244,12 +102,6 @@ bool is_last(const Tensor& tensor) {
   return tensor.storage().use_count() == owners;
 }
 
-// A gradient computed here has no graph of its own.
-void refuse_second_derivative() {
-  TORCH_CHECK(!at::GradMode::is_enabled(),
-              "the fused masked weight has no second derivative: set SPARSE_TRAINING_KERNELS=eager");
-}
-
 struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
   static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& threshold, int64_t estimator) {
     at::AutoDispatchBelowADInplaceOrView below;
@@ -267,35 +119,85 @@ struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
   }
 };
 
-// The sum of exp(-t).
+constexpr int64_t FEW = 1024;  // numbers that take less time in a plain loop than torch's operators take to begin
+
+// scale times the sum of exp(-t).
 struct Regularization : torch::autograd::Function<Regularization> {
-  static Tensor forward(AutogradContext* context, const Tensor& thresholds) {
+  static Tensor forward(AutogradContext* context, TensorList thresholds, double scale) {
     at::AutoDispatchBelowADInplaceOrView below;
-    const Tensor heights = at::neg(thresholds).exp_();
-    context->save_for_backward({heights});
-    return heights.sum();
+    context->saved_data["scale"] = scale;
+    variable_list heights;
+    Tensor total = at::empty({}, thresholds[0].options());
+    AT_DISPATCH_FLOATING_TYPES(total.scalar_type(), "regularization", [&] {
+      double sum = 0;
+      for (const Tensor& given : thresholds) {
+        const Tensor threshold = given.contiguous();
+        if (threshold.numel() > FEW) {
+          heights.push_back(at::neg(threshold).exp_());
+          sum += heights.back().sum().item<double>();
+          continue;
+        }
+        heights.push_back(at::empty_like(threshold));
+        const auto* t = threshold.const_data_ptr<scalar_t>();
+        auto* h = heights.back().mutable_data_ptr<scalar_t>();
+        for (int64_t i = 0; i < threshold.numel(); ++i) sum += h[i] = std::exp(-t[i]);
+      }
+      *total.mutable_data_ptr<scalar_t>() = static_cast<scalar_t>(sum) * static_cast<scalar_t>(scale);
+    });
+    context->save_for_backward(heights);
+    return total;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     refuse_second_derivative();
-    return {context->get_saved_variables()[0].mul(gradients[0].neg())};
+    variable_list found;
+    AT_DISPATCH_FLOATING_TYPES(gradients[0].scalar_type(), "regularization_backward", [&] {
+      const auto scale = static_cast<scalar_t>(context->saved_data["scale"].toDouble());
+      const scalar_t slope = -(*gradients[0].const_data_ptr<scalar_t>() * scale);
+      for (const Tensor& heights : context->get_saved_variables()) {
+        if (heights.numel() > FEW) {
+          found.push_back(heights.mul(slope));
+          continue;
+        }
+        found.push_back(at::empty_like(heights));
+        const auto* h = heights.const_data_ptr<scalar_t>();
+        auto* d = found.back().mutable_data_ptr<scalar_t>();
+        for (int64_t i = 0; i < heights.numel(); ++i) d[i] = h[i] * slope;
+      }
+    });
+    found.emplace_back();
+    return found;
   }
 };
+
+Tensor regularization(TensorList thresholds, double scale) {
+  TORCH_CHECK(!thresholds.empty(), "there are no thresholds");
+  bool alike = true;
+  for (const Tensor& threshold : thresholds) {
+    TORCH_CHECK(threshold.is_cpu(), "thresholds are not on the CPU");
+    alike = alike && threshold.scalar_type() == thresholds[0].scalar_type();
+  }
+  if (alike) return Regularization::apply(thresholds, scale);
+  variable_list flat;
+  for (const Tensor& threshold : thresholds) flat.push_back(threshold.reshape({-1}));
+  return at::cat(flat).neg().exp().sum().mul(scale);
+}
+
+}  // namespace
 
 Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator) {
   return MaskedWeight::apply(weight, threshold, estimator);
 }
 
-Tensor regularization(const Tensor& thresholds) { return Regularization::apply(thresholds); }
-
-}  // namespace
+}  // namespace sparse_training
 
 TORCH_LIBRARY(sparse_training, library) {
-  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator) -> Tensor", masked_weight);
-  library.def("regularization(Tensor thresholds) -> Tensor", regularization);
+  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator) -> Tensor",
+              sparse_training::masked_weight);
+  library.def("regularization(Tensor[] thresholds, float scale) -> Tensor", sparse_training::regularization);
   library.def(
       "update_thresholds(Tensor[] weights, Tensor(a!)[] thresholds, bool[] resettable, float reset_below, "
       "Tensor(b!) resets) -> Tensor",
-      update_thresholds);
-  library.def("apply_masks(Tensor(a!)[] weights, Tensor[] masks) -> ()", apply_masks);
+      sparse_training::update_thresholds);
+  library.def("apply_masks(Tensor(a!)[] weights, Tensor[] masks) -> ()", sparse_training::apply_masks);
 }

@@ -199,10 +199,10 @@ class StackedThresholds(Thresholds):
         estimator = self._structure.get("estimator", "")
         return {name: _in_rows(estimator, self._dense[name], t) for name, t in self._parameters.items()}
 
-    def regularization(self) -> Tensor:
-        """L_s of each training: [cells]."""
+    def regularization(self, scale: float | Tensor = 1.0) -> Tensor:
+        """scale times L_s of each training: [cells]; a scale for all, or one for each [cells]."""
         flat = torch.cat([threshold.reshape(len(threshold), -1) for threshold in self._parameters.values()], dim=1)
-        return flat.neg().exp().sum(dim=1)
+        return scale * flat.neg().exp().sum(dim=1)
 
     def mask(self, name: str) -> Tensor:
         """Raises AttributeError: what belongs to one training is not to be had here."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from methods import kernels
@@ -30,7 +31,7 @@ ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "long_tailed": long_tailed,
     "straight_through": straight_through,
 }
-NUMBERS = {name: number for number, name in enumerate(ESTIMATORS)}  # what masked_weight.cpp calls them
+NUMBERS = {name: number for number, name in enumerate(ESTIMATORS)}  # what the C++ operators call them
 SHAPES = ("vector", "scalar", "matrix")
 
 
@@ -111,7 +112,7 @@ class MaskedWeight(torch.autograd.Function):
 
 
 class Effective:
-    """The masked weight for one estimator, as a picklable function of weight and threshold."""
+    """The masked weight for one estimator, and the linear layer that computes with it: a `layers.EffectiveWeight`."""
 
     def __init__(self, estimator: str) -> None:
         self.estimator = estimator
@@ -123,6 +124,14 @@ class Effective:
         else:
             masked = MaskedWeight.apply(weight, threshold, ESTIMATORS[self.estimator])  # type: ignore[no-untyped-call]
         return masked
+
+    def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
+        """What a linear layer computes with it, [..., c_out]; fused, a block at a time: it is never written out."""
+        if inputs.is_nested or not kernels.is_fused(weight):
+            return F.linear(inputs, self(weight, threshold), bias)
+        number = NUMBERS[self.estimator]
+        outputs: Tensor = torch.ops.sparse_training.masked_linear.default(inputs, weight, threshold, bias, number)
+        return outputs
 
 
 class Thresholds:
@@ -163,15 +172,14 @@ class Thresholds:
         with torch.no_grad():
             return keep_mask(self._weights[name].parameter, self._parameters[name])
 
-    def regularization(self) -> Tensor:
-        """L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
-        flat = torch.cat([threshold.flatten() for threshold in self._parameters.values()])
-        if not kernels.is_fused(flat):
-            return flat.neg().exp().sum()
-        total: Tensor = torch.ops.sparse_training.regularization.default(flat)
+    def regularization(self, scale: float = 1.0) -> Tensor:
+        """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
+        thresholds = list(self._parameters.values())
+        if not kernels.are_fused(thresholds):
+            return scale * torch.cat([threshold.flatten() for threshold in thresholds]).neg().exp().sum()
+        total: Tensor = torch.ops.sparse_training.regularization.default(thresholds, scale)
         return total
 
-    @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:
         """Count what is kept; return to 0 the thresholds of a layer that keeps less (A.1).
 
@@ -184,8 +192,9 @@ class Thresholds:
             update = torch.ops.sparse_training.update_thresholds.default
             self._kept = update(weights, thresholds, resettable, reset_below or 0, self.resets)
             return
-        kept = torch.stack([_count(*as_rows(w, t)) for w, t in zip(weights, thresholds, strict=True)])
-        self._kept = kept if reset_below is None else self._reset_(kept, [w.numel() for w in weights], reset_below)
+        with torch.no_grad():  # as the operator is
+            kept = torch.stack([_count(*as_rows(w, t)) for w, t in zip(weights, thresholds, strict=True)])
+            self._kept = kept if reset_below is None else self._reset_(kept, [w.numel() for w in weights], reset_below)
 
     def _reset_(self, kept: Tensor, sizes: Sequence[int], reset_below: float) -> Tensor:
         """Zero the thresholds of layers that keep less; what is kept after it. kept: int64 [..., weights]."""

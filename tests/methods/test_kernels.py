@@ -205,11 +205,14 @@ def test_a_gradient_that_nobody_else_reads_gives_the_same_in_its_place(
 
 
 def test_a_weight_that_cannot_be_computed_is_never_the_dense_one() -> None:
-    model = nn.Linear(4, 3)
-    methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
-    del model.effective["weight"].estimator
-    with pytest.raises(RuntimeError, match="weight cannot be computed"):
-        model(torch.ones(1, 4))
+    expected = {nn.Conv1d(4, 3, 1): (RuntimeError, "weight cannot be"), nn.Linear(4, 3): (AttributeError, "estimator")}
+    for model, (error, text) in expected.items():
+        methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
+        del model.effective["weight"].estimator
+        with pytest.raises(RuntimeError, match="weight cannot be computed"):
+            _ = model.weight
+        with pytest.raises(error, match=text):
+            model(torch.ones(4, 4))
 
 
 def test_masks_apply_to_a_model_whose_type_was_changed() -> None:
