@@ -183,7 +183,9 @@ class Training:
         self.attached.load_state_dict(state["attached"])
         self.model.load_state_dict(state["model"])
         self._new_optimizer()
-        groups = _merged([{**group, "fused": True} for group in state["optimizer"]["param_groups"]])
+        groups = [{**group, "fused": True} for group in state["optimizer"]["param_groups"]]
+        if len(groups) != len(self.optimizer.param_groups):  # saved before groups of equal options were one
+            groups = _merged(groups)
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         torch.set_rng_state(state["random"])
         device = self.loss_sum.device

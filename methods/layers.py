@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
-class EffectiveWeight(Protocol):
+class EffectiveWeight(ABC):
     """The weight that a layer computes with, as a picklable function of the dense one and the parameter beside it."""
 
-    def __call__(self, weight: Tensor, extra: Tensor, /) -> Tensor: ...
+    @abstractmethod
+    def __call__(self, weight: Tensor, extra: Tensor, /) -> Tensor:
+        """The effective weight, of the dense one's shape."""
 
     def linear(self, inputs: Tensor, weight: Tensor, extra: Tensor, bias: Tensor | None, /) -> Tensor:
         """What a linear layer computes with it: [..., c_out] of inputs [..., c_in]."""
-        ...
+        return F.linear(inputs, self(weight, extra), bias)
 
 
 @dataclass(frozen=True)
@@ -156,11 +160,13 @@ def extra_name(parameter_name: str) -> str:
 
 
 def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Tensor) -> nn.Parameter:
-    """Make the module compute with effective(weight, extra), extra a new trainable parameter.
+    """Make the module compute with effective(weight, extra), extra a new trainable parameter of any shape.
 
-    The dense weight stays under its own key; `extra` is registered as <weight>_threshold. But in
-    recurrent layers the attribute is the effective weight from now on, which layers read; a linear
-    layer without a forward of its own computes effective.linear(inputs, weight, extra, bias).
+    The dense weight stays under its own key; `extra` is registered as <weight>_threshold. From now on
+    the module's attribute is the effective weight, which its forward reads. There are two exceptions: RNN, GRU and
+    LSTM keep the attribute, and their forward is given the effective weights; a Linear whose forward is
+    torch's own computes effective.linear(inputs, weight, extra, bias). Raises ValueError for a weight that is
+    reparametrized already.
     """
     module, name = weight.module, weight.parameter_name
     base: type[nn.Module] = type(module)

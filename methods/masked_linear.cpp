@@ -3,7 +3,6 @@
 
 #include "masked_weight.h"
 
-#include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
@@ -15,12 +14,16 @@ namespace sparse_training {
 namespace {
 
 constexpr int64_t BLOCK_BYTES = 1 << 19;
-constexpr int64_t BLOCK_ROWS = 64;  // or more: products of fewer take longer than the cache saves
+constexpr int64_t BLOCK_ROWS = 64;  // may be one block, however long they are: products of few rows are slow
 
-// As many rows as are masked at once: blocks of nearly equal size.
+// As many rows as may be masked at once.
+int64_t most_rows(const Tensor& weight) {
+  return std::max(BLOCK_ROWS, BLOCK_BYTES / (weight.size(1) * static_cast<int64_t>(weight.element_size())));
+}
+
+// As many rows as are: blocks of nearly equal size.
 int64_t rows_of_block(const Layer& layer) {
-  const int64_t row_bytes = layer.columns * layer.weight.element_size();
-  const int64_t most = std::max(BLOCK_ROWS, BLOCK_BYTES / row_bytes), blocks = (layer.rows + most - 1) / most;
+  const int64_t most = most_rows(layer.weight), blocks = (layer.rows + most - 1) / most;
   return (layer.rows + blocks - 1) / blocks;
 }
 
@@ -85,12 +88,14 @@ Tensor columns_summed(const Tensor& matrix) {
 }
 
 // x P^T + b, the product P masked a block of rows at a time.
-struct MaskedLinear : torch::autograd::Function<MaskedLinear> {
+struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
   static Tensor forward(AutogradContext* context, const Tensor& inputs, const Tensor& weight, const Tensor& threshold,
                         const std::optional<Tensor>& bias, int64_t estimator) {
     at::AutoDispatchBelowADInplaceOrView below;
     const bool trained = weight.requires_grad() || threshold.requires_grad();
-    context->save_for_backward({trained ? inputs : Tensor(), weight, threshold});
+    const bool masked_again = trained || inputs.requires_grad();
+    context->save_for_backward({trained ? inputs : Tensor(), masked_again ? weight : Tensor(),
+                                masked_again ? threshold : Tensor()});
     context->saved_data["estimator"] = estimator;
     context->saved_data["bias"] = bias.has_value();
     const Layer layer(weight.contiguous(), threshold);
@@ -109,52 +114,65 @@ struct MaskedLinear : torch::autograd::Function<MaskedLinear> {
     const bool of_bias = context->saved_data["bias"].toBool() && context->needs_input_grad(3);
     const int64_t estimator = context->saved_data["estimator"].toInt();
     const auto saved = context->get_saved_variables();
+    const Tensor gradient = gradients[0].resolve_neg();
     if (of_layer) refuse_second_derivative();
-    if (at::GradMode::is_enabled())
-      return {of_inputs ? at::matmul(gradients[0], masked_weight(saved[1], saved[2], estimator)) : Tensor(), Tensor(),
-              Tensor(), of_bias ? matrix(gradients[0]).sum(0) : Tensor(), Tensor()};
-    at::AutoDispatchBelowADInplaceOrView below;
-    const Layer layer(saved[1].contiguous(), saved[2]);
-    const Tensor dy = matrix(gradients[0]).contiguous();
-    Tensor d_inputs, d_weight, d_threshold;
-    if (of_inputs) {
-      d_inputs = at::empty({dy.size(0), layer.columns}, dy.options());
-      for_blocks(layer, [&](int64_t begin, int64_t end, const Tensor& product) {
-        const Tensor dy_part = part(dy, 1, begin, end);
-        begin == 0 ? at::mm_out(d_inputs, dy_part, product) : at::addmm_out(d_inputs, d_inputs, dy_part, product);
-      });
-      d_inputs = in_shape(d_inputs, gradients[0], layer.columns);
+    if (at::GradMode::is_enabled() || !is_plain(gradient)) {
+      TORCH_CHECK(!of_layer, "the fused masked weight takes no gradient of another kind than plain tensors, such as "
+                             "vmap's: set SPARSE_TRAINING_KERNELS=eager");
+      return {of_inputs ? at::matmul(gradient, masked_weight(saved[1], saved[2], estimator)) : Tensor(), Tensor(),
+              Tensor(), of_bias ? gradient.reshape({-1, gradient.size(-1)}).sum(0) : Tensor(), Tensor()};
     }
-    if (of_layer) {
-      const Tensor x = matrix(saved[0]);
-      d_weight = at::empty_like(layer.weight);
-      const auto product_gradient = [&](int64_t begin, int64_t end) {
-        Tensor out = part(d_weight, 0, begin, end);
-        at::mm_out(out, part(dy, 1, begin, end).t(), x);
-      };
-      d_threshold =
-          masked_weight_backward(layer, d_weight, d_weight, estimator, rows_of_block(layer), product_gradient);
+    at::AutoDispatchBelowADInplaceOrView below;
+    const Tensor dy = matrix(gradient).contiguous();
+    Tensor d_inputs, d_weight, d_threshold;
+    if (of_inputs || of_layer) {
+      const Layer layer(saved[1].contiguous(), saved[2]);
+      if (of_inputs) d_inputs = in_shape(gradient_of_inputs(layer, dy), gradient, layer.columns);
+      if (of_layer) std::tie(d_weight, d_threshold) = gradients_of(layer, dy, matrix(saved[0]), estimator);
     }
     return {d_inputs, d_weight, d_threshold, of_bias ? columns_summed(dy) : Tensor(), Tensor()};
   }
+
+  static Tensor gradient_of_inputs(const Layer& layer, const Tensor& dy) {
+    Tensor d_inputs = at::empty({dy.size(0), layer.columns}, dy.options());
+    for_blocks(layer, [&](int64_t begin, int64_t end, const Tensor& product) {
+      const Tensor dy_part = part(dy, 1, begin, end);
+      begin == 0 ? at::mm_out(d_inputs, dy_part, product) : at::addmm_out(d_inputs, d_inputs, dy_part, product);
+    });
+    return d_inputs;
+  }
+
+  static std::tuple<Tensor, Tensor> gradients_of(const Layer& layer, const Tensor& dy, const Tensor& x,
+                                                 int64_t estimator) {
+    Tensor d_weight = at::empty_like(layer.weight);
+    const auto product_gradient = [&](int64_t begin, int64_t end) {
+      Tensor out = part(d_weight, 0, begin, end);
+      at::mm_out(out, part(dy, 1, begin, end).t(), x);
+    };
+    const Tensor d_threshold =
+        masked_weight_backward(layer, d_weight, d_weight, estimator, rows_of_block(layer), product_gradient);
+    return {d_weight, d_threshold};
+  }
 };
 
-// Whether the layer is one for `MaskedLinear`. What else torch takes, or refuses, it is left to.
+// Whether the layer is one for `LinearInBlocks`. What else torch takes, or refuses, it is left to. Where a block has
+// fewer rows than there are examples, passing over inputs and outputs once a block costs more than it saves.
 bool in_blocks(const Tensor& inputs, const Tensor& weight, const std::optional<Tensor>& bias) {
-  const auto plain = [&](const Tensor& tensor) {
-    return tensor.is_cpu() && tensor.layout() == at::kStrided && tensor.scalar_type() == weight.scalar_type() &&
-           (tensor.key_set() & at::kTensorSubclassLike).empty();
+  const auto fits = [&](const Tensor& tensor) {
+    return is_plain(tensor) && tensor.scalar_type() == weight.scalar_type() && !tensor._fw_grad(0).defined();
   };
-  return weight.dim() == 2 && weight.numel() > 0 && plain(weight) && plain(inputs) && inputs.dim() > 0 &&
-         inputs.sizes().back() == weight.size(1) &&
-         (!bias || (plain(*bias) && bias->dim() == 1 && bias->size(0) == weight.size(0))) &&
-         !at::autocast::is_autocast_enabled(at::kCPU);
+  if (weight.dim() != 2 || weight.numel() == 0 || !fits(weight) || !fits(inputs) || inputs.dim() == 0 ||
+      inputs.sizes().back() != weight.size(1) || at::autocast::is_autocast_enabled(at::kCPU))
+    return false;
+  const int64_t most = most_rows(weight), examples = inputs.numel() / weight.size(1);
+  return (weight.size(0) <= most || examples <= most) &&
+         (!bias || (fits(*bias) && bias->dim() == 1 && bias->size(0) == weight.size(0)));
 }
 
 Tensor masked_linear(const Tensor& inputs, const Tensor& weight, const Tensor& threshold,
                      const std::optional<Tensor>& bias, int64_t estimator) {
   if (!in_blocks(inputs, weight, bias)) return at::linear(inputs, masked_weight(weight, threshold, estimator), bias);
-  return MaskedLinear::apply(inputs, weight, threshold, bias, estimator);
+  return LinearInBlocks::apply(inputs, weight, threshold, bias, estimator);
 }
 
 }  // namespace

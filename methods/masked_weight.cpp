@@ -23,7 +23,7 @@ Tensor masked(const Tensor& given, const Tensor& given_threshold) {
 std::tuple<Tensor, Tensor> masked_backward(const Tensor& given_gradient, const Tensor& given,
                                            const Tensor& given_threshold, int64_t estimator, bool overwrite) {
   const Layer layer(given, given_threshold);
-  const Tensor gradient = like(given_gradient, layer.weight);
+  const Tensor gradient = like(given_gradient.resolve_neg(), layer.weight);
   Tensor d_weight = overwrite ? gradient : at::empty_like(layer.weight);
   const auto ready = [](int64_t, int64_t) {};
   const Tensor d_threshold = masked_weight_backward(layer, gradient, d_weight, estimator, layer.rows, ready);
@@ -150,10 +150,11 @@ struct Regularization : torch::autograd::Function<Regularization> {
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     refuse_second_derivative();
+    const Tensor gradient = gradients[0].resolve_neg();
     variable_list found;
-    AT_DISPATCH_FLOATING_TYPES(gradients[0].scalar_type(), "regularization_backward", [&] {
+    AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "regularization_backward", [&] {
       const auto scale = static_cast<scalar_t>(context->saved_data["scale"].toDouble());
-      const scalar_t slope = -(*gradients[0].const_data_ptr<scalar_t>() * scale);
+      const scalar_t slope = -(*gradient.const_data_ptr<scalar_t>() * scale);
       for (const Tensor& heights : context->get_saved_variables()) {
         if (heights.numel() > FEW) {
           found.push_back(heights.mul(slope));

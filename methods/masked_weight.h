@@ -4,14 +4,15 @@
 // as rows, its first axis; a row's entries are contiguous in memory, in an order that does not matter
 // here. A threshold belongs to a row, to the whole weight or to one entry (`Thresholds`).
 //
-// Sums run in LANES strands, added up in one order: the bits depend on neither the instruction set nor
-// the number of threads. Entries are multiplied by 0 rather than replaced by it, as torch does: signs of
+// Sums run in LANES strands, added up in one order: the bits of what is computed here depend on neither
+// the instruction set nor the number of threads. Entries are multiplied by 0 rather than replaced by it, as torch does: signs of
 // zeros, infinities and NaNs are equal to those of the plain operations.
 
 #pragma once
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/empty_strided.h>
@@ -53,6 +54,12 @@ struct Shape {
 template <typename T>
 T step(T weight, T threshold) {
   return std::abs(weight) > threshold ? T(1) : T(0);
+}
+
+// Whether the tensor's memory holds its numbers, as they are.
+inline bool is_plain(const Tensor& tensor) {
+  return tensor.is_cpu() && tensor.layout() == at::kStrided && !tensor.is_neg() &&
+         (tensor.key_set() & at::kTensorSubclassLike).empty();
 }
 
 // Whether every row is one block of memory.

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods import kernels
-from methods.layers import MaskableWeight, reparametrize
+from methods.layers import EffectiveWeight, MaskableWeight, reparametrize
 
 
 def long_tailed(x: Tensor) -> Tensor:
@@ -111,8 +110,8 @@ class MaskedWeight(torch.autograd.Function):
         return found[0].view(weight.shape), found[1].view(threshold.shape), None
 
 
-class Effective:
-    """The masked weight for one estimator, and the linear layer that computes with it: a `layers.EffectiveWeight`."""
+class Effective(EffectiveWeight):
+    """The masked weight for one estimator, and the linear layer that computes with it."""
 
     def __init__(self, estimator: str) -> None:
         self.estimator = estimator
@@ -127,8 +126,8 @@ class Effective:
 
     def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
         """What a linear layer computes with it, [..., c_out]; fused, a block at a time: it is never written out."""
-        if inputs.is_nested or not kernels.is_fused(weight):
-            return F.linear(inputs, self(weight, threshold), bias)
+        if type(inputs) is not Tensor or inputs.is_nested or not kernels.is_fused(weight):
+            return super().linear(inputs, weight, threshold, bias)
         number = NUMBERS[self.estimator]
         outputs: Tensor = torch.ops.sparse_training.masked_linear.default(inputs, weight, threshold, bias, number)
         return outputs
@@ -172,10 +171,10 @@ class Thresholds:
         with torch.no_grad():
             return keep_mask(self._weights[name].parameter, self._parameters[name])
 
-    def regularization(self, scale: float = 1.0) -> Tensor:
-        """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
+    def regularization(self, scale: float | Tensor = 1.0) -> Tensor:
+        """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim; so is a scale that is a tensor."""
         thresholds = list(self._parameters.values())
-        if not kernels.are_fused(thresholds):
+        if isinstance(scale, Tensor) or not kernels.are_fused(thresholds):
             return scale * torch.cat([threshold.flatten() for threshold in thresholds]).neg().exp().sum()
         total: Tensor = torch.ops.sparse_training.regularization.default(thresholds, scale)
         return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,14 +52,6 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Grid:
     return Grid(
         suite, folder / "runs", finish(start("run", "--suite", suite, "--out", folder / "runs", "--workers", "1"))
     )
-
-
-@pytest.fixture(scope="session")
-def data_dir() -> Path:
-    """The folder with the real data sets."""
-    if "BENCH_TEST_DATA" not in os.environ:
-        pytest.skip("BENCH_TEST_DATA names no folder with the real data sets")
-    return Path(os.environ["BENCH_TEST_DATA"])
 
 
 @pytest.fixture(scope="session")

@@ -160,6 +160,19 @@ def test_an_optimizer_of_one_group_goes_on_from_a_state_of_two() -> None:
     assert trained(resumed) == trained(live)
 
 
+def test_a_state_whose_groups_have_come_to_equal_options_keeps_them() -> None:
+    """As a method may change a group's decay as it trains; the new optimizer's groups differ still."""
+    of = spec("dst")
+    of = dataclasses.replace(of, optimizer=dataclasses.replace(of.optimizer, weight_decay=5e-4))
+    live, resumed = training(of), training(of)
+    assert [group["weight_decay"] for group in live.optimizer.param_groups] == [5e-4, 0]
+    live.optimizer.param_groups[1]["weight_decay"] = 5e-4
+    train_epoch(live, lambda: None)
+    resumed.load_state_dict(copy.deepcopy(live.state_dict()))
+    assert [group["weight_decay"] for group in resumed.optimizer.param_groups] == [5e-4, 5e-4]
+    assert trained(resumed) == trained(live)
+
+
 def test_a_state_keeps_the_learning_rate_that_it_was_saved_with() -> None:
     of = spec("dst")
     of = dataclasses.replace(

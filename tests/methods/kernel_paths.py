@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch import Tensor
 
 from methods import kernels
 
@@ -12,3 +13,9 @@ def use_kernels(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if reason := kernels.missing(path):
         pytest.skip(reason)
     monkeypatch.setattr(kernels, "path", lambda _: path)
+
+
+def is_in_blocks(y: Tensor) -> bool:
+    """Whether a linear layer's outputs were computed block by block."""
+    of = y.grad_fn
+    return of is not None and any("LinearInBlocks" in f.name() for f in (of, *(f for f, _ in of.next_functions if f)))
