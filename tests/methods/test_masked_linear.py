@@ -185,6 +185,18 @@ def test_what_does_not_fit_is_refused_as_torch_refuses_it(monkeypatch: pytest.Mo
             layer(torch.randn(2, 11), w, t, torch.randn(3))
         with pytest.raises(TypeError, match="must be Tensor, not list"):
             layer([1.0], w, t, b)
+        with pytest.raises(RuntimeError, match="at least 1D"):
+            layer(torch.tensor(1.0), w, t, b)
+
+
+@pytest.mark.parametrize("path", ["eager", "cpp"])
+@pytest.mark.parametrize("shape", [(3, 0), (0, 5)], ids=str)
+def test_a_layer_without_weights_is_left_to_torch(
+    shape: tuple[int, int], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_kernels(path, monkeypatch)
+    w, t, b = torch.zeros(shape), torch.zeros(shape[0]), torch.ones(shape[0])
+    assert torch.equal(Effective("long_tailed").linear(torch.ones(2, shape[1]), w, t, b), torch.ones(2, shape[0]))
 
 
 @pytest.mark.parametrize("path", ["eager", "cpp"])
