@@ -40,6 +40,7 @@ TRAINED = [document for document in DOCUMENTS if kind(document) == "inference"]
 PROGRAMS = measured("programs", "programs")
 PAIRS, GRIDS, COMMANDS = measured("pairs", "pairs"), measured("grid", "grids"), measured("start-up", "commands")
 PATHS, CHANGES = measured("data-path", "paths"), measured("data-path changes", "changes")
+SIZES, REPEATS = measured("linear sizes", "sizes"), measured("repeats", "runs")
 WITHOUT_KERNELS = measured("pairs without kernels", "pairs")
 
 
@@ -122,13 +123,45 @@ def test_what_sparsity_buys_is_what_was_measured() -> None:
         assert {form["equal_predictions"] for form in files.values()} == {None, 1}
 
 
-def test_what_was_tried_on_the_engine_is_what_was_measured() -> None:
-    changes = json.loads((SPEED / "engine-cpu.json").read_text())["changes"]
-    rows = table("The engine: what was tried")
+@pytest.mark.parametrize(
+    ("title", "file"),
+    [
+        ("The engine: what was tried", "engine-cpu.json"),
+        ("Linear layers: what was tried", "linear-cpu.json"),
+    ],
+)
+def test_what_was_tried_on_a_step_is_what_was_measured(title: str, file: str) -> None:
+    changes = json.loads((SPEED / file).read_text())["changes"]
+    rows = table(title)
     assert len(rows) == len(changes)
     for (change, model, method, _, gain, _, n, *_, verdict), measured in zip(rows, changes, strict=True):
         assert [change, model, method, verdict] == [measured[key] for key in ("change", "model", "method", "verdict")]
         assert (gain, n) == (f"{100 * (1 - measured['ratio']['median']):.1f} %", str(measured["n"]))
+
+
+def test_blocks_are_used_for_the_batches_that_they_serve() -> None:
+    rows = table("Linear layers: which batches")
+    assert SIZES
+    assert len(rows) == len(SIZES)
+    for (layer, batch, most, n, ratio, spread, whole, blocks, used), size in zip(rows, SIZES, strict=True):
+        assert (layer, batch, n) == (f"{size['rows']} x {size['columns']}", str(size["examples"]), str(size["n"]))
+        assert (ratio, spread) == (
+            f"{size['ratio']['median']:.2f}",
+            f"{size['ratio']['lower']:.2f}-{size['ratio']['upper']:.2f}",
+        )
+        assert (whole, blocks) == tuple(f"{1000 * size[f'{which}_seconds']:.2f}" for which in ("whole", "blocks"))
+        assert used == ("yes" if size["rows"] <= int(most) or size["examples"] <= int(most) else "no")
+    within, beyond = ([float(row[4]) for row in rows if row[-1] == used] for used in ("yes", "no"))
+    stated = (ROOT / "docs/decisions/0014-three-kernel-paths.md").read_text()
+    assert f"{min(within):.2f} to {max(within):.2f} times the whole weight's time" in stated
+    assert f"{min(beyond):.2f} to {max(beyond):.2f} times beyond it" in stated
+
+
+def test_runs_that_were_repeated_ended_as_stated() -> None:
+    for method in ("dst", "dense"):
+        medians = [pair["ratio"]["median"] for run in REPEATS for pair in run if pair["method"] == method]
+        assert len(medians) == 5
+        assert f"at {min(medians):.3f} to {max(medians):.3f}" in " ".join(PAGE.split())
 
 
 def test_precision_and_programs_change_accuracy_as_stated() -> None:
