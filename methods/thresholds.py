@@ -125,7 +125,7 @@ class Effective(EffectiveWeight):
         return masked
 
     def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
-        """What a linear layer computes with it, [..., c_out]; fused, a block at a time: it is never written out."""
+        """What a linear layer computes with it, [..., c_out]; fused, by blocks where that serves (decision 14)."""
         if type(inputs) is not Tensor or inputs.is_nested or not kernels.is_fused(weight):
             return super().linear(inputs, weight, threshold, bias)
         number = NUMBERS[self.estimator]

@@ -107,6 +107,27 @@ def test_every_committed_cell_form_and_latency_is_on_the_page_and_nothing_else()
     assert sorted(table("After training: files and outputs")) == sorted(files)
 
 
+def test_the_runs_that_were_set_aside_are_shown() -> None:
+    runs = measured("busy", "runs")
+    shown = [
+        [str(number), *(row(pair)[column] for column in (0, 1, 3)), f"{pair['ratio']['median']:.3f}", *row(pair)[5:7]]
+        for number, pairs in enumerate(runs, 1)
+        for pair in pairs
+    ]
+    assert len(runs) == 2
+    assert table("Busy hours") == shown
+    missed = {
+        (line[0], line[1], line[2]) for line in shown if float(line[4]) > (1.25 if line[1] == "lenet-300-100" else 1.1)
+    }
+    assert missed == {
+        ("1", "lenet-5-caffe", "dst"),
+        ("1", "vgg16", "sparse_momentum"),
+        ("2", "lenet-5-caffe", "dst"),
+        ("2", "lenet-5-caffe", "dsr"),
+        ("2", "lenet-5-caffe", "sparse_momentum"),
+    }
+
+
 def test_what_sparsity_buys_is_what_was_measured() -> None:
     for document in TRAINED:
         ratios = {(pair["form"], pair["batch_size"]): pair["ratio"] for pair in document["pairs"]}
