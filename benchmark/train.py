@@ -258,8 +258,8 @@ def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
     """One optimizer step on a batch, or on this process's share of it: the batch's mean loss, 0-dim, detached."""
     attached, examples = training.attached, training.batch_examples
     training.set_learning_rate()
-    training.kept_examples.add_(attached.kept_counts(), alpha=examples)
     loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
+    training.kept_examples.add_(attached.kept_counts(), alpha=examples)  # what the forward pass has counted
     new_phase = attached.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.loss_sum.add_(loss, alpha=examples)

@@ -69,18 +69,14 @@ def missing(wanted: str) -> str | None:
 
 def is_fused(tensor: Tensor) -> bool:
     """Whether the C++ operators compute with this weight or threshold."""
-    return are_fused((tensor,))
+    if tensor.dtype not in FUSED_TYPES or torch.compiler.is_compiling():
+        return False
+    return path("cpu" if tensor.is_cpu else tensor.device.type) == "cpp"
 
 
 def are_fused(tensors: Sequence[Tensor]) -> bool:
     """Whether they do with all of these; False of none."""
-    if torch.compiler.is_compiling():
-        return False
-    for tensor in tensors:
-        device = "cpu" if tensor.is_cpu else tensor.device.type
-        if tensor.dtype not in FUSED_TYPES or path(device) != "cpp":
-            return False
-    return bool(tensors)
+    return bool(tensors) and all(is_fused(tensor) for tensor in tensors)
 
 
 def is_compiled(tensor: Tensor) -> bool:

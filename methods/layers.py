@@ -45,7 +45,7 @@ class MaskableWeight:
     @property
     def parameter(self) -> nn.Parameter:
         """The dense parameter, also where the module shows an effective weight in its place."""
-        return cast(nn.Parameter, self.module._parameters[self.parameter_name])
+        return self.module._parameters[self.parameter_name]  # type: ignore[return-value]
 
     @property
     def recurrent(self) -> bool:

@@ -9,12 +9,14 @@
 namespace sparse_training {
 namespace {
 
-Tensor masked(const Tensor& given, const Tensor& given_threshold) {
+Tensor masked(const Tensor& given, const Tensor& given_threshold, int64_t* count) {
   const Layer layer(given, given_threshold);
   Tensor product = at::empty_like(layer.weight);
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "masked_weight", [&] {
-    mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
-              product.mutable_data_ptr<scalar_t>(), 0, layer.rows);
+    const int64_t kept =
+        mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
+                  product.mutable_data_ptr<scalar_t>(), 0, layer.rows);
+    if (count) *count = kept;
   });
   return product;
 }
@@ -30,50 +32,71 @@ std::tuple<Tensor, Tensor> masked_backward(const Tensor& given_gradient, const T
   return {d_weight, d_threshold};
 }
 
-int64_t kept(const Tensor& given, const Tensor& given_threshold) {
-  const Layer layer(given, given_threshold);
-  std::vector<int64_t> counts(layer.rows);
+template <typename T>
+int64_t kept_of_row(const Layer& layer, int64_t row) {
+  const T* v = layer.weight.const_data_ptr<T>() + row * layer.columns;
+  const T* t = layer.threshold.const_data_ptr<T>();
+  int32_t count = 0;
+  if (layer.per_entry) {
+    const T* limit = t + row * layer.columns;
+    for (int64_t i = 0; i < layer.columns; ++i) count += std::abs(v[i]) > limit[i];
+  } else {
+    const T limit = t[layer.per_row ? row : 0];
+    for (int64_t i = 0; i < layer.columns; ++i) count += std::abs(v[i]) > limit;
+  }
+  return count;
+}
+
+int64_t kept_of(const Layer& layer) {
+  std::atomic<int64_t> total = 0;
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "kept", [&] {
-    const auto* w = layer.weight.const_data_ptr<scalar_t>();
-    const auto* t = layer.threshold.const_data_ptr<scalar_t>();
     at::parallel_for(0, layer.rows, layer.grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        int32_t count = 0;
-        const auto* v = w + row * layer.columns;
-        if (layer.per_entry) {
-          const auto* limit = t + row * layer.columns;
-          for (int64_t i = 0; i < layer.columns; ++i) count += std::abs(v[i]) > limit[i];
-        } else {
-          const scalar_t limit = t[layer.per_row ? row : 0];
-          for (int64_t i = 0; i < layer.columns; ++i) count += std::abs(v[i]) > limit;
-        }
-        counts[row] = count;
-      }
+      int64_t found = 0;
+      for (int64_t row = begin; row < end; ++row) found += kept_of_row<scalar_t>(layer, row);
+      total += found;
     });
   });
-  int64_t total = 0;
-  for (int64_t count : counts) total += count;
   return total;
 }
 
-// What every layer keeps, [layers]; zeroes the thresholds of those that may be reset and keep less than a share.
-Tensor update_thresholds(TensorList weights, TensorList thresholds, const c10::List<bool>& resettable, double reset_below,
-                         Tensor resets) {
-  TORCH_CHECK(resets.is_cpu(), "the number of resets is not on the CPU");
+// Whether a layer keeps fewer, in float, as torch compares a count with a number. Reads no more rows than it must.
+bool keeps_less(const Layer& layer, float than) {
+  int64_t found = 0;
+  AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "keeps_less", [&] {
+    for (int64_t row = layer.rows; row > 0 && static_cast<float>(found) < than; --row)
+      found += kept_of_row<scalar_t>(layer, row - 1);
+  });
+  return static_cast<float>(found) < than;
+}
+
+int64_t* numbers_of(Tensor& tensor) {
+  TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "the number of resets or of kept weights is not on the CPU");
+  return tensor.mutable_data_ptr<int64_t>();
+}
+
+// Zeroes the thresholds of layers that may be reset and keep less than a share. kept, [layers]: of these all their
+// weights, of the others to be counted.
+void update_thresholds(TensorList weights, TensorList thresholds, const c10::List<bool>& resettable, double reset_below,
+                       Tensor resets, Tensor kept) {
   at::NoGradGuard no_grad;
-  Tensor counts = at::empty({static_cast<int64_t>(weights.size())}, resets.options());
-  auto* found = counts.mutable_data_ptr<int64_t>();
+  auto* count = numbers_of(kept);
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t size = weights[i].numel();
-    found[i] = kept(weights[i], thresholds[i]);
-    // in float, as torch compares a count with a number
-    if (!resettable[i] || !(static_cast<float>(found[i]) < static_cast<float>(reset_below * size))) continue;
+    const bool reset =
+        resettable[i] && keeps_less(Layer(weights[i], thresholds[i]), static_cast<float>(reset_below * size));
+    count[i] = reset ? size : UNCOUNTED;
+    if (!reset) continue;
     Tensor threshold = thresholds[i];
     threshold.zero_();
-    found[i] = size;
-    *resets.mutable_data_ptr<int64_t>() += 1;
+    *numbers_of(resets) += 1;
   }
-  return counts;
+}
+
+// Counts what no forward pass has counted since the last update.
+void count_kept(TensorList weights, TensorList thresholds, Tensor kept) {
+  auto* count = numbers_of(kept);
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (count[i] == UNCOUNTED) count[i] = kept_of(Layer(weights[i], thresholds[i]));
 }
 
 // Multiplies the weights by their masks, in place.
@@ -103,11 +126,12 @@ bool is_last(const Tensor& tensor) {
 }
 
 struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
-  static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& threshold, int64_t estimator) {
+  static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& threshold, int64_t estimator,
+                        int64_t* count) {
     at::AutoDispatchBelowADInplaceOrView below;
     context->save_for_backward({weight, threshold});
     context->saved_data["estimator"] = estimator;
-    return masked(weight, threshold);
+    return masked(weight, threshold, count);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -115,7 +139,7 @@ struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
     const auto saved = context->get_saved_variables();
     auto [d_weight, d_threshold] = masked_backward(gradients[0], saved[0], saved[1],
                                                    context->saved_data["estimator"].toInt(), is_last(gradients[0]));
-    return {d_weight, d_threshold, Tensor()};
+    return {d_weight, d_threshold, Tensor(), Tensor()};
   }
 };
 
@@ -186,19 +210,22 @@ Tensor regularization(TensorList thresholds, double scale) {
 
 }  // namespace
 
-Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator) {
-  return MaskedWeight::apply(weight, threshold, estimator);
+Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator,
+                     const std::optional<Tensor>& kept) {
+  return MaskedWeight::apply(weight, threshold, estimator, count_of(weight, kept));
 }
 
 }  // namespace sparse_training
 
 TORCH_LIBRARY(sparse_training, library) {
-  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator) -> Tensor",
+  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator, Tensor(a!)? kept) -> Tensor",
               sparse_training::masked_weight);
   library.def("regularization(Tensor[] thresholds, float scale) -> Tensor", sparse_training::regularization);
   library.def(
       "update_thresholds(Tensor[] weights, Tensor(a!)[] thresholds, bool[] resettable, float reset_below, "
-      "Tensor(b!) resets) -> Tensor",
+      "Tensor(b!) resets, Tensor(c!) kept) -> ()",
       sparse_training::update_thresholds);
+  library.def("count_kept(Tensor[] weights, Tensor[] thresholds, Tensor(a!) kept) -> ()",
+              sparse_training::count_kept);
   library.def("apply_masks(Tensor(a!)[] weights, Tensor[] masks) -> ()", sparse_training::apply_masks);
 }

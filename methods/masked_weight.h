@@ -19,6 +19,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <optional>
@@ -87,22 +88,34 @@ struct Layer : Shape {
         threshold(per_entry ? like(given_threshold, weight) : given_threshold.contiguous()) {}
 };
 
-// Rows [begin, end) of the product, to where p points.
+// Rows [begin, end) of the product, to where p points; returns how many entries are kept.
 template <typename T>
-void mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begin, int64_t end) {
+int64_t mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begin, int64_t end) {
+  std::atomic<int64_t> kept = 0;
   at::parallel_for(begin, end, shape.grain(), [&](int64_t first, int64_t last) {
+    int64_t found = 0;
     for (int64_t row = first; row < last; ++row) {
       const T* v = w + row * shape.columns;
       T* to = p + (row - begin) * shape.columns;
+      int32_t count = 0;
       if (shape.per_entry) {
         const T* limit = t + row * shape.columns;
-        for (int64_t i = 0; i < shape.columns; ++i) to[i] = v[i] * step(v[i], limit[i]);
+        for (int64_t i = 0; i < shape.columns; ++i) {
+          to[i] = v[i] * step(v[i], limit[i]);
+          count += std::abs(v[i]) > limit[i];
+        }
       } else {
         const T limit = t[shape.per_row ? row : 0];
-        for (int64_t i = 0; i < shape.columns; ++i) to[i] = v[i] * step(v[i], limit);
+        for (int64_t i = 0; i < shape.columns; ++i) {
+          to[i] = v[i] * step(v[i], limit);
+          count += std::abs(v[i]) > limit;
+        }
       }
+      found += count;
     }
+    kept += found;
   });
+  return kept;
 }
 
 template <typename T>
@@ -193,6 +206,17 @@ inline void refuse_second_derivative() {
               "the fused masked weight has no second derivative: set SPARSE_TRAINING_KERNELS=eager");
 }
 
-Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator);
+constexpr int64_t UNCOUNTED = -1;
+
+// Where a forward pass writes how many entries it keeps, null if nowhere: they are counted once a step, and in training,
+// by whichever pass comes first. What is not a parameter to be trained may stand in for one, and is not counted.
+inline int64_t* count_of(const Tensor& weight, const std::optional<Tensor>& kept) {
+  if (!kept || !at::GradMode::is_enabled() || !weight.requires_grad() || !weight.is_leaf()) return nullptr;
+  auto* count = kept->mutable_data_ptr<int64_t>();
+  return *count == UNCOUNTED ? count : nullptr;
+}
+
+Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator,
+                     const std::optional<Tensor>& kept);
 
 }  // namespace sparse_training

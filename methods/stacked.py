@@ -191,7 +191,7 @@ class StackedThresholds(Thresholds):
         self._structure, self._resettable = first._structure, first._resettable
         self._parameters = {name: parameters[extra_name(name)] for name in first.parameters()}
         self._dense = {name: parameters[name] for name in self._parameters}
-        self._kept = share([member._kept for member in members], width)
+        self._kept_of_all = share([member.kept_counts() for member in members], width)
         self.resets = share([member.resets for member in members], width)
 
     def effective(self) -> dict[str, Tensor]:
@@ -204,6 +204,10 @@ class StackedThresholds(Thresholds):
         flat = torch.cat([threshold.reshape(len(threshold), -1) for threshold in self._parameters.values()], dim=1)
         return scale * flat.neg().exp().sum(dim=1)
 
+    def kept_counts(self) -> Tensor:
+        """int64 [cells, weights]"""
+        return self._kept_of_all
+
     def mask(self, name: str) -> Tensor:
         """Raises AttributeError: what belongs to one training is not to be had here."""
         raise AttributeError(f"the mask of {name} belongs to one training")
@@ -213,7 +217,7 @@ class StackedThresholds(Thresholds):
         weights = self._dense.values()
         counts = [_count(*_by_cell(w, t)) for w, t in zip(weights, self._parameters.values(), strict=True)]
         kept = torch.stack(counts, dim=1)
-        self._kept.copy_(
+        self._kept_of_all.copy_(
             kept if reset_below is None else self._reset_(kept, [w[0].numel() for w in weights], reset_below)
         )
 

@@ -31,6 +31,7 @@ ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "straight_through": straight_through,
 }
 NUMBERS = {name: number for number, name in enumerate(ESTIMATORS)}  # what the C++ operators call them
+UNCOUNTED = -1  # in place of a number of kept weights, here and in the C++ operators
 SHAPES = ("vector", "scalar", "matrix")
 
 
@@ -111,15 +112,20 @@ class MaskedWeight(torch.autograd.Function):
 
 
 class Effective(EffectiveWeight):
-    """The masked weight for one estimator, and the linear layer that computes with it."""
+    """The masked weight for one estimator, and the linear layer that computes with it.
 
-    def __init__(self, estimator: str) -> None:
-        self.estimator = estimator
+    kept: 0-dim int64; where it is UNCOUNTED, the C++ operators write here how many weights a forward pass of the
+    training keeps.
+    """
+
+    def __init__(self, estimator: str, kept: Tensor | None = None) -> None:
+        self.estimator, self.kept = estimator, kept
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
         masked: Tensor
         if kernels.is_fused(weight):
-            masked = torch.ops.sparse_training.masked_weight.default(weight, threshold, NUMBERS[self.estimator])
+            number = NUMBERS[self.estimator]
+            masked = torch.ops.sparse_training.masked_weight.default(weight, threshold, number, self.kept)
         else:
             masked = MaskedWeight.apply(weight, threshold, ESTIMATORS[self.estimator])  # type: ignore[no-untyped-call]
         return masked
@@ -129,7 +135,8 @@ class Effective(EffectiveWeight):
         if type(inputs) is not Tensor or inputs.is_nested or not kernels.is_fused(weight):
             return super().linear(inputs, weight, threshold, bias)
         number = NUMBERS[self.estimator]
-        outputs: Tensor = torch.ops.sparse_training.masked_linear.default(inputs, weight, threshold, bias, number)
+        linear = torch.ops.sparse_training.masked_linear.default
+        outputs: Tensor = linear(inputs, weight, threshold, bias, number, self.kept)
         return outputs
 
 
@@ -142,7 +149,8 @@ class Thresholds:
         self._structure: dict[str, str] = {}
         self._resettable: list[bool] = []
         self._limits: dict[float, tuple[Tensor, Tensor]] = {}
-        self._kept = torch.zeros(0, dtype=torch.int64)
+        self._kept: Tensor | None = torch.zeros(0, dtype=torch.int64)
+        self._counts = torch.zeros(0, dtype=torch.int64)
         self.resets = torch.zeros((), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -154,12 +162,14 @@ class Thresholds:
     def attach(self, *, shape: str, estimator: str) -> None:
         """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
         self._structure = {"shape": shape, "estimator": estimator}
-        for name, weight in self._weights.items():
+        device = next(iter(self._weights.values())).parameter.device
+        self.resets = self.resets.to(device)
+        self._counts = torch.empty(len(self._weights), dtype=torch.int64, device=device)
+        for (name, weight), kept in zip(self._weights.items(), self._counts, strict=True):
             zeros = torch.zeros(
                 threshold_shape(shape, weight.parameter), dtype=weight.parameter.dtype, device=weight.parameter.device
             )
-            self._parameters[name] = reparametrize(weight, Effective(estimator), zeros)
-            self.resets = self.resets.to(zeros.device)
+            self._parameters[name] = reparametrize(weight, Effective(estimator, kept), zeros)
         self._resettable = [not self._weights[name].recurrent for name in self._parameters]
         self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
 
@@ -180,20 +190,25 @@ class Thresholds:
         return total
 
     def update_(self, *, reset_below: float | None) -> None:
-        """Count what is kept; return to 0 the thresholds of a layer that keeps less (A.1).
+        """Return to 0 the thresholds of a layer that keeps less (A.1), and count what is kept.
 
-        Recurrent layers are counted and never reset. Decided on the device: no synchronisation.
+        Recurrent layers are counted and never reset. Decided on the device: no synchronisation. The C++ operators
+        leave the counting to the next forward pass, which reads the weights anyway, or to `kept_counts`.
         """
-        weights = [self._weights[name].parameter for name in self._parameters]
-        thresholds = list(self._parameters.values())
+        weights, thresholds = self._pairs()
         if kernels.are_fused(weights):
             resettable = self._resettable if reset_below is not None else [False] * len(weights)
             update = torch.ops.sparse_training.update_thresholds.default
-            self._kept = update(weights, thresholds, resettable, reset_below or 0, self.resets)
+            update(weights, thresholds, resettable, reset_below or 0, self.resets, self._counts)
+            self._kept = None
             return
         with torch.no_grad():  # as the operator is
             kept = torch.stack([_count(*as_rows(w, t)) for w, t in zip(weights, thresholds, strict=True)])
             self._kept = kept if reset_below is None else self._reset_(kept, [w.numel() for w in weights], reset_below)
+
+    def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and their thresholds, in the model's order."""
+        return [self._weights[name].parameter for name in self._parameters], list(self._parameters.values())
 
     def _reset_(self, kept: Tensor, sizes: Sequence[int], reset_below: float) -> Tensor:
         """Zero the thresholds of layers that keep less; what is kept after it. kept: int64 [..., weights]."""
@@ -213,13 +228,17 @@ class Thresholds:
         return torch.where(emptied, whole, kept)
 
     def kept_counts(self) -> Tensor:
-        """Kept weights of each, in the model's order, as `update_` last counted them: int64 on the device."""
+        """Kept weights of each since the last `update_`, in the model's order: int64 on the device."""
+        if self._kept is None:
+            if UNCOUNTED in self._counts.tolist():
+                torch.ops.sparse_training.count_kept.default(*self._pairs(), self._counts)
+            self._kept = self._counts.clone()
         return self._kept
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "structure": dict(self._structure),
-            "kept": dict(zip(self._parameters, self._kept, strict=True)),
+            "kept": dict(zip(self._parameters, self.kept_counts(), strict=True)),
             "resets": self.resets.clone(),
         }
 
