@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark import filters, results
 from benchmark import mlflow_store as store
-from benchmark import results
 from benchmark.files import read_json
 from benchmark.results import Row
 from benchmark.tracking import run_key
@@ -30,7 +30,9 @@ def export(out: Path, *, where: Sequence[str] = (), to: Path | None = None) -> l
             (member.spec, rows.get(run_id) or results.pending_row(member.spec, member.suites))
             for run_id, member in found.items()
         ]
-        return results.write_rows(entries, Path(temporary), where=where, to=to or out)
+        chosen = filters.rows_left(entries, where)
+        results.write_rows(chosen, Path(temporary), to or out)
+        return chosen
 
 
 def _download(out: Path, folder: Path) -> dict[str, Row]:

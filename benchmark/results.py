@@ -1,4 +1,4 @@
-"""The results tables of a run folder: schema, rows from disk, writing and filtering. No torch."""
+"""The results tables of a run folder: schema, rows from disk and writing. No torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 from benchmark.attempts import ended, folder_of, gone, numbers
 from benchmark.files import NO_SPACE, DiskFullError, read_json, read_sealed, write_atomic, write_json
-from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, fields, from_dict, nearest
+from benchmark.spec import SCHEMA_VERSION, RunSpec, from_dict
 
 MARKER = "run-folder.json"
 STATUSES = ("pending", "running", "done", "failed", "diverged", "cancelled")
@@ -196,30 +195,31 @@ def unfinished(cell: Path) -> tuple[str, str]:
     return ("pending" if gone(last) else "running"), ""
 
 
+def cells(out: Path) -> list[tuple[RunSpec, Row]]:
+    """Every cell that the folder's suites list, and its row."""
+    return [(member.spec, row(out, member)) for member in members(out).values()]
+
+
 def rows(out: Path) -> list[Row]:
     """The rows of every cell that the folder's suites list."""
-    return [row(out, member) for member in members(out).values()]
+    return [entry for _, entry in cells(out)]
 
 
-def write_tables(out: Path, *, where: Sequence[str] = (), to: Path | None = None) -> list[Row]:
-    """Write results.csv and .parquet, traces.csv and layers.csv, and return the rows.
-
-    where: only the cells that these filters leave. to: another folder than the run folder.
-    """
-    table = [(member.spec, row(out, member)) for member in members(out).values()]
-    return write_rows(table, out, where=where, to=to or out)
+def write_tables(out: Path) -> list[Row]:
+    """Write results.csv and .parquet, traces.csv and layers.csv into the run folder, and return the rows."""
+    found = rows(out)
+    write_rows(found, out, out)
+    return found
 
 
-def write_rows(table: Sequence[tuple[RunSpec, Row]], out: Path, *, where: Sequence[str], to: Path) -> list[Row]:
-    """write_tables, of rows that are known; `out` has the cells' records and layers."""
-    found = [entry for _, entry in (select(table, where) if where else table)]
+def write_rows(found: Sequence[Row], out: Path, to: Path) -> None:
+    """The tables of these rows into a folder; `out` has the cells' records and layers."""
     to.mkdir(parents=True, exist_ok=True)
     write_csv(to / "results.csv", COLUMNS, found)
     write_parquet(to / "results.parquet", found)
     done = [entry["run_id"] for entry in found if entry["status"] in ("done", "diverged")]
     write_csv(to / "traces.csv", ("run_id", "epoch", "step", "name", "value"), traces(out, done))
     write_csv(to / "layers.csv", ("run_id", "parameter", "weights", "kept"), layers(out, done))
-    return found
 
 
 def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
@@ -284,58 +284,6 @@ def write_parquet(path: Path, table: Sequence[Row]) -> None:
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pa.Table.from_pylist(typed, schema=schema), buffer)
     write_atomic(path, buffer.getvalue())
-
-
-def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[tuple[RunSpec, Row]]:
-    """The cells that every `FIELD=v,w` leaves: any results column or dotted spec field.
-
-    Commas mean or; numbers compare as floats; `nan` matches empty. Raises SpecError for an unknown
-    field, a value that no cell has, and filters that leave nothing.
-    """
-    dotted = {id(spec): fields(spec) for spec, _ in table} if where else {}
-    chosen = list(table)
-    for condition in where:
-        name, equals, values = condition.partition("=")
-        known = {*COLUMNS, *(key for inner in dotted.values() for key in inner)}
-        if not equals:
-            raise SpecError(f"--where {condition}: write FIELD=value, such as method=dst")
-        if name not in known:
-            raise SpecError(f"--where {condition}: unknown field '{name}': {nearest(name, known)}")
-        for value in values.split(","):
-            if not any(_has(_value(spec, entry, dotted, name), value, name) for spec, entry in table):
-                present = sorted({text for s, e in table for text in _texts(_value(s, e, dotted, name), name)})
-                raise SpecError(f"--where {name}={value}: no cell has that value; present: {', '.join(present[:20])}")
-        chosen = [
-            (spec, entry)
-            for spec, entry in chosen
-            if any(_has(_value(spec, entry, dotted, name), value, name) for value in values.split(","))
-        ]
-    if not chosen:
-        raise SpecError(f"no cell is left by {' '.join(f'--where {condition}' for condition in where)}")
-    return chosen
-
-
-def _value(spec: RunSpec, entry: Row, dotted: Mapping[int, Mapping[str, Any]], name: str) -> Any:
-    return entry[name] if name in entry else dotted[id(spec)].get(name)
-
-
-def _texts(value: Any, name: str) -> list[str]:
-    if name in MEMBERSHIPS and value:
-        return str(value).split(SEPARATOR)
-    if isinstance(value, bool):
-        return [str(value).lower()]
-    return ["nan" if value in ("", None) else str(value)]
-
-
-def _has(value: Any, wanted: str, name: str) -> bool:
-    if wanted in _texts(value, name):
-        return True
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isclose(value, float(wanted), rel_tol=1e-12)
-    except ValueError:
-        return False
 
 
 def _number(value: Any) -> Any:

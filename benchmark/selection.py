@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import data, models, results, suites
+from benchmark import data, filters, models, results, suites
 from benchmark.results import Row
 from benchmark.spec import RunSpec, SpecError, check_names, fields
 
@@ -52,12 +52,12 @@ class Selection:
         if not self.changes or not early:
             return specs
         rows = [(spec, results.pending_row(spec, (name,))) for spec in specs]
-        return tuple(spec for spec, _ in results.select(rows, early))
+        return tuple(spec for spec, _ in filters.select(rows, early))
 
     def cells(self, suite: suites.Suite, out: Path) -> list[tuple[RunSpec, Row]]:
         """The filtered cells with their rows as they stand on disk."""
         rows = [(spec, results.row(out, results.Member(spec, (suite.name,)))) for spec in suite.specs]
-        return results.select(rows, self.where)
+        return filters.select(rows, self.where)
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmark import data, mlflow_export, models, results, suites, tracking
+from benchmark import data, filters, mlflow_export, models, results, suites, tracking
 from benchmark.attempts import ended, folder_of, numbers
 from benchmark.files import read_json, read_sealed
 from benchmark.launch import jobs
@@ -118,7 +118,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     members = results.members(results.existing(out))
     queued, trouble = _queued(out)
     cells = [(member.spec, results.row(out, member)) for member in members.values()]
-    rows = [row for _, row in (results.select(cells, where) if where else cells)]
+    rows = filters.rows_left(cells, where)
     counts = collections.Counter(row["status"] for row in rows)
     if json_output:
         listed = [{"job": job.job, "state": state.name, "why": state.why, "cells": job.cells} for job, state in queued]
@@ -215,11 +215,12 @@ def sync(out: Path, patience_seconds: float, json_output: bool) -> None:
 def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_output: bool) -> None:
     """Write the tables anew from the run folders or from MLflow, of all cells or some, here or elsewhere."""
     check_names([source], ("folders", "mlflow"), "--from")
+    place = to or out
     if source == "mlflow":
         rows = mlflow_export.export(out, where=where, to=to)
     else:
-        rows = results.write_tables(results.existing(out), where=where, to=to)
-    place = to or out
+        rows = filters.rows_left(results.cells(results.existing(out)), where)
+        results.write_rows(rows, out, place)
     names = ["results.csv", "results.parquet", "traces.csv", "layers.csv"]
     if json_output:
         emit({"out": str(place), "rows": len(rows), "files": names})

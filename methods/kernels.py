@@ -137,8 +137,10 @@ def _loads(library: Path) -> bool:
 def _build(library: Path) -> None:
     from torch.utils import cpp_extension
 
-    if shutil.which(shlex.split(os.environ.get("CXX", "c++"))[0]) is None:
-        raise RuntimeError("no C++ compiler: install g++")
+    compiler, *_ = shlex.split(os.environ.get("CXX", "c++")) or [""]
+    if shutil.which(compiler) is None:
+        asked = f"CXX names '{compiler}', which is not there: unset it" if "CXX" in os.environ else ""
+        raise RuntimeError(asked or "no C++ compiler: install g++")
     print("building the kernels of masked weights, once: about 20 s", file=sys.stderr)
     for orphan in library.parent.glob("build-*"):  # of builds that were killed
         shutil.rmtree(orphan, ignore_errors=True)

@@ -15,7 +15,8 @@ from grids import Bench, Grid
 
 from benchmark import environment, results, views
 from benchmark.files import read_json, read_sealed, write_json
-from benchmark.results import Member, Row, select
+from benchmark.filters import select
+from benchmark.results import Member, Row
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
 

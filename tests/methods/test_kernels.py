@@ -311,10 +311,18 @@ def begin(cache: Path, **variables: str) -> subprocess.Popen[str]:
 
 
 def test_without_a_compiler_plain_operations_are_used_and_it_is_said(tmp_path: Path) -> None:
-    process = begin(tmp_path, CXX="/nowhere/c++")
-    out, error = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, "masked weights on the CPU: eager\n")
-    assert "several times slower: the C++ operators cannot be built here (no C++ compiler: install g++)" in error
+    """So long as PATH holds nothing but this Python, and where CXX names what is not there."""
+    (tmp_path / "bin").mkdir()
+    reasons = {
+        "no C++ compiler: install g++": {"PATH": str(tmp_path / "bin")},
+        "CXX names '/nowhere/c++', which is not there: unset it": {"CXX": "/nowhere/c++"},
+        "CXX names '', which is not there: unset it": {"CXX": ""},
+    }
+    for reason, variables in reasons.items():
+        process = begin(tmp_path, **variables)
+        out, error = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, "masked weights on the CPU: eager\n")
+        assert f"several times slower: the C++ operators cannot be built here ({reason})" in error
 
 
 @pytest.mark.parametrize(
