@@ -107,15 +107,18 @@ def speed(
     device_name: str,
     json_output: bool,
     *,
+    threads: int = 1,
     cuda_graphs: bool = False,
 ) -> None:
-    """Measure every model with every method and print it. cuda_graphs: both arms. Raises SpecError."""
+    """Measure every model with every method and print it. threads, cuda_graphs: of both arms. Raises SpecError."""
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
     device = torch.device(resolve_device(device_name))
     check_cuda_graphs(cuda_graphs, device.type)
-    with prepared(device):
+    if threads > 1 and device.type != "cpu":
+        raise SpecError(f"--threads {threads} is of a CPU's steps: leave it out on {device.type}")
+    with prepared(device, threads):
         document = {"schema": SCHEMA, "how": HOW, "machine": machine_of(device), "budget": dataclasses.asdict(budget)}
         document["cuda_graphs"] = cuda_graphs
         document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device, cuda_graphs)]
@@ -126,12 +129,12 @@ def speed(
 
 
 @contextmanager
-def prepared(device: torch.device) -> Iterator[None]:
-    """As a worker is: one thread, and deterministic on a GPU; the process's own number of threads comes back."""
+def prepared(device: torch.device, threads: int = 1) -> Iterator[None]:
+    """As a worker is, but for its threads; deterministic on a GPU. The process's own number of threads comes back."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     prepare_process(device.type)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

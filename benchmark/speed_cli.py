@@ -12,7 +12,7 @@ from benchmark.spec import SpecError
 from benchmark.start_up import start_up
 
 SPEED_OPTIONS = {
-    "": {"model", "method", "steps", "seconds", "device", "cuda_graphs"},
+    "": {"model", "method", "steps", "seconds", "threads", "device", "cuda_graphs"},
     "--grid": {
         "grid",
         "model",
@@ -70,6 +70,9 @@ def speed(
         int, typer.Option(min=2, help="The most pairs of steps to time, for each model and method.")
     ] = 300,
     seconds: Annotated[float, typer.Option(min=0, help="About how long to time them.")] = 2.5,
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Of both steps, on a CPU. Cells of a suite have one.")
+    ] = 1,
     grid: Annotated[bool, typer.Option("--grid", help="Time whole cells through the local launcher instead.")] = False,
     cells_per_program: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Time N cells side by side, or with --grid run them so.")
@@ -117,5 +120,5 @@ def speed(
             model, method, cells_per_program, budget, device, json_output, cuda_graphs=cuda_graphs
         )
     if inference is None:
-        return paired.speed(model, method, budget, device, json_output, cuda_graphs=cuda_graphs)
+        return paired.speed(model, method, budget, device, json_output, threads=threads, cuda_graphs=cuda_graphs)
     return deployed.inference(inference, out, data_dir, budget, device, json_output)

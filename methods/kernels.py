@@ -34,6 +34,7 @@ HEADER = Path(__file__).with_name("masked_weight.h")
 # no contraction to fused multiply-adds: the bits are the same on every instruction set
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()  # or as wide as the processor has
+THREADS = ("-fopenmp",) if sys.platform == "linux" else ()  # torch's own: without it `at::parallel_for` has one thread
 VARIANTS = 256  # of a function, in one process; torch gives up after 8
 FUSED_TYPES = (torch.float32, torch.float64)
 
@@ -150,7 +151,8 @@ def _build(library: Path) -> None:
             [str(source) for source in SOURCES],
             build_directory=folder,
             is_python_module=False,
-            extra_cflags=[*FLAGS, *WIDE],
+            extra_cflags=[*FLAGS, *WIDE, *THREADS],
+            extra_ldflags=[*THREADS],
         )  # loads what it has built
         os.replace(Path(folder) / "masked_weight.so", library)
 
@@ -190,6 +192,7 @@ def _fingerprint() -> str:
         torch.__version__,
         *FLAGS,
         *WIDE,
+        *THREADS,
         os.environ.get("CXX", "c++"),
         *platform.libc_ver(),
         _processor(),

@@ -112,12 +112,26 @@ def test_the_table_names_machine_threads_and_kernels(bench: Bench) -> None:
     assert all(word in finished.stdout for word in ("torch 2.", "threads: 1", "kernel path: ", "quartiles"))
 
 
+def test_steps_are_timed_on_as_many_threads_as_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), set()
+
+    def noted(*step: object) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return train_step(*step)
+
+    monkeypatch.setattr(speed, "train_step", noted)
+    finished = bench("speed", *FEW, "--method", "dst", "--device", "cpu", "--threads", "2", "--json")
+    assert json.loads(finished.stdout)["machine"]["threads"] == 2
+    assert (seen, torch.get_num_threads()) == ({2}, before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
         (["--model", "lenet-300"], ["unknown model 'lenet-300'", "did you mean 'lenet-300-100'?", "vgg16"]),
         (["--method", "dts"], ["unknown method 'dts'", "did you mean 'dst'?", "static"]),
         (["--epochs", "4"], ["speed has no use for --epochs: leave it out"]),
+        (["--start-up", "--threads", "2"], ["speed --start-up has no use for --threads: leave it out"]),
         (["--device", "gpu"], ["unknown device 'gpu'", "auto, cpu, cuda"]),
         (["--seconds", "inf"], ["--seconds inf", "finite"]),
         (["--model", "lenet-300-100", "--steps", "100000"], ["--steps 100000", "room for 18750"]),
