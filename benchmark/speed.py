@@ -130,7 +130,7 @@ def speed(
 
 @contextmanager
 def prepared(device: torch.device, threads: int = 1) -> Iterator[None]:
-    """As a worker is, but for its threads; deterministic on a GPU. The process's own number of threads comes back."""
+    """As a worker is, or on more threads; deterministic on a GPU. The process's own number of threads comes back."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     before = torch.get_num_threads()
     prepare_process(device.type)

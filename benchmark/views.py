@@ -115,10 +115,8 @@ def list_names(what: str, json_output: bool) -> None:
 
 def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     """Print how far the cells are, by suite and status, and what went wrong."""
-    members = results.members(results.existing(out))
-    queued, trouble = _queued(out)
-    cells = [(member.spec, results.row(out, member)) for member in members.values()]
-    rows = filters.rows_left(cells, where)
+    queued, trouble = _queued(results.existing(out))
+    rows = filters.rows_left(results.cells(out), where)
     counts = collections.Counter(row["status"] for row in rows)
     if json_output:
         listed = [{"job": job.job, "state": state.name, "why": state.why, "cells": job.cells} for job, state in queued]

@@ -177,7 +177,7 @@ Tensor masked_linear(const Tensor& inputs, const Tensor& weight, const Tensor& t
                      const std::optional<Tensor>& bias, int64_t estimator, const std::optional<Tensor>& kept) {
   if (!in_blocks(inputs, weight, bias))
     return at::linear(inputs, masked_weight(weight, threshold, estimator, kept), bias);
-  return LinearInBlocks::apply(inputs, weight, threshold, bias, estimator, count_of(weight, kept));
+  return LinearInBlocks::apply(inputs, weight, threshold, bias, estimator, count_of(weight, threshold, kept));
 }
 
 }  // namespace
@@ -185,7 +185,6 @@ Tensor masked_linear(const Tensor& inputs, const Tensor& weight, const Tensor& t
 
 TORCH_LIBRARY_FRAGMENT(sparse_training, library) {
   library.def(
-      "masked_linear(Tensor input, Tensor weight, Tensor threshold, Tensor? bias, int estimator, Tensor(a!)? kept) -> "
-      "Tensor",
+      "masked_linear(Tensor input, Tensor weight, Tensor threshold, Tensor? bias, int estimator, Tensor? kept) -> Tensor",
       sparse_training::masked_linear);
 }

@@ -1,4 +1,5 @@
-// The operators on masked weights: one pass forward, one backward, one to count; and the regularization of thresholds.
+// The operators on masked weights: one pass forward, which also counts, and one backward; counting alone; the reset; and
+// the regularization of thresholds.
 
 #include "masked_weight.h"
 
@@ -48,18 +49,17 @@ int64_t kept_of_row(const Layer& layer, int64_t row) {
 }
 
 int64_t kept_of(const Layer& layer) {
-  std::atomic<int64_t> total = 0;
-  AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "kept", [&] {
+  std::vector<int64_t> kept(layer.rows);
+  AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "kept_of", [&] {
     at::parallel_for(0, layer.rows, layer.grain(), [&](int64_t begin, int64_t end) {
-      int64_t found = 0;
-      for (int64_t row = begin; row < end; ++row) found += kept_of_row<scalar_t>(layer, row);
-      total += found;
+      for (int64_t row = begin; row < end; ++row) kept[row] = kept_of_row<scalar_t>(layer, row);
     });
   });
-  return total;
+  return std::accumulate(kept.begin(), kept.end(), int64_t(0));
 }
 
-// Whether a layer keeps fewer, in float, as torch compares a count with a number. Reads no more rows than it must.
+// Whether a layer keeps fewer, in float, as torch compares a count with a number. Reads rows from the last, which an
+// optimizer leaves in the cache, until it knows.
 bool keeps_less(const Layer& layer, float than) {
   int64_t found = 0;
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "keeps_less", [&] {
@@ -69,34 +69,38 @@ bool keeps_less(const Layer& layer, float than) {
   return static_cast<float>(found) < than;
 }
 
-int64_t* numbers_of(Tensor& tensor) {
-  TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "the number of resets or of kept weights is not on the CPU");
-  return tensor.mutable_data_ptr<int64_t>();
-}
-
-// Zeroes the thresholds of layers that may be reset and keep less than a share. kept, [layers]: of these all their
-// weights, of the others to be counted.
+// Zeroes the thresholds of layers that may be reset and keep less than a share. Of these all weights count as kept; those
+// of the others are to be counted.
 void update_thresholds(TensorList weights, TensorList thresholds, const c10::List<bool>& resettable, double reset_below,
                        Tensor resets, Tensor kept) {
   at::NoGradGuard no_grad;
-  auto* count = numbers_of(kept);
-  for (size_t i = 0; i < weights.size(); ++i) {
+  Counts counts(kept);
+  const int64_t layers = weights.size();
+  TORCH_CHECK(static_cast<int64_t>(thresholds.size()) == layers && static_cast<int64_t>(resettable.size()) == layers &&
+                  counts.layers == layers && resets.is_cpu(),
+              "weights, thresholds, counts or resets are not those of one model on the CPU");
+  for (int64_t i = 0; i < layers; ++i) {
     const int64_t size = weights[i].numel();
     const bool reset =
         resettable[i] && keeps_less(Layer(weights[i], thresholds[i]), static_cast<float>(reset_below * size));
-    count[i] = reset ? size : UNCOUNTED;
+    counts.count(i) = reset ? size : UNCOUNTED;
+    counts.weight(i) = address(weights[i]);
+    counts.threshold(i) = address(thresholds[i]);
     if (!reset) continue;
     Tensor threshold = thresholds[i];
     threshold.zero_();
-    *numbers_of(resets) += 1;
+    *resets.mutable_data_ptr<int64_t>() += 1;
   }
 }
 
 // Counts what no forward pass has counted since the last update.
 void count_kept(TensorList weights, TensorList thresholds, Tensor kept) {
-  auto* count = numbers_of(kept);
-  for (size_t i = 0; i < weights.size(); ++i)
-    if (count[i] == UNCOUNTED) count[i] = kept_of(Layer(weights[i], thresholds[i]));
+  Counts counts(kept);
+  const int64_t layers = weights.size();
+  TORCH_CHECK(static_cast<int64_t>(thresholds.size()) == layers && counts.layers == layers,
+              "weights, thresholds or counts are not those of one model");
+  for (int64_t i = 0; i < layers; ++i)
+    if (counts.count(i) == UNCOUNTED) counts.count(i) = kept_of(Layer(weights[i], thresholds[i]));
 }
 
 // Multiplies the weights by their masks, in place.
@@ -212,13 +216,14 @@ Tensor regularization(TensorList thresholds, double scale) {
 
 Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator,
                      const std::optional<Tensor>& kept) {
-  return MaskedWeight::apply(weight, threshold, estimator, count_of(weight, kept));
+  return MaskedWeight::apply(weight, threshold, estimator, count_of(weight, threshold, kept));
 }
 
 }  // namespace sparse_training
 
 TORCH_LIBRARY(sparse_training, library) {
-  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator, Tensor(a!)? kept) -> Tensor",
+  // `kept` is written, here and in masked_linear, and not declared to be: vmap refuses operators that are
+  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator, Tensor? kept) -> Tensor",
               sparse_training::masked_weight);
   library.def("regularization(Tensor[] thresholds, float scale) -> Tensor", sparse_training::regularization);
   library.def(

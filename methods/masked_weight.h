@@ -19,7 +19,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <optional>
@@ -91,9 +90,8 @@ struct Layer : Shape {
 // Rows [begin, end) of the product, to where p points; returns how many entries are kept.
 template <typename T>
 int64_t mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begin, int64_t end) {
-  std::atomic<int64_t> kept = 0;
+  std::vector<int64_t> kept(end - begin);
   at::parallel_for(begin, end, shape.grain(), [&](int64_t first, int64_t last) {
-    int64_t found = 0;
     for (int64_t row = first; row < last; ++row) {
       const T* v = w + row * shape.columns;
       T* to = p + (row - begin) * shape.columns;
@@ -111,11 +109,10 @@ int64_t mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begi
           count += std::abs(v[i]) > limit;
         }
       }
-      found += count;
+      kept[row - begin] = count;
     }
-    kept += found;
   });
-  return kept;
+  return std::accumulate(kept.begin(), kept.end(), int64_t(0));
 }
 
 template <typename T>
@@ -208,12 +205,32 @@ inline void refuse_second_derivative() {
 
 constexpr int64_t UNCOUNTED = -1;
 
-// Where a forward pass writes how many entries it keeps, null if nowhere: they are counted once a step, and in training,
-// by whichever pass comes first. What is not a parameter to be trained may stand in for one, and is not counted.
-inline int64_t* count_of(const Tensor& weight, const std::optional<Tensor>& kept) {
-  if (!kept || !at::GradMode::is_enabled() || !weight.requires_grad() || !weight.is_leaf()) return nullptr;
+// What is kept of every layer: int64 [3, layers], the counts above the addresses of the weight and of the thresholds
+// that they are to be of.
+struct Counts {
+  int64_t* at;
+  int64_t layers;
+
+  explicit Counts(const Tensor& kept) : at(kept.mutable_data_ptr<int64_t>()), layers(kept.size(1)) {
+    TORCH_CHECK(kept.is_cpu() && kept.is_contiguous() && kept.size(0) == 3, "counts are not [3, layers] on the CPU");
+  }
+
+  int64_t& count(int64_t layer) { return at[layer]; }
+  int64_t& weight(int64_t layer) { return at[layers + layer]; }
+  int64_t& threshold(int64_t layer) { return at[2 * layers + layer]; }
+};
+
+inline int64_t address(const Tensor& tensor) { return reinterpret_cast<int64_t>(tensor.const_data_ptr()); }
+
+// Where a forward pass writes how many entries it keeps, null if nowhere: they are counted once a step, by the first pass
+// of a training over the parameters themselves. kept: the layer's column of `Counts`.
+inline int64_t* count_of(const Tensor& weight, const Tensor& threshold, const std::optional<Tensor>& kept) {
+  if (!kept || !kept->is_cpu() || !at::GradMode::is_enabled() || !is_plain(weight) || !is_plain(threshold))
+    return nullptr;
   auto* count = kept->mutable_data_ptr<int64_t>();
-  return *count == UNCOUNTED ? count : nullptr;
+  const int64_t layers = kept->stride(0);
+  const bool of_these = count[layers] == address(weight) && count[2 * layers] == address(threshold);
+  return *count == UNCOUNTED && of_these ? count : nullptr;
 }
 
 Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator,

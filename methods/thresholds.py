@@ -89,6 +89,12 @@ def _count(weight: Tensor, threshold: Tensor) -> Tensor:
     return kept
 
 
+@torch.no_grad()
+def _counts(weights: Sequence[Tensor], thresholds: Sequence[Tensor]) -> Tensor:
+    """Kept weights of each: int64 [weights]."""
+    return torch.stack([_count(*as_rows(w, t)) for w, t in zip(weights, thresholds, strict=True)])
+
+
 class MaskedWeight(torch.autograd.Function):
     """`product` forward, `gradients` backward, by plain torch operations or these compiled."""
 
@@ -114,9 +120,10 @@ class MaskedWeight(torch.autograd.Function):
 class Effective(EffectiveWeight):
     """The masked weight for one estimator, and the linear layer that computes with it.
 
-    kept: 0-dim int64; where it is UNCOUNTED, the C++ operators write here how many weights a forward pass of the
-    training keeps.
+    kept: where the C++ operators write how many weights are kept, int64 [3] (`Counts` in masked_weight.h).
     """
+
+    kept: Tensor | None = None
 
     def __init__(self, estimator: str, kept: Tensor | None = None) -> None:
         self.estimator, self.kept = estimator, kept
@@ -150,7 +157,7 @@ class Thresholds:
         self._resettable: list[bool] = []
         self._limits: dict[float, tuple[Tensor, Tensor]] = {}
         self._kept: Tensor | None = torch.zeros(0, dtype=torch.int64)
-        self._counts = torch.zeros(0, dtype=torch.int64)
+        self._counts = torch.zeros(3, 0, dtype=torch.int64)  # `Counts` of masked_weight.h
         self.resets = torch.zeros((), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -162,14 +169,14 @@ class Thresholds:
     def attach(self, *, shape: str, estimator: str) -> None:
         """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
         self._structure = {"shape": shape, "estimator": estimator}
-        device = next(iter(self._weights.values())).parameter.device
-        self.resets = self.resets.to(device)
-        self._counts = torch.empty(len(self._weights), dtype=torch.int64, device=device)
-        for (name, weight), kept in zip(self._weights.items(), self._counts, strict=True):
+        counts = torch.full((3, len(self._weights)), UNCOUNTED, device="cpu")
+        for (name, weight), kept in zip(self._weights.items(), counts.unbind(1), strict=True):
             zeros = torch.zeros(
                 threshold_shape(shape, weight.parameter), dtype=weight.parameter.dtype, device=weight.parameter.device
             )
             self._parameters[name] = reparametrize(weight, Effective(estimator, kept), zeros)
+            self.resets = self.resets.to(zeros.device)
+        self._counts = counts
         self._resettable = [not self._weights[name].recurrent for name in self._parameters]
         self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
 
@@ -203,7 +210,7 @@ class Thresholds:
             self._kept = None
             return
         with torch.no_grad():  # as the operator is
-            kept = torch.stack([_count(*as_rows(w, t)) for w, t in zip(weights, thresholds, strict=True)])
+            kept = _counts(weights, thresholds)
             self._kept = kept if reset_below is None else self._reset_(kept, [w.numel() for w in weights], reset_below)
 
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -228,12 +235,23 @@ class Thresholds:
         return torch.where(emptied, whole, kept)
 
     def kept_counts(self) -> Tensor:
-        """Kept weights of each since the last `update_`, in the model's order: int64 on the device."""
+        """Kept weights of each since the last `update_`, in the model's order: int64 on the device.
+
+        What the C++ operators have not counted by then is counted now: ask before other values are put into the
+        parameters, such as an average of the weights.
+        """
         if self._kept is None:
-            if UNCOUNTED in self._counts.tolist():
-                torch.ops.sparse_training.count_kept.default(*self._pairs(), self._counts)
-            self._kept = self._counts.clone()
+            self._kept = self._count_rest()
         return self._kept
+
+    def _count_rest(self) -> Tensor:
+        kept = self._counts[0]
+        if UNCOUNTED in kept.tolist():
+            weights, thresholds = self._pairs()
+            if not kernels.are_fused(weights):  # any more
+                return _counts(weights, thresholds)
+            torch.ops.sparse_training.count_kept.default(weights, thresholds, self._counts)
+        return kept.clone()
 
     def state_dict(self) -> dict[str, Any]:
         return {

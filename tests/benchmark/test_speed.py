@@ -125,6 +125,12 @@ def test_steps_are_timed_on_as_many_threads_as_asked_for(bench: Bench, monkeypat
     assert (seen, torch.get_num_threads()) == ({2}, before)
 
 
+def test_threads_are_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "resolve_device", lambda _: "cuda")
+    with pytest.raises(SpecError, match="--threads 2 is of a CPU's steps: leave it out on cuda"):
+        speed.speed([], [], speed.Budget(2, 0.0), "auto", json_output=True, threads=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -44,7 +45,7 @@ def after_a_step(model: nn.Module, shape: str = "vector") -> methods.Attachment:
 
 def written(attached: methods.Attachment) -> list[int]:
     """The numbers that the operators left, UNCOUNTED where there is none."""
-    return attached._context.thresholds._counts.tolist()
+    return attached._context.thresholds._counts[0].tolist()
 
 
 def true_counts(attached: methods.Attachment) -> list[int]:
@@ -70,41 +71,60 @@ def test_a_forward_pass_of_training_counts_what_it_keeps(name: str, shape: str, 
     assert attached.kept_counts().tolist() == want
 
 
-def test_evaluation_and_other_weights_in_the_place_of_the_parameters_are_not_counted() -> None:
+def test_an_evaluation_is_not_counted() -> None:
     model, x = nn.Linear(30, 20), torch.ones(2, 30)
     attached = after_a_step(model)
     parameter = dict(model.named_parameters())["weight"]
-
-    def evaluated() -> Tensor:
-        kept = parameter.detach().clone()
-        with torch.no_grad():
-            parameter.zero_()  # an average of the weights, say
-            y = model(x)
-            parameter.copy_(kept)
-        return y
-
-    def fast_weights() -> Tensor:
-        return torch.func.functional_call(model, {"weight": parameter * 0}, (x,))
-
-    def frozen() -> Tensor:
-        return torch.func.functional_call(model, {"weight": torch.zeros(20, 30)}, (x,))
-
-    for other in (evaluated, fast_weights, frozen):
-        assert torch.equal(other(), model.bias.expand(2, 20))
-        assert written(attached) == [UNCOUNTED]
+    kept = parameter.detach().clone()
+    with torch.no_grad():
+        parameter.zero_()  # an average of the weights, say
+        model(x)
+        parameter.copy_(kept)
+    assert written(attached) == [UNCOUNTED]
     assert attached.kept_counts().tolist() == true_counts(attached)
 
 
-def test_weights_that_are_not_trained_are_counted_when_asked_for() -> None:
-    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+@pytest.mark.parametrize("layer", [nn.Linear(30, 20), nn.Conv1d(30, 20, 1)], ids=["linear", "convolution"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weight", lambda weight: weight * 0),
+        ("weight", lambda weight: torch.zeros_like(weight)),
+        ("weight", lambda weight: torch.zeros_like(weight, requires_grad=True)),
+        ("weight_threshold", lambda threshold: torch.full_like(threshold, 9.0, requires_grad=True)),
+    ],
+    ids=["computed weights", "other weights", "other weights to be trained", "other thresholds"],
+)
+def test_what_stands_in_for_a_parameter_is_not_counted(
+    layer: nn.Module, name: str, value: Callable[[Tensor], Tensor]
+) -> None:
+    model, x = copy.deepcopy(layer), torch.ones(2, 30, 1) if isinstance(layer, nn.Conv1d) else torch.ones(2, 30)
     attached = after_a_step(model)
-    dict(model.named_parameters())["0.weight"].requires_grad_(requires_grad=False)
-    model(torch.ones(1, 6))
+    parameter = dict(model.named_parameters())[name]
+    y = torch.func.functional_call(model, {name: value(parameter)}, (x,))
+    assert torch.equal(y.squeeze(-1), model.bias.expand(2, 20))
+    assert written(attached) == [UNCOUNTED]
+    assert attached.kept_counts().tolist() == true_counts(attached)
+
+
+def test_a_layer_that_took_no_part_is_counted_when_asked_for() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(6, 4))
+    attached = after_a_step(model)
+    model[1](torch.ones(1, 6))
     want = true_counts(attached)
     assert written(attached) == [UNCOUNTED, want[1]]
     with torch.no_grad():
         dict(model.named_parameters())["1.weight"].zero_()
     assert attached.kept_counts().tolist() == want
+
+
+def test_weights_of_another_type_are_counted_too() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+    for change in (nn.Module.double, nn.Module.bfloat16):
+        attached = after_a_step(changed := copy.deepcopy(model))
+        change(changed)
+        changed(torch.ones(1, 6, dtype=changed[0].bias.dtype))
+        assert attached.kept_counts().tolist() == true_counts(attached)
 
 
 def test_the_first_pass_of_a_step_counts_and_no_later_one() -> None:
@@ -128,7 +148,36 @@ def test_a_copy_counts_for_itself() -> None:
     assert written(attached) == [UNCOUNTED]
     other_model, other = copy.deepcopy((model, attached))
     other_model(torch.ones(1, 30))
-    assert written(other) == true_counts(attached)
+    assert other.kept_counts().tolist() == true_counts(attached)
+    assert written(attached) == [UNCOUNTED]
+
+
+def test_a_training_goes_on_counting_after_a_resume_and_in_a_copy() -> None:
+    model = nn.Linear(30, 20)
+    attached = after_a_step(model)
+    for again in (copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))):  # its gradients are not copied
+        other_model, other = again((model, attached))
+        other.step()
+        other_model(torch.ones(1, 30))
+        assert other.kept_counts().tolist() == true_counts(other)
+    resumed_model = nn.Linear(30, 20)
+    resumed = methods.attach(resumed_model, "dst", total_steps=10, steps_per_epoch=10)
+    resumed.load_state_dict(attached.state_dict())
+    resumed_model.load_state_dict(model.state_dict())
+    resumed.bind(torch.optim.SGD(resumed.parameter_groups(), lr=0.0))
+    resumed.step()
+    resumed_model(torch.ones(1, 30))
+    assert written(resumed) == true_counts(attached)
+
+
+def test_a_model_whose_weights_come_after_the_method_is_counted() -> None:
+    with torch.device("meta"):
+        model = nn.Linear(30, 20)
+        attached = methods.attach(model, "dst", total_steps=10, steps_per_epoch=10)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.5)
+    model(torch.ones(1, 30)).sum().backward()
     assert written(attached) == [UNCOUNTED]
 
 

@@ -273,6 +273,20 @@ def test_the_number_of_threads_does_not_change_a_bit(monkeypatch: pytest.MonkeyP
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="built with OpenMP on Linux alone")
+def test_the_operators_are_built_to_run_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_kernels("cpp", monkeypatch)
+    library = (kernels._cache() / f"masked_weight-{kernels._fingerprint()}.so").read_bytes()
+    assert b"GOMP_parallel" in library or b"__kmpc_fork_call" in library
+
+
+def test_inputs_can_be_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_kernels("cpp", monkeypatch)
+    for model, x in ((nn.Linear(30, 20), torch.randn(3, 2, 30)), (nn.Conv1d(3, 4, 2), torch.randn(3, 2, 3, 5))):
+        methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
+        torch.testing.assert_close(torch.vmap(model)(x), torch.stack([model(one) for one in x]))
+
+
 @pytest.mark.parametrize("kept", [0, 2, 3, 4, 300])
 def test_a_layer_is_reset_below_the_share_and_not_at_it(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 300 weights, 1 % is 3."""
@@ -304,17 +318,17 @@ def test_thresholds_of_another_shape_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def begin(cache: Path, **variables: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), **variables}
+    kept = {name: value for name, value in os.environ.items() if name != "CXX"}
+    environment = {**kept, "XDG_CACHE_HOME": str(cache), **variables}
     command = [sys.executable, "-m", "methods.kernels"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
 
 
 def test_without_a_compiler_plain_operations_are_used_and_it_is_said(tmp_path: Path) -> None:
-    """So long as PATH holds nothing but this Python, and where CXX names what is not there."""
-    (tmp_path / "bin").mkdir()
+    """Where PATH is empty, and where CXX names what is not there."""
     reasons = {
-        "no C++ compiler: install g++": {"PATH": str(tmp_path / "bin")},
+        "no C++ compiler: install g++": {"PATH": ""},
         "CXX names '/nowhere/c++', which is not there: unset it": {"CXX": "/nowhere/c++"},
         "CXX names '', which is not there: unset it": {"CXX": ""},
     }
