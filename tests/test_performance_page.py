@@ -26,7 +26,9 @@ FILES = sorted(file for file in SPEED.glob("*.json") if file.name != "engine-cpu
 
 def kind(document: dict[str, Any]) -> str:
     """What a file holds; the first ones do not say."""
-    pairs = "pairs without kernels" if document["machine"]["kernel_path"] == "eager" else "pairs"
+    pairs = "pairs on two threads" if document["machine"]["threads"] == 2 else "pairs"
+    if document["machine"]["kernel_path"] == "eager":
+        pairs = "pairs without kernels"
     return str(document.get("kind", "inference" if "forms" in document else pairs))
 
 
@@ -41,7 +43,8 @@ PROGRAMS = measured("programs", "programs")
 PAIRS, GRIDS, COMMANDS = measured("pairs", "pairs"), measured("grid", "grids"), measured("start-up", "commands")
 PATHS, CHANGES = measured("data-path", "paths"), measured("data-path changes", "changes")
 SIZES, REPEATS = measured("linear sizes", "sizes"), measured("repeats", "runs")
-WITHOUT_KERNELS = measured("pairs without kernels", "pairs")
+WITHOUT_KERNELS, TWO_THREADS = measured("pairs without kernels", "pairs"), measured("pairs on two threads", "pairs")
+IN_TURNS = measured("changes in turns", "changes")
 
 
 def compared(before: Path, wanted: str, after: Path, other: str) -> list[list[str]]:
@@ -82,7 +85,11 @@ def table(title: str) -> list[list[str]]:
 
 
 def test_every_committed_pair_is_on_the_page_and_nothing_else() -> None:
-    for title, pairs in (("Step cost", PAIRS), ("Without the kernels", WITHOUT_KERNELS)):
+    for title, pairs in (
+        ("Step cost", PAIRS),
+        ("Two threads", TWO_THREADS),
+        ("Without the kernels", WITHOUT_KERNELS),
+    ):
         assert pairs
         assert sorted(table(title)) == sorted(map(row, pairs))
 
@@ -105,27 +112,6 @@ def test_every_committed_cell_form_and_latency_is_on_the_page_and_nothing_else()
     assert sorted(table("After training: latency")) == sorted(latencies)
     files = [[cell, *form_row(form)] for cell, document in short.items() for form in document["forms"]]
     assert sorted(table("After training: files and outputs")) == sorted(files)
-
-
-def test_the_runs_that_were_set_aside_are_shown() -> None:
-    runs = measured("busy", "runs")
-    shown = [
-        [str(number), *(row(pair)[column] for column in (0, 1, 3)), f"{pair['ratio']['median']:.3f}", *row(pair)[5:7]]
-        for number, pairs in enumerate(runs, 1)
-        for pair in pairs
-    ]
-    assert len(runs) == 2
-    assert table("Busy hours") == shown
-    missed = {
-        (line[0], line[1], line[2]) for line in shown if float(line[4]) > (1.25 if line[1] == "lenet-300-100" else 1.1)
-    }
-    assert missed == {
-        ("1", "lenet-5-caffe", "dst"),
-        ("1", "vgg16", "sparse_momentum"),
-        ("2", "lenet-5-caffe", "dst"),
-        ("2", "lenet-5-caffe", "dsr"),
-        ("2", "lenet-5-caffe", "sparse_momentum"),
-    }
 
 
 def test_what_sparsity_buys_is_what_was_measured() -> None:
@@ -158,6 +144,19 @@ def test_what_was_tried_on_a_step_is_what_was_measured(title: str, file: str) ->
     for (change, model, method, _, gain, _, n, *_, verdict), measured in zip(rows, changes, strict=True):
         assert [change, model, method, verdict] == [measured[key] for key in ("change", "model", "method", "verdict")]
         assert (gain, n) == (f"{100 * (1 - measured['ratio']['median']):.1f} %", str(measured["n"]))
+
+
+def test_what_was_tried_in_turns_is_what_was_measured() -> None:
+    rows = table("Counting and threads: what was tried")
+    assert IN_TURNS
+    assert len(rows) == len(IN_TURNS)
+    for (change, model, threads, predicted, before, after, gain), measured in zip(rows, IN_TURNS, strict=True):
+        assert [change, model, threads] == [measured["change"], measured["model"], str(measured["threads"])]
+        assert predicted == ("-" if measured["predicted"] is None else f"{100 * measured['predicted']:.0f} %")
+        medians = [measured[when]["medians"] for when in ("before", "after")]
+        assert [before, after] == [" ".join(f"{median:.3f}" for median in runs) for runs in medians]
+        one, other = map(statistics.median, medians)
+        assert gain == f"{100 * (1 - other / one):.1f} %"
 
 
 def test_blocks_are_used_for_the_batches_that_they_serve() -> None:
