@@ -222,14 +222,18 @@ struct Counts {
 
 inline int64_t address(const Tensor& tensor) { return reinterpret_cast<int64_t>(tensor.const_data_ptr()); }
 
+// Whether a tensor can be a parameter in training, and not computed from one.
+inline bool is_trained(const Tensor& tensor) { return is_plain(tensor) && tensor.requires_grad() && tensor.is_leaf(); }
+
 // Where a forward pass writes how many entries it keeps, null if nowhere: they are counted once a step, by the first pass
 // of a training over the parameters themselves. kept: the layer's column of `Counts`.
 inline int64_t* count_of(const Tensor& weight, const Tensor& threshold, const std::optional<Tensor>& kept) {
-  if (!kept || !kept->is_cpu() || !at::GradMode::is_enabled() || !is_plain(weight) || !is_plain(threshold))
+  if (!kept || !kept->is_cpu() || !at::GradMode::is_enabled() || !is_trained(weight) || !is_trained(threshold))
     return nullptr;
+  TORCH_CHECK(kept->dim() == 1 && kept->size(0) == 3, "a layer's counts are not [3]");
   auto* count = kept->mutable_data_ptr<int64_t>();
-  const int64_t layers = kept->stride(0);
-  const bool of_these = count[layers] == address(weight) && count[2 * layers] == address(threshold);
+  const int64_t next = kept->stride(0);
+  const bool of_these = count[next] == address(weight) && count[2 * next] == address(threshold);
   return *count == UNCOUNTED && of_these ? count : nullptr;
 }
 

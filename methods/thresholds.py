@@ -31,7 +31,7 @@ ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
     "straight_through": straight_through,
 }
 NUMBERS = {name: number for number, name in enumerate(ESTIMATORS)}  # what the C++ operators call them
-UNCOUNTED = -1  # in place of a number of kept weights, here and in the C++ operators
+UNCOUNTED = -1  # what the C++ operators read in place of a number of kept weights
 SHAPES = ("vector", "scalar", "matrix")
 
 
@@ -120,7 +120,8 @@ class MaskedWeight(torch.autograd.Function):
 class Effective(EffectiveWeight):
     """The masked weight for one estimator, and the linear layer that computes with it.
 
-    kept: where the C++ operators write how many weights are kept, int64 [3] (`Counts` in masked_weight.h).
+    kept: where the C++ operators write how many weights are kept: the layer's column of `Counts` in masked_weight.h,
+    int64 [3].
     """
 
     kept: Tensor | None = None

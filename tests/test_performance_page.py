@@ -26,7 +26,7 @@ FILES = sorted(file for file in SPEED.glob("*.json") if file.name != "engine-cpu
 
 def kind(document: dict[str, Any]) -> str:
     """What a file holds; the first ones do not say."""
-    pairs = "pairs on two threads" if document["machine"]["threads"] == 2 else "pairs"
+    pairs = "pairs on two threads" if document["machine"].get("threads") == 2 else "pairs"
     if document["machine"]["kernel_path"] == "eager":
         pairs = "pairs without kernels"
     return str(document.get("kind", "inference" if "forms" in document else pairs))
@@ -150,12 +150,15 @@ def test_what_was_tried_in_turns_is_what_was_measured() -> None:
     rows = table("Counting and threads: what was tried")
     assert IN_TURNS
     assert len(rows) == len(IN_TURNS)
-    for (change, model, threads, predicted, before, after, gain), measured in zip(rows, IN_TURNS, strict=True):
+    for (change, model, threads, predicted, n, before, after, gain), measured in zip(rows, IN_TURNS, strict=True):
         assert [change, model, threads] == [measured["change"], measured["model"], str(measured["threads"])]
         assert predicted == ("-" if measured["predicted"] is None else f"{100 * measured['predicted']:.0f} %")
-        medians = [measured[when]["medians"] for when in ("before", "after")]
-        assert [before, after] == [" ".join(f"{median:.3f}" for median in runs) for runs in medians]
-        one, other = map(statistics.median, medians)
+        sides = measured["before"], measured["after"]
+        pairs = [count for side in sides for count in side["n"]]
+        assert n == "-".join(dict.fromkeys(map(str, (min(pairs), max(pairs)))))
+        assert [before, after] == [" ".join(f"{median:.3f}" for median in side["medians"]) for side in sides]
+        assert all(f"commit `{side['commit'][:7]}`" in PAGE for side in sides)
+        one, other = (statistics.median(side["medians"]) for side in sides)
         assert gain == f"{100 * (1 - other / one):.1f} %"
 
 
@@ -178,10 +181,21 @@ def test_blocks_are_used_for_the_batches_that_they_serve() -> None:
 
 
 def test_runs_that_were_repeated_ended_as_stated() -> None:
-    for method in ("dst", "dense"):
-        medians = [pair["ratio"]["median"] for run in REPEATS for pair in run if pair["method"] == method]
-        assert len(medians) == 5
-        assert f"at {min(medians):.3f} to {max(medians):.3f}" in " ".join(PAGE.split())
+    page = " ".join(PAGE.split())
+    (counting,) = (change for change in IN_TURNS if change["threads"] == 1)
+    again = _medians(REPEATS, "dst") + counting["after"]["medians"]
+    dense, busier = _medians(REPEATS, "dense"), _medians(measured("repeats in another hour", "runs"), "dst")
+    assert [len(again), len(dense), len(busier)] == [10, 5, 5]
+    for before, medians in (
+        ("at this commit ended", again),
+        ("dense over dense", dense),
+        ("in a busier hour,", busier),
+    ):
+        assert f"{before} at {min(medians):.3f} to {max(medians):.3f}" in page
+
+
+def _medians(runs: list[Any], method: str) -> list[float]:
+    return [pair["ratio"]["median"] for run in runs for pair in run if pair["method"] == method]
 
 
 def test_precision_and_programs_change_accuracy_as_stated() -> None:
@@ -280,7 +294,7 @@ def test_the_machine_named_is_the_one_that_measured(file: Path) -> None:
     assert machine["dirty"] is False
     for named in (
         f"{machine['device_name']}, {machine['cpus']} CPUs",
-        f"threads: {machine['threads']}" if kind(json.loads(file.read_text())) != "start-up" else "",
+        f"threads: {machine.get('threads', '')}" if kind(json.loads(file.read_text())) != "start-up" else "",
         f"torch {machine['torch']}",
         f"Python {machine['python']}",
         f"kernel path: {machine['kernel_path']}",

@@ -84,6 +84,15 @@ def test_an_evaluation_is_not_counted() -> None:
     assert attached.kept_counts().tolist() == true_counts(attached)
 
 
+def test_a_part_of_a_layer_is_not_counted() -> None:
+    model = nn.Linear(30, 20)
+    attached = after_a_step(model)
+    first_rows = {name: parameter[:10] for name, parameter in model.named_parameters()}
+    assert torch.func.functional_call(model, first_rows, (torch.ones(2, 30),)).shape == (2, 10)
+    assert written(attached) == [UNCOUNTED]
+    assert attached.kept_counts().tolist() == true_counts(attached)
+
+
 @pytest.mark.parametrize("layer", [nn.Linear(30, 20), nn.Conv1d(30, 20, 1)], ids=["linear", "convolution"])
 @pytest.mark.parametrize(
     ("name", "value"),
@@ -152,14 +161,23 @@ def test_a_copy_counts_for_itself() -> None:
     assert written(attached) == [UNCOUNTED]
 
 
-def test_a_training_goes_on_counting_after_a_resume_and_in_a_copy() -> None:
+def test_a_copy_of_model_and_method_goes_on_counting() -> None:
     model = nn.Linear(30, 20)
     attached = after_a_step(model)
-    for again in (copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))):  # its gradients are not copied
-        other_model, other = again((model, attached))
-        other.step()
-        other_model(torch.ones(1, 30))
-        assert other.kept_counts().tolist() == true_counts(other)
+    copied_model, copied = copy.deepcopy((model, attached))
+    copied.step()
+    copied_model(torch.ones(1, 30))
+    assert written(copied) == true_counts(attached)
+    other_model, other = pickle.loads(pickle.dumps((model, attached)))
+    other.step()
+    other_model(torch.ones(1, 30))
+    assert written(other) == [UNCOUNTED], "plain pickle separates views: counted when asked for"
+    assert other.kept_counts().tolist() == true_counts(attached)
+
+
+def test_a_resumed_training_goes_on_counting() -> None:
+    model = nn.Linear(30, 20)
+    attached = after_a_step(model)
     resumed_model = nn.Linear(30, 20)
     resumed = methods.attach(resumed_model, "dst", total_steps=10, steps_per_epoch=10)
     resumed.load_state_dict(attached.state_dict())
@@ -170,15 +188,14 @@ def test_a_training_goes_on_counting_after_a_resume_and_in_a_copy() -> None:
     assert written(resumed) == true_counts(attached)
 
 
-def test_a_model_whose_weights_come_after_the_method_is_counted() -> None:
+def test_a_method_that_was_attached_before_the_weights_had_data_does_not_break_the_forward_pass() -> None:
     with torch.device("meta"):
         model = nn.Linear(30, 20)
-        attached = methods.attach(model, "dst", total_steps=10, steps_per_epoch=10)
+        methods.attach(model, "dst", total_steps=10, steps_per_epoch=10)
     model.to_empty(device="cpu")
     for parameter in model.parameters():
         nn.init.constant_(parameter, 0.5)
-    model(torch.ones(1, 30)).sum().backward()
-    assert written(attached) == [UNCOUNTED]
+    assert torch.equal(model(torch.ones(1, 30)), torch.full((1, 20), 0.5))  # thresholds of 0.5 keep nothing
 
 
 def test_counts_that_were_handed_out_stay_as_they_are() -> None:
