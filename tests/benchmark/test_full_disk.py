@@ -88,8 +88,8 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_after(
     ("epoch", "checkpoint_seconds"),
     [
         pytest.param(1, 1e9, id="append"),
-        pytest.param(1, 0, id="checkpoint"),
-        pytest.param(4, 1e9, id="last checkpoint"),
+        pytest.param(1, 0, id="checkpoint", marks=pytest.mark.slow),
+        pytest.param(4, 1e9, id="last checkpoint", marks=pytest.mark.slow),
     ],
 )
 def test_no_room_at_a_chosen_write_is_said_and_the_cell_goes_on_after(

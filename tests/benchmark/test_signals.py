@@ -25,6 +25,7 @@ def small_suite(tmp_path_factory: pytest.TempPathFactory) -> str:
     return grids.write_suite(path, {"lenet-300-100": 40}, methods=["dst"])
 
 
+@pytest.mark.slow
 def test_a_cell_survives_a_dead_worker_an_interruption_and_a_kill(
     small_suite: str, tmp_path: Path, bench: grids.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,9 @@ METHODS = ["dense", "dst", "set", "static"]
 CHANGES = ("--seeds", "7", "--set", "optimizer.epochs=5")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[grids.Finished]]:
     """A grid of eight cells, trained by two commands of one worker each at the same time."""

@@ -95,6 +95,7 @@ def test_a_process_compiles_every_variant_that_a_grid_asks_for(monkeypatch: pyte
         torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_a_training_on_inductor_is_that_on_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = {}
     for path in ("eager", "inductor"):
@@ -332,8 +333,8 @@ def test_without_a_compiler_plain_operations_are_used_and_it_is_said(tmp_path: P
         "CXX names '/nowhere/c++', which is not there: unset it": {"CXX": "/nowhere/c++"},
         "CXX names '', which is not there: unset it": {"CXX": ""},
     }
-    for reason, variables in reasons.items():
-        process = begin(tmp_path, **variables)
+    begun = {reason: begin(tmp_path, **variables) for reason, variables in reasons.items()}
+    for reason, process in begun.items():
         out, error = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, "masked weights on the CPU: eager\n")
         assert f"several times slower: the C++ operators cannot be built here ({reason})" in error
