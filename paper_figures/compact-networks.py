@@ -21,6 +21,10 @@ NETWORKS = [
     (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(4, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(71, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(69, 23)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(8, 5, 85)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(3, 7, 68)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(5, 2, 130)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(2, 6, 55)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
 ]
 
 
