@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import statistics
 from collections import defaultdict
 from pathlib import Path
 
@@ -20,9 +21,9 @@ RESULTS = ROOT / "paper_figures/results/mnist-lenet-300-100/results.csv"
 README = (ROOT / "README.md").read_text()
 
 
-def measured() -> dict[tuple[str, str], list[dict[str, str]]]:
+def measured(results: Path = RESULTS) -> dict[tuple[str, str], list[dict[str, str]]]:
     groups = defaultdict(list)
-    with RESULTS.open() as file:
+    with results.open() as file:
         for row in csv.DictReader(file):
             groups[row["method"], row["alpha"]].append(row)
     return groups
@@ -38,6 +39,20 @@ def test_the_results_table_is_the_committed_one(key: tuple[str, str]) -> None:
     remaining = "100" if key[0] == "dense" else "{:.2f} ± {:.2f}".format(*density)
     assert cells == [str(len(rows)), "{:.2f} ± {:.2f}".format(*accuracy), remaining]
     assert {row["status"] for row in rows} == {"done"}
+
+
+def test_what_is_said_of_lenet_5_caffe_is_what_its_rows_say() -> None:
+    rows = measured(ROOT / "paper_figures/results/mnist-lenet-5-caffe/results.csv")
+    said = [(rows["dense", ""], "test_accuracy", 1)]
+    for alpha in ("0.0005", "0.001"):
+        said += [(rows["dst", alpha], "test_accuracy_at_min_density", 1), (rows["dst", alpha], "min_density", 100)]
+    for found, name, scale in said:
+        values = [scale * float(row[name]) for row in found]
+        assert len(values) == 5
+        for page in (README, (ROOT / "docs/protocols.md").read_text()) if "min" in name else (README,):
+            assert f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f} %" in " ".join(page.split()), name
+    ends = [100 * float(row["density"]) for (method, _), found in rows.items() if method == "dst" for row in found]
+    assert f"anything from {min(ends):.0f} to {max(ends):.0f} %" in " ".join(README.split())
 
 
 def test_the_baselines_named_are_the_committed_means() -> None:
