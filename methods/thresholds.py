@@ -90,7 +90,7 @@ def _count(weight: Tensor, threshold: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _counts(weights: Sequence[Tensor], thresholds: Sequence[Tensor]) -> Tensor:
+def _counts_now(weights: Sequence[Tensor], thresholds: Sequence[Tensor]) -> Tensor:
     """Kept weights of each: int64 [weights]."""
     return torch.stack([_count(*as_rows(w, t)) for w, t in zip(weights, thresholds, strict=True)])
 
@@ -124,7 +124,7 @@ class Effective(EffectiveWeight):
     int64 [3].
     """
 
-    kept: Tensor | None = None
+    kept: Tensor | None = None  # of models that were pickled without it
 
     def __init__(self, estimator: str, kept: Tensor | None = None) -> None:
         self.estimator, self.kept = estimator, kept
@@ -211,7 +211,7 @@ class Thresholds:
             self._kept = None
             return
         with torch.no_grad():  # as the operator is
-            kept = _counts(weights, thresholds)
+            kept = _counts_now(weights, thresholds)
             self._kept = kept if reset_below is None else self._reset_(kept, [w.numel() for w in weights], reset_below)
 
     def _pairs(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -250,7 +250,7 @@ class Thresholds:
         if UNCOUNTED in kept.tolist():
             weights, thresholds = self._pairs()
             if not kernels.are_fused(weights):  # any more
-                return _counts(weights, thresholds)
+                return _counts_now(weights, thresholds)
             torch.ops.sparse_training.count_kept.default(weights, thresholds, self._counts)
         return kept.clone()
 
