@@ -8,13 +8,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from benchmark import launch, ranks, verbs, views
-from benchmark.doctor import doctor as diagnose
-from benchmark.files import NO_SPACE, DiskFullError
-from benchmark.launch import followers
-from benchmark.launch.base import LaunchError
-from benchmark.mlflow_store import TrackingError
-from benchmark.options import (
+from benchmark.commands import output as views
+from benchmark.commands import run as verbs
+from benchmark.commands.doctor import doctor as diagnose
+from benchmark.commands.options import (
     DATA,
     OUT,
     DataDir,
@@ -28,11 +25,17 @@ from benchmark.options import (
     Where,
     Workers,
 )
+from benchmark.commands.selection import Selection, resolve_device
+from benchmark.launch import choice as launch
+from benchmark.launch import followers
+from benchmark.launch import process_ranks as ranks
+from benchmark.launch.base import LaunchError
 from benchmark.results import FolderError
-from benchmark.selection import Selection, resolve_device
+from benchmark.run_folder.files import NO_SPACE, DiskFullError
 from benchmark.spec import SpecError
-from benchmark.speed_cli import speed
-from benchmark.start_up import MeasurementError
+from benchmark.speed.commands import speed
+from benchmark.speed.start_up import MeasurementError
+from benchmark.tracking.store import TrackingError
 
 app = typer.Typer(
     name="python -m benchmark",

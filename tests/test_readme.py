@@ -14,7 +14,7 @@ import torch
 
 import methods
 from analysis.stats import mean_interval
-from benchmark.plugins import load_file
+from benchmark.suites import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "paper_figures/results/mnist-lenet-300-100/results.csv"

@@ -13,10 +13,10 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from benchmark.launch.base import Work
-from benchmark.ranks import Ranks
+from benchmark.launch.process_ranks import Ranks
 
 if TYPE_CHECKING:
-    from benchmark.distributed import Group
+    from benchmark.training.process_group import Group
 
 LOOPBACK = "127.0.0.1"
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -36,7 +36,7 @@ _all_devices: list[str] = []
 
 def lead(work: Work) -> Group:
     """The worker's group: of itself alone, of followers that it starts, or of those that were started with it."""
-    from benchmark.distributed import Group, join
+    from benchmark.training.process_group import Group, join
 
     size = work.processes_per_cell
     if size == 1:
@@ -81,7 +81,7 @@ def meet(ranks: Ranks, *, work: bool) -> None:
     """Let the worker of rank 0 find its followers, or send them home where there is no work."""
     os.environ.update(ranks.to_environment())
     if not work:
-        from benchmark.distributed import dismiss
+        from benchmark.training.process_group import dismiss
 
         dismiss(_store(), size=ranks.size)
 
@@ -92,7 +92,7 @@ def _store() -> Any:
 
     from torch.distributed.rendezvous import rendezvous
 
-    from benchmark.lifeline import JOIN_SECONDS
+    from benchmark.training.peers import JOIN_SECONDS
 
     store, _, _ = next(rendezvous("env://", timeout=datetime.timedelta(seconds=JOIN_SECONDS)))
     return store
@@ -101,10 +101,10 @@ def _store() -> Any:
 def main() -> None:
     for number in IGNORED:  # the leader stops at a step boundary, and this process with it
         signal.signal(number, signal.SIG_IGN)
-    from benchmark import plugins
-    from benchmark.distributed import join
-    from benchmark.engine import prepare_process
-    from benchmark.follow import follow
+    from benchmark import suites
+    from benchmark.training.engine import prepare_process
+    from benchmark.training.follower import follow
+    from benchmark.training.process_group import join
 
     ranks = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE")}
     group = join(_store(), rank=ranks["RANK"], size=ranks["WORLD_SIZE"], address="")
@@ -113,7 +113,7 @@ def main() -> None:
     work = Work.from_dict(group.receive())
     prepare_process(work.device)
     for plugin in work.plugins:
-        plugins.load_file(plugin)
+        suites.load_file(plugin)
     group.use(work.device)
     follow(work.data_dir, work.device, group)
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmark.attempts import condemn
 from benchmark.launch.base import Event, Job, Work
+from benchmark.run_folder.attempts import condemn
 from benchmark.spec import RunSpec
 
 BUSY_SECONDS = 1.0

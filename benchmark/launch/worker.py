@@ -22,7 +22,7 @@ from benchmark.launch import followers
 from benchmark.launch.base import Work
 
 if TYPE_CHECKING:
-    from benchmark.outcome import Outcome
+    from benchmark.training.publish import Outcome
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -61,14 +61,15 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
     followers.take_first_device(work)
     import torch
 
-    from benchmark import cell, plugins
-    from benchmark.attempts import Observer
-    from benchmark.engine import prepare_process
+    from benchmark import suites
+    from benchmark.run_folder.attempts import Observer
     from benchmark.spec import from_dict
+    from benchmark.training import cell
+    from benchmark.training.engine import prepare_process
 
     prepare_process(work.device)
     for plugin in work.plugins:
-        plugins.load_file(plugin)
+        suites.load_file(plugin)
     group = followers.lead(work)
     place = cell.Place(
         out=work.out,
@@ -97,9 +98,9 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
 
 def _end(execute: Callable[[], Outcome]) -> dict[str, Any]:
     """Run a cell; how it ended, for the dispatcher."""
-    from benchmark.cell import TO_MEND
-    from benchmark.distributed import PeerError
-    from benchmark.files import DiskFullError
+    from benchmark.run_folder.files import DiskFullError
+    from benchmark.training.cell import TO_MEND
+    from benchmark.training.process_group import PeerError
 
     try:
         outcome = execute()

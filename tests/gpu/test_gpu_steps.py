@@ -12,7 +12,7 @@ import methods
 from benchmark import data
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
-from benchmark.train import Training, digest, train_step
+from benchmark.training.loop import Training, digest, train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 SGD = Optimizer(lr=0.05, momentum=0.9, batch_size=32, epochs=2)
