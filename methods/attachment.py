@@ -212,7 +212,7 @@ class Attachment:
         return {
             "method": self.method.name,
             "version": self.method.version,
-            "hyperparameters": self.method.hyperparameters(),
+            "hyperparameters": self.method.identity(),
             "step": ctx.step,
             "phase": self._phase,
             "generator": ctx.generator.get_state(),
@@ -226,7 +226,8 @@ class Attachment:
         identity = (self.method.name, self.method.version)
         if (state["method"], state["version"]) != identity:
             raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
-        saved, now = state["hyperparameters"], self.method.hyperparameters()
+        saved = self.method.added_hyperparameters() | state["hyperparameters"]
+        now = self.method.hyperparameters()
         changed = [
             f"{name} {saved.get(name)!r} -> {now.get(name)!r}"
             for name in {**saved, **now}

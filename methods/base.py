@@ -72,6 +72,9 @@ class Method:
     stackable: the hyperparameters that may differ between trainings whose steps are computed together
     (`methods.stacked`), for a method of one phase whose after_backward does nothing and whose penalty and
     after_step read ctx.thresholds alone: they are called once for all, a value [cells] in place of a 0-dim one.
+    added: hyperparameters that the method got after its first release, each with its default, at which the
+    method behaves as before. At that value they are no part of `identity`, so that cells, checkpoints and
+    tables from before the addition stay valid.
     """
 
     name: ClassVar[str]
@@ -82,6 +85,7 @@ class Method:
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
     capturable: ClassVar[bool] = False
     stackable: ClassVar[tuple[str, ...] | None] = None
+    added: ClassVar[Mapping[str, Any]] = {}
     threshold_weight_decay: float = 0.0
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
@@ -118,6 +122,18 @@ class Method:
     def hyperparameters(self) -> dict[str, Any]:
         """Every hyperparameter with its value, defaults included."""
         return {name: getattr(self, name) for name in self.hyperparameter_names()}
+
+    @classmethod
+    def added_hyperparameters(cls) -> dict[str, Any]:
+        """`added` of the class and of its bases: each name with its default."""
+        return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).get("added", {}).items()}
+
+    def identity(self) -> dict[str, Any]:
+        """The hyperparameters, without those in `added` that have their default."""
+        added = self.added_hyperparameters()
+        return {
+            name: value for name, value in self.hyperparameters().items() if name not in added or value != added[name]
+        }
 
 
 def check_fraction(name: str, value: float, *, low_open: bool = True) -> None:
