@@ -19,7 +19,6 @@ from methods.budgets import allocate
 from methods.conformance import ConformanceError, check_method
 from methods.conformance_cases import FAST, FULL, Training
 from methods.drop_grow import DropGrow, random_masks
-from methods.dst import DST
 from methods.schedules import every
 
 
@@ -460,30 +459,6 @@ class NeverTrains(Random):
         return False
 
 
-class MixesTrainings(DST):
-    """Harmless alone."""
-
-    stackable = ("alpha",)
-
-    def penalty(self, ctx: Context) -> Tensor:
-        return torch.as_tensor(self.alpha).mean() * ctx.thresholds.regularization()
-
-
-class ReadsTheStep(DST):
-    stackable = ("alpha",)
-
-    def penalty(self, ctx: Context) -> Tensor:
-        return super().penalty(ctx) * (ctx.step + 1)
-
-
-class StacksWords(DST):
-    stackable = ("threshold",)
-
-
-class StacksWithoutANumber(DST):
-    stackable = ()
-
-
 def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
     try:
         check_method(method, **values)
@@ -531,10 +506,6 @@ def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
         (Hooks, {"check_finalize_gives_a_plain_model"}),
         (Unpicklable, {"check_copies_compute_the_same"}),
         (NeverTrains, {"check_task_loss_falls"}),
-        (MixesTrainings, {"check_stacked_trainings_are_those_alone"}),
-        (ReadsTheStep, {"check_stacked_trainings_are_those_alone"}),
-        (StacksWords, {"check_stacked_trainings_are_those_alone"}),
-        (StacksWithoutANumber, set()),
         (Random, set()),
         (KeepsMomentumAndSaysSo, set()),
         (SavesState, set()),
