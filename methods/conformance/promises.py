@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from methods.attachment import finalize
 from methods.base import Method
-from methods.conformance_cases import STEPS_PER_EPOCH, Moment, Network, Training
+from methods.conformance.networks import STEPS_PER_EPOCH, Moment, Network, Training
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import methods
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "dst_mlp.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "dst_mlp.npz"
 LAYERS = ("0", "2", "4")
 Trained = tuple[nn.Module, methods.Attachment, list[float], list[list[int]]]
 
