@@ -212,11 +212,3 @@ def _first_line(error: Exception) -> str:
     """The compiler's own complaint where there is one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "error:" in line), lines[0] if lines else type(error).__name__)
-
-
-if __name__ == "__main__":
-    try:
-        print(f"masked weights on the CPU: {path('cpu')}")
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -11,7 +11,7 @@ The constant is that of the bias through normalisation, activation and pooling. 
 pads with zeros sees another value at its border, so there the constant has to be 0. What is cut
 may leave others with nothing but zeros: this goes on until nothing changes. A layer keeps one unit.
 
-Channels that reach a residual addition, or any other operation that `methods.regions` does not
+Channels that reach a residual addition, or any other operation that `methods.compaction.graph` does not
 know, stay, and so do the units of recurrent and grouped layers and of layers used twice.
 """
 
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from methods.regions import Network, Region, Weighted
+from methods.compaction.graph import Network, Region, Weighted
 
 
 def compact_(model: nn.Module) -> nn.Module:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from methods import Context, Method, Phase, conformance, registry, scores
+from methods import Context, Method, Phase, registry, scores
 from methods.budgets import allocate
-from methods.conformance import ConformanceError, check_method
-from methods.conformance_cases import FAST, FULL, Training
+from methods.conformance import ConformanceError, check, check_method
+from methods.conformance.networks import FAST, FULL, Training
 from methods.drop_grow import DropGrow, random_masks
-from methods.dst import DST
 from methods.schedules import every
 
 
@@ -193,7 +192,7 @@ def test_plug_ins_of_every_family_pass_without_being_registered(plugin: type[Met
 
 def test_a_registered_plug_in_passes_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_paths", dict(registry._paths))
-    monkeypatch.setattr(conformance, "FAST", FAST[:1])
+    monkeypatch.setattr(check, "FAST", FAST[:1])
     methods.register("mine", f"{__name__}:GrowByGradient")
     check_method("mine")
     check_method("mine", density=0.4, drop_fraction=0.1)
@@ -460,30 +459,6 @@ class NeverTrains(Random):
         return False
 
 
-class MixesTrainings(DST):
-    """Harmless alone."""
-
-    stackable = ("alpha",)
-
-    def penalty(self, ctx: Context) -> Tensor:
-        return torch.as_tensor(self.alpha).mean() * ctx.thresholds.regularization()
-
-
-class ReadsTheStep(DST):
-    stackable = ("alpha",)
-
-    def penalty(self, ctx: Context) -> Tensor:
-        return super().penalty(ctx) * (ctx.step + 1)
-
-
-class StacksWords(DST):
-    stackable = ("threshold",)
-
-
-class StacksWithoutANumber(DST):
-    stackable = ()
-
-
 def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
     try:
         check_method(method, **values)
@@ -531,10 +506,6 @@ def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
         (Hooks, {"check_finalize_gives_a_plain_model"}),
         (Unpicklable, {"check_copies_compute_the_same"}),
         (NeverTrains, {"check_task_loss_falls"}),
-        (MixesTrainings, {"check_stacked_trainings_are_those_alone"}),
-        (ReadsTheStep, {"check_stacked_trainings_are_those_alone"}),
-        (StacksWords, {"check_stacked_trainings_are_those_alone"}),
-        (StacksWithoutANumber, set()),
         (Random, set()),
         (KeepsMomentumAndSaysSo, set()),
         (SavesState, set()),
@@ -542,12 +513,12 @@ def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_broken_promise_is_named_and_no_other(method: Any, want: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "FAST", FAST[1:2] if method is ScoresInTrainingMode else FAST[:1])
+    monkeypatch.setattr(check, "FAST", FAST[1:2] if method is ScoresInTrainingMode else FAST[:1])
     assert broken_promises(method) == want
 
 
 def test_masks_that_are_not_bool_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "FAST", FAST[:1])
+    monkeypatch.setattr(check, "FAST", FAST[:1])
     assert broken_promises(FloatMasks) >= {"check_training"}
 
 

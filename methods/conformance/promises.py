@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from methods.attachment import finalize
 from methods.base import Method
-from methods.conformance_cases import STEPS_PER_EPOCH, Moment, Network, Training
-from methods.conformance_stacking import check_stacked_trainings_are_those_alone
+from methods.conformance.networks import STEPS_PER_EPOCH, Moment, Network, Training
 
 
 @dataclass
@@ -267,5 +266,4 @@ CHECKS: tuple[Check, ...] = (
     check_finalize_gives_a_plain_model,
     check_copies_compute_the_same,
     check_task_loss_falls,
-    check_stacked_trainings_are_those_alone,
 )

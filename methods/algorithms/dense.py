@@ -15,5 +15,3 @@ class Dense(Method):
     version = 1
     reference = "arXiv:2005.06870"
     density_promise = "dense"
-    capturable = True
-    stackable = ()

@@ -3,7 +3,7 @@
     methods.conformance.check_method("my_method", level="full")
 
 A check looks at one promise and yields what is broken. Promises of the class are checked here, those
-of a method at work in `conformance_checks`, on the networks of `conformance_cases`.
+of a method at work in `promises`, on the networks of `networks`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 
 from methods import registry
 from methods.base import DensityPromise, Method
-from methods.conformance_cases import FAST, FULL, TOTAL_STEPS, Network
-from methods.conformance_checks import CHECKS, Trial, check_training
+from methods.conformance.networks import FAST, FULL, TOTAL_STEPS, Network
+from methods.conformance.promises import CHECKS, Trial, check_training
 
 VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch"}
 

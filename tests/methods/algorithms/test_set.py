@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import methods
-from methods.set import SET
+from methods.algorithms.set import SET
 
 # weight   -0.1  0.9  -0.8  0.2  0.0  0.3  -0.6  0.7   and four pruned ones behind them
 # kept       x    x     x    x    x    x     x    x

@@ -20,7 +20,7 @@ import methods
 from methods import kernels, thresholds
 from methods.thresholds import Effective
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS = {
     "linear": (30, 41),
     "one row": (1, 7),

@@ -45,9 +45,7 @@ class DST(Method):
     version = 1
     reference = "arXiv:2005.06870"
     density_promise = "emergent"
-    capturable = True
     weight_gradient = "dense"
-    stackable = ("alpha",)
 
     alpha: float = 5e-4
     threshold: str = "vector"

@@ -138,12 +138,3 @@ def test_an_effective_weight_needs_to_say_no_more_than_its_value(model: nn.Modul
         want.get_parameter(name).data.mul_(0.5)
     found, expected = model(x), want(x)
     torch.testing.assert_close(found, expected)
-
-
-def test_a_scale_that_is_trained_has_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in ("eager", "cpp"):
-        use_kernels(path, monkeypatch)
-        model, scale = nn.Linear(5, 4), torch.tensor(0.5, requires_grad=True)
-        attached = methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
-        attached._context.thresholds.regularization(scale).backward()
-        assert scale.grad.item() == 4  # exp(-0) for each of 4 rows

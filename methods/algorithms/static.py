@@ -31,8 +31,6 @@ class Static(Method):
     version = 1
     reference = "arXiv:1911.11134"
     density_promise = "exact"
-    capturable = True
-    stackable = ()
 
     density: float = 0.05
     allocation: str = "erk"

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import methods
+from methods.algorithms.dsr import DSR
 from methods.attachment import Attachment
-from methods.dsr import DSR
 
 # two layers of eight places; x is kept, . is not; H = 0.5
 # first   0.9  0.4 -0.1  0.7   .    .    .    .     drops 0.4 and -0.1: two survive

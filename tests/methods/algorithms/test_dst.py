@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,12 +11,10 @@ import torch
 import torch.nn.functional as F
 from kernel_paths import use_kernels
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 import methods
-from methods.stacked import Stack
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "dst_mlp.npz"
+GOLDEN = Path(__file__).parents[2] / "golden" / "dst_mlp.npz"
 LAYERS = ("0", "2", "4")
 Trained = tuple[nn.Module, methods.Attachment, list[float], list[list[int]]]
 
@@ -28,27 +25,19 @@ def golden() -> Mapping[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.fixture(
-    scope="module",
-    params=["eager", "cpp", pytest.param("inductor", marks=pytest.mark.slow), "eager stacked", "cpp stacked"],
-)
+@pytest.fixture(scope="module", params=["eager", "cpp", pytest.param("inductor", marks=pytest.mark.slow)])
 def trained(golden: Mapping[str, np.ndarray], request: pytest.FixtureRequest) -> Trained:
-    path, _, stacked = request.param.partition(" ")
     with pytest.MonkeyPatch.context() as patch:
-        use_kernels(path, patch)
-        return train_beside_another(golden) if stacked else train(golden)
+        use_kernels(request.param, patch)
+        return train(golden)
 
 
-def begun(golden: Mapping[str, np.ndarray], alpha: float) -> tuple[nn.Module, methods.Attachment]:
+def train(golden: Mapping[str, np.ndarray]) -> Trained:
     model = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
     model.load_state_dict(
         {f"{n}.{kind}": torch.tensor(golden[f"init/{n}.{kind}"]) for n in LAYERS for kind in ("weight", "bias")}
     )
-    return model, methods.attach(model, "dst", total_steps=60, steps_per_epoch=60, alpha=alpha)
-
-
-def train(golden: Mapping[str, np.ndarray]) -> Trained:
-    model, attached = begun(golden, float(golden["alpha"]))
+    attached = methods.attach(model, "dst", total_steps=60, steps_per_epoch=60, alpha=float(golden["alpha"]))
     groups = attached.parameter_groups()
     attached.bind(torch.optim.SGD(groups, lr=float(golden["lr"]), momentum=float(golden["momentum"])))
     losses, keeps = [], []
@@ -60,26 +49,6 @@ def train(golden: Mapping[str, np.ndarray]) -> Trained:
         losses.append(task_loss.item())
         keeps.append([int(mask.sum()) for mask in attached.masks().values()])
     return model, attached, losses, keeps
-
-
-def train_beside_another(golden: Mapping[str, np.ndarray]) -> Trained:
-    """As the second of two stacked trainings, the first of which has another alpha."""
-    models, attachments = zip(*(begun(golden, factor * float(golden["alpha"])) for factor in (3, 1)), strict=True)
-    stack, plain = Stack(attachments, 2), methods.finalize(copy.deepcopy(models[1]))
-    optimizer = torch.optim.SGD(stack.parameters(), lr=float(golden["lr"]), momentum=float(golden["momentum"]))
-    losses, keeps = [], []
-    for x, y in zip(torch.tensor(golden["X"]), torch.tensor(golden["Y"]), strict=True):
-        logits = vmap(lambda state, x=x: functional_call(plain, state, (x,)))(stack.effective())
-        task_losses = torch.stack([F.cross_entropy(one, y) for one in logits])
-        penalty = stack.penalty()
-        assert penalty is not None
-        optimizer.zero_grad()
-        (task_losses + penalty).sum().backward()
-        optimizer.step()
-        stack.after_step()
-        losses.append(task_losses[1].item())
-        keeps.append([int(mask.sum()) for mask in attachments[1].masks().values()])
-    return models[1], attachments[1], losses, keeps
 
 
 def test_every_loss_is_that_of_the_authors_code(golden: Mapping[str, np.ndarray], trained: Trained) -> None:

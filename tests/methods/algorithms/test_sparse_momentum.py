@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import methods
+from methods.algorithms.sparse_momentum import SparseMomentum
 from methods.attachment import Attachment
-from methods.sparse_momentum import SparseMomentum
 
 # two layers of eight places, four kept in each; momentum m
 # first   w  0.9  0.4 -0.1  0.7   .    .    .    .       second   w  0.6  0.5  0.4 -0.3   .    .    .    .
