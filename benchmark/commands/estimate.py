@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
 from benchmark.spec import RunSpec
 
 PROBE_STEPS = 4
 PROBE_PIXELS = 8 * 32 * 32
-EXAMPLES = {"digits": 1437, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
-SHAPES = {"cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}
 
 Key = tuple[str, str, str]
 
@@ -92,7 +91,7 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
     from benchmark.spec import Data
     from benchmark.training.loop import Training, train_epoch
 
-    examples = spec.data.train_limit or EXAMPLES.get(spec.data.name, 2000)
+    examples = spec.data.train_limit or TRAIN_EXAMPLES.get(spec.data.name, 2000)
     batch = spec.optimizer.batch_size
     shape, probed = _probe_size(spec)
     pixels = Data(name="synthetic", train_limit=probed * PROBE_STEPS, test_limit=1, shape=shape)

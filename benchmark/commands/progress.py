@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -114,8 +113,3 @@ class Progress:
             accuracy = f"{latest['test_accuracy']:.2f} %" if "test_accuracy" in latest else "diverged"
             table.add_row(bar, f"{self._label(run_id)}: epoch {latest['epoch']}/{latest['epochs']}, {accuracy}")
         return table
-
-
-def console(*, json_output: bool) -> Console:
-    """Where people read: standard output, or standard error where a JSON document has the other."""
-    return Console(file=sys.stderr if json_output else sys.stdout)

@@ -1,4 +1,4 @@
-"""Where cells execute: one interface, one module a place."""
+"""Which launcher runs the cells: the choice of the command line, checked, and the launcher made from it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.launch import followers
-from benchmark.launch.base import Launcher, Work
+from benchmark.launch.base import Launcher
 from benchmark.launch.process_ranks import Ranks
 from benchmark.spec import RunSpec, SpecError, check_names, check_processes
+from benchmark.training.execution import Execution
 
 if TYPE_CHECKING:
     from benchmark.launch.slurm.profile import Profile
@@ -21,10 +22,10 @@ NAMES = ("local", "ray", "slurm")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which launcher, and what is its alone. workers: cells at once; None: the launcher's default.
+    """A launcher and its own options.
 
-    processes: that train one cell together. ranks: this one of the processes, where they were started with
-    the command.
+    workers: cells at once; None: the launcher's default. ranks: which of the cell's processes this one is, if
+    torchrun or srun started them with the command.
     """
 
     name: str = "local"
@@ -32,12 +33,11 @@ class Choice:
     profile: Path | None = None
     ray_address: str | None = None
     detach: bool = False
-    processes: int = 1
     ranks: Ranks | None = None
 
     @property
     def elsewhere(self) -> bool:
-        """True where other machines run the cells."""
+        """True if other machines run the cells."""
         return self.name == "slurm" or self.ray_address is not None
 
 
@@ -59,44 +59,48 @@ def check(choice: Choice) -> None:
         raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
 
 
-def prepare(choice: Choice, specs: Sequence[RunSpec]) -> None:
-    """Before cells run: SpecError for one that the processes cannot share; processes that were started meet."""
+def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> None:
+    """Before cells run: check that the processes can share each cell, and let started processes meet.
+
+    Raises SpecError for a cell that the processes cannot share.
+    """
     for spec in specs:
-        check_processes(spec, choice.processes)
+        check_processes(spec, execution.processes)
     if choice.ranks is not None:
         followers.meet(choice.ranks, work=bool(specs))
 
 
 def profile_of(choice: Choice) -> Profile:
     """The cluster's profile. Raises SpecError naming what is wrong with it."""
-    from benchmark.launch.slurm import profile as slurm_profile
+    from benchmark.launch.slurm import profile
 
     assert choice.profile is not None, "check() saw to it"
-    return slurm_profile.read(choice.profile)
+    return profile.read(choice.profile)
 
 
-def create(choice: Choice, work: Work, *, cells: int) -> Launcher:
-    """The launcher for so many cells. Raises SpecError for a profile that does not hold."""
+def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
+    """The launcher for this many cells. Raises SpecError for a profile that is wrong and for too many workers."""
+    execution = execution.absolute()
     if choice.name == "slurm":
         from benchmark.launch.slurm.launcher import SlurmLauncher
 
-        return SlurmLauncher(work, profile_of(choice), workers=choice.workers, detach=choice.detach)
+        return SlurmLauncher(execution, profile_of(choice), workers=choice.workers, detach=choice.detach)
     if choice.name == "ray":
         from benchmark.launch.ray_tune.launcher import RayLauncher
 
-        return RayLauncher(work, workers=choice.workers, address=choice.ray_address, cells=cells)
+        return RayLauncher(execution, workers=choice.workers, address=choice.ray_address, cells=cells)
     from benchmark.launch.local import LocalLauncher
 
-    return LocalLauncher(work, workers=min(_workers(choice, work), cells))
+    return LocalLauncher(execution, workers=min(_workers(choice, execution), cells))
 
 
-def _workers(choice: Choice, work: Work) -> int:
+def _workers(choice: Choice, execution: Execution) -> int:
     from benchmark.launch.local import default_workers
 
-    if work.ranks_started:
+    if execution.started_together:
         return 1
-    room = default_workers(work.device)
-    wanted = choice.workers or max(1, room // work.processes_per_cell)
-    if work.device == "cuda" and work.processes_per_cell > 1 and wanted * work.processes_per_cell > room:
-        raise SpecError(f"{wanted} workers of {work.processes_per_cell} processes need more than the {room} GPUs here")
+    room, each = default_workers(execution.device), execution.processes
+    wanted = choice.workers or max(1, room // each)
+    if execution.device == "cuda" and each > 1 and wanted * each > room:
+        raise SpecError(f"{wanted} workers of {each} processes need more than the {room} GPUs here")
     return wanted

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmark.launch.base import Event, Job, Work
-from benchmark.run_folder.attempts import condemn
+from benchmark.launch.base import Event, Job
+from benchmark.run_folder.attempts import mark_ended
 from benchmark.spec import RunSpec
+from benchmark.training.execution import Execution
 
 BUSY_SECONDS = 1.0
 DEATHS_ALLOWED = 3
@@ -36,7 +37,7 @@ def default_workers(device: str) -> int:
 class _Worker:
     """One worker process and the cell it has, if any."""
 
-    def __init__(self, slot: int, number: int, work: Work, logs: Path) -> None:
+    def __init__(self, slot: int, number: int, execution: Execution, logs: Path) -> None:
         self.slot = slot
         self.spec: RunSpec | None = None
         self.stopping = False
@@ -44,7 +45,7 @@ class _Worker:
         self.partial = b""
         self.log = logs / f"worker-{platform.node()}-{os.getpid()}-{number}.log"
         environment = process_environment(
-            work.device, slot=slot, devices=1 if work.ranks_started else work.processes_per_cell
+            execution.device, slot=slot, devices=1 if execution.started_together else execution.processes
         )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -55,7 +56,7 @@ class _Worker:
                 env=environment,
                 start_new_session=True,
             )
-        self.send(work.to_dict())
+        self.send(execution.to_dict())
 
     @property
     def output(self) -> IO[bytes]:
@@ -89,11 +90,11 @@ def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str
 class LocalLauncher:
     """A pool of workers; a cell whose worker dies goes to another one, DEATHS_ALLOWED times."""
 
-    stop_says = "stopping: running cells save their state (Ctrl-C to stop at once)"
+    stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
-    def __init__(self, work: Work, *, workers: int) -> None:
-        self._work = work
-        self._logs = work.out / "logs"
+    def __init__(self, execution: Execution, *, workers: int) -> None:
+        self._execution = execution
+        self._logs = execution.out / "logs"
         self._logs.mkdir(exist_ok=True)
         self.workers = workers
         self._started = 0
@@ -158,7 +159,7 @@ class LocalLauncher:
 
     def _start(self) -> _Worker:
         slot = min(set(range(self.workers)) - {worker.slot for worker in self._workers})
-        worker = _Worker(slot, self._started, self._work, self._logs)
+        worker = _Worker(slot, self._started, self._execution, self._logs)
         self._started += 1
         self._workers.append(worker)
         self._selector.register(worker.output, selectors.EVENT_READ, worker)
@@ -194,7 +195,7 @@ class LocalLauncher:
         self._selector.unregister(worker.output)
         self._workers.remove(worker)
         code = worker.process.wait()
-        if self._work.ranks_started:  # its followers ended with it: all of them are started anew, or none
+        if self._execution.started_together:  # its followers ended with it: all of them are started anew, or none
             self._queue.clear()
             self._later.clear()
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -205,14 +206,14 @@ class LocalLauncher:
         """Queue the cell of a worker that died again, or give it up after DEATHS_ALLOWED times."""
         run_id = spec.run_id
         self._deaths[run_id] += 1
-        if self._work.ranks_started:
+        if self._execution.started_together:
             yield Event(run_id, "warning", {"warning": f"its processes died ({cause}); the same command goes on"})
         elif self._deaths[run_id] < DEATHS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"its worker died ({cause}); another one goes on with it"})
             self._queue.append(spec)
         else:
             error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {log}"
-            condemn(self._work.out / "cells" / run_id, error)
+            mark_ended(self._execution.out / "cells" / run_id, error)
             yield Event(run_id, "end", {"status": "failed", "error": error})
 
 

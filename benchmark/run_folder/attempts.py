@@ -146,8 +146,8 @@ def failed_before(cell: Path) -> str | None:
     return str(end["error"]) if end is not None and end["status"] == "failed" else None
 
 
-def condemn(cell: Path, error: str, *, status: str = "failed", dead_jobs: Collection[str] = ()) -> None:
-    """Add a failed or cancelled attempt to a cell whose workers die, unless another worker has it."""
+def mark_ended(cell: Path, error: str, *, status: str = "failed", dead_jobs: Collection[str] = ()) -> None:
+    """Add a failed or cancelled attempt to a cell whose workers have died, unless another worker has the cell."""
     if (attempt := claim(cell, Observer(dead_jobs=dead_jobs))) is not None:
         attempt.end(status, error)
 

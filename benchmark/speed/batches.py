@@ -1,4 +1,4 @@
-"""How many images a second training gets, gathered and augmented: `python -m benchmark speed --data-path`.
+"""How many images a second training gets, gathered and augmented: `python -m benchmark speed data-path`.
 
 A turn is an epoch of batches as training draws them, the same epoch without its augmentation, and some steps of
 dense training, one right after the other; the next turn takes them in the other order. Drawing an
@@ -22,10 +22,9 @@ from typing import Any
 import torch
 
 from benchmark import data, models
-from benchmark.commands.estimate import EXAMPLES, SHAPES
-from benchmark.commands.output import emit
-from benchmark.commands.progress import console
+from benchmark.commands.output import console, emit
 from benchmark.commands.selection import resolve_device
+from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
 from benchmark.data.tensors import Dataset, TensorDataset
 from benchmark.spec import Data, check_names
 from benchmark.speed.grids import DATA
@@ -90,7 +89,7 @@ def pixels_of(model: str, chosen: str) -> Data:
     real, _ = setting(model)
     if chosen == "own":
         return real
-    shape, size = SHAPES.get(real.name), EXAMPLES[real.name]
+    shape, size = SHAPES.get(real.name), TRAIN_EXAMPLES[real.name]
     return dataclasses.replace(real, name="synthetic", shape=shape, train_limit=size, test_limit=1)
 
 

@@ -1,14 +1,15 @@
-"""What whole cells cost in a grid, start-up and steady state apart: `python -m benchmark speed --grid`.
+"""What whole cells cost in a grid, start-up and steady state apart: `python -m benchmark speed grid`.
 
-A grid has ROUNDS cells a worker, of one model and one method, and runs as `run` runs it: the local launcher,
-evaluation and a record every epoch, checkpoints, results, the MLflow mirror. A worker's first cell pays
-for its start (interpreter, torch, data); the later ones are the steady state, with every worker at work.
+A grid has ROUNDS cells per worker, of one model and one method. It runs as with `run`: the local launcher, an
+evaluation and a record every epoch, checkpoints, results, the MLflow mirror. A worker's first cell also pays for the
+worker's start (interpreter, torch, data); the later cells are the steady state, while all workers are busy.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import statistics
 import sys
@@ -21,11 +22,10 @@ from typing import Any
 
 import methods
 from benchmark import data, results
-from benchmark.commands.estimate import EXAMPLES, SHAPES
-from benchmark.commands.output import emit
-from benchmark.commands.progress import console
+from benchmark.commands.output import console, emit
 from benchmark.commands.selection import resolve_device
-from benchmark.launch.base import Event, Work
+from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
+from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.run_folder.files import read_sealed
 from benchmark.spec import Data, RunSpec, check_names
@@ -33,23 +33,18 @@ from benchmark.speed.start_up import MeasurementError
 from benchmark.speed.steps import DEFAULT_MODELS, KEPT, SCHEMA, machine_line, plain_table
 from benchmark.speed.workloads import MODELS, setting, spec_of
 from benchmark.tracking.background import Mirror
+from benchmark.training.execution import Execution
 
 ROUNDS, TEST_EXAMPLES = 2, 10_000
 DEFAULT_METHODS = ("dense", "dst")
 DATA = {"own": "the model's own", "synthetic": "made-up pixels of the real shape and number"}
-# Seconds of one DST epoch of 60,000 examples in the authors' code: not measured by this command.
-AUTHORS_EPOCH_SECONDS = {
-    "lenet-300-100": 13.6,  # evaluation included
-    "lenet-5-caffe": 29.5,  # evaluation included
-    "lstm-a": 600 * 0.33,  # 600 steps of 100 examples at 0.33 s each, evaluation not counted
-}
+AUTHORS_FILE = Path(__file__).with_name("authors_epoch_seconds.json")
 HOW = (
-    f"{ROUNDS} cells a worker through the local launcher; steady are those after each worker's first. epoch: a steady "
-    "cell's whole time over its epochs; training: its steps only; cells/h: steady, of all workers; start-up, once a "
-    "pool: what a worker's first cell takes until its first "
-    "epoch's end beside training, less what a steady one does; whole: the pool's wall time, start-up and mirror "
-    "included. Means.",
-    "x authors: one after another, the same DST epochs in the authors' code, as measured in a side experiment on 2 CPU "
+    f"{ROUNDS} cells per worker through the local launcher; steady are those after each worker's first. epoch: a "
+    "steady cell's whole time over its epochs; training: only its steps; cells/h: steady, of all workers; start-up, "
+    "once a pool: what a worker's first cell takes until its first epoch's end beside training, less what a steady one "
+    "does; whole: the pool's wall time, start-up and mirror included. Means.",
+    "x authors: the same DST epochs, one after another, in the authors' code, as measured in a side experiment on 2 CPU "
     "cores and not in this run (lstm-a: 600 steps of 0.33 s, evaluation not counted)",
 )
 COLUMNS = ("model", "method", "cells", "epochs", "start s", "epoch s", "train s", "whole s", "cells/h", "x authors")
@@ -74,7 +69,7 @@ class Setup:
 
 @dataclass
 class Times:
-    """When a cell was handed out and ended, by one clock; seconds until its first epoch's end that were no training."""
+    """started, ended: by one clock. untrained: seconds until the end of the first epoch that were no training."""
 
     started: float
     ended: float = 0.0
@@ -107,7 +102,7 @@ def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
     """The paper's cell of a model, the method's defaults, under as many seeds as there are cells. Raises SpecError."""
     pixels, optimizer = setting(model)
     if setup.data == "synthetic":
-        shape, size = SHAPES.get(pixels.name), EXAMPLES[pixels.name]
+        shape, size = SHAPES.get(pixels.name), TRAIN_EXAMPLES[pixels.name]
         pixels = Data(name="synthetic", shape=shape, train_limit=size, test_limit=TEST_EXAMPLES)
     optimizer = dataclasses.replace(optimizer, epochs=setup.epochs)
     spec = dataclasses.replace(spec_of(model, method), data=pixels, optimizer=optimizer)
@@ -134,7 +129,7 @@ def summary(
     first, steady = times[:workers], times[workers:]
     late, usual = (statistics.fmean(one.untrained for one in some) for some in (first, steady))
     cell_seconds = statistics.fmean(one.ended - one.started for one in steady)
-    authors = AUTHORS_EPOCH_SECONDS.get(model) if method == "dst" else None
+    authors = authors_epoch_seconds(model, method)
     return {
         "model": model,
         "method": method,
@@ -151,14 +146,21 @@ def summary(
     }
 
 
+def authors_epoch_seconds(model: str, method: str) -> float | None:
+    """Seconds of an epoch in the authors' code, where that was measured: authors_epoch_seconds.json."""
+    document = json.loads(AUTHORS_FILE.read_text())
+    measured = document["models"].get(model) if method == document["method"] else None
+    return None if measured is None else float(measured["seconds"])
+
+
 def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
     """Run the cells in an empty folder; when each of them got how far, as handed out."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # the mirror is to lie in the folder, not among the user's results
     results.prepare(out)
     results.remember(out, "speed", (), specs)
     mirror = Mirror(out, wanted=setup.mlflow, warn=functools.partial(print, "warning:", file=sys.stderr))
-    work = Work(out=out, data_dir=setup.data_dir, device=setup.device)
-    launcher = LocalLauncher(work, workers=setup.pool)
+    execution = Execution(out=out, data_dir=setup.data_dir, device=setup.device).absolute()
+    launcher = LocalLauncher(execution, workers=setup.pool)
     launcher.submit(specs)
     times: dict[str, Times] = {}
     try:

@@ -1,7 +1,7 @@
-"""What sparsity buys after training: `python -m benchmark speed --inference RUN_ID`.
+"""What sparsity buys after training: `python -m benchmark speed inference RUN_ID`.
 
-One finished cell's network in the forms of `benchmark.speed.network_forms`, each timed in pairs beside `dense`, as
-`benchmark.speed.steps` has them. A time is that of as many forward passes of one batch as take a while.
+It times one finished cell's network in the forms of `benchmark.speed.network_forms`, each in pairs beside `dense`, as
+`benchmark.speed.steps` does. Each time is of several forward passes of one batch, as one short pass says little.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmark import models
-from benchmark.commands.output import emit, find
-from benchmark.commands.progress import console
+from benchmark.commands.output import console, emit
 from benchmark.commands.selection import resolve_device
+from benchmark.commands.show import find_cell
 from benchmark.spec import RunSpec
 from benchmark.speed.network_forms import cut_layers, dense_of, forms_of, saved_bytes, trained
 from benchmark.speed.steps import (
@@ -40,14 +40,15 @@ from benchmark.speed.steps import (
     timed_pairs,
     wait_for,
 )
+from benchmark.training.execution import Execution
 from benchmark.training.loop import Training
 from benchmark.training.measure import EVALUATION_BATCH
 
 SCHEMA = 1
 BLOCK_SECONDS = 0.0005
 HOW = (
-    "pairs of the dense network and another form on the same test images, in turns, in one process, as many forward "
-    "passes a time as take half a millisecond; quartiles of the pairs' ratios"
+    "pairs of the dense network and another form on the same test images, in turns, in one process; each time is of as "
+    "many forward passes as take half a millisecond; quartiles of the pairs' ratios"
 )
 MEASURED = ("test_accuracy", "density")
 
@@ -81,10 +82,11 @@ class Latency:
 
 def inference(run_id: str, out: Path, data_dir: Path, budget: Budget, device_name: str, json_output: bool) -> None:
     """Measure a finished cell's network in its forms and print it. Raises SpecError, FolderError, DataError."""
-    member = find(run_id, out)
+    member = find_cell(run_id, out)
     device = torch.device(resolve_device(device_name))
+    execution = Execution(out=out, data_dir=data_dir, device=device.type)
     with prepared(device), torch.no_grad():
-        training, result = trained(member.spec, out, data_dir, device.type)
+        training, result = trained(member.spec, execution)
         networks, refused = forms_of(training.model)
         document = {
             "schema": SCHEMA,

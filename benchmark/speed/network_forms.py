@@ -1,4 +1,4 @@
-"""A finished cell's network, as its last checkpoint has it, in the forms that `benchmark.speed.inference` compares.
+"""A finished cell's network, from its last checkpoint, in the forms that `benchmark.speed.inference` compares.
 
 dense         the architecture with the weights that it started from, none of them 0
 masked-dense  `methods.finalize`: the trained weights, zeros baked in
@@ -14,7 +14,6 @@ import sys
 import warnings
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +25,11 @@ from benchmark.run_folder import checkpoint
 from benchmark.run_folder.attempts import folder_of, numbers
 from benchmark.run_folder.files import read_sealed
 from benchmark.spec import RunSpec, SpecError
+from benchmark.training.engine import Engine
+from benchmark.training.execution import Execution
 from benchmark.training.loop import Training, digest
 from benchmark.training.measure import plain_copy
-from benchmark.training.prepare import begin
+from benchmark.training.prepare import prepare_training
 from benchmark.training.process_group import Group
 
 
@@ -40,7 +41,7 @@ class CSRLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         csr = linear.weight.detach().to_sparse_csr()
-        rows, columns = csr.crow_indices().int(), csr.col_indices().int()  # as MKL takes them: no copy each time
+        rows, columns = csr.crow_indices().int(), csr.col_indices().int()  # MKL takes int32 without a copy
         sparse = torch.sparse_csr_tensor(rows, columns, csr.values(), size=csr.shape, check_invariants=True)
         self.register_buffer("weight", sparse)
         self.bias = linear.bias
@@ -50,12 +51,12 @@ class CSRLinear(nn.Module):
         return outputs if self.bias is None else outputs + self.bias
 
 
-def trained(spec: RunSpec, out: Path, data_dir: Path, device: str) -> tuple[Training, dict[str, Any]]:
+def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, Any]]:
     """A done cell's training as it ended, and its result.
 
     Raises SpecError where the cell has not ended well, or its last state is not there any more.
     """
-    cell = out / "cells" / spec.run_id
+    cell = execution.cell(spec.run_id)
     result = read_sealed(cell / "result.json")
     status = result["status"] if result else results.unfinished(cell)[0]
     if result is None or status != "done":
@@ -64,7 +65,7 @@ def trained(spec: RunSpec, out: Path, data_dir: Path, device: str) -> tuple[Trai
     found = checkpoint.latest(folders, run_id=spec.run_id, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     if found is None:
         raise SpecError(f"cell {spec.run_id} has no good checkpoint left in {cell}: delete that folder and run again")
-    training = begin(spec, data_dir, device, Group())
+    training = prepare_training(spec, execution, Group(), Engine(spec, execution.device))
     training.load_state_dict(found.state)
     state = digest(training.model, found.state["optimizer"], training.attached.state_dict())
     if state != result["state_sha256"]:
@@ -73,7 +74,7 @@ def trained(spec: RunSpec, out: Path, data_dir: Path, device: str) -> tuple[Trai
 
 
 def forms_of(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """FORMS of a network by name, in evaluation mode, and why others of them are left out."""
+    """The forms of a network by name, in evaluation mode; and why a form is left out, by name."""
     networks, refused = {"masked-dense": plain_copy(model)}, {}
     try:
         networks["compact"] = methods.finalize(copy.deepcopy(model), compact=True).eval()
@@ -84,7 +85,7 @@ def forms_of(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
 
 
 def with_csr(plain: nn.Module) -> nn.Module:
-    """Every Linear replaced, in place."""
+    """Replace every Linear by a `CSRLinear`, in place."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         for module in list(plain.modules()):
@@ -116,7 +117,7 @@ def dense_of(training: Training) -> nn.Module:
 
 
 def saved_bytes(network: nn.Module) -> tuple[int, int]:
-    """Of the network's state_dict in a file, and in one through zlib."""
+    """Bytes of the network's state_dict in a file, and in one compressed with zlib."""
     buffer = io.BytesIO()
     torch.save(network.state_dict(), buffer)
     return buffer.tell(), len(zlib.compress(buffer.getvalue()))

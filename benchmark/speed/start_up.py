@@ -1,4 +1,4 @@
-"""How long commands take that train nothing, each a process of its own: `python -m benchmark speed --start-up`."""
+"""How long commands take that train nothing, each a process of its own: `python -m benchmark speed start-up`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.commands.output import emit
-from benchmark.commands.progress import console
+from benchmark.commands.output import console, emit
 
 SCHEMA = 1
 REPEATS = 7

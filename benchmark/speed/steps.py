@@ -24,8 +24,7 @@ from torch import Tensor
 
 import methods
 from benchmark import models
-from benchmark.commands.output import emit
-from benchmark.commands.progress import console
+from benchmark.commands.output import console, emit
 from benchmark.commands.selection import resolve_device
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.speed.peak_memory import peak_bytes

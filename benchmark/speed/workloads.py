@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmark import data, models
-from benchmark.commands.estimate import EXAMPLES, SHAPES
+from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
 from benchmark.data.tensors import TensorDataset
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell, cifar10, mnist
@@ -62,4 +62,4 @@ def load(model: str, spec: RunSpec, device: torch.device) -> Excerpt:
     pixels = data.load(spec.data, data_dir=Path(), device=device)
     assert isinstance(pixels, TensorDataset)
     fields = {field.name: getattr(pixels, field.name) for field in dataclasses.fields(pixels)}
-    return Excerpt(**fields, epoch_examples=EXAMPLES[setting(model)[0].name])
+    return Excerpt(**fields, epoch_examples=TRAIN_EXAMPLES[setting(model)[0].name])

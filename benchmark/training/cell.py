@@ -9,8 +9,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.data import DataError
@@ -18,17 +16,15 @@ from benchmark.run_folder import checkpoint
 from benchmark.run_folder.attempts import Attempt, Observer, claim, failed_before, folder_of, numbers
 from benchmark.run_folder.files import NO_SPACE, DiskFullError, read_sealed, sealed, write_atomic, write_json
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
-from benchmark.training import environment
-from benchmark.training import records as record
+from benchmark.training import environment, records
+from benchmark.training.engine import Engine
+from benchmark.training.execution import Execution
 from benchmark.training.loop import digest, train_epoch
-from benchmark.training.prepare import begin, check_same, surroundings
+from benchmark.training.prepare import check_same, environment_of, prepare_training
 from benchmark.training.process_group import Group, PeerError
 from benchmark.training.publish import Outcome, publish
 
 Report = Callable[[dict[str, Any]], None]
-CHECKPOINT_SECONDS = 30.0
-CHECKPOINT_VARIABLE = "BENCH_CHECKPOINT_SECONDS"
-CHECKPOINT_SHARE = 0.02
 
 
 class DriftError(Exception):
@@ -37,7 +33,7 @@ class DriftError(Exception):
     exit_code = 2
 
 
-TO_MEND = (DataError, SpecError, DriftError)
+USER_ERRORS = (DataError, SpecError, DriftError)
 
 
 class _InterruptedError(Exception):
@@ -52,82 +48,67 @@ class _DivergedError(Exception):
     pass
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a cell runs and writes.
+def execute(
+    spec: RunSpec,
+    execution: Execution,
+    *,
+    observer: Observer,
+    report: Report,
+    stop: threading.Event,
+    group: Group | None = None,
+) -> Outcome:
+    """Train one cell, or continue with it; done cells and cells that another worker has are left alone.
 
-    checkpoint_seconds: between checkpoints, whatever they cost. None: as the environment variable
-    BENCH_CHECKPOINT_SECONDS says, else CHECKPOINT_SECONDS or as many as keep their cost under
-    CHECKPOINT_SHARE of the training. group: the processes that train it, this one their leader.
+    report receives each epoch's record and each warning. stop asks for the state to be saved at the next step.
+    group: the processes that train the cell together, this one their leader. Raises DataError, SpecError,
+    DriftError and DiskFullError, which the user has to fix.
     """
-
-    out: Path
-    data_dir: Path
-    device: str = "cpu"
-    accept_drift: bool = False
-    retry_failed: bool = False
-    checkpoint_seconds: float | None = None
-    group: Group = field(default_factory=Group)
-
-    def cell(self, run_id: str) -> Path:
-        return self.out / "cells" / run_id
-
-    def seconds_to_next_checkpoint(self, cost_seconds: float) -> float:
-        """How long to train on after a checkpoint that took so long to write."""
-        if self.checkpoint_seconds is not None:
-            return self.checkpoint_seconds
-        if CHECKPOINT_VARIABLE in os.environ:
-            return float(os.environ[CHECKPOINT_VARIABLE])
-        return max(CHECKPOINT_SECONDS, cost_seconds / CHECKPOINT_SHARE)
-
-
-def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, stop: threading.Event) -> Outcome:
-    """Train one cell, or go on with it; done cells and cells of others are left alone.
-
-    report receives each epoch's record and each warning. stop asks for the state to be saved at
-    the next step. Raises DataError, SpecError, DriftError and DiskFullError: the user has something to mend.
-    """
-    cell = place.cell(spec.run_id)
+    cell = execution.cell(spec.run_id)
     if (finished := read_sealed(cell / "result.json")) is not None:
         return Outcome(finished["status"], finished["error"])
-    if not place.retry_failed and (failure := failed_before(cell)) is not None:
+    if not execution.retry_failed and (failure := failed_before(cell)) is not None:
         return Outcome("failed", failure)
     try:
         attempt = claim(cell, observer)
         if attempt is None:
             return Outcome("busy")
-        return _attempt(spec, place, attempt, report, stop)
+        return _run_attempt(spec, execution, group or Group(), attempt, report, stop)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        raise DiskFullError(place.out) from error
+        raise DiskFullError(execution.out) from error
 
 
-def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
+def _run_attempt(
+    spec: RunSpec, execution: Execution, group: Group, attempt: Attempt, report: Report, stop: threading.Event
+) -> Outcome:
+    """Train, and write down how the attempt ended."""
     outcome, code = Outcome("interrupted", "the worker stopped"), None
     try:
-        outcome = _run(spec, place, attempt, report, stop)
+        outcome = _train(spec, execution, group, attempt, report, stop)
         return outcome
-    except (*TO_MEND, OSError, PeerError) as error:
+    except (*USER_ERRORS, OSError, PeerError) as error:
         outcome, code = Outcome("interrupted", str(error)), getattr(error, "exit_code", None)
         raise
     finally:
         attempt.end(outcome.status, outcome.error, code)
 
 
-def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
+def _train(
+    spec: RunSpec, execution: Execution, group: Group, attempt: Attempt, report: Report, stop: threading.Event
+) -> Outcome:
     try:
-        return _Cell(spec, place, attempt, report, stop).run()
+        return _Cell(spec, execution, group, attempt, report, stop).train()
     except _InterruptedError:
         return Outcome("interrupted")
     except _SupersededError:
         return Outcome("superseded", "another worker took the cell over")
-    except TO_MEND:
+    except USER_ERRORS:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise
-        return _failed(attempt, error, place.group)
+        return _failed(attempt, error, group)
 
 
 def _failed(attempt: Attempt, error: Exception, group: Group) -> Outcome:
@@ -144,36 +125,44 @@ def _failed(attempt: Attempt, error: Exception, group: Group) -> Outcome:
 class _Cell:
     """The attempt's live state: the training, its metrics so far, and when to save next."""
 
-    def __init__(self, spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> None:
-        self.spec, self.place, self.attempt = spec, place, attempt
+    def __init__(
+        self,
+        spec: RunSpec,
+        execution: Execution,
+        group: Group,
+        attempt: Attempt,
+        report: Report,
+        stop: threading.Event,
+    ) -> None:
+        self.spec, self.execution, self.group, self.attempt = spec, execution, group, attempt
         self.report, self.stop = report, stop
         self.folder = attempt.folder
-        self.group = place.group
-        self.environment = surroundings(spec, place.data_dir, place.device, place.group)
+        engine = Engine(spec, execution.device)
+        self.environment = environment_of(spec, execution, group, engine)
         write_json(attempt.cell / "spec.json", spec.to_dict())
         self.metrics = b""
-        state = self._earlier()
+        state = self._earlier_state()
         write_json(self.folder / "environment.json", self.environment)
         write_json(attempt.cell / "environment.json", self.environment)
         (self.folder / "metrics.jsonl").write_bytes(self.metrics)
-        self.group.idle = False
-        self.group.send(spec.to_dict())
-        with self.group.boundary(TO_MEND):
-            self.training = begin(spec, place.data_dir, place.device, self.group)
-        self.group.send(state)
+        group.idle = False
+        group.send(spec.to_dict())
+        with group.boundary(USER_ERRORS):
+            self.training = prepare_training(spec, execution, group, engine)
+        group.send(state)
         if state is not None:
             self.training.load_state_dict(state)
             self.report({"resumed": self.training.steps_done})
-        self.next_save = time.monotonic() + place.seconds_to_next_checkpoint(0)
+        self.next_save = time.monotonic() + execution.seconds_to_next_checkpoint(0)
 
-    def _earlier(self) -> dict[str, Any] | None:
-        """The state to go on from, its metrics and environment noted. Raises DriftError."""
+    def _earlier_state(self) -> dict[str, Any] | None:
+        """The state to continue from; takes over its metrics and its drift. Raises DriftError."""
         earlier = [folder_of(self.attempt.cell, number) for number in numbers(self.attempt.cell)]
         found = checkpoint.latest(earlier, run_id=self.spec.run_id, warn=lambda text: self.report({"warning": text}))
         if found is None:
             return None
         changes = environment.drift(found.manifest["environment"], self.environment)
-        if changes and not self.place.accept_drift:
+        if changes and not self.execution.accept_drift:
             raise DriftError(
                 f"cell {self.spec.run_id} was begun elsewhere ({'; '.join(changes)}): "
                 "run it there, or give --accept-drift to go on without equal bits"
@@ -183,11 +172,11 @@ class _Cell:
         self.environment["resumed_at_step"] = found.manifest["steps"]
         return found.state
 
-    def run(self) -> Outcome:
+    def train(self) -> Outcome:
         training = self.training
         try:
             while training.epoch < training.epochs:
-                train_epoch(training, self._at_step)
+                train_epoch(training, self._after_step)
                 check_same(training, self.group)
                 with self.group.boundary():
                     self._record()
@@ -198,8 +187,8 @@ class _Cell:
         return self._publish("done")
 
     def _record(self) -> None:
-        summary = record.epoch_record(self.training)
-        lines = [*record.step_records(self.training), summary]
+        summary = records.epoch_record(self.training)
+        lines = [*records.step_records(self.training), summary]
         content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
         with (self.folder / "metrics.jsonl").open("ab") as file:
             file.write(content)
@@ -208,11 +197,11 @@ class _Cell:
         if "diverged" in summary:
             raise _DivergedError
 
-    def _at_step(self) -> None:
+    def _after_step(self) -> None:
         with self.group.boundary():
-            self._look_around()
+            self._stop_or_save()
 
-    def _look_around(self) -> None:
+    def _stop_or_save(self) -> None:
         if self.attempt.superseded.is_set():
             raise _SupersededError
         if self.stop.is_set():
@@ -238,13 +227,13 @@ class _Cell:
         earlier = [number for number in numbers(self.attempt.cell) if number < self.attempt.number]
         checkpoint.remove_earlier([folder_of(self.attempt.cell, number) for number in earlier], self.folder)
         now = time.monotonic()
-        self.next_save = now + self.place.seconds_to_next_checkpoint(now - started)
+        self.next_save = now + self.execution.seconds_to_next_checkpoint(now - started)
 
     def _publish(self, status: Literal["done", "diverged"], error: str = "") -> Outcome:
         if not self.attempt.newest():
             raise _SupersededError
-        training, records = self.training, [json.loads(line) for line in self.metrics.splitlines()]
-        measured = record.result(training, records) if status == "done" else {"epochs": training.epoch}
+        training, epochs = self.training, [json.loads(line) for line in self.metrics.splitlines()]
+        measured = records.result(training, epochs) if status == "done" else {"epochs": training.epoch}
         result = {
             "schema": SCHEMA_VERSION,
             "run_id": self.spec.run_id,
@@ -252,7 +241,7 @@ class _Cell:
             "error": error,
             "attempt": self.attempt.number,
             "measured": measured,
-            "layers": record.layers(training),
+            "layers": records.layers(training),
             "environment": self.environment,
             "metrics_sha256": hashlib.sha256(self.metrics).hexdigest(),
             "state_sha256": digest(training.model, training.optimizer.state_dict(), training.attached.state_dict()),

@@ -1,7 +1,7 @@
 """How the steps of a cell are executed: what decides its bits and its speed, and is no field of its spec.
 
-Recorded with each attempt as `engine`; another one on a resume is drift. What each part gains is in
-docs/performance.md.
+Each attempt records it as `engine`; resuming with another engine is drift. docs/performance.md says what each
+part gains.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ KEEP_BYTES = 2**31 - 1
 class Engine:
     """The forward and backward passes of one cell on one kind of device, cpu or cuda.
 
-    Raises SpecError for tf32 on cpu.
-
-    float32: all of it. tf32: matrix products and convolutions of the passes, on a GPU. bfloat16:
-    the forward pass under autocast, and the backward pass as that went; weights, their
-    gradients, the loss and the optimizer stay float32. Evaluation is float32 always.
+    With precision float32 everything is float32. With tf32, on a GPU, the matrix products and convolutions of the
+    passes use TF32. With bfloat16 the forward pass runs under autocast and the backward pass follows it; weights,
+    gradients, the loss and the optimizer stay float32. Evaluation is always float32. Raises SpecError for tf32 on
+    a CPU.
     """
 
     spec: RunSpec
@@ -74,13 +73,9 @@ class Engine:
             if allowed:
                 _allow_tf32(False)
 
-    def __str__(self) -> str:
-        parts = {
-            "channels_last": self.channels_last,
-            "fused": True,
-            "flush_denormal": _flushes_denormals(),
-        }
-        return "+".join(name for name, used in parts.items() if used)
+    def to_dict(self) -> dict[str, bool]:
+        """What an attempt records of it, as `engine` in environment.json."""
+        return {"channels_last": self.channels_last, "fused": True, "flush_denormal": _flushes_denormals()}
 
 
 def channels_last(images: Tensor) -> Tensor:

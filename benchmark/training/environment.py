@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "engine", "data", "processes")
-BEFORE_RECORDED = {"engine": "plain"}
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
 
 
@@ -23,12 +22,12 @@ def describe(
     kernel_path: str,
     data: str,
     processes: int = 1,
-    engine: str = "plain",
+    engine: Mapping[str, bool] | None = None,
 ) -> dict[str, Any]:
     """The environment of one attempt as plain values.
 
-    kernel_path: of the masked weights (`methods.kernels.path`). data: fingerprint of the data set's bytes.
-    processes: that train the cell together. engine: of `benchmark.training.engine`.
+    kernel_path: what computes masked weights (`methods.kernels.path`). data: fingerprint of the data set's bytes.
+    processes: how many train the cell together. engine: see `benchmark.training.engine`.
     """
     versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
     return {
@@ -43,7 +42,7 @@ def describe(
         "threads": threads,
         "processes": processes,
         "kernel_path": kernel_path,
-        "engine": engine,
+        "engine": dict(engine or {}),
         "deterministic_algorithms": device != "cpu",
         "data": data,
     }
@@ -51,7 +50,7 @@ def describe(
 
 def commit() -> dict[str, Any]:
     """{commit, dirty} of the source tree, new source files counted; None where it is no git checkout of ours."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str | None:
         try:
@@ -78,9 +77,17 @@ def cpu_name() -> str:
 
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two environments and decides the bits: `threads: 1 -> 2`."""
-    known = {**BEFORE_RECORDED, **before}
-    keys = [key for key in DECIDES_BITS if key in known and key in now]
-    return [f"{key}: {known[key]} -> {now[key]}" for key in keys if known[key] != now[key]]
+    before, now = (
+        {**found, "engine": _engine(found["engine"])} if "engine" in found else found for found in (before, now)
+    )
+    keys = [key for key in DECIDES_BITS if key in before and key in now]
+    return [f"{key}: {before[key]} -> {now[key]}" for key in keys if before[key] != now[key]]
+
+
+def _engine(recorded: str | Mapping[str, bool]) -> str:
+    """What of an engine is used, such as `channels_last+fused`; earlier attempts recorded this text, in any order."""
+    used = recorded.split("+") if isinstance(recorded, str) else [name for name, on in recorded.items() if on]
+    return "+".join(sorted(used))
 
 
 def _version(package: str) -> str | None:

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from benchmark.data import DataError
 from benchmark.spec import SpecError, from_dict
+from benchmark.training.engine import Engine
+from benchmark.training.execution import Execution
 from benchmark.training.loop import train_epoch
-from benchmark.training.prepare import begin, check_same
+from benchmark.training.prepare import check_same, prepare_training
 from benchmark.training.process_group import Group
 
 
 class _EndedError(Exception):
-    """The leader goes on with this cell no further."""
+    """The leader does not go on with this cell."""
 
 
-def follow(data_dir: Path, device: str, group: Group) -> None:
-    """Take part in cells as the leader begins them, until the leader's process ends, and this one with it.
+def follow(execution: Execution, group: Group) -> None:
+    """Take part in the leader's cells until the leader's process ends, and this one with it.
 
-    What goes wrong here is told to the leader and raised.
+    An error here is announced to the leader and raised.
     """
     while True:
         group.idle = True
         tree = group.receive()
         group.idle = False
         try:
-            _cell(tree, data_dir, device, group)
+            _train(tree, execution, group)
         except _EndedError:
             continue
         except Exception as error:
-            _tell(group, error)
+            _announce(group, error)
             raise
 
 
-def _cell(tree: dict[str, Any], data_dir: Path, device: str, group: Group) -> None:
+def _train(tree: dict[str, Any], execution: Execution, group: Group) -> None:
     try:
-        training = begin(from_dict(tree), data_dir, device, group)
+        spec = from_dict(tree)
+        training = prepare_training(spec, execution, group, Engine(spec, execution.device))
     except (SpecError, DataError):
-        _go_on(group)  # the leader met the same, unless the files of this machine are others
+        _go_on(group)  # the leader met the same error, unless this machine has other files
         raise
     _go_on(group)
     state = group.receive()
@@ -55,7 +57,7 @@ def _go_on(group: Group) -> None:
         raise _EndedError
 
 
-def _tell(group: Group, error: Exception) -> None:
+def _announce(group: Group, error: Exception) -> None:
     text = f"{type(error).__name__}: {error}".splitlines()[0]
-    assert group.lifeline is not None, "a follower has a leader"
-    group.lifeline.last_words({"error": f"process {group.rank}: {text}", "code": getattr(error, "exit_code", None)})
+    assert group.peers is not None, "a follower has a leader"
+    group.peers.announce({"error": f"process {group.rank}: {text}", "code": getattr(error, "exit_code", None)})

@@ -1,8 +1,7 @@
 """The gradient of one optimizer step: one forward and backward pass, or many, in one process or in several.
 
-A step's batch is cut into micro-batches of equal size, in order; each process takes as many
-consecutive ones. What a step computes does not depend on the number of processes but for the
-order in which gradients are added up.
+A step's batch is cut into micro-batches of equal size, in order, and each process takes an equal number of
+consecutive ones. The number of processes changes only the order in which gradients are added up.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from methods import Attachment
 
 
 class Gradient:
-    """Passes of one cell's model. Raises SpecError where the processes cannot share a step's passes equally.
+    """The passes of one cell's model. Raises SpecError where the processes cannot share a step's passes equally.
 
-    share: this process's places in a batch. whole: a step is one pass.
+    share: which examples of a batch are this process's. whole: a step is one pass.
     """
 
-    def __init__(self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group) -> None:
+    def __init__(self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group, engine: Engine) -> None:
         check_processes(spec, group.size)
         self._spec, self._model, self._attached, self._group = spec, model, attached, group
-        self._engine = Engine(spec, next(model.parameters()).device.type)
+        self._engine = engine
         self._size = spec.optimizer.micro_batch_size or spec.optimizer.batch_size
         self._passes = spec.optimizer.batch_size // self._size
         self.whole = self._passes == 1
@@ -38,13 +37,13 @@ class Gradient:
         self.share = slice(self._first * self._size, (self._first + mine) * self._size)
 
     def wrap(self) -> None:
-        """Join the model's parameters as they are now with those of the other processes."""
+        """Wrap the model, with its parameters as they are now, so that gradients are means over the processes."""
         self._network = self._group.wrap(self._model)
 
     def backward(self, inputs: Tensor, labels: Tensor, *, step: int, examples: int) -> Tensor:
-        """The gradients of a step where there were none, penalty included; its mean loss, 0-dim, detached.
+        """Compute the gradients of a step, penalty included; its mean loss, 0-dim, detached.
 
-        inputs, labels: this process's share of the step's batch of so many examples.
+        inputs, labels: this process's share of the step's batch. examples: of the whole batch.
         """
         with self._engine.arithmetic():
             if self.whole:
@@ -78,8 +77,8 @@ class Gradient:
         return loss[0]
 
     def _pass(self, inputs: Tensor, labels: Tensor, weight: float, *, last: bool) -> Tensor:
-        """One forward and backward pass; the last one of a step exchanges the gradients and has the penalty."""
-        if not len(labels):  # no example is left for this process; its gradients, 0, are waited for
+        """One forward and backward pass. The last pass of a step exchanges gradients and adds the penalty."""
+        if not len(labels):  # the others wait for this process's gradients, which are 0
             inputs, labels = inputs.new_zeros(2, *inputs.shape[1:]), labels.new_zeros(2)
         with contextlib.nullcontext() if last else self._group.local(self._network):
             loss = self._engine.loss(self._network, inputs, labels)
@@ -90,6 +89,6 @@ class Gradient:
 
 @torch.no_grad()
 def restore_(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
-    """Give a model's buffers, such as batch normalisation's running statistics, these values in place."""
+    """Set a model's buffers, such as batch normalisation's running statistics, to these values in place."""
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)

@@ -1,4 +1,4 @@
-"""The training loop. It knows methods by their interface alone, and never waits for the device in a step."""
+"""The training loop. It knows methods only by their interface, and a step never waits for the device."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import methods
 from benchmark import models, seeds
 from benchmark.data.tensors import WHOLE, Dataset
 from benchmark.spec import Optimizer, RunSpec, SpecError
+from benchmark.training.engine import Engine
 from benchmark.training.gradient import Gradient
 from benchmark.training.process_group import Group
 from methods import Attachment, Phase
@@ -28,7 +29,7 @@ def learning_rate(spec: Optimizer, epoch: int) -> float:
 
 
 def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """SGD or Adam over parameter groups, each parameter's update one pass over it; groups of equal options are one."""
+    """Fused SGD or Adam, one pass over each parameter; neighbouring groups with equal options become one."""
     groups = _merged(groups)
     if spec.name == "adam":
         return torch.optim.Adam(groups, lr=spec.lr, fused=True)
@@ -36,7 +37,7 @@ def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours of equal options as one group, the parameters in their order: fewer groups take less time to begin."""
+    """Neighbours of equal options as one group, parameters in their order: each group costs time in every step."""
     merged: list[dict[str, Any]] = []
     for group in groups:
         if merged and {**merged[-1], "params": None} == {**group, "params": None}:
@@ -50,15 +51,17 @@ CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_exampl
 
 
 class Training:
-    """One cell's live objects and where it stands: everything that a checkpoint holds.
+    """One cell's live objects and how far it is: everything that a checkpoint holds.
 
-    epoch, step, steps_done: whole epochs done, steps of the current one, steps in all. A method whose
-    phases add to the steps may end within an epoch. group: the processes that train it together, of
-    which all hold the same. Raises SpecError for a spec that does not hold for its model, data and
-    method, or not for so many processes.
+    epoch, step, steps_done: whole epochs done, steps of the current epoch, steps in all. A method whose phases
+    add steps may end within an epoch. group: the processes that train the cell together; all of them hold the
+    same state. engine: how its steps are executed; by default the engine of the spec on the data's device.
+    Raises SpecError for a spec that does not fit its model, data, method or number of processes.
     """
 
-    def __init__(self, spec: RunSpec, dataset: Dataset, group: Group | None = None) -> None:
+    def __init__(
+        self, spec: RunSpec, dataset: Dataset, group: Group | None = None, engine: Engine | None = None
+    ) -> None:
         self.spec, self.data = spec, dataset
         device = dataset.device
         self.epoch = self.step = self.steps_done = self.phase_start = 0
@@ -76,7 +79,8 @@ class Training:
             self.attached = self._attach()
         except ValueError as error:
             raise SpecError(f"{spec.label}: {error}") from error
-        self.gradient = Gradient(spec, self.model, self.attached, group or Group())
+        engine = engine or Engine(spec, device.type)
+        self.gradient = Gradient(spec, self.model, self.attached, group or Group(), engine)
         self.layer_names = list(self.attached.masks())
         self._new_optimizer()
         self.epochs = -(-self.attached.total_steps // self.steps_per_epoch)
@@ -106,7 +110,7 @@ class Training:
         )
 
     def batches(self, start_step: int, share: slice = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the current epoch from a step on, or these places of each."""
+        """Batches of the current epoch from a step on; share: only these examples of each batch."""
         return self.data.train_batches(
             batch_size=self.spec.optimizer.batch_size,
             seed=self.spec.seed,
@@ -117,7 +121,7 @@ class Training:
 
     @property
     def batch_examples(self) -> int:
-        """Examples of the coming step's batch, over all processes."""
+        """Examples in the next step's batch, over all processes."""
         batch_size = self.spec.optimizer.batch_size
         return min(batch_size, self.data.train_size - self.step * batch_size)
 
@@ -128,7 +132,7 @@ class Training:
         self.gradient.wrap()
 
     def start_record(self) -> None:
-        """Room on the device for a record a step, where this epoch's steps are recorded."""
+        """Make room on the device for one record per step, if this epoch's steps are recorded."""
         self.step_records = {}
         if self.epoch < (self.spec.step_records or 0):
             shape, device = (self.steps_per_epoch, len(self.layer_names)), self.loss_sum.device
@@ -137,7 +141,7 @@ class Training:
             self.step_records["loss"] = torch.zeros(shape[0], dtype=torch.float64, device=device)
 
     def enter_phase(self, phase: Phase) -> None:
-        """What the loop does when a method's new phase begins."""
+        """Follow a method into its new phase: its learning rate and its optimizer."""
         if phase.lr == "restart":
             self.phase_start = self.steps_done
         if phase.new_optimizer:
@@ -151,7 +155,7 @@ class Training:
             group["lr"] = lr
 
     def count_step(self, examples: int) -> None:
-        """A step on so many examples was taken."""
+        """Count one step on this many examples."""
         self.examples += examples
         self.epoch_examples += examples
         self.steps_done += 1
@@ -174,14 +178,11 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint as if nothing had happened."""
+        """Continue from a checkpoint as if nothing had happened."""
         self.attached.load_state_dict(state["attached"])
         self.model.load_state_dict(state["model"])
         self._new_optimizer()
-        groups = [{**group, "fused": True} for group in state["optimizer"]["param_groups"]]
-        if len(groups) != len(self.optimizer.param_groups):  # saved before groups of equal options were one
-            groups = _merged(groups)
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         device = self.loss_sum.device
         if device.type == "cuda" and state["cuda_random"] is not None:
@@ -218,7 +219,7 @@ def train_epoch(training: Training, after_step: Callable[[], None]) -> None:
 
 
 def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
-    """One optimizer step on a batch, or on this process's share of it: the batch's mean loss, 0-dim, detached."""
+    """Take one optimizer step on a batch, or on this process's share of it; the batch's mean loss, 0-dim, detached."""
     attached, examples = training.attached, training.batch_examples
     training.set_learning_rate()
     loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
@@ -244,7 +245,7 @@ def _record_step(training: Training, before: dict[str, Tensor], loss: Tensor) ->
 
 
 def digest(model: nn.Module, *others: Mapping[str, Any]) -> str:
-    """SHA-256 over every tensor of a model's state and of other state dictionaries: equal bits, equal digest."""
+    """SHA-256 over every tensor of a model's state and of other state dictionaries; equal for equal bits."""
     sha = hashlib.sha256()
 
     def feed(value: Any) -> None:

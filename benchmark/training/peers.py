@@ -1,4 +1,7 @@
-"""Connections by which the processes of one cell notice each other's end: at once, or of a machine in a minute."""
+"""Connections by which the processes of one cell notice that another one has ended.
+
+The end of a process is noticed at once, that of a machine within a minute.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ GRACE_SECONDS = 30.0
 
 
 class Offer:
-    """The leader's side before the followers came: where to call, as `address port token`."""
+    """The leader waits for its followers; `text` says where they connect, as `address port token`."""
 
     def __init__(self, address: str) -> None:
         local, both = address == "127.0.0.1", socket.has_dualstack_ipv6()
@@ -32,7 +35,7 @@ class Offer:
         self.text = f"{address} {self._server.getsockname()[1]} {self._token}"
 
     def accept(self, followers: int) -> list[socket.socket]:
-        """The connections of so many followers. Raises TimeoutError after JOIN_SECONDS."""
+        """The connections of this many followers. Raises TimeoutError after JOIN_SECONDS."""
         self._server.settimeout(JOIN_SECONDS)
         accepted: list[socket.socket] = []
         while len(accepted) < followers:
@@ -45,7 +48,7 @@ class Offer:
         return accepted
 
 
-def call(offer: str) -> socket.socket:
+def connect(offer: str) -> socket.socket:
     """A follower's connection to the leader that made the offer."""
     address, port, token = offer.split()
     peer = socket.create_connection((address, int(port)), timeout=JOIN_SECONDS)
@@ -53,28 +56,29 @@ def call(offer: str) -> socket.socket:
     return peer
 
 
-class Lifeline:
-    """Threads that listen to the peers. lost is called, in a thread, when one is gone or silent for SILENCE_SECONDS.
+class Peers:
+    """Connections to the other processes, each with a thread that listens.
 
-    trouble: the last words of a peer that said why it ends; after these this process has GRACE_SECONDS.
+    lost: called in such a thread when a process has ended or has been silent for SILENCE_SECONDS. failure: what a
+    process announced before it ended; this process then has GRACE_SECONDS to end in order.
     """
 
     def __init__(self, peers: list[socket.socket], lost: Callable[[], None]) -> None:
-        self.trouble: dict[str, Any] | None = None
+        self.failure: dict[str, Any] | None = None
         self._peers, self._lost = peers, lost
         for peer in peers:
             threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
 
-    def last_words(self, trouble: dict[str, Any]) -> None:
-        """Tell the peers why this process ends."""
+    def announce(self, failure: dict[str, Any]) -> None:
+        """Tell the other processes why this one ends."""
         for peer in self._peers:
             with contextlib.suppress(OSError):
-                peer.sendall(json.dumps(trouble).encode() + b"\n")
+                peer.sendall(json.dumps(failure).encode() + b"\n")
 
     def _listen(self, peer: socket.socket) -> None:
         with contextlib.suppress(OSError):
             self._until_silent(peer)
-        if self.trouble is not None:
+        if self.failure is not None:
             time.sleep(GRACE_SECONDS)
         self._lost()
 
@@ -93,9 +97,9 @@ class Lifeline:
             heard = time.monotonic()
             *lines, partial = (partial + chunk).split(b"\n")
             for line in filter(None, lines):
-                self.trouble = json.loads(line)
+                self.failure = json.loads(line)
 
 
 def end(code: int) -> None:
-    """End this process from any thread: others wait in calls that nothing else would end."""
+    """End this process from any thread: its main thread may wait in a call that nothing else would end."""
     os._exit(code)

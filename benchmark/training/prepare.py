@@ -1,4 +1,4 @@
-"""What the leader and the followers of a cell do alike: they begin its training, and compare what they hold."""
+"""What the processes of a cell do alike: build its training, describe its environment, compare what they hold."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from benchmark.data.tensors import Dataset
 from benchmark.spec import Data, RunSpec, SpecError
 from benchmark.training import environment
 from benchmark.training.engine import Engine
+from benchmark.training.execution import Execution
 from benchmark.training.loop import Training, digest
 from benchmark.training.process_group import Group
 from methods import kernels
 
 
-def begin(spec: RunSpec, data_dir: Path, device: str, group: Group) -> Training:
-    """A cell's training before its first step."""
-    return Training(spec, _dataset(spec.data, data_dir, device), group)
+def prepare_training(spec: RunSpec, execution: Execution, group: Group, engine: Engine) -> Training:
+    """A cell's training before its first step. Raises SpecError and DataError."""
+    dataset = _dataset(spec.data, execution.data_dir, execution.device)
+    return Training(spec, dataset, group, engine)
 
 
 def check_same(training: Training, group: Group) -> None:
@@ -29,23 +31,27 @@ def check_same(training: Training, group: Group) -> None:
         group.check_same(digest(training.model, training.optimizer.state_dict(), training.attached.state_dict()))
 
 
-def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) -> dict[str, Any]:
-    """The environment of an attempt. Raises DataError; SpecError where kernels cannot be had."""
-    device = torch.device(device_name)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
+def environment_of(spec: RunSpec, execution: Execution, group: Group, engine: Engine) -> dict[str, Any]:
+    """The environment of an attempt at a cell. Raises DataError, and SpecError where a kernel cannot be had."""
+    device = torch.device(execution.device)
     return environment.describe(
         device=device.type,
-        device_name=name,
+        device_name=device_name(device),
         threads=torch.get_num_threads(),
         kernel_path=kernel_path(device),
-        data=_fingerprint(spec.data.name, data_dir),
+        data=_fingerprint(spec.data.name, execution.data_dir),
         processes=group.size,
-        engine=str(Engine(spec, device.type)),
+        engine=engine.to_dict(),
     )
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
+
+
 def kernel_path(device: torch.device) -> str:
-    """What computes masked weights there. Raises SpecError."""
+    """What computes masked weights on a device. Raises SpecError where the requested path cannot be had."""
     try:
         return kernels.path(device.type)
     except (ValueError, RuntimeError) as error:

@@ -14,34 +14,34 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmark.training.peers import JOIN_SECONDS, Lifeline, Offer, call, end
+from benchmark.training.peers import JOIN_SECONDS, Offer, Peers, connect, end
 
-OFFER = "lifeline"
+OFFER = "peers"
 NOTHING_TO_DO = "nothing to do"
-FOREVER = datetime.timedelta(days=365)  # the lifeline, not a time limit, ends a wait for a dead process
+FOREVER = datetime.timedelta(days=365)  # `Peers`, not a time limit, ends a wait for a dead process
 
 
 class PeerError(Exception):
-    """Another process of the cell failed; exit_code: of its cause, where the user has something to mend."""
+    """Another process of the cell failed. exit_code: that of its cause, if the user has something to fix."""
 
-    def __init__(self, trouble: dict[str, Any]) -> None:
-        super().__init__(trouble["error"])
-        self.exit_code: int | None = trouble.get("code")
+    def __init__(self, failure: dict[str, Any]) -> None:
+        super().__init__(failure["error"])
+        self.exit_code: int | None = failure.get("code")
 
 
 class Group:
-    """The processes of one cell; of one process unless `join` made it.
+    """The processes that train one cell; a single process unless `join` made the group.
 
-    idle: the followers wait for a cell, so that whatever happens to the leader is no business of theirs.
+    idle: the followers wait for a cell, so the leader may fail without any harm to them.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self.idle = True
-        self.lifeline: Lifeline | None = None
+        self.peers: Peers | None = None
         self._gradients: Any = None
 
-    # --- the leader's word, over the CPU ---
+    # --- messages of the leader, over the CPU ---
 
     def send(self, value: Any) -> None:
         """From the leader to all followers: plain values and CPU tensors."""
@@ -55,42 +55,43 @@ class Group:
         return box[0]
 
     @contextlib.contextmanager
-    def boundary(self, told: tuple[type[BaseException], ...] = (BaseException,)) -> Iterator[None]:
-        """What the leader does between two steps; the followers then hear whether it goes on.
+    def boundary(self, in_step: tuple[type[BaseException], ...] = (BaseException,)) -> Iterator[None]:
+        """Around what the leader does between two steps; then the followers learn whether it goes on.
 
-        told: errors after which all processes are in one place still.
+        in_step: errors after which all processes are still at the same point of the cell.
         """
         try:
             yield
-        except told:
-            self._tell(0)
+        except in_step:
+            self._broadcast(0)
             self.idle = True
             raise
-        self._tell(1)
+        self._broadcast(1)
 
     def goes_on(self) -> bool:
-        """A follower's side of `boundary`."""
-        return self._tell(0) == 1
+        """The follower's side of `boundary`."""
+        return self._broadcast(0) == 1
 
-    def _tell(self, word: int) -> int:
+    def _broadcast(self, number: int) -> int:
+        """The leader's number, in every process."""
         if self.size == 1:
-            return word
-        told = torch.tensor([word])
-        dist.broadcast(told, src=0)
-        return int(told)
+            return number
+        shared = torch.tensor([number])
+        dist.broadcast(shared, src=0)
+        return int(shared)
 
     # --- training, on the device ---
 
     def use(self, device: str) -> None:
-        """The device that gradients lie on, before the first cell."""
+        """Set the device that gradients lie on; before the first cell."""
         if self.size > 1 and device == "cuda":
             self._gradients = dist.new_group(backend="nccl")
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients that are means over the processes.
+        """The model, its gradients means over the processes.
 
-        find_unused_parameters keeps torch from sorting the gradients anew after the first step: a
-        resumed cell would add them up in another order (docs/decisions/0010-processes-of-a-cell.md).
+        find_unused_parameters keeps torch from reordering the gradients after the first step; a resumed cell
+        would add them up in another order (docs/decisions/0010-processes-of-a-cell.md).
         """
         if self.size == 1:
             return model
@@ -101,7 +102,7 @@ class Group:
             )
 
     def local(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Passes of a wrapped model whose gradients stay in this process until a later one."""
+        """Around passes of a wrapped model whose gradients stay in this process until a later pass."""
         return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
     def sum_(self, values: Tensor) -> None:
@@ -118,24 +119,24 @@ class Group:
         if len(set(digests)) > 1:
             raise RuntimeError(f"the {self.size} processes of this cell have drifted apart: {digests}")
 
-    # --- ends ---
+    # --- failures ---
 
     def cause(self, error: Exception) -> Exception:
-        """The error's cause: what another process said of its end, if that brought it about.
+        """The error's cause: the failure that another process announced, if there is one.
 
-        Where another process died without a word, this one ends here: the cell is to be tried again.
+        If another process died without announcing anything, this process ends here and the cell is tried again.
         """
-        if self.lifeline is None or self.idle:
+        if self.peers is None or self.idle:
             return error
-        time.sleep(1.0)  # for the lifeline to notice
-        trouble = self.lifeline.trouble
-        return PeerError(trouble) if trouble is not None and isinstance(error, RuntimeError) else error
+        time.sleep(1.0)  # `Peers` needs a moment to notice
+        failure = self.peers.failure
+        return PeerError(failure) if failure is not None and isinstance(error, RuntimeError) else error
 
 
 def join(store: Any, *, rank: int, size: int, address: str) -> Group | None:
-    """The group of so many processes that share a store; None where the leader has nothing to do.
+    """The group of the processes that share a store; None if the leader has nothing to do.
 
-    address: the leader's, for a leader's call only. Raises for processes that do not come within JOIN_SECONDS.
+    address: the leader's; only the leader gives it. Raises if a process does not join within JOIN_SECONDS.
     """
     store.set_timeout(datetime.timedelta(seconds=JOIN_SECONDS))
     group = Group(rank, size)
@@ -146,17 +147,17 @@ def join(store: Any, *, rank: int, size: int, address: str) -> Group | None:
     else:
         text = store.get(OFFER).decode()
         if text == NOTHING_TO_DO:
-            store.add("gone", 1)
+            store.add("dismissed", 1)
             return None
-        peers = [call(text)]
-    group.lifeline = Lifeline(peers, lambda: end(0 if rank and group.idle else 1))
+        peers = [connect(text)]
+    group.peers = Peers(peers, lambda: end(0 if rank and group.idle else 1))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=FOREVER)
     return group
 
 
 def dismiss(store: Any, *, size: int) -> None:
-    """A leader without work lets the others go; the store lives until they went."""
+    """A leader without work lets the others end; the store stays until they have read it."""
     store.set(OFFER, NOTHING_TO_DO)
     deadline = time.monotonic() + JOIN_SECONDS
-    while store.add("gone", 0) < size - 1 and time.monotonic() < deadline:
+    while store.add("dismissed", 0) < size - 1 and time.monotonic() < deadline:
         time.sleep(0.05)

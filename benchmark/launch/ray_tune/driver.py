@@ -44,17 +44,17 @@ def prepare(order: dict[str, Any], messages: Messages) -> tuple[tune.Tuner, dict
     """Connect to Ray, or start one; the grid as Tune's, and how many cells run at once on which device."""
     _connect(order)
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    work, gpus = order["work"], int(has.get("GPU", 0))
-    if work["device"] == "auto":
-        work["device"] = "cuda" if gpus else "cpu"
-    if work["device"] == "cuda" and not gpus:
+    execution, gpus = order["execution"], int(has.get("GPU", 0))
+    if execution["device"] == "auto":
+        execution["device"] = "cuda" if gpus else "cpu"
+    if execution["device"] == "cuda" and not gpus:
         raise ValueError("--device cuda: the Ray cluster has no GPU; use --device cpu")
-    processes = work["processes_per_cell"]
-    room = gpus if work["device"] == "cuda" else int(has.get("CPU", 1))
+    processes = execution["processes"]
+    room = gpus if execution["device"] == "cuda" else int(has.get("CPU", 1))
     workers = order["workers"] or max(1, room // processes)
     share = 1.0 if processes > 1 else gpu_share(workers, gpus)
-    resources = {"cpu": float(processes)} | ({"gpu": processes * share} if work["device"] == "cuda" else {})
-    constant = {"work": work, "sign": order["sign"], "variables": order["variables"]}
+    resources = {"cpu": float(processes)} | ({"gpu": processes * share} if execution["device"] == "cuda" else {})
+    constant = {"execution": execution, "sign": order["sign"], "variables": order["variables"]}
     tuner = tune.Tuner(
         tune.with_resources(train, resources),
         param_space={"cell": tune.grid_search(order["cells"]), **constant},
@@ -69,7 +69,7 @@ def prepare(order: dict[str, Any], messages: Messages) -> tuple[tune.Tuner, dict
             verbose=0,
         ),
     )
-    return tuner, {"workers": workers, "device": work["device"]}
+    return tuner, {"workers": workers, "device": execution["device"]}
 
 
 def _connect(order: dict[str, Any]) -> None:
@@ -78,8 +78,8 @@ def _connect(order: dict[str, Any]) -> None:
         return
     ray.init(
         address="local",
-        num_cpus=order["workers"] and order["workers"] * order["work"]["processes_per_cell"],
-        num_gpus=None if order["work"]["device"] == "cuda" else 0,
+        num_cpus=order["workers"] and order["workers"] * order["execution"]["processes"],
+        num_gpus=None if order["execution"]["device"] == "cuda" else 0,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
     )

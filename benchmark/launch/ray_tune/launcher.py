@@ -18,11 +18,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-from benchmark.launch.base import Event, Job, Work
+from benchmark.launch.base import Event, Job
 from benchmark.launch.local import STOP_SECONDS, default_workers
 from benchmark.launch.ray_tune.trial import variables
-from benchmark.run_folder.attempts import condemn
+from benchmark.run_folder.attempts import mark_ended
 from benchmark.spec import RunSpec, SpecError
+from benchmark.training.execution import Execution
 
 DRIVERS_ALLOWED = 3
 START_SECONDS = {"local": 120.0, "address": 30.0}
@@ -33,18 +34,18 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYT
 class RayLauncher:
     """One trial a cell; a driver that dies is started again with the cells left, DRIVERS_ALLOWED of them in all."""
 
-    stop_says = "stopping: running cells save their state (Ctrl-C to stop at once)"
+    stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
-    def __init__(self, work: Work, *, workers: int | None, address: str | None, cells: int) -> None:
+    def __init__(self, execution: Execution, *, workers: int | None, address: str | None, cells: int) -> None:
         """workers: cells at once; None: one a core or a GPU of this machine, at an address all that the cluster has."""
-        self._work, self._address = work, address
+        self._execution, self._address = execution, address
         if workers is None and address is None:
-            workers = default_workers(work.device)
+            workers = default_workers(execution.device)
         self._wanted = workers and min(workers, cells)
         self.workers = self._wanted or cells
         self._name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-        self._sign = work.out / "ray" / f"{self._name}.sign"
-        self._log = work.out / "logs" / f"ray-{self._name}.log"
+        self._sign = execution.out / "ray" / f"{self._name}.sign"
+        self._log = execution.out / "logs" / f"ray-{self._name}.log"
         self._open: dict[str, RunSpec] = {}
         self._active: set[str] = set()
         self._drivers = 0
@@ -119,9 +120,9 @@ class RayLauncher:
     def _order(self) -> dict[str, Any]:
         return {
             "name": f"{self._name}-{self._drivers}",
-            "storage": str(self._work.out / "ray"),
+            "storage": str(self._execution.out / "ray"),
             "sign": str(self._sign),
-            "work": self._work.to_dict(),
+            "execution": self._execution.to_dict(),
             "cells": [{"run_id": run_id, "spec": spec.to_dict()} for run_id, spec in self._open.items()],
             "variables": variables(os.environ),
             "address": self._address,
@@ -166,7 +167,7 @@ class RayLauncher:
         if run_id not in self._open:
             return
         if kind == "lost":
-            condemn(self._work.out / "cells" / run_id, payload["error"])
+            mark_ended(self._execution.out / "cells" / run_id, payload["error"])
             kind = "end"
         if kind == "started":
             self._active.add(run_id)

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.launch.base import Event, Work
+from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher
 from benchmark.spec import RunSpec, from_dict
+from benchmark.training.execution import Execution
 
 SET_BY_RAY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # from a trial's CPUs: other threads, other bits
 OURS = "BENCH_"
@@ -31,13 +32,13 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 def train(config: dict[str, Any]) -> None:
     """Tune's function trainable: reports each event of its cell as {"event": kind, kind: payload}.
 
-    config: `cell` with its spec, `work`, `variables`, and `sign`, a folder under --out: a file `stop`
+    config: `cell` with its spec, `execution`, `variables`, and `sign`, a folder under --out: a file `stop`
     in it says that cells shall end.
     """
     from ray import tune
 
-    work, sign = Work.from_dict(config["work"]), Path(config["sign"])
-    if (error := unseen(work, sign)) is not None:
+    execution, sign = Execution.from_dict(config["execution"]), Path(config["sign"])
+    if (error := unseen(execution, sign)) is not None:
         tune.report({"event": "end", "end": {"status": "refused", "error": error, "code": USAGE}})
         return
     if (sign / "stop").exists():
@@ -47,23 +48,23 @@ def train(config: dict[str, Any]) -> None:
         os.environ.pop(name, None)
     os.environ.update(config["variables"])
     last = ""
-    for event in _events(from_dict(config["cell"]["spec"]), work, sign / "stop"):
+    for event in _events(from_dict(config["cell"]["spec"]), execution, sign / "stop"):
         last = event.kind
         tune.report({"event": event.kind, event.kind: event.payload})
     if last != "end":  # it waited for another worker's attempt
         tune.report(LEFT)
 
 
-def unseen(work: Work, sign: Path) -> str | None:
+def unseen(execution: Execution, sign: Path) -> str | None:
     """What of a run this machine does not see, in one line, or None."""
-    for option, path in (("--out", sign), *(("--suite", plugin) for plugin in work.plugins)):
+    for option, path in (("--out", sign), *(("--suite", plugin) for plugin in execution.plugins)):
         if not path.exists():
             return f"{platform.node()} does not see {path}: {option} must lie on storage that every worker sees"
     return None
 
 
-def _events(spec: RunSpec, work: Work, stop: Path) -> Iterator[Event]:
-    launcher = LocalLauncher(work, workers=1)
+def _events(spec: RunSpec, execution: Execution, stop: Path) -> Iterator[Event]:
+    launcher = LocalLauncher(execution, workers=1)
     launcher.submit([spec])
     over = threading.Event()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import State
-from benchmark.run_folder.attempts import condemn, ended, folder_of, numbers
+from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
 from benchmark.run_folder.files import read_sealed
 
 NAME = "jobs.jsonl"
@@ -27,7 +27,7 @@ class ClusterJob:
     log: str
     launcher: str = "slurm"
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line of its output, or what its absence means."""
         try:
             lines = Path(self.log).read_text(errors="replace").strip().splitlines()
@@ -107,4 +107,4 @@ def mark_cancelled(out: Path, job: ClusterJob) -> None:
     """What is left of a cancelled job's cells is cancelled, unless another worker has them."""
     for run_id in unended(out, job.cells):
         error = f"its SLURM job {job.job} was cancelled"
-        condemn(out / "cells" / run_id, error, status="cancelled", dead_jobs={job.job})
+        mark_ended(out / "cells" / run_id, error, status="cancelled", dead_jobs={job.job})

@@ -13,15 +13,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.launch.base import Event, Job, LaunchError, Work
+from benchmark.launch.base import Event, Job, LaunchError
 from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.folder_watch import FolderWatch
 from benchmark.launch.slurm.jobs import ClusterJob
 from benchmark.launch.slurm.profile import Profile
 from benchmark.launch.slurm.queue import SlurmError, State
-from benchmark.run_folder.attempts import Observer, condemn, folder_of, numbers
+from benchmark.run_folder.attempts import Observer, folder_of, mark_ended, numbers
 from benchmark.spec import RunSpec
+from benchmark.training.execution import Execution
 
 JOBS_ALLOWED = 3
 POLL_SECONDS, POLL_SHARE = 1.0, 10
@@ -36,11 +37,11 @@ class SlurmLauncher:
     `events` ends with the last cell, or with `stop`: then the jobs go on without this process.
     """
 
-    stop_says = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
+    stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
 
-    def __init__(self, work: Work, profile: Profile, *, workers: int | None, detach: bool) -> None:
-        self._work, self._profile, self._detach = work, profile, detach
-        self._workers_per_job = workers or profile.workers(processes_per_cell=work.processes_per_cell)
+    def __init__(self, execution: Execution, profile: Profile, *, workers: int | None, detach: bool) -> None:
+        self._execution, self._profile, self._detach = execution, profile, detach
+        self._workers_per_job = workers or profile.workers(processes_per_cell=execution.processes)
         self.workers = self._workers_per_job * profile.array_parallelism
         self._specs: dict[str, RunSpec] = {}
         self._jobs: dict[str, ClusterJob] = {}
@@ -55,15 +56,15 @@ class SlurmLauncher:
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
         """Raises SlurmError or LaunchError where SLURM does not take the jobs."""
         self._specs = {spec.run_id: spec for spec in specs}
-        self._watch = FolderWatch(self._work.out, specs)
-        known = {job.job: job for job in jobs.read(self._work.out) if job.launcher == "slurm"}
+        self._watch = FolderWatch(self._execution.out, specs)
+        known = {job.job: job for job in jobs.read(self._execution.out) if job.launcher == "slurm"}
         mine = {name: job for name, job in known.items() if set(job.cells) & set(self._specs)}
         states = slurm_queue.states(mine)
         self._jobs = {name: job for name, job in mine.items() if not states[name].ended}
         taken = {run_id for job in self._jobs.values() for run_id in job.cells}
         self.adopted = len(self._jobs)
         free = [spec for spec in specs if spec.run_id not in taken]
-        self._submit([spec for spec in free if not jobs.has_result(self._work.out, spec.run_id)])
+        self._submit([spec for spec in free if not jobs.has_result(self._execution.out, spec.run_id)])
         return [Job(spec.run_id) for spec in specs]
 
     def _submit(self, specs: Sequence[RunSpec]) -> None:
@@ -74,13 +75,13 @@ class SlurmLauncher:
             self._submit_array(chunks[at : at + limit])
 
     def _submit_array(self, chunks: Sequence[Sequence[RunSpec]]) -> None:
-        folder = self._work.out / "slurm"
+        folder = self._execution.out / "slurm"
         folder.mkdir(exist_ok=True)
         probe = folder / "probe"
         probe.touch()
         tasks = [
             {
-                "work": self._work.to_dict(),
+                "execution": self._execution.to_dict(),
                 "specs": [spec.to_dict() for spec in chunk],
                 "workers": self._workers_per_job,
                 "probe": str(probe),
@@ -92,13 +93,13 @@ class SlurmLauncher:
             ClusterJob(name, tuple(spec.run_id for spec in chunk), log)
             for (name, log), chunk in zip(submitted, chunks, strict=True)
         ]
-        jobs.append(self._work.out, new)
+        jobs.append(self._execution.out, new)
         self._jobs |= {job.job: job for job in new}
         self._saved |= {job.job: self._progress(job) for job in new}
 
     def parameters(self) -> dict[str, Any]:
         """What submitit writes into the job's script."""
-        return self._profile.parameters(job_name=job_name(self._work.out), python_path=_python_path())
+        return self._profile.parameters(job_name=job_name(self._execution.out), python_path=_python_path())
 
     def stop(self) -> None:
         self._stopping = True
@@ -132,7 +133,7 @@ class SlurmLauncher:
 
     def _orphaned(self, run_id: str) -> bool:
         """Nobody has the cell: no job of ours, and no other worker."""
-        cell = self._work.out / "cells" / run_id
+        cell = self._execution.out / "cells" / run_id
         taken = numbers(cell)
         in_a_job = any(run_id in job.cells for job in self._jobs.values())
         return not in_a_job and (not taken or self._observer.over(folder_of(cell, taken[-1])))
@@ -155,25 +156,25 @@ class SlurmLauncher:
             del self._jobs[job.job]
             self._observer.dead_jobs.add(job.job)
             if state.name == "CANCELLED":
-                jobs.mark_cancelled(self._work.out, job)
+                jobs.mark_cancelled(self._execution.out, job)
             if self._progress(job) > self._saved.get(job.job, 0):
                 self._deaths.subtract({run_id: self._deaths[run_id] for run_id in job.cells})
             for run_id in set(job.cells) & set(self._watch.open):
                 yield from self._left(run_id, job, state)
 
     def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:
-        cause = f"its SLURM job {job.job} ended as {state}: {job.last_words()}"
+        cause = f"its SLURM job {job.job} ended as {state}: {job.last_line()}"
         self._deaths[run_id] += 1
-        if (outcome := jobs.outcome(self._work.out, run_id)) is not None:
+        if (outcome := jobs.outcome(self._execution.out, run_id)) is not None:
             self._watch.close(run_id)
             yield Event(run_id, "end", outcome)
         elif self._deaths[run_id] < JOBS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it"})
         else:
-            condemn(self._work.out / "cells" / run_id, cause, dead_jobs={job.job})
+            mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
 
     def _progress(self, job: ClusterJob) -> int:
-        return sum(jobs.steps_saved(self._work.out, run_id) for run_id in job.cells)
+        return sum(jobs.steps_saved(self._execution.out, run_id) for run_id in job.cells)
 
 
 def job_name(out: Path) -> str:
@@ -182,15 +183,15 @@ def job_name(out: Path) -> str:
     return f"bench-{plain[:20]}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
 
 
-def script(work: Work, profile: Profile, *, workers: int | None, cells: int) -> str:
+def script(execution: Execution, profile: Profile, *, workers: int | None, cells: int) -> str:
     """The sbatch script of such a grid's first array, as submitit writes it; needs no SLURM."""
     submitit_slurm = _submitit()
-    launcher = SlurmLauncher(work, profile, workers=workers, detach=True)
+    launcher = SlurmLauncher(execution, profile, workers=workers, detach=True)
     chunks = -(-cells // profile.cells_per_job)
-    command = f"{sys.executable} -u -m submitit.core._submit {work.out / 'slurm'}"
+    command = f"{sys.executable} -u -m submitit.core._submit {execution.out / 'slurm'}"
     arrays = {"map_count": chunks} if chunks > 1 else {}
     text: str = submitit_slurm._make_sbatch_string(
-        command=command, folder=work.out / "slurm", **launcher.parameters(), **arrays
+        command=command, folder=execution.out / "slurm", **launcher.parameters(), **arrays
     )
     return text
 
@@ -228,6 +229,6 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
 
 def _python_path() -> str:
     """Where a job finds this program, and what the user's suites import: this folder, and PYTHONPATH."""
-    program = str(Path(__file__).resolve().parents[2])
+    program = str(Path(__file__).resolve().parents[3])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(dict.fromkeys(path for path in (program, os.getcwd(), *given) if path))

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.launch.base import Event, Work
+from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher
 from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.run_folder.attempts import cluster_job
 from benchmark.spec import from_dict
+from benchmark.training.execution import Execution
 
 AGAIN = (signal.SIGUSR1, signal.SIGUSR2)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *AGAIN)
@@ -24,17 +25,17 @@ REQUEUE_TRIES, REQUEUE_PAUSE_SECONDS = 10, 6.0
 
 
 def run_cells(task: Mapping[str, Any]) -> None:
-    """Train a job's cells. task: work, specs, workers, probe; plain values, as submitit pickles them.
+    """Train a job's cells. task: execution, specs, workers, probe; plain values, as submitit pickles them.
 
     After USR1 or USR2 (the time limit is near, or preemption) the job queues itself again, if it got
     any further; after TERM (scancel, or SLURM queues it again by itself) it saves the state and ends.
     """
     _see(Path(task["probe"]))
-    work = Work.from_dict(task["work"])
+    execution = Execution.from_dict(task["execution"])
     specs = [from_dict(spec) for spec in task["specs"]]
     ids = [spec.run_id for spec in specs]
-    before = _progress(work.out, ids)
-    launcher = LocalLauncher(work, workers=min(task["workers"], len(specs)))
+    before = _progress(execution.out, ids)
+    launcher = LocalLauncher(execution, workers=min(task["workers"], len(specs)))
     received: list[int] = []
 
     def stop(number: int, _: object) -> None:
@@ -46,9 +47,9 @@ def run_cells(task: Mapping[str, Any]) -> None:
     launcher.submit(specs)
     for event in launcher.events():
         _say(event)
-    left = jobs.unended(work.out, ids)
+    left = jobs.unended(execution.out, ids)
     if received and left:
-        _leave(received, moved=_progress(work.out, ids) > before)
+        _leave(received, moved=_progress(execution.out, ids) > before)
 
 
 def _see(probe: Path) -> None:
