@@ -44,7 +44,7 @@ HOW = (
     "steady cell's whole time over its epochs; training: only its steps; cells/h: steady, of all workers; start-up, "
     "once a pool: what a worker's first cell takes until its first epoch's end beside training, less what a steady one "
     "does; whole: the pool's wall time, start-up and mirror included. Means.",
-    "x authors: the same DST epochs, one after another, in the authors' code, as measured in a side experiment on 2 CPU "
+    "x authors: the same DST epochs, one after another, in the authors' code, measured in a side experiment on 2 CPU "
     "cores and not in this run (lstm-a: 600 steps of 0.33 s, evaluation not counted)",
 )
 COLUMNS = ("model", "method", "cells", "epochs", "start s", "epoch s", "train s", "whole s", "cells/h", "x authors")

@@ -81,10 +81,10 @@ def test_metrics_lost_after_the_result_are_put_back_from_the_winners_attempt(tmp
 
 
 def test_a_cell_whose_workers_die_gets_a_failed_attempt_and_keeps_the_earlier_ones(tmp_path: Path) -> None:
-    attempts.condemn(tmp_path, "its worker died 3 times")
+    attempts.mark_ended(tmp_path, "its worker died 3 times")
     assert attempts.failed_before(tmp_path) == "its worker died 3 times"
     claim(tmp_path, Observer()).end("interrupted")
-    attempts.condemn(tmp_path, "again")
+    attempts.mark_ended(tmp_path, "again")
     ends = [attempts.ended(folder_of(tmp_path, number)) for number in numbers(tmp_path)]
     assert [end["status"] for end in ends if end] == ["failed", "interrupted", "failed"]
 
@@ -99,7 +99,7 @@ def test_a_superseded_worker_commits_nothing(tmp_path: Path) -> None:
             other.mkdir()
             write_json(other / "owner.json", attempts._owner())
 
-    frozen = execute(runner.spec, runner.place, observer=Observer(), report=take_over, stop=threading.Event())
+    frozen = execute(runner.spec, runner.execution, observer=Observer(), report=take_over, stop=threading.Event())
     assert frozen.status == "superseded"
     assert not (runner.cell / "result.json").exists()
     assert not (runner.cell / "metrics.jsonl").exists()
