@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -89,17 +89,17 @@ def cell(
     step_records: int | None = None,
     **hyperparameters: Any,
 ) -> RunSpec:
-    """A spec with every hyperparameter of the method resolved. Raises ValueError for bad ones."""
+    """A spec with the method's hyperparameters resolved (`Method.identity`). Raises ValueError for bad ones."""
     import methods
 
     made = methods.create(method, **hyperparameters)
-    resolved = made.hyperparameters()
-    density = resolved.pop("density", None)
+    identity = made.identity()
+    density = identity.pop("density", None)
     return RunSpec(
         data=data,
         model=model,
         optimizer=optimizer,
-        method={"name": method, "version": made.version, **resolved},
+        method={"name": method, "version": made.version, **identity},
         density=density,
         seed=seed,
         protocol=tuple(protocol),
@@ -131,9 +131,8 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
     """
     section, _, name = dotted.partition(".")
     if section == "method":
-        has = [spec for spec in specs if name in spec.method and name not in ("name", "version")]
-        valid = {key for spec in specs for key in spec.method if key not in ("name", "version")}
-        if not has:
+        valid = {key for spec in specs for key in _hyperparameters(spec)}
+        if name not in valid:
             raise SpecError(f"no cell's method has '{name}': {nearest(name, valid)}")
     elif dotted == "density" and all(spec.density is None for spec in specs):
         raise SpecError("no cell's method keeps a density that could be set")
@@ -142,25 +141,42 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
     return merged(_set(spec, dotted, value) for spec in specs)
 
 
+def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
+    """The method's hyperparameters but the density, those that the spec leaves out at their default included."""
+    from methods.registry import method_class
+
+    try:
+        added = method_class(spec.method["name"]).added_hyperparameters()
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    everything = {**added, **spec.method}
+    return {name: value for name, value in everything.items() if name not in ("name", "version", "density")}
+
+
 def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
     section, _, name = dotted.partition(".")
-    current = fields(spec).get(dotted)
-    if (section == "method" and name not in spec.method) or (dotted == "density" and spec.density is None):
-        return spec
-    changed = replace_field(spec, dotted, value)
-    if section == "method" or dotted == "density":
-        import methods
-
-        given = {key: inner for key, inner in changed.method.items() if key not in ("name", "version")}
-        given |= {} if changed.density is None else {"density": changed.density}
-        try:
-            resolved = methods.create(changed.method["name"], **given).hyperparameters()
-        except ValueError as error:
-            raise SpecError(str(error)) from error
-        density = resolved.pop("density", None)
-        tail = {"name": spec.method["name"], "version": spec.method["version"]}
-        changed = dataclasses.replace(changed, method={**tail, **resolved}, density=density)
+    if section != "method" and dotted != "density":
+        current, changed = fields(spec).get(dotted), replace_field(spec, dotted, value)
+    else:
+        hyperparameters = _hyperparameters(spec) | ({} if spec.density is None else {"density": spec.density})
+        name = name or dotted
+        if name not in hyperparameters:
+            return spec
+        current, changed = hyperparameters[name], _with_method(spec, {**hyperparameters, name: value})
     if changed == spec:
         return spec
     departs = (*spec.departs, f"{dotted}={value} (suite: {current})")
     return dataclasses.replace(changed, departs=departs)
+
+
+def _with_method(spec: RunSpec, hyperparameters: Mapping[str, Any]) -> RunSpec:
+    """The cell with its method's hyperparameters, density included, replaced. Raises SpecError for bad ones."""
+    import methods
+
+    try:
+        identity = methods.create(spec.method["name"], **hyperparameters).identity()
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    density = identity.pop("density", None)
+    method = {"name": spec.method["name"], "version": spec.method["version"], **identity}
+    return dataclasses.replace(spec, method=method, density=density)
