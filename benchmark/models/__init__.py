@@ -1,7 +1,9 @@
-"""The architectures by name. torch is imported when one is made, so that `list models` answers at once.
+"""The architectures by name. torch is imported when one is made, so that `list models` answers at
+once.
 
-A model's `uncounted` are patterns of module names that stay dense and out of the density. One
-with a `start_epoch()` wants it called at the start of every training epoch and every evaluation.
+A model's `uncounted` are patterns of module names that stay dense and are not part of the density.
+If a model has a `start_epoch()`, it is called at the start of every training epoch and every
+evaluation.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ __all__ = ["available", "create", "describe", "start_epoch"]
 
 @dataclass(frozen=True)
 class _Entry:
-    """cls: "module:Class". fixed: what the name settles. options: `Model` fields and their values.
+    """cls: "module:Class". fixed: arguments that the name implies. options: `Model` fields and
+    their values.
 
-    hidden_layers: how many `Model.widths` it takes; 0 for an architecture of fixed widths.
+    hidden_layers: the number of `Model.widths`; 0 if the widths are fixed.
     """
 
     cls: str
@@ -91,9 +94,9 @@ def create(
 ) -> nn.Module:
     """A model on the CPU: float32 [b, *in_shape] to logits float32 [b, classes].
 
-    Its weights follow from `seed` alone, and the global generator is left as it was. batch_size,
-    the largest in training: needed with hidden_state "carried". Raises SpecError for an unknown
-    name, an option that the model does not have, a value of it, or an image too small.
+    Its weights follow only from `seed`, and the global generator is left as it was. batch_size: the
+    largest in training, needed with hidden_state "carried". Raises SpecError for an unknown name,
+    an option or value that the model does not have, and an image that is too small.
     """
     check_names([spec.name], _CATALOGUE, "model")
     entry = _CATALOGUE[spec.name]
@@ -111,7 +114,9 @@ def create(
 
 
 def start_epoch(model: nn.Module) -> None:
-    """Tell a model that carries state between batches that a training epoch or an evaluation begins."""
+    """Tell a model that carries state between batches that a training epoch or an evaluation
+    begins.
+    """
     starts = getattr(model, "start_epoch", None)
     if callable(starts):
         starts()

@@ -1,8 +1,9 @@
-"""Suites: named lists of cells. A suite is a function that returns specs; its module says the rest.
+"""Suites: named lists of cells. A suite is a function that returns specs, in a file of its own;
+files in this folder are found by name.
 
 A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds) and
 `suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the others.
-Nothing here imports torch until a suite is expanded: method defaults come from `methods`.
+torch is imported only when a suite is expanded, as method defaults come from `methods`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ BOTH_PROTOCOLS = ("paper", "official")
 
 @dataclass(frozen=True)
 class Suite:
-    """An expanded suite. plugin: the user's file that defines it, or None. own: its cells before --seeds and --set."""
+    """An expanded suite. plugin: the user's file that defines it, or None. own: the cells without
+    --seeds and --set.
+    """
 
     name: str
     description: str
@@ -43,7 +46,7 @@ def describe() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def load(name_or_file: str) -> Suite:
-    """A suite by name or by file. Raises SpecError where there is none, or where it does not hold."""
+    """A suite by name or by file. Raises SpecError if there is none, or if it is not valid."""
     if name_or_file.endswith(".py"):
         path = Path(name_or_file).resolve()
         module, name = load_file(path), path.stem
@@ -89,7 +92,9 @@ def cell(
     step_records: int | None = None,
     **hyperparameters: Any,
 ) -> RunSpec:
-    """A spec with the method's hyperparameters resolved (`Method.identity`). Raises ValueError for bad ones."""
+    """A spec with the method's hyperparameters resolved (`Method.identity`). Raises ValueError for
+    bad ones.
+    """
     import methods
 
     made = methods.create(method, **hyperparameters)
@@ -108,7 +113,7 @@ def cell(
 
 
 def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
-    """Each cell once, in first order, with the memberships of all its mentions."""
+    """Each cell once, in order of first appearance, with the memberships of all its appearances."""
     found: dict[str, RunSpec] = {}
     for spec in specs:
         before = found.get(spec.run_id, spec)
@@ -120,12 +125,13 @@ def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
 
 
 def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec, ...]:
-    """The same cells under these seeds in place of their own."""
+    """The same cells with these seeds instead of their own."""
     return merged(dataclasses.replace(spec, seed=seed) for spec in specs for seed in seeds)
 
 
 def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
-    """The cells with a field changed, marked as departing. Method fields change where a method has them.
+    """The cells with a field changed, marked as departing. A method's field changes only in cells
+    whose method has it.
 
     Raises SpecError for an unknown field or a value that does not fit.
     """
@@ -142,7 +148,9 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
 
 
 def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
-    """The method's hyperparameters but the density, those that the spec leaves out at their default included."""
+    """The method's hyperparameters without the density, including those that the spec leaves out at
+    their default.
+    """
     from methods.registry import method_class
 
     try:
@@ -170,7 +178,9 @@ def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
 
 
 def _with_method(spec: RunSpec, hyperparameters: Mapping[str, Any]) -> RunSpec:
-    """The cell with its method's hyperparameters, density included, replaced. Raises SpecError for bad ones."""
+    """The cell with its method's hyperparameters, density included, replaced. Raises SpecError for
+    bad ones.
+    """
     import methods
 
     try:
