@@ -82,11 +82,11 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
     for spec in [*first.values(), *kinds.values()]:
         if estimate.knows(spec) or time.monotonic() - started > budget_seconds:
             continue
-        seconds, steps_per_epoch = _step_seconds(spec)
+        seconds, steps_per_epoch = step_seconds(spec)
         estimate.learn(spec, epochs=1, seconds=seconds * steps_per_epoch)
 
 
-def _step_seconds(spec: RunSpec) -> tuple[float, int]:
+def step_seconds(spec: RunSpec) -> tuple[float, int]:
     import dataclasses
     from pathlib import Path
 
@@ -98,7 +98,7 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
 
     examples = spec.data.train_limit or TRAIN_EXAMPLES.get(spec.data.name, 2000)
     batch = spec.optimizer.batch_size
-    shape, probed = _probe_size(spec)
+    shape, probed = probe_size(spec)
     pixels = Data(name="synthetic", train_limit=probed * PROBE_STEPS, test_limit=1, shape=shape)
     optimizer = dataclasses.replace(spec.optimizer, batch_size=probed, micro_batch_size=None)
     short = dataclasses.replace(spec, data=pixels, optimizer=optimizer, step_records=None)
@@ -114,7 +114,7 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
     return steps[len(steps) // 2] * batch / probed, -(-examples // batch)
 
 
-def _probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
+def probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
     """The image shape and batch size to probe with; smaller than the cell's where examples are
     large.
     """

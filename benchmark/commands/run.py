@@ -52,8 +52,7 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     screen.print(
         f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before", highlight=False
     )
-    code = 0
-    refused: dict[str, int] = {}
+    code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
         estimate = Estimate()
@@ -62,20 +61,22 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
             code, refused = _dispatch(todo, execution, choice, estimate, screen)
         if choice.detach:
             return _detached(out, json_output, screen)
-        results.remember(out, suite.name, suite.exhibits, chosen)  # another run may have overwritten it with its own
-    for text in refused:
-        print(f"error: {text}", file=sys.stderr)
-    rows, code = _tables(out, code, silent=bool(refused))
+        results.remember(out, suite.name, suite.exhibits, chosen)  # another run may have replaced it
+    rows, code = _tables(out, code, refused)
     mirror.finish()
     mine = _only(rows, chosen)
-    screen.print(summary_table(mine))
-    say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
-    if code in EXIT_OF_SIGNAL.values():
-        screen.print("stopped; the same command goes on from here")
+    _print(mine, out, screen, stopped=code in EXIT_OF_SIGNAL.values())
     code = code or exit_code(mine, refused.values())
     if json_output:
         emit({"suite": suite.name, "out": str(out), "exit_code": code, "cells": mine})
     return code
+
+
+def _print(rows: Sequence[Row], out: Path, screen: Console, *, stopped: bool) -> None:
+    screen.print(summary_table(rows))
+    say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
+    if stopped:
+        screen.print("stopped; the same command goes on from here")
 
 
 def _only(rows: Sequence[Row], specs: Iterable[RunSpec]) -> list[Row]:
@@ -112,14 +113,20 @@ def _device(name: str, choice: launch.Choice) -> str:
     return name
 
 
-def _tables(out: Path, code: int, *, silent: bool) -> tuple[list[Row], int]:
-    """Write the tables; (rows, exit code). A full disk is reported unless `silent`."""
+def _tables(out: Path, code: int, refused: Iterable[str]) -> tuple[list[Row], int]:
+    """Report why cells were refused, and write the tables; (rows, exit code).
+
+    A full disk is reported unless a refused cell has reported it.
+    """
+    reasons = list(refused)
+    for text in reasons:
+        print(f"error: {text}", file=sys.stderr)
     try:
         return results.write_tables(out), code
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        if not silent:
+        if not reasons:
             print(f"error: {DiskFullError(out)}", file=sys.stderr)
         return results.rows(out), code or DISK_FULL
 

@@ -88,7 +88,7 @@ def claim(cell: Path, observer: Observer) -> Attempt | None:
     aside = cell / "attempts" / f".{uuid.uuid4().hex}"
     aside.mkdir()
     try:
-        write_json(aside / "owner.json", _owner())
+        write_json(aside / "owner.json", own_process())
         aside.rename(folder_of(cell, number))
     except OSError:
         shutil.rmtree(aside, ignore_errors=True)
@@ -164,7 +164,7 @@ def mark_ended(cell: Path, error: str, *, status: str = "failed", dead_jobs: Col
         attempt.end(status, error)
 
 
-def _owner() -> dict[str, Any]:
+def own_process() -> dict[str, Any]:
     process = {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
     job, restarts = cluster_job()
     return process if job is None else {**process, "job": job, "restarts": restarts}

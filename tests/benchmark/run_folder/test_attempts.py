@@ -97,7 +97,7 @@ def test_a_superseded_worker_commits_nothing(tmp_path: Path) -> None:
         if record.get("epoch") == 2:
             other = folder_of(runner.cell, 2)
             other.mkdir()
-            write_json(other / "owner.json", attempts._owner())
+            write_json(other / "owner.json", attempts.own_process())
 
     frozen = execute(runner.spec, runner.execution, observer=Observer(), report=take_over, stop=threading.Event())
     assert frozen.status == "superseded"
@@ -191,7 +191,7 @@ def test_an_attempt_is_over_at_once_when_its_process_is_gone(tmp_path: Path) -> 
 
 
 def test_an_attempt_of_a_recycled_process_id_is_over(foreign: Path) -> None:
-    owner = attempts._owner()
+    owner = attempts.own_process()
     write_json(foreign / "owner.json", owner)
     assert not Observer().over(foreign)
     write_json(foreign / "owner.json", {**owner, "started": owner["started"] - 1})

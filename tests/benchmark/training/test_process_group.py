@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from benchmark import data, models, results
 from benchmark.launch import process_ranks as ranks
-from benchmark.models import _Entry
+from benchmark.models import Entry
 from benchmark.run_folder.attempts import ended, folder_of
 from benchmark.run_folder.files import read_json
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_processes, from_dict, replace_field
@@ -37,7 +37,7 @@ from benchmark.training.process_group import Group, join
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 PIXELS = Data(name="synthetic", shape=(3, 8, 8), train_limit=330, test_limit=50, augment="crop-flip")
-TINY = _Entry("benchmark.models.wide_resnet:WideResNet", "with batch normalisation", {"depth": 10, "width": 1})
+TINY = Entry("benchmark.models.wide_resnet:WideResNet", "with batch normalisation", {"depth": 10, "width": 1})
 LOSS_TOLERANCE = 1e-5  # relative, each of 22 steps
 MASK_TOLERANCE = 1e-3  # entries that may differ after them: |w| and t, or two momenta, can be as near as rounding
 SUITE = """
@@ -109,7 +109,7 @@ def prepared(of: RunSpec, group: Group | None = None) -> Training:
 
 def train_rank(rank: int, port: int, trees: list[dict[str, Any]], folder: Path) -> None:
     torch.set_num_threads(1)
-    models._CATALOGUE["tiny"] = TINY
+    models.CATALOGUE["tiny"] = TINY
     store = dist.TCPStore("127.0.0.1", port, is_master=rank == 0, wait_for_workers=False)
     group = join(store, rank=rank, size=2, address="127.0.0.1")
     assert group is not None
@@ -125,7 +125,7 @@ def train_rank(rank: int, port: int, trees: list[dict[str, Any]], folder: Path) 
 def test_two_processes_hold_the_same_bits_after_every_step_and_train_as_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models._CATALOGUE, "tiny", TINY)
+    monkeypatch.setitem(models.CATALOGUE, "tiny", TINY)
     specs = everything()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -166,7 +166,7 @@ def test_micro_batches_add_up_to_the_whole_batch(model: str) -> None:
 
 def test_batch_statistics_are_the_mean_over_the_passes_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pass starts from the statistics before the step, so a step moves them once, whatever the passes."""
-    monkeypatch.setitem(models._CATALOGUE, "tiny", TINY)
+    monkeypatch.setitem(models.CATALOGUE, "tiny", TINY)
     live, twin = (prepared(spec("dense", model="tiny", micro=16)) for _ in range(2))
     images, labels = next(iter(live.batches(0)))
     before = {name: buffer.clone() for name, buffer in twin.model.named_buffers()}
