@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.plugins import load_file
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_names, fields, nearest, replace_field
 
-NAMES = ("cifar10", "digits", "estimators", "imagenet", "mnist", "thresholds")
+NAMES = ("cifar10", "digits", "estimators", "gap", "imagenet", "mnist", "thresholds")
 BOTH_PROTOCOLS = ("paper", "official")
 
 
