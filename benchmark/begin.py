@@ -12,15 +12,14 @@ from benchmark import data, environment
 from benchmark.data.tensors import Dataset
 from benchmark.distributed import Group
 from benchmark.engine import Engine
-from benchmark.program import width_of
 from benchmark.spec import Data, RunSpec, SpecError
 from benchmark.train import Training, digest
 from methods import kernels
 
 
-def begin(spec: RunSpec, data_dir: Path, device: str, group: Group, *, cuda_graphs: bool = False) -> Training:
-    """A cell's training before its first step. cuda_graphs: as of `Engine`."""
-    return Training(spec, _dataset(spec.data, data_dir, device), group, cuda_graphs=cuda_graphs)
+def begin(spec: RunSpec, data_dir: Path, device: str, group: Group) -> Training:
+    """A cell's training before its first step."""
+    return Training(spec, _dataset(spec.data, data_dir, device), group)
 
 
 def check_same(training: Training, group: Group) -> None:
@@ -29,19 +28,8 @@ def check_same(training: Training, group: Group) -> None:
         group.check_same(digest(training.model, training.optimizer.state_dict(), training.attached.state_dict()))
 
 
-def surroundings(
-    spec: RunSpec,
-    data_dir: Path,
-    device_name: str,
-    group: Group,
-    *,
-    cuda_graphs: bool = False,
-    cells_per_program: int = 1,
-) -> dict[str, Any]:
-    """The environment of an attempt. Raises DataError; SpecError where kernels or graphs cannot be had.
-
-    cells_per_program: as asked for, whether or not the cell can have company.
-    """
+def surroundings(spec: RunSpec, data_dir: Path, device_name: str, group: Group) -> dict[str, Any]:
+    """The environment of an attempt. Raises DataError; SpecError where kernels cannot be had."""
     device = torch.device(device_name)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     return environment.describe(
@@ -51,7 +39,7 @@ def surroundings(
         kernel_path=kernel_path(device),
         data=_fingerprint(spec.data.name, data_dir),
         processes=group.size,
-        engine=str(Engine(spec, device.type, cuda_graphs, width_of(spec, cells_per_program))),
+        engine=str(Engine(spec, device.type)),
     )
 
 

@@ -20,9 +20,8 @@ from benchmark.data import DataError
 from benchmark.distributed import Group, PeerError
 from benchmark.files import NO_SPACE, DiskFullError, read_sealed, sealed, write_atomic, write_json
 from benchmark.outcome import Outcome, publish
-from benchmark.program import width_of
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
-from benchmark.train import Steps, digest, epoch_steps, take
+from benchmark.train import digest, train_epoch
 
 Report = Callable[[dict[str, Any]], None]
 CHECKPOINT_SECONDS = 30.0
@@ -58,7 +57,6 @@ class Place:
     checkpoint_seconds: between checkpoints, whatever they cost. None: as the environment variable
     BENCH_CHECKPOINT_SECONDS says, else CHECKPOINT_SECONDS or as many as keep their cost under
     CHECKPOINT_SHARE of the training. group: the processes that train it, this one their leader.
-    cuda_graphs: as of `Engine`. cells_per_program: that train side by side where they can (`benchmark.program`).
     """
 
     out: Path
@@ -68,8 +66,6 @@ class Place:
     retry_failed: bool = False
     checkpoint_seconds: float | None = None
     group: Group = field(default_factory=Group)
-    cells_per_program: int = 1
-    cuda_graphs: bool = False
 
     def cell(self, run_id: str) -> Path:
         return self.out / "cells" / run_id
@@ -89,13 +85,6 @@ def execute(spec: RunSpec, place: Place, *, observer: Observer, report: Report, 
     report receives each epoch's record and each warning. stop asks for the state to be saved at
     the next step. Raises DataError, SpecError, DriftError and DiskFullError: the user has something to mend.
     """
-    return take(execution(spec, place, observer=observer, report=report, stop=stop))
-
-
-def execution(
-    spec: RunSpec, place: Place, *, observer: Observer, report: Report, stop: threading.Event
-) -> Steps[Outcome]:
-    """`execute`, whose optimizer steps are to be taken by whoever asks for them."""
     cell = place.cell(spec.run_id)
     if (finished := read_sealed(cell / "result.json")) is not None:
         return Outcome(finished["status"], finished["error"])
@@ -105,17 +94,17 @@ def execution(
         attempt = claim(cell, observer)
         if attempt is None:
             return Outcome("busy")
-        return (yield from _attempt(spec, place, attempt, report, stop))
+        return _attempt(spec, place, attempt, report, stop)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
         raise DiskFullError(place.out) from error
 
 
-def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Steps[Outcome]:
+def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
     outcome, code = Outcome("interrupted", "the worker stopped"), None
     try:
-        outcome = yield from _run(spec, place, attempt, report, stop)
+        outcome = _run(spec, place, attempt, report, stop)
         return outcome
     except (*TO_MEND, OSError, PeerError) as error:
         outcome, code = Outcome("interrupted", str(error)), getattr(error, "exit_code", None)
@@ -124,9 +113,9 @@ def _attempt(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop
         attempt.end(outcome.status, outcome.error, code)
 
 
-def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Steps[Outcome]:
+def _run(spec: RunSpec, place: Place, attempt: Attempt, report: Report, stop: threading.Event) -> Outcome:
     try:
-        return (yield from _Cell(spec, place, attempt, report, stop).run())
+        return _Cell(spec, place, attempt, report, stop).run()
     except _InterruptedError:
         return Outcome("interrupted")
     except _SupersededError:
@@ -158,7 +147,7 @@ class _Cell:
         self.report, self.stop = report, stop
         self.folder = attempt.folder
         self.group = place.group
-        self.environment = _environment(spec, place)
+        self.environment = surroundings(spec, place.data_dir, place.device, place.group)
         write_json(attempt.cell / "spec.json", spec.to_dict())
         self.metrics = b""
         state = self._earlier()
@@ -168,7 +157,7 @@ class _Cell:
         self.group.idle = False
         self.group.send(spec.to_dict())
         with self.group.boundary(TO_MEND):
-            self.training = begin(spec, place.data_dir, place.device, self.group, cuda_graphs=place.cuda_graphs)
+            self.training = begin(spec, place.data_dir, place.device, self.group)
         self.group.send(state)
         if state is not None:
             self.training.load_state_dict(state)
@@ -183,21 +172,20 @@ class _Cell:
             return None
         changes = environment.drift(found.manifest["environment"], self.environment)
         if changes and not self.place.accept_drift:
-            where, advice = environment.begun(found.manifest["environment"], self.environment)
             raise DriftError(
-                f"cell {self.spec.run_id} was begun {where} ({'; '.join(changes)}): "
-                f"{advice}, or give --accept-drift to go on without equal bits"
+                f"cell {self.spec.run_id} was begun elsewhere ({'; '.join(changes)}): "
+                "run it there, or give --accept-drift to go on without equal bits"
             )
         self.environment["drift"] = sorted({*found.manifest["environment"].get("drift", []), *changes})
         self.metrics = found.metrics
         self.environment["resumed_at_step"] = found.manifest["steps"]
         return found.state
 
-    def run(self) -> Steps[Outcome]:
+    def run(self) -> Outcome:
         training = self.training
         try:
             while training.epoch < training.epochs:
-                yield from epoch_steps(training, self._at_step)
+                train_epoch(training, self._at_step)
                 check_same(training, self.group)
                 with self.group.boundary():
                     self._record()
@@ -248,8 +236,7 @@ class _Cell:
         earlier = [number for number in numbers(self.attempt.cell) if number < self.attempt.number]
         checkpoint.remove_earlier([folder_of(self.attempt.cell, number) for number in earlier], self.folder)
         now = time.monotonic()
-        cost = (now - started) * width_of(self.spec, self.place.cells_per_program)  # all of a program wait for each
-        self.next_save = now + self.place.seconds_to_next_checkpoint(cost)
+        self.next_save = now + self.place.seconds_to_next_checkpoint(now - started)
 
     def _publish(self, status: Literal["done", "diverged"], error: str = "") -> Outcome:
         if not self.attempt.newest():
@@ -270,14 +257,3 @@ class _Cell:
         }
         write_json(self.folder / "result.json", sealed(result))
         return publish(self.attempt.cell, self.folder, self.metrics)
-
-
-def _environment(spec: RunSpec, place: Place) -> dict[str, Any]:
-    return surroundings(
-        spec,
-        place.data_dir,
-        place.device,
-        place.group,
-        cuda_graphs=place.cuda_graphs,
-        cells_per_program=place.cells_per_program,
-    )

@@ -17,7 +17,6 @@ from benchmark.mlflow_store import TrackingError
 from benchmark.options import (
     DATA,
     OUT,
-    CudaGraphs,
     DataDir,
     Device,
     Json,
@@ -58,9 +57,6 @@ def run(
     processes_per_cell: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes that train one cell together, on N GPUs.")
     ] = 1,
-    cells_per_program: Annotated[
-        int, typer.Option(min=1, metavar="N", help="On a GPU: cells trained side by side. Not measured yet.")
-    ] = 1,
     ranks_from: Annotated[
         str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
     ] = "auto",
@@ -72,7 +68,6 @@ def run(
     changes: Set = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
     accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
-    cuda_graphs: CudaGraphs = False,
     no_mlflow: NoMlflow = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
     json_output: Json = False,
@@ -89,26 +84,15 @@ def run(
         ray_address=ray_address,
         detach=detach,
         processes=found.size if found else processes_per_cell,
-        cells_per_program=cells_per_program,
         ranks=found,
     )
     launch.check(choice)
     if choice.ranks is not None and choice.ranks.rank > 0:
         followers.become(choice.ranks, resolve_device(device), idle=dry_run)
-    how = {"mlflow": not no_mlflow, "cuda_graphs": cuda_graphs}
-    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, **how)
+    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, mlflow=not no_mlflow)
     if dry_run:
         script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None
-        verbs.plan(
-            selection,
-            out,
-            workers,
-            "cpu",
-            json_output,
-            retry_failed=retry_failed,
-            script=script,
-            cells_per_program=cells_per_program,
-        )
+        verbs.plan(selection, out, workers, "cpu", json_output, retry_failed=retry_failed, script=script)
         return
     raise typer.Exit(verbs.run(selection, grid, json_output))
 

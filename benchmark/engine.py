@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.spec import RunSpec, SpecError
-from methods.registry import method_class
 
 CHANNELS_LAST_ON_CPU = ("lenet-5-caffe",)  # slower for vgg16 there
 RECURRENT = ("lstm-a", "lstm-b")
@@ -30,19 +29,15 @@ KEEP_BYTES = 2**31 - 1
 class Engine:
     """The forward and backward passes of one cell on one kind of device, cpu or cuda.
 
-    cuda_graphs: they are to be replayed as CUDA graphs where that is sound (`cuda_graph`). Raises SpecError
-    for that on cpu, and for tf32 there.
+    Raises SpecError for tf32 on cpu.
 
     float32: all of it. tf32: matrix products and convolutions of the passes, on a GPU. bfloat16:
     the forward pass under autocast, and the backward pass as that went; weights, their
     gradients, the loss and the optimizer stay float32. Evaluation is float32 always.
-    cells_per_program: of the program that computes its steps (`benchmark.program`).
     """
 
     spec: RunSpec
     device: str
-    cuda_graphs: bool = False
-    cells_per_program: int = 1
 
     def __post_init__(self) -> None:
         if self.spec.precision == "tf32" and self.device == "cpu":
@@ -53,31 +48,10 @@ class Engine:
                 f"{self.spec.label}: this CPU cannot run an LSTM in bfloat16 (oneDNN needs AVX-512 for it): "
                 "use float32, a GPU or another CPU"
             )
-        if self.cuda_graphs and self.device == "cpu":
-            raise SpecError("--cuda-graphs needs a GPU: leave it out on a CPU")
-
-    @functools.cached_property
-    def cuda_graph(self) -> bool:
-        """Whether the passes of whole batches are a CUDA graph. Raises SpecError for a method that cannot be had.
-
-        Not where a step takes several passes, each with random numbers of its own, as it does in several
-        processes; nor where the method does not promise `capturable`. The last, smaller batch of an epoch goes
-        without. What a model carries from batch to batch is a buffer that changes in place, the LSTM's too.
-        """
-        if not self.cuda_graphs:
-            return False
-        optimizer = self.spec.optimizer
-        try:
-            capturable = method_class(self.spec.method["name"]).capturable
-        except ValueError as error:
-            raise SpecError(str(error)) from error
-        return capturable and optimizer.micro_batch_size in (None, optimizer.batch_size)
 
     @property
     def channels_last(self) -> bool:
         """Whether images, and with them all that convolutions compute, lie [b, h, w, c] in memory."""
-        if self.cells_per_program > 1:
-            return False
         if self.device == "cpu":
             return self.spec.model.name in CHANNELS_LAST_ON_CPU and self.spec.precision == "float32"
         return self.spec.precision != "float32" and self.spec.model.name not in WITHOUT_CONVOLUTIONS
@@ -94,7 +68,7 @@ class Engine:
         """Around a forward pass: in bfloat16 where the cell asks for that."""
         if self.spec.precision != "bfloat16":
             return contextlib.nullcontext()
-        return torch.autocast(self.device, torch.bfloat16, cache_enabled=not self.cuda_graph)
+        return torch.autocast(self.device, torch.bfloat16)
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
@@ -113,8 +87,6 @@ class Engine:
             "channels_last": self.channels_last,
             "fused": True,
             "flush_denormal": _flushes_denormals(),
-            "cuda_graph": self.cuda_graph,
-            f"cells_per_program_{self.cells_per_program}": self.cells_per_program > 1,
         }
         return "+".join(name for name, used in parts.items() if used)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "engine", "data", "processes")
-WIDTH = "cells_per_program_"  # of a program, in the engine
 BEFORE_RECORDED = {"engine": "plain"}
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
 
@@ -82,27 +81,6 @@ def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     known = {**BEFORE_RECORDED, **before}
     keys = [key for key in DECIDES_BITS if key in known and key in now]
     return [f"{key}: {known[key]} -> {now[key]}" for key in keys if known[key] != now[key]]
-
-
-def begun(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str]:
-    """Where a cell was begun that drifted, and what to do: which options to give, where nothing else differs."""
-    (asked, rest), (_, rest_now) = (_options(found.get("engine", "")) for found in (before, now))
-    if [change.partition(":")[0] for change in drift(before, now)] != ["engine"] or rest != rest_now:
-        return "elsewhere", "run it there"
-    return (f"with {' '.join(asked)}", "give that again") if asked else ("without such options", "leave them out")
-
-
-def _options(engine: str) -> tuple[list[str], list[str]]:
-    """The options of `run` that an engine tells of, and the rest of it."""
-    asked, rest = [], []
-    for part in engine.split("+"):
-        if part.startswith(WIDTH):
-            asked.append(f"--cells-per-program {part.removeprefix(WIDTH)}")
-        elif part == "cuda_graph":
-            asked.append("--cuda-graphs")
-        else:
-            rest.append(part)
-    return asked, rest
 
 
 def _version(package: str) -> str | None:

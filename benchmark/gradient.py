@@ -8,7 +8,7 @@ order in which gradients are added up.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from benchmark import seeds
 from benchmark.distributed import Group
 from benchmark.engine import Engine
-from benchmark.graphs import CudaGraph, Recorder, StepGraph, restore_
 from benchmark.ranks import check_processes
 from benchmark.spec import RunSpec
 from methods import Attachment
@@ -25,17 +24,13 @@ from methods import Attachment
 class Gradient:
     """Passes of one cell's model. Raises SpecError where the processes cannot share a step's passes equally.
 
-    share: this process's places in a batch. whole: a step is one pass. recorder: makes what records the
-    passes of whole batches, where they are replayed as a graph.
+    share: this process's places in a batch. whole: a step is one pass.
     """
 
-    def __init__(
-        self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group, *, cuda_graphs: bool = False
-    ) -> None:
+    def __init__(self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group) -> None:
         check_processes(spec, group.size)
         self._spec, self._model, self._attached, self._group = spec, model, attached, group
-        self._engine = Engine(spec, next(model.parameters()).device.type, cuda_graphs)
-        self.recorder: Callable[[], Recorder] | None = CudaGraph if self._engine.cuda_graph else None
+        self._engine = Engine(spec, next(model.parameters()).device.type)
         self._size = spec.optimizer.micro_batch_size or spec.optimizer.batch_size
         self._passes = spec.optimizer.batch_size // self._size
         self.whole = self._passes == 1
@@ -45,12 +40,7 @@ class Gradient:
 
     def wrap(self) -> None:
         """Join the model's parameters as they are now with those of the other processes."""
-        self.forget_graph()
         self._network = self._group.wrap(self._model)
-
-    def forget_graph(self) -> None:
-        """Record anew with the next whole batch: what the passes compute with may not be the same tensors."""
-        self._graph: StepGraph | None = None
 
     def backward(self, inputs: Tensor, labels: Tensor, *, step: int, examples: int) -> Tensor:
         """The gradients of a step where there were none, penalty included; its mean loss, 0-dim, detached.
@@ -58,13 +48,9 @@ class Gradient:
         inputs, labels: this process's share of the step's batch of so many examples.
         """
         with self._engine.arithmetic():
-            if not self.whole:
-                return self._passes_of(inputs, labels, step, examples)
-            if self.recorder is None or len(labels) < self._size:
+            if self.whole:
                 return self._one_pass(inputs, labels)
-            if self._graph is None:
-                self._graph = StepGraph(self._one_pass, self._model, inputs, labels, self.recorder())
-            return self._graph(inputs, labels)
+            return self._passes_of(inputs, labels, step, examples)
 
     def _one_pass(self, inputs: Tensor, labels: Tensor) -> Tensor:
         loss = self._engine.loss(self._model, inputs, labels)
@@ -101,3 +87,10 @@ class Gradient:
             objective = loss * (weight * self._group.size)  # the exchange takes the mean over the processes
             torch.autograd.backward(self._penalized(objective) if last else objective)
         return loss.detach()
+
+
+@torch.no_grad()
+def restore_(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    """Give a model's buffers, such as batch normalisation's running statistics, these values in place."""
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)

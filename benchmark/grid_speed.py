@@ -27,9 +27,8 @@ from benchmark.files import read_sealed
 from benchmark.launch.base import Event, Work
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.mirror import Mirror
-from benchmark.program import check_company
 from benchmark.progress import console
-from benchmark.selection import check_cuda_graphs, resolve_device
+from benchmark.selection import resolve_device
 from benchmark.spec import Data, RunSpec, check_names
 from benchmark.speed import DEFAULT_MODELS, KEPT, SCHEMA, machine_line, plain_table
 from benchmark.start_up import MeasurementError
@@ -45,9 +44,9 @@ AUTHORS_EPOCH_SECONDS = {
     "lstm-a": 600 * 0.33,  # 600 steps of 100 examples at 0.33 s each, evaluation not counted
 }
 HOW = (
-    f"{ROUNDS} cells, or programs of cells, a worker through the local launcher; steady are those after each worker's "
-    "first. epoch: a steady cell's whole time, or its share of its program's, over its epochs; training: its steps "
-    "alone; cells/h: steady, of all workers; start-up, once a pool: what a worker's first cell takes until its first "
+    f"{ROUNDS} cells a worker through the local launcher; steady are those after each worker's first. epoch: a steady "
+    "cell's whole time over its epochs; training: its steps only; cells/h: steady, of all workers; start-up, once a "
+    "pool: what a worker's first cell takes until its first "
     "epoch's end beside training, less what a steady one does; whole: the pool's wall time, start-up and mirror "
     "included. Means.",
     "x authors: one after another, the same DST epochs in the authors' code, as measured in a side experiment on 2 CPU "
@@ -66,13 +65,6 @@ class Setup:
     data_dir: Path
     data: str = "own"
     mlflow: bool = True
-    cuda_graphs: bool = False
-    cells_per_program: int = 1
-
-    @property
-    def together(self) -> int:
-        """Cells that train at once."""
-        return self.pool * self.cells_per_program
 
     @property
     def pool(self) -> int:
@@ -96,18 +88,13 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
     check_names(asked[1], methods.available(), "method")
     check_names([setup.data], DATA, "--data")
     setup = dataclasses.replace(setup, device=resolve_device(setup.device))
-    check_cuda_graphs(setup.cuda_graphs, setup.device)
     lists = [specs_of(model, method, setup) for model in asked[0] for method in asked[1]]
-    for specs in lists if setup.cells_per_program > 1 else ():
-        check_company(specs[0])
     for name in {specs[0].data.name for specs in lists}:
         data.verify(name, setup.data_dir)
     how = {
         "workers": setup.pool,
         "data": DATA[setup.data],
         "mlflow": setup.mlflow,
-        "cells_per_program": setup.cells_per_program,
-        "cuda_graphs": setup.cuda_graphs,
         "load_before": os.getloadavg(),
     }
     rows, machines = zip(*[measure(specs, setup) for specs in lists], strict=True)
@@ -124,7 +111,7 @@ def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
         pixels = Data(name="synthetic", shape=shape, train_limit=size, test_limit=TEST_EXAMPLES)
     optimizer = dataclasses.replace(optimizer, epochs=setup.epochs)
     spec = dataclasses.replace(spec_of(model, method), data=pixels, optimizer=optimizer)
-    return [dataclasses.replace(spec, seed=seed) for seed in range(ROUNDS * setup.together)]
+    return [dataclasses.replace(spec, seed=seed) for seed in range(ROUNDS * setup.pool)]
 
 
 def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -134,30 +121,19 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
         times = _run(specs, out, setup)
         wall_seconds = time.perf_counter() - started
         ends = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
-    training = [end["measured"]["train_seconds"] for end in ends[setup.together :]]
+    training = [end["measured"]["train_seconds"] for end in ends[setup.pool :]]
     machine = {key: ends[0]["environment"][key] for key in KEPT}
-    return summary(
-        specs[0], list(times.values()), training, wall_seconds, together=setup.together, share=setup.cells_per_program
-    ), machine
+    return summary(specs[0], list(times.values()), training, wall_seconds, workers=setup.pool), machine
 
 
 def summary(
-    spec: RunSpec,
-    times: Sequence[Times],
-    training: Sequence[float],
-    wall_seconds: float,
-    *,
-    together: int,
-    share: int = 1,
+    spec: RunSpec, times: Sequence[Times], training: Sequence[float], wall_seconds: float, *, workers: int
 ) -> dict[str, Any]:
-    """The document's row of a grid. times: of its cells, as handed out; training: the steady cells' train_seconds.
-
-    together: cells that train at once, `share` of them in one program.
-    """
+    """The document's row of a grid. times: of its cells, as handed out; training: the steady cells' train_seconds."""
     epochs, model, method = spec.optimizer.epochs, spec.model.name, spec.method["name"]
-    first, steady = times[:together], times[together:]
+    first, steady = times[:workers], times[workers:]
     late, usual = (statistics.fmean(one.untrained for one in some) for some in (first, steady))
-    cell_seconds = statistics.fmean(one.ended - one.started for one in steady) / share
+    cell_seconds = statistics.fmean(one.ended - one.started for one in steady)
     authors = AUTHORS_EPOCH_SECONDS.get(model) if method == "dst" else None
     return {
         "model": model,
@@ -168,9 +144,9 @@ def summary(
         "epoch_seconds": cell_seconds / epochs,
         "epoch_training_seconds": statistics.fmean(training) / epochs,
         "whole_seconds": wall_seconds,
-        "cells_an_hour": 3600 * together / share / cell_seconds,
+        "cells_an_hour": 3600 * workers / cell_seconds,
         "authors_epoch_seconds": authors,
-        "authors_ratio": None if authors is None else authors * epochs * together / share / cell_seconds,
+        "authors_ratio": None if authors is None else authors * epochs * workers / cell_seconds,
         "whole_authors_ratio": None if authors is None else authors * epochs * len(times) / wall_seconds,
     }
 
@@ -181,13 +157,7 @@ def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
     results.prepare(out)
     results.remember(out, "speed", (), specs)
     mirror = Mirror(out, wanted=setup.mlflow, warn=functools.partial(print, "warning:", file=sys.stderr))
-    work = Work(
-        out=out,
-        data_dir=setup.data_dir,
-        device=setup.device,
-        cuda_graphs=setup.cuda_graphs,
-        cells_per_program=setup.cells_per_program,
-    )
+    work = Work(out=out, data_dir=setup.data_dir, device=setup.device)
     launcher = LocalLauncher(work, workers=setup.pool)
     launcher.submit(specs)
     times: dict[str, Times] = {}
@@ -219,9 +189,8 @@ def _print(document: Mapping[str, Any]) -> None:
     screen.print(plain_table(COLUMNS, map(row, document["grids"])))
     lines = (
         machine_line(machine),
-        f"workers: {document['workers']}, cells of each at once: {document['cells_per_program']}",
-        f"data: {document['data']}; MLflow mirror: {'on' if document['mlflow'] else 'off'}"
-        + ("; CUDA graphs" if document["cuda_graphs"] else ""),
+        f"workers: {document['workers']}",
+        f"data: {document['data']}; MLflow mirror: {'on' if document['mlflow'] else 'off'}",
         *document["how"],
     )
     screen.print(*lines, sep="\n", highlight=False, soft_wrap=True)

@@ -17,10 +17,6 @@ Set = Annotated[
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-CudaGraphs = Annotated[
-    bool,
-    typer.Option("--cuda-graphs", help="On a GPU: replay the passes of a step as one CUDA graph. Not measured yet."),
-]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 OUT, DATA = Path("runs"), Path("data")

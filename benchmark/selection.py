@@ -99,14 +99,6 @@ def resolve_device(name: str) -> str:
     return "cpu"
 
 
-def check_cuda_graphs(wanted: bool, device: str, *, processes: int = 1) -> None:
-    """Raises SpecError where no step can be replayed as a CUDA graph."""
-    if wanted and device == "cpu":
-        raise SpecError("--cuda-graphs needs a GPU: leave it out on a CPU")
-    if wanted and processes > 1:
-        raise SpecError("--cuda-graphs: a step that several processes share is not captured; leave it out")
-
-
 def unended(cells: Sequence[tuple[RunSpec, Row]], *, retry_failed: bool) -> list[RunSpec]:
     """The cells that a run has to run."""
     skip = FINAL if retry_failed else (*FINAL, "failed")

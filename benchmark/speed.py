@@ -25,11 +25,11 @@ from torch import Tensor
 import methods
 from benchmark import environment, models
 from benchmark.begin import kernel_path
-from benchmark.engine import Engine, prepare_process
+from benchmark.engine import prepare_process
 from benchmark.excerpt import MODELS, Excerpt, load, spec_of
 from benchmark.peak_memory import peak_bytes
 from benchmark.progress import console
-from benchmark.selection import check_cuda_graphs, resolve_device
+from benchmark.selection import resolve_device
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.train import Training, train_step
 from benchmark.views import emit
@@ -108,20 +108,17 @@ def speed(
     json_output: bool,
     *,
     threads: int = 1,
-    cuda_graphs: bool = False,
 ) -> None:
-    """Measure every model with every method and print it. threads, cuda_graphs: of both arms. Raises SpecError."""
+    """Measure every model with every method and print it. threads: of both arms. Raises SpecError."""
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
     device = torch.device(resolve_device(device_name))
-    check_cuda_graphs(cuda_graphs, device.type)
     if threads > 1 and device.type != "cpu":
         raise SpecError(f"--threads {threads} is of a CPU's steps: leave it out on {device.type}")
     with prepared(device, threads):
         document = {"schema": SCHEMA, "how": HOW, "machine": machine_of(device), "budget": dataclasses.asdict(budget)}
-        document["cuda_graphs"] = cuda_graphs
-        document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device, cuda_graphs)]
+        document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]
     if json_output:
         emit(document)
     else:
@@ -142,26 +139,22 @@ def prepared(device: torch.device, threads: int = 1) -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _measured(
-    names: list[str], chosen: list[str], budget: Budget, device: torch.device, cuda_graphs: bool
-) -> Iterator[Pair]:
+def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch.device) -> Iterator[Pair]:
     for model in names:
         for method in chosen:
             if sys.stderr.isatty():
                 print(f"{model} {method}", file=sys.stderr)
-            yield measure(model, method, budget, device, cuda_graphs=cuda_graphs)
+            yield measure(model, method, budget, device)
 
 
-def measure(model: str, method: str, budget: Budget, device: torch.device, *, cuda_graphs: bool = False) -> Pair:
-    """One method on one model. Raises SpecError where the budget outlasts the training, or graphs do not serve it."""
+def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pair:
+    """One method on one model. Raises SpecError where the budget outlasts the training."""
     dense_spec, spec = spec_of(model, "dense"), spec_of(model, method)
-    if cuda_graphs and not Engine(spec, device.type, cuda_graphs).cuda_graph:
-        raise SpecError(f"--cuda-graphs: steps of {method} are not captured, as it does not say `capturable`")
     excerpt = load(model, spec, device)
     batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
     # the first training on a GPU also pays for the libraries' own memory
-    _, *peaks = [_peak_bytes(of, excerpt, batches, cuda_graphs) for of in (dense_spec, dense_spec, spec)]
-    dense, other = (training_of(of, excerpt, cuda_graphs) for of in (dense_spec, spec))
+    _, *peaks = [_peak_bytes(of, excerpt, batches) for of in (dense_spec, dense_spec, spec)]
+    dense, other = (training_of(of, excerpt) for of in (dense_spec, spec))
     longest = min(dense.attached.total_steps, other.attached.total_steps) - WARM_UP_PAIRS
     if budget.steps > longest:
         raise SpecError(f"--steps {budget.steps}: a training of {model} has room for {longest}")
@@ -213,18 +206,18 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def training_of(spec: RunSpec, excerpt: Excerpt, cuda_graphs: bool = False) -> Training:
-    training = Training(spec, excerpt, cuda_graphs=cuda_graphs)
+def training_of(spec: RunSpec, excerpt: Excerpt) -> Training:
+    training = Training(spec, excerpt)
     training.model.train()
     models.start_epoch(training.model)
     return training
 
 
-def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch], cuda_graphs: bool) -> int:
+def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int:
     """The most that a training alone holds in its first steps, its data left out."""
 
     def train() -> None:
-        training = training_of(spec, excerpt, cuda_graphs)
+        training = training_of(spec, excerpt)
         for batch in batches[:MEMORY_STEPS]:
             train_step(training, *batch)
 
@@ -270,7 +263,7 @@ def _print(document: dict[str, Any]) -> None:
     screen.print(plain_table(columns, map(row, document["pairs"])))
     for line in (
         machine_line(machine),
-        document["how"] + ("; passes replayed as CUDA graphs" if document["cuda_graphs"] else ""),
+        document["how"],
         "memory: ratio of the most that is held at once in the first steps",
     ):
         screen.print(line, highlight=False, soft_wrap=True)

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from benchmark.options import DATA, OUT, CudaGraphs, DataDir, Device, Json, NoMlflow, Workers
+from benchmark.options import DATA, OUT, DataDir, Device, Json, NoMlflow, Workers
 from benchmark.spec import SpecError
 from benchmark.start_up import start_up
 
 SPEED_OPTIONS = {
-    "": {"model", "method", "steps", "seconds", "threads", "device", "cuda_graphs"},
+    "": {"model", "method", "steps", "seconds", "threads", "device"},
     "--grid": {
         "grid",
         "model",
@@ -23,10 +23,7 @@ SPEED_OPTIONS = {
         "data_dir",
         "no_mlflow",
         "device",
-        "cuda_graphs",
-        "cells_per_program",
     },
-    "--cells-per-program": {"cells_per_program", "model", "method", "steps", "seconds", "device", "cuda_graphs"},
     "--start-up": {"commands"},
     "--data-path": {"batches", "model", "pixels", "data_dir", "device"},
     "--inference": {"inference", "out", "data_dir", "steps", "seconds", "device"},
@@ -37,8 +34,6 @@ def _measurement(context: typer.Context) -> str:
     """Which of SPEED_OPTIONS was asked for. Raises SpecError for two, and for an option that it has no use for."""
     given = {option.name: option.opts[0] for option in context.command.params if _is_given(context, option.name)}
     asked = [name for name in SPEED_OPTIONS if name in given.values()]
-    if asked == ["--grid", "--cells-per-program"]:  # a grid of programs
-        asked = ["--grid"]
     if len(asked) > 1:
         raise SpecError(f"{' and '.join(asked)} are different measurements: give one")
     wanted = asked[0] if asked else ""
@@ -74,9 +69,6 @@ def speed(
         int, typer.Option(min=1, metavar="N", help="Of both steps, on a CPU. Cells of a suite have one.")
     ] = 1,
     grid: Annotated[bool, typer.Option("--grid", help="Time whole cells through the local launcher instead.")] = False,
-    cells_per_program: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Time N cells side by side, or with --grid run them so.")
-    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="--grid: of each cell.")] = 2,
     workers: Workers = None,
     pixels: Annotated[
@@ -92,7 +84,6 @@ def speed(
         bool, typer.Option("--data-path", help="Time the batches that training draws instead: images a second.")
     ] = False,
     device: Device = "auto",
-    cuda_graphs: CudaGraphs = False,
     inference: Annotated[
         str | None, typer.Option(metavar="RUN_ID", help="Time a finished cell's network instead: what sparsity buys.")
     ] = None,
@@ -103,22 +94,16 @@ def speed(
     wanted = _measurement(context)
     if wanted == "--start-up":
         return start_up(json_output)
-    from benchmark import data_path, grid_speed, program_speed  # here, as they import torch
+    from benchmark import data_path, grid_speed  # here, as they import torch
     from benchmark import inference as deployed
     from benchmark import speed as paired
 
     if wanted == "--grid":
-        setup = grid_speed.Setup(
-            epochs, workers, device, data_dir, pixels, not no_mlflow, cuda_graphs, cells_per_program or 1
-        )
+        setup = grid_speed.Setup(epochs, workers, device, data_dir, pixels, not no_mlflow)
         return grid_speed.grids(model, method, setup, json_output)
     if wanted == "--data-path":
         return data_path.data_path(model, pixels, data_dir, device, json_output)
     budget = paired.Budget(steps, seconds)
-    if cells_per_program is not None:
-        return program_speed.gains(
-            model, method, cells_per_program, budget, device, json_output, cuda_graphs=cuda_graphs
-        )
     if inference is None:
-        return paired.speed(model, method, budget, device, json_output, threads=threads, cuda_graphs=cuda_graphs)
+        return paired.speed(model, method, budget, device, json_output, threads=threads)
     return deployed.inference(inference, out, data_dir, budget, device, json_output)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,6 @@ def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return merged
 
 
-T = TypeVar("T")
-Batch = tuple[Tensor, Tensor]
 CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples")
 
 
@@ -56,13 +54,11 @@ class Training:
 
     epoch, step, steps_done: whole epochs done, steps of the current one, steps in all. A method whose
     phases add to the steps may end within an epoch. group: the processes that train it together, of
-    which all hold the same. cuda_graphs: as of `Engine`. Raises SpecError for a spec that does not hold
-    for its model, data and method, or not for so many processes.
+    which all hold the same. Raises SpecError for a spec that does not hold for its model, data and
+    method, or not for so many processes.
     """
 
-    def __init__(
-        self, spec: RunSpec, dataset: Dataset, group: Group | None = None, *, cuda_graphs: bool = False
-    ) -> None:
+    def __init__(self, spec: RunSpec, dataset: Dataset, group: Group | None = None) -> None:
         self.spec, self.data = spec, dataset
         device = dataset.device
         self.epoch = self.step = self.steps_done = self.phase_start = 0
@@ -80,7 +76,7 @@ class Training:
             self.attached = self._attach()
         except ValueError as error:
             raise SpecError(f"{spec.label}: {error}") from error
-        self.gradient = Gradient(spec, self.model, self.attached, group or Group(), cuda_graphs=cuda_graphs)
+        self.gradient = Gradient(spec, self.model, self.attached, group or Group())
         self.layer_names = list(self.attached.masks())
         self._new_optimizer()
         self.epochs = -(-self.attached.total_steps // self.steps_per_epoch)
@@ -142,7 +138,6 @@ class Training:
 
     def enter_phase(self, phase: Phase) -> None:
         """What the loop does when a method's new phase begins."""
-        self.gradient.forget_graph()
         if phase.lr == "restart":
             self.phase_start = self.steps_done
         if phase.new_optimizer:
@@ -200,42 +195,8 @@ class Training:
         self.train_seconds = state["train_seconds"]
 
 
-class Step(NamedTuple):
-    """A step that a training is about to take, on a batch or on its process's share of one."""
-
-    training: Training
-    inputs: Tensor
-    labels: Tensor
-
-
-Steps = Generator[Step, Tensor, T]  # each step asked for is answered with its loss
-
-
-def take(steps: Steps[T]) -> T:
-    """Take every step that is asked for; what the asking returns in the end. A step's error is thrown into it."""
-    try:
-        step = next(steps)
-        while True:
-            started = time.perf_counter()
-            try:
-                loss = train_step(*step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step.training.train_seconds += time.perf_counter() - started
-                step = steps.send(loss)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-def train_epoch(training: Training, at_step: Callable[[], None]) -> None:
-    """The rest of the current epoch. at_step is called after every step and may raise to stop."""
-    take(epoch_steps(training, at_step))
-
-
-def epoch_steps(training: Training, at_step: Callable[[], None]) -> Steps[None]:
-    """The steps of `train_epoch`, to be taken by whoever asks for them."""
+def train_epoch(training: Training, after_step: Callable[[], None]) -> None:
+    """Train for the rest of the current epoch. after_step is called after every step and may raise to stop."""
     model, attached = training.model.train(), training.attached
     if training.step == 0:
         training.loss_sum.zero_()
@@ -246,11 +207,13 @@ def epoch_steps(training: Training, at_step: Callable[[], None]) -> Steps[None]:
     for inputs, labels in training.batches(training.step, training.gradient.share):
         if training.steps_done == attached.total_steps:
             break
-        loss = yield Step(training, inputs, labels)
+        started = time.perf_counter()
+        loss = train_step(training, inputs, labels)
+        training.train_seconds += time.perf_counter() - started
         if training.step_records:
             previous = _record_step(training, previous, loss)
         training.step += 1
-        at_step()
+        after_step()
     training.epoch, training.step = training.epoch + 1, 0
 
 

@@ -24,7 +24,7 @@ from benchmark.launch.local import default_workers
 from benchmark.mirror import Mirror
 from benchmark.progress import Progress, console
 from benchmark.results import Row
-from benchmark.selection import Selection, check_cuda_graphs, resolve_device, unended
+from benchmark.selection import Selection, resolve_device, unended
 from benchmark.spec import RunSpec, check_names
 from benchmark.views import emit, summary_table
 
@@ -44,7 +44,6 @@ class Grid:
     retry_failed: bool
     accept_drift: bool
     mlflow: bool = True
-    cuda_graphs: bool = False
 
 
 def plan(
@@ -56,7 +55,6 @@ def plan(
     *,
     retry_failed: bool = False,
     script: str | None = None,
-    cells_per_program: int = 1,
 ) -> None:
     """Print how many cells there are, which are done, how long the rest takes; script: what would be submitted."""
     suite = selection.expand()
@@ -94,7 +92,6 @@ def plan(
     )
     for spec in todo:
         screen.print(f"  {spec.run_id} {spec.label}", highlight=False, markup=False)
-    _tell_programs(todo, cells_per_program, screen)
     where = "" if script is None else " of this machine"
     screen.print(f"about {duration(seconds)} of training on {pool} workers{where}, from {document['estimate_from']}")
     if script is not None:
@@ -117,10 +114,6 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     results.remember(grid.out, suite.name, suite.exhibits, chosen)
     ended = len(cells) - len(todo)
     screen.print(f"suite {suite.name}: {len(cells)} cells, {ended} of them ended before", highlight=False)
-    if todo:
-        _tell_programs(todo, grid.launcher.cells_per_program, screen)
-        if grid.launcher.cells_per_program > 1 and device == "cpu":
-            _warn(screen, "--cells-per-program is made for a GPU: on a CPU it gains nothing (docs/performance.md)")
     code = 0
     refused: dict[str, int] = {}
     mirror = Mirror(grid.out, wanted=grid.mlflow, warn=functools.partial(_warn, screen))
@@ -149,13 +142,6 @@ def run(selection: Selection, grid: Grid, json_output: bool) -> int:
     return code
 
 
-def _tell_programs(todo: Sequence[RunSpec], cells_per_program: int, screen: Console) -> None:
-    if cells_per_program > 1:
-        from benchmark.program import programs_of
-
-        screen.print(programs_of(todo, cells_per_program), highlight=False, markup=False, soft_wrap=True)
-
-
 def _detached(out: Path, json_output: bool, screen: Console) -> int:
     """What to say of a grid that goes on without this process."""
     known = jobs.read(out)
@@ -166,14 +152,10 @@ def _detached(out: Path, json_output: bool, screen: Console) -> int:
 
 
 def grid_device(grid: Grid) -> str:
-    """Where cells compute. Raises SpecError for a device that is not there, or cannot do what is asked of it."""
-    device = _device(grid)
-    check_cuda_graphs(grid.cuda_graphs, device, processes=grid.launcher.processes)
-    return device
+    """Where cells compute. On SLURM the profile's GPUs decide what auto is, on a Ray cluster its own.
 
-
-def _device(grid: Grid) -> str:
-    """On SLURM the profile's GPUs decide what auto is, on a Ray cluster its own."""
+    Raises SpecError for a device that is not there.
+    """
     if not grid.launcher.elsewhere:
         return resolve_device(grid.device)
     check_names([grid.device], ("auto", "cpu", "cuda"), "device")
@@ -215,8 +197,6 @@ def work_of(grid: Grid, device: str, suite: suites.Suite) -> Work:
         retry_failed=grid.retry_failed,
         processes_per_cell=grid.launcher.processes,
         ranks_started=grid.launcher.ranks is not None,
-        cuda_graphs=grid.cuda_graphs,
-        cells_per_program=grid.launcher.cells_per_program,
     )
 
 

@@ -23,8 +23,7 @@ NAMES = ("local", "ray", "slurm")
 class Choice:
     """Which launcher, and what is its alone. workers: cells at once; None: the launcher's default.
 
-    processes: that train one cell together.
-    cells_per_program: that a worker trains side by side. ranks: this one of the processes, where they were started with
+    processes: that train one cell together. ranks: this one of the processes, where they were started with
     the command.
     """
 
@@ -34,7 +33,6 @@ class Choice:
     ray_address: str | None = None
     detach: bool = False
     processes: int = 1
-    cells_per_program: int = 1
     ranks: Ranks | None = None
 
     @property
@@ -57,10 +55,6 @@ def check(choice: Choice) -> None:
     ):
         if given and choice.name != owner:
             raise SpecError(f"{option} is of --launcher {owner}")
-    if choice.cells_per_program > 1 and (choice.name == "ray" or choice.processes > 1 or choice.ranks is not None):
-        raise SpecError(
-            "--cells-per-program is of --launcher local or slurm and of cells of one process: a Ray trial has one cell"
-        )
     if choice.ranks is not None and (choice.name != "local" or choice.workers not in (None, 1)):
         raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
 
@@ -78,13 +72,7 @@ def profile_of(choice: Choice) -> Profile:
     from benchmark.launch import slurm_profile
 
     assert choice.profile is not None, "check() saw to it"
-    profile = slurm_profile.read(choice.profile)
-    if choice.cells_per_program > profile.cells_per_job:
-        raise SpecError(
-            f"--cells-per-program {choice.cells_per_program} needs as many cells in a job: {choice.profile} has "
-            f"cells_per_job = {profile.cells_per_job}"
-        )
-    return profile
+    return slurm_profile.read(choice.profile)
 
 
 def create(choice: Choice, work: Work, *, cells: int) -> Launcher:

@@ -19,9 +19,7 @@ class Work:
 
     Paths are absolute. device: cpu or cuda, or auto where the workers' machines decide. plugins: files
     that register what the specs name. processes_per_cell: that train one cell together; ranks_started:
-    they were started with the command, by torchrun or srun, and not by the workers. cuda_graphs: steps are
-    replayed as CUDA graphs where that is sound. cells_per_program: that a worker trains side by side, where
-    they can (`benchmark.program`).
+    they were started with the command, by torchrun or srun, and not by the workers.
     """
 
     out: Path
@@ -32,8 +30,6 @@ class Work:
     retry_failed: bool = False
     processes_per_cell: int = 1
     ranks_started: bool = False
-    cuda_graphs: bool = False
-    cells_per_program: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", self.out.resolve())

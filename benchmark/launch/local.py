@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import itertools
 import json
 import os
 import platform
@@ -16,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmark import plugins
 from benchmark.attempts import condemn
 from benchmark.launch.base import Event, Job, Work
 from benchmark.spec import RunSpec
@@ -36,11 +34,11 @@ def default_workers(device: str) -> int:
 
 
 class _Worker:
-    """One worker process and the cells it has, if any."""
+    """One worker process and the cell it has, if any."""
 
     def __init__(self, slot: int, number: int, work: Work, logs: Path) -> None:
         self.slot = slot
-        self.specs: dict[str, RunSpec] = {}
+        self.spec: RunSpec | None = None
         self.stopping = False
         self.leaving = False
         self.partial = b""
@@ -70,9 +68,9 @@ class _Worker:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
-    def give(self, specs: Sequence[RunSpec]) -> None:
-        self.specs = {spec.run_id: spec for spec in specs}
-        self.send({"specs": [spec.to_dict() for spec in specs]})
+    def give(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.send({"spec": spec.to_dict()})
 
 
 def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str, str]:
@@ -105,9 +103,6 @@ class LocalLauncher:
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._stopping: float | None = None
-        if work.cells_per_program > 1:
-            for plugin in work.plugins:
-                plugins.load_file(plugin)  # which cells keep company is a question to their methods
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
         self._queue.extend(specs)
@@ -126,7 +121,7 @@ class LocalLauncher:
 
     def events(self) -> Iterator[Event]:
         try:
-            while self._queue or self._later or any(worker.specs for worker in self._workers):
+            while self._queue or self._later or any(worker.spec for worker in self._workers):
                 yield from self._hand_out()
                 for key, _ in self._selector.select(timeout=0.2):
                     yield from self._read(key.data)
@@ -151,29 +146,15 @@ class LocalLauncher:
         self._later = [(due, spec) for due, spec in self._later if due > now]
         self._queue.extend(ready)
         while self._queue and self._stopping is None:
-            free = (worker for worker in self._workers if not worker.specs)
+            free = (worker for worker in self._workers if worker.spec is None)
             idle = next((worker for worker in free if not worker.stopping and not worker.leaving), None)
             if idle is None:
                 if len(self._workers) >= self.workers:
                     return
                 idle = self._start()
-            specs = self._next()
-            idle.give(specs)
-            yield from (Event(spec.run_id, "started") for spec in specs)
-
-    def _next(self) -> list[RunSpec]:
-        """The next cell, and those that may train beside it; one whose worker died goes without company."""
-        first = self._queue.popleft()
-        if self._work.cells_per_program == 1 or first.run_id in self._deaths:
-            return [first]
-        from benchmark.program import company  # imports torch
-
-        kind = company(first)
-        fit = (s for s in self._queue if kind is not None and s.run_id not in self._deaths and company(s) == kind)
-        others = list(itertools.islice(fit, self._work.cells_per_program - 1))
-        for spec in others:
-            self._queue.remove(spec)
-        return [first, *others]
+            spec = self._queue.popleft()
+            idle.give(spec)
+            yield Event(spec.run_id, "started")
 
     def _start(self) -> _Worker:
         slot = min(set(range(self.workers)) - {worker.slot for worker in self._workers})
@@ -198,7 +179,8 @@ class LocalLauncher:
         if "report" in message:
             yield from _events(run_id, message["report"])
             return
-        spec = worker.specs.pop(run_id)
+        spec, worker.spec = worker.spec, None
+        assert spec is not None, "a worker reports the end of the cell that it has"
         if message["end"]["status"] == "interrupted" and self._stopping is None:
             worker.stopping = True  # a signal to it alone: it saved the cell's state and ends
             self._queue.appendleft(spec)
@@ -216,11 +198,11 @@ class LocalLauncher:
             self._queue.clear()
             self._later.clear()
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-        for spec in worker.specs.values():
-            yield from self._bereaved(spec, cause, worker.log)
+        if worker.spec is not None:
+            yield from self._worker_died(worker.spec, cause, worker.log)
 
-    def _bereaved(self, spec: RunSpec, cause: str, log: Path) -> Iterator[Event]:
-        """What becomes of a cell whose worker died."""
+    def _worker_died(self, spec: RunSpec, cause: str, log: Path) -> Iterator[Event]:
+        """Queue the cell of a worker that died again, or give it up after DEATHS_ALLOWED times."""
         run_id = spec.run_id
         self._deaths[run_id] += 1
         if self._work.ranks_started:

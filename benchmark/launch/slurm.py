@@ -66,10 +66,6 @@ class SlurmLauncher:
         return [Job(spec.run_id) for spec in specs]
 
     def _submit(self, specs: Sequence[RunSpec]) -> None:
-        if self._work.cells_per_program > 1:
-            from benchmark.program import neighbours  # imports torch
-
-            specs = neighbours(specs)
         size = self._profile.cells_per_job
         chunks = [specs[at : at + size] for at in range(0, len(specs), size)]
         limit = slurm_queue.max_array_size() if len(chunks) > 1 else 1

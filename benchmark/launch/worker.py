@@ -1,4 +1,4 @@
-"""A worker process: `python -m benchmark.launch.worker`. One configuration line, then a list of specs a line.
+"""A worker process: `python -m benchmark.launch.worker`. One line of configuration, then one spec per line.
 
 Messages are JSON lines on standard output. It ends with its dispatcher: standard input at its end
 means that nobody waits for the results. Everything else it or its libraries print goes to standard error.
@@ -14,6 +14,7 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
     followers.take_first_device(work)
     import torch
 
-    from benchmark import cell, plugins, program
+    from benchmark import cell, plugins
     from benchmark.attempts import Observer
     from benchmark.engine import prepare_process
     from benchmark.spec import from_dict
@@ -76,45 +77,40 @@ def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.E
         accept_drift=work.accept_drift,
         retry_failed=work.retry_failed,
         group=group,
-        cells_per_program=work.cells_per_program,
-        cuda_graphs=work.cuda_graphs,
     )
     observer = Observer()
 
-    def report(run_id: str, record: dict[str, Any]) -> None:
-        _tell(messages, {"run_id": run_id, "report": record})
-
     while not stop.is_set():
-        cells = {
-            spec: cell.execution(
-                spec, place, observer=observer, report=functools.partial(report, spec.run_id), stop=stop
-            )
-            for spec in map(from_dict, tasks.get()["specs"])
-        }
-        for run_id, result in program.ends(cells, work.cells_per_program):
-            _tell(messages, {"run_id": run_id, "end": _end(result), **({} if group.idle else {"leaves": True})})
+        spec = from_dict(tasks.get()["spec"])
+
+        def report(record: dict[str, Any], run_id: str = spec.run_id) -> None:
+            _send(messages, {"run_id": run_id, "report": record})
+
+        end = _end(functools.partial(cell.execute, spec, place, observer=observer, report=report, stop=stop))
+        _send(messages, {"run_id": spec.run_id, "end": end, **({} if group.idle else {"leaves": True})})
         if not group.idle:  # the followers are somewhere in a step
             os._exit(1)
-        if torch.cuda.is_available() or work.cells_per_program > 1:
-            gc.collect()  # a training holds itself, and in a program the memory of all
         if torch.cuda.is_available():
+            gc.collect()  # a training is held by cycles of references
             torch.cuda.empty_cache()
 
 
-def _end(result: Outcome | Exception) -> dict[str, Any]:
-    """How a cell ended, for the dispatcher."""
+def _end(execute: Callable[[], Outcome]) -> dict[str, Any]:
+    """Run a cell; how it ended, for the dispatcher."""
     from benchmark.cell import TO_MEND
     from benchmark.distributed import PeerError
     from benchmark.files import DiskFullError
 
-    if not isinstance(result, Exception):
-        return {"status": result.status, "error": result.error}
-    if isinstance(result, (*TO_MEND, DiskFullError, PeerError)):
-        return {"status": "refused", "error": str(result), "code": result.exit_code}
-    return {"status": "failed", "error": f"{type(result).__name__}: {result}".splitlines()[0]}
+    try:
+        outcome = execute()
+    except (*TO_MEND, DiskFullError, PeerError) as error:
+        return {"status": "refused", "error": str(error), "code": error.exit_code}
+    except Exception as error:
+        return {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    return {"status": outcome.status, "error": outcome.error}
 
 
-def _tell(descriptor: int, message: dict[str, Any]) -> None:
+def _send(descriptor: int, message: dict[str, Any]) -> None:
     try:
         with os.fdopen(os.dup(descriptor), "wb") as pipe:
             pipe.write(json.dumps(message).encode() + b"\n")

@@ -20,7 +20,7 @@ TIMES = [Times(0.0, 24.0, 4.0), Times(0.0, 26.0, 6.0), Times(24.0, 44.0, 1.0), T
 
 
 def summed(model: str, method: str) -> dict[str, object]:
-    return summary(grid_speed.specs_of(model, method, TWO)[0], TIMES, [18.0, 20.0], 55.0, together=2)
+    return summary(grid_speed.specs_of(model, method, TWO)[0], TIMES, [18.0, 20.0], 55.0, workers=2)
 
 
 def test_start_up_is_told_apart_from_the_steady_state() -> None:
@@ -30,16 +30,6 @@ def test_start_up_is_told_apart_from_the_steady_state() -> None:
     assert found["epoch_training_seconds"] == 19.0 / 2
     assert found["cells_an_hour"] == pytest.approx(3600 * 2 / 22)
     assert (found["cells"], found["epochs"], found["whole_seconds"]) == (4, 2, 55.0)
-
-
-def test_a_cell_of_a_program_has_its_share_of_the_time() -> None:
-    """One worker, two programs of two cells: the second takes 22 s, so a cell ends every 11 s."""
-    times = [Times(0.0, 24.0, 4.0), Times(0.0, 24.0, 4.0), Times(24.0, 46.0, 1.0), Times(24.0, 46.0, 1.0)]
-    found = summary(grid_speed.specs_of("lenet-300-100", "dst", TWO)[0], times, [9.0, 9.0], 50.0, together=2, share=2)
-    assert found["epoch_seconds"] == 11.0 / 2
-    assert found["epoch_training_seconds"] == 9.0 / 2
-    assert found["cells_an_hour"] == pytest.approx(3600 / 11)
-    assert found["authors_ratio"] == pytest.approx(13.6 * 2 / 11)
 
 
 @pytest.mark.parametrize(("model", "authors"), [("lenet-300-100", 13.6), ("lenet-5-caffe", 29.5), ("lstm-a", 198.0)])

@@ -46,7 +46,6 @@ class SlowDST(DST):
     """DST that waits after each step."""
 
     name = "slow_dst"
-    stackable = ("alpha",)
 
     def after_step(self, ctx):
         super().after_step(ctx)
@@ -202,16 +201,6 @@ def test_arrays_are_split_and_cells_packed_into_jobs(submit: Submit, alone: dict
     arrays = [job.partition("_")[0] for job in grid.jobs()]
     assert (len(arrays), len(set(arrays))) == (4, 2)
     assert finished.stdout.count("% remaining") == 7
-
-
-def test_the_cells_of_a_job_can_train_side_by_side(submit: Submit, tmp_path: Path, suite: str) -> None:
-    grid = submit("--cells-per-program", "3", seeds="0-2", sleep=0.01, keys={"cells_per_job": 3})
-    command = ("run", "--suite", suite, "--seeds", "0-2", "--workers", "1", "--out", tmp_path / "here")
-    here = grids.finish(grids.start(*command, "--cells-per-program", "3"))
-    assert (here.code, here.stderr) == (0, "")
-    assert_same_bits(grid, grid.finish(), grids.bits(tmp_path / "here"))
-    engines = {read_json(cell / "environment.json")["engine"] for cell in grids.cells(grid.out)}
-    assert {engine.rpartition("+")[2] for engine in engines} == {"cells_per_program_3"}
 
 
 def test_preempted_cells_are_queued_again(submit: Submit, alone: dict[str, Any]) -> None:

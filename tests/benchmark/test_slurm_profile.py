@@ -74,17 +74,6 @@ def test_a_job_has_a_worker_for_each_gpu_or_core_but_no_more_than_cells() -> Non
     assert Profile(time_minutes=5, gpus_per_task=8, cells_per_job=4).workers(processes_per_cell=4) == 2
 
 
-def test_a_job_of_fewer_cells_than_a_program_is_refused(bench: Bench, tmp_path: Path) -> None:
-    profile = tmp_path / "small.toml"
-    profile.write_text("time_minutes = 5\ncells_per_job = 4\n")
-    command = ("run", "--launcher", "slurm", "--profile", profile, "--out", tmp_path / "runs", "--dry-run")
-    refused = bench(*command, "--cells-per-program", "8")
-    assert (refused.code, refused.stdout) == (2, "")
-    assert "--cells-per-program 8 needs as many cells in a job" in refused.error
-    assert "cells_per_job = 4" in refused.error
-    assert bench(*command, "--cells-per-program", "4").code == 0
-
-
 def test_cells_are_told_in_time_also_in_short_jobs() -> None:
     assert [Profile(time_minutes=minutes).signal_seconds for minutes in (1, 4, 720)] == [15, 60, 90]
 
