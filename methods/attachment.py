@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from methods import layers
 from methods.base import Context, Method
 from methods.compaction.cut import compact_
+from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.registry import create
-from methods.thresholds import Thresholds
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
@@ -87,30 +87,33 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
 
 
 class Attachment:
-    """The face of a method in a training loop: penalty, step, and what is kept."""
+    """The face of a method in a training loop: penalty, step, and what is kept.
+
+    context: what the method's hooks see.
+    """
 
     def __init__(self, method: Method, context: Context, phases: tuple[Any, ...]) -> None:
         self.method = method
         self.phases = phases
-        self._context = context
+        self.context = context
         self._phase = 0
         method.enter_phase(context)
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of all phases."""
-        return self._context.total_steps
+        return self.context.total_steps
 
     @property
     def phase(self) -> Any:
         """The current Phase."""
-        return self._context.phase
+        return self.context.phase
 
     def parameter_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Groups for an optimizer: the model's parameters, and the thresholds with their own decay."""
-        thresholds = list(self._context.thresholds.parameters().values())
+        thresholds = list(self.context.thresholds.parameters().values())
         known = {id(threshold) for threshold in thresholds}
-        rest = [p for p in self._context.model.parameters() if p.requires_grad and id(p) not in known]
+        rest = [p for p in self.context.model.parameters() if p.requires_grad and id(p) not in known]
         groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": weight_decay}]
         if thresholds:
             groups.append({"params": thresholds, "weight_decay": self.method.threshold_weight_decay})
@@ -119,18 +122,18 @@ class Attachment:
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
         """Name the optimizer that `step` drives. Raises ValueError where it misses thresholds."""
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        missing = [n for n, t in self._context.thresholds.parameters().items() if id(t) not in held]
+        missing = [n for n, t in self.context.thresholds.parameters().items() if id(t) not in held]
         if missing:
             raise ValueError(
                 f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
             )
-        self._context.optimizer = optimizer
+        self.context.optimizer = optimizer
 
     def penalty(self) -> Tensor:
         """What the method adds to the task loss: a 0-dim tensor, 0 where it adds nothing."""
-        value = self.method.penalty(self._context)
+        value = self.method.penalty(self.context)
         if value is None:
-            first = next(iter(self._context.weights.values())).parameter
+            first = next(iter(self.context.weights.values())).parameter
             return first.new_zeros(())
         return value
 
@@ -140,7 +143,7 @@ class Attachment:
         scaler_step: a GradScaler's `step` (call `scaler.unscale_(optimizer)` before, `scaler.update()`
         after). Raises RuntimeError where no optimizer is bound.
         """
-        ctx = self._context
+        ctx = self.context
         if ctx.optimizer is None:
             raise RuntimeError("no optimizer is bound: call attached.bind(optimizer) before step()")
         ctx.masks.forget_initial()
@@ -153,19 +156,19 @@ class Attachment:
 
     def _advance(self) -> bool:
         ends = sum(phase.steps for phase in self.phases[: self._phase + 1])
-        if self._context.step < ends or self._phase + 1 == len(self.phases):
+        if self.context.step < ends or self._phase + 1 == len(self.phases):
             return False
         self._phase += 1
-        self._context.phase = self.phases[self._phase]
-        self.method.enter_phase(self._context)
+        self.context.phase = self.phases[self._phase]
+        self.method.enter_phase(self.context)
         return True
 
     def masks(self) -> dict[str, Tensor]:
         """Bool masks of all maskable weights by qualified name; all true where a weight is dense."""
-        return {name: self._mask(name) for name in self._context.weights}
+        return {name: self._mask(name) for name in self.context.weights}
 
     def _mask(self, name: str) -> Tensor:
-        ctx = self._context
+        ctx = self.context
         mask = ctx.masks[name]
         return mask & ctx.thresholds.mask(name) if name in ctx.thresholds else mask
 
@@ -175,22 +178,22 @@ class Attachment:
         Before the first step, weights that these masks keep and the method's own had zeroed return to
         the values that the model had.
         """
-        if not len(self._context.masks):
+        if not len(self.context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
-        self._context.masks.set(masks)
-        self._context.masks.revive_()
+        self.context.masks.set(masks)
+        self.context.masks.revive_()
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the weight they prune (detached, live); {} for methods without any."""
-        return {name: t.detach() for name, t in self._context.thresholds.parameters().items()}
+        return {name: t.detach() for name, t in self.context.thresholds.parameters().items()}
 
     def threshold_resets(self) -> Tensor:
         """How often a layer's thresholds returned to 0: 0-dim int64 on the device."""
-        return self._context.thresholds.resets
+        return self.context.thresholds.resets
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight, int64 [weights], without waiting for the device."""
-        ctx = self._context
+        ctx = self.context
         if len(ctx.thresholds) and len(ctx.masks):
             return torch.stack([mask.sum() for mask in self.masks().values()])
         if len(ctx.thresholds):
@@ -208,7 +211,7 @@ class Attachment:
         To resume: attach as before, load this, then the model's, then make the optimizer from
         parameter_groups(), bind it and load its state.
         """
-        ctx = self._context
+        ctx = self.context
         return {
             "method": self.method.name,
             "version": self.method.version,
@@ -235,7 +238,7 @@ class Attachment:
         ]
         if changed:
             raise ValueError(f"the state was saved with other hyperparameters: {', '.join(changed)}")
-        ctx = self._context
+        ctx = self.context
         ctx.step = state["step"]
         self._phase = state["phase"]
         ctx.phase = self.phases[self._phase]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.layers import MaskableWeight
+from methods.masked_layers import Thresholds
 from methods.masks import Masks
-from methods.thresholds import Thresholds
 
 DensityPromise = Literal["dense", "exact", "final", "emergent"]
 

@@ -180,7 +180,7 @@ def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Ten
     parameter = nn.Parameter(extra)
     module.register_parameter(extra_name(name), parameter)
     effectives[name] = effective
-    module.__class__ = _reparametrized_class(base, tuple(effectives))
+    module.__class__ = _reparametrized_class(base, tuple(effectives))  # type: ignore[arg-type]
     return parameter
 
 
@@ -196,18 +196,14 @@ def restore(module: nn.Module) -> None:
     del module.__dict__["effective"]
 
 
-_classes: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
-
-
+@functools.cache
 def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    if (base, names) in _classes:
-        return _classes[base, names]
+    """One class for a base and its masked weights, so that layers of one kind share it, copies too."""
     mixin = _mixin(base)
     members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
     if mixin is not _Recurrent:
         members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
-    _classes[base, names] = type(f"Masked{base.__name__}", (mixin, base), members)
-    return _classes[base, names]
+    return type(f"Masked{base.__name__}", (mixin, base), members)
 
 
 def _mixin(base: type[nn.Module]) -> type[_Reparametrized]:
@@ -217,5 +213,5 @@ def _mixin(base: type[nn.Module]) -> type[_Reparametrized]:
 
 
 def _rebuild(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
-    kind = _reparametrized_class(base, names)
+    kind = _reparametrized_class(base, names)  # type: ignore[arg-type]  # mypy: a class has no hash
     return kind.__new__(kind)

@@ -20,7 +20,7 @@ class Masks:
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
         self._masks: dict[str, Tensor] = {}
-        self._factors: list[Tensor] = []  # the masks as numbers, where plain operations apply them
+        self._factors: list[Tensor] = []  # the masks in the type that the backend multiplies by
         self._initial: dict[str, Tensor] | None = {}
         self._refresh()
 
@@ -71,16 +71,15 @@ class Masks:
         self._kept = torch.stack([self[name].sum() for name in self._weights])
 
     def apply_(self) -> None:
-        """Zero every pruned weight: one multiplication of all."""
+        """Zero every pruned weight: one multiplication of all weights by their masks."""
         weights = [self._weights[name].parameter.data for name in self._masks]
         if not weights:
             return
-        if kernels.are_fused(weights):
-            torch.ops.sparse_training.apply_masks.default(weights, list(self._masks.values()))
-            return
-        if not self._factors or any(f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=True)):
-            self._factors = [mask.to(weight.dtype) for mask, weight in zip(self._masks.values(), weights, strict=True)]
-        torch._foreach_mul_(weights, self._factors)
+        backend = kernels.backend_for(*weights)
+        types = [backend.mask_dtype(weight) for weight in weights]
+        if [factor.dtype for factor in self._factors] != types:
+            self._factors = [mask.to(dtype) for mask, dtype in zip(self._masks.values(), types, strict=True)]
+        backend.multiply_(weights, self._factors)
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight in order, int64 [weights] on the device; counted once a change."""

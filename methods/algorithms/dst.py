@@ -23,7 +23,7 @@ class DST(Method):
         L_s  = sum over layers and i of exp(-t_i)              (4)
         J    = task loss + alpha * L_s                        (5)
 
-    The backward pass is that of appendix A.3 (`thresholds.MaskedWeight`). Thresholds start at 0.
+    The backward pass is that of appendix A.3 (`thresholds.gradients`). Thresholds start at 0.
     Where a layer keeps less than reset_density of its weights, its thresholds return to 0 (A.1);
     recurrent layers are left alone.
 

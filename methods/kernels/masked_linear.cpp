@@ -10,6 +10,8 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 
+#include <optional>
+
 namespace sparse_training {
 namespace {
 
@@ -32,21 +34,19 @@ Tensor part(const Tensor& tensor, int64_t axis, int64_t begin, int64_t end) {
   return end - begin == tensor.size(axis) ? tensor : tensor.narrow(axis, begin, end - begin);
 }
 
-// Calls use(begin, end, product) for blocks of rows, [end - begin, columns] each; returns how many entries are kept.
+// Calls use(begin, end, product) for blocks of rows, [end - begin, columns] each.
 template <typename Use>
-int64_t for_blocks(const Layer& layer, const Use& use) {
+void for_blocks(const Layer& layer, const Use& use) {
   const int64_t block = rows_of_block(layer);
-  int64_t kept = 0;
   const Tensor memory = at::empty({block, layer.columns}, layer.weight.options());
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "masked_linear", [&] {
     for (int64_t begin = 0; begin < layer.rows; begin += block) {
       const int64_t end = std::min(layer.rows, begin + block);
-      kept += mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
-                        memory.mutable_data_ptr<scalar_t>(), begin, end);
+      mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
+                memory.mutable_data_ptr<scalar_t>(), begin, end);
       use(begin, end, part(memory, 0, 0, end - begin));
     }
   });
-  return kept;
 }
 
 // In two dimensions, the last axis kept, as a product takes it without a copy.
@@ -92,7 +92,7 @@ Tensor columns_summed(const Tensor& matrix) {
 // x P^T + b, the product P masked a block of rows at a time.
 struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
   static Tensor forward(AutogradContext* context, const Tensor& inputs, const Tensor& weight, const Tensor& threshold,
-                        const std::optional<Tensor>& bias, int64_t estimator, int64_t* count) {
+                        const std::optional<Tensor>& bias, int64_t estimator) {
     at::AutoDispatchBelowADInplaceOrView below;
     const bool trained = weight.requires_grad() || threshold.requires_grad();
     const bool masked_again = trained || inputs.requires_grad();
@@ -103,11 +103,10 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
     const Layer layer(weight.contiguous(), threshold);
     const Tensor x = matrix(inputs);
     Tensor y = bias ? rows_of_bias(*bias, x.size(0)) : at::empty({x.size(0), layer.rows}, x.options());
-    const int64_t kept = for_blocks(layer, [&](int64_t begin, int64_t end, const Tensor& product) {
+    for_blocks(layer, [&](int64_t begin, int64_t end, const Tensor& product) {
       Tensor out = part(y, 1, begin, end);
       bias ? at::addmm_out(out, out, x, product.t()) : at::mm_out(out, x, product.t());
     });
-    if (count) *count = kept;
     return in_shape(y, inputs, layer.rows);
   }
 
@@ -122,9 +121,8 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
     if (at::GradMode::is_enabled() || !is_plain(gradient)) {
       TORCH_CHECK(!of_layer, "the fused masked weight takes no gradient of another kind than plain tensors, such as "
                              "vmap's: set SPARSE_TRAINING_KERNELS=eager");
-      return {of_inputs ? at::matmul(gradient, masked_weight(saved[1], saved[2], estimator, {})) : Tensor(), Tensor(),
-              Tensor(), of_bias ? gradient.reshape({-1, gradient.size(-1)}).sum(0) : Tensor(), Tensor(),
-              Tensor()};
+      return {of_inputs ? at::matmul(gradient, masked_weight(saved[1], saved[2], estimator)) : Tensor(), Tensor(),
+              Tensor(), of_bias ? gradient.reshape({-1, gradient.size(-1)}).sum(0) : Tensor(), Tensor()};
     }
     at::AutoDispatchBelowADInplaceOrView below;
     const Tensor dy = matrix(gradient).contiguous();
@@ -134,7 +132,7 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
       if (of_inputs) d_inputs = in_shape(gradient_of_inputs(layer, dy), gradient, layer.columns);
       if (of_layer) std::tie(d_weight, d_threshold) = gradients_of(layer, dy, matrix(saved[0]), estimator);
     }
-    return {d_inputs, d_weight, d_threshold, of_bias ? columns_summed(dy) : Tensor(), Tensor(), Tensor()};
+    return {d_inputs, d_weight, d_threshold, of_bias ? columns_summed(dy) : Tensor(), Tensor()};
   }
 
   static Tensor gradient_of_inputs(const Layer& layer, const Tensor& dy) {
@@ -174,10 +172,9 @@ bool in_blocks(const Tensor& inputs, const Tensor& weight, const std::optional<T
 }
 
 Tensor masked_linear(const Tensor& inputs, const Tensor& weight, const Tensor& threshold,
-                     const std::optional<Tensor>& bias, int64_t estimator, const std::optional<Tensor>& kept) {
-  if (!in_blocks(inputs, weight, bias))
-    return at::linear(inputs, masked_weight(weight, threshold, estimator, kept), bias);
-  return LinearInBlocks::apply(inputs, weight, threshold, bias, estimator, count_of(weight, threshold, kept));
+                     const std::optional<Tensor>& bias, int64_t estimator) {
+  if (!in_blocks(inputs, weight, bias)) return at::linear(inputs, masked_weight(weight, threshold, estimator), bias);
+  return LinearInBlocks::apply(inputs, weight, threshold, bias, estimator);
 }
 
 }  // namespace
@@ -185,6 +182,6 @@ Tensor masked_linear(const Tensor& inputs, const Tensor& weight, const Tensor& t
 
 TORCH_LIBRARY_FRAGMENT(sparse_training, library) {
   library.def(
-      "masked_linear(Tensor input, Tensor weight, Tensor threshold, Tensor? bias, int estimator, Tensor? kept) -> Tensor",
+      "masked_linear(Tensor input, Tensor weight, Tensor threshold, Tensor? bias, int estimator) -> Tensor",
       sparse_training::masked_linear);
 }

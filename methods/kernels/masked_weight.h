@@ -21,7 +21,6 @@
 
 #include <cmath>
 #include <numeric>
-#include <optional>
 #include <vector>
 
 namespace sparse_training {
@@ -87,32 +86,22 @@ struct Layer : Shape {
         threshold(per_entry ? like(given_threshold, weight) : given_threshold.contiguous()) {}
 };
 
-// Rows [begin, end) of the product, to where p points; returns how many entries are kept.
+// Rows [begin, end) of the product, to where p points.
 template <typename T>
-int64_t mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begin, int64_t end) {
-  std::vector<int64_t> kept(end - begin);
+void mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begin, int64_t end) {
   at::parallel_for(begin, end, shape.grain(), [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const T* v = w + row * shape.columns;
       T* to = p + (row - begin) * shape.columns;
-      int32_t count = 0;
       if (shape.per_entry) {
         const T* limit = t + row * shape.columns;
-        for (int64_t i = 0; i < shape.columns; ++i) {
-          to[i] = v[i] * step(v[i], limit[i]);
-          count += std::abs(v[i]) > limit[i];
-        }
+        for (int64_t i = 0; i < shape.columns; ++i) to[i] = v[i] * step(v[i], limit[i]);
       } else {
         const T limit = t[shape.per_row ? row : 0];
-        for (int64_t i = 0; i < shape.columns; ++i) {
-          to[i] = v[i] * step(v[i], limit);
-          count += std::abs(v[i]) > limit;
-        }
+        for (int64_t i = 0; i < shape.columns; ++i) to[i] = v[i] * step(v[i], limit);
       }
-      kept[row - begin] = count;
     }
   });
-  return std::accumulate(kept.begin(), kept.end(), int64_t(0));
 }
 
 template <typename T>
@@ -203,41 +192,6 @@ inline void refuse_second_derivative() {
               "the fused masked weight has no second derivative: set SPARSE_TRAINING_KERNELS=eager");
 }
 
-constexpr int64_t UNCOUNTED = -1;
-
-// What is kept of every layer: int64 [3, layers], the counts above the addresses of the weight and of the thresholds
-// that they are to be of.
-struct Counts {
-  int64_t* at;
-  int64_t layers;
-
-  explicit Counts(const Tensor& kept) : at(kept.mutable_data_ptr<int64_t>()), layers(kept.size(1)) {
-    TORCH_CHECK(kept.is_cpu() && kept.is_contiguous() && kept.size(0) == 3, "counts are not [3, layers] on the CPU");
-  }
-
-  int64_t& count(int64_t layer) { return at[layer]; }
-  int64_t& weight(int64_t layer) { return at[layers + layer]; }
-  int64_t& threshold(int64_t layer) { return at[2 * layers + layer]; }
-};
-
-inline int64_t address(const Tensor& tensor) { return reinterpret_cast<int64_t>(tensor.const_data_ptr()); }
-
-// Whether a tensor can be a parameter in training, and not computed from one.
-inline bool is_trained(const Tensor& tensor) { return is_plain(tensor) && tensor.requires_grad() && tensor.is_leaf(); }
-
-// Where a forward pass writes how many entries it keeps, null if nowhere: they are counted once a step, by the first pass
-// of a training over the parameters themselves. kept: the layer's column of `Counts`.
-inline int64_t* count_of(const Tensor& weight, const Tensor& threshold, const std::optional<Tensor>& kept) {
-  if (!kept || !kept->is_cpu() || !at::GradMode::is_enabled() || !is_trained(weight) || !is_trained(threshold))
-    return nullptr;
-  TORCH_CHECK(kept->dim() == 1 && kept->size(0) == 3, "a layer's counts are not [3]");
-  auto* count = kept->mutable_data_ptr<int64_t>();
-  const int64_t next = kept->stride(0);
-  const bool of_these = count[next] == address(weight) && count[2 * next] == address(threshold);
-  return *count == UNCOUNTED && of_these ? count : nullptr;
-}
-
-Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator,
-                     const std::optional<Tensor>& kept);
+Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator);
 
 }  // namespace sparse_training

@@ -35,7 +35,7 @@ import time
 import methods
 from benchmark.spec import Data, Model, Optimizer
 from benchmark.suites import cell
-from methods.dst import DST
+from methods.algorithms.dst import DST
 
 DESCRIPTION = "cells that take as long as a test wants"
 EXHIBITS = ()
