@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from methods.attachment import finalize
 from methods.base import Method
-from methods.conformance.networks import STEPS_PER_EPOCH, Moment, Network, Training
+from methods.conformance.networks import STEPS_PER_EPOCH, Network
+from methods.conformance.training import Moment, Training
 
 
 @dataclass

@@ -1,5 +1,5 @@
-// A linear layer that computes with a masked weight, masked a block of rows at a time: each block is used while it is in
-// the cache, and the masked weight is never written out as a whole.
+// A linear layer that computes with a masked weight, one block of rows at a time. Each block is
+// used while it is in the cache, and the whole masked weight is never written out.
 
 #include "masked_weight.h"
 
@@ -16,14 +16,14 @@ namespace sparse_training {
 namespace {
 
 constexpr int64_t BLOCK_BYTES = 1 << 19;
-constexpr int64_t BLOCK_ROWS = 64;  // may be one block, however long they are: products of few rows are slow
+constexpr int64_t BLOCK_ROWS = 64;  // fit in one block however long they are: products of few rows are slow
 
-// As many rows as may be masked at once.
+// The greatest number of rows in a block.
 int64_t most_rows(const Tensor& weight) {
   return std::max(BLOCK_ROWS, BLOCK_BYTES / (weight.size(1) * static_cast<int64_t>(weight.element_size())));
 }
 
-// As many rows as are: blocks of nearly equal size.
+// The number of rows in a block, such that blocks have nearly equal sizes.
 int64_t rows_of_block(const Layer& layer) {
   const int64_t most = most_rows(layer.weight), blocks = (layer.rows + most - 1) / most;
   return (layer.rows + blocks - 1) / blocks;
@@ -34,7 +34,7 @@ Tensor part(const Tensor& tensor, int64_t axis, int64_t begin, int64_t end) {
   return end - begin == tensor.size(axis) ? tensor : tensor.narrow(axis, begin, end - begin);
 }
 
-// Calls use(begin, end, product) for blocks of rows, [end - begin, columns] each.
+// Calls use(begin, end, product) for each block of rows; the product is [end - begin, columns].
 template <typename Use>
 void for_blocks(const Layer& layer, const Use& use) {
   const int64_t block = rows_of_block(layer);
@@ -49,14 +49,15 @@ void for_blocks(const Layer& layer, const Use& use) {
   });
 }
 
-// In two dimensions, the last axis kept, as a product takes it without a copy.
+// The tensor in two dimensions, with its last axis, in a layout that a product takes without a
+// copy.
 Tensor matrix(const Tensor& tensor) {
   const Tensor flat = tensor.dim() == 2 ? tensor : tensor.reshape({-1, tensor.size(-1)});
   const bool turned = flat.stride(0) == 1 && flat.stride(1) >= flat.size(0);
   return turned ? flat : flat.contiguous();
 }
 
-// A matrix in the shape of another tensor, but for its last axis.
+// The matrix in the shape of another tensor, except for the last axis.
 Tensor in_shape(const Tensor& matrix, const Tensor& of, int64_t last) {
   if (of.dim() == 2) return matrix;
   auto sizes = of.sizes().vec();
@@ -64,7 +65,8 @@ Tensor in_shape(const Tensor& matrix, const Tensor& of, int64_t last) {
   return matrix.view(sizes);
 }
 
-// A row of outputs for each example, b each. Here and in `columns_summed` a loop takes less time than torch's operator.
+// The bias as one row per example. Here and in `columns_summed` a loop is faster than torch's
+// operator.
 Tensor rows_of_bias(const Tensor& given, int64_t examples) {
   const Tensor bias = given.contiguous();
   Tensor rows = at::empty({examples, bias.numel()}, bias.options());
@@ -89,7 +91,7 @@ Tensor columns_summed(const Tensor& matrix) {
   return sums;
 }
 
-// x P^T + b, the product P masked a block of rows at a time.
+// x P^T + b, with the product P computed one block of rows at a time.
 struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
   static Tensor forward(AutogradContext* context, const Tensor& inputs, const Tensor& weight, const Tensor& threshold,
                         const std::optional<Tensor>& bias, int64_t estimator) {
@@ -157,8 +159,9 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
   }
 };
 
-// Whether the layer is one for `LinearInBlocks`. What else torch takes, or refuses, it is left to. Where a block has
-// fewer rows than there are examples, passing over inputs and outputs once a block costs more than it saves.
+// Whether `LinearInBlocks` serves this layer; torch computes or refuses the others. Where a block
+// has fewer rows than there are examples, reading inputs and outputs once per block costs more than
+// it saves.
 bool in_blocks(const Tensor& inputs, const Tensor& weight, const std::optional<Tensor>& bias) {
   const auto fits = [&](const Tensor& tensor) {
     return is_plain(tensor) && tensor.scalar_type() == weight.scalar_type() && !tensor._fw_grad(0).defined();

@@ -1,5 +1,5 @@
-// The operators on masked weights: one pass forward and one backward; the reset of thresholds, which counts what is kept;
-// the regularization of thresholds; and masks in place.
+// The operators on masked weights: the product, the reset of thresholds, which also counts the kept
+// weights, the regularization of thresholds, and masks in place.
 
 #include "masked_weight.h"
 
@@ -22,7 +22,7 @@ Tensor masked(const Tensor& given, const Tensor& given_threshold) {
   return product;
 }
 
-// overwrite: the gradient's memory becomes the weight's gradient.
+// overwrite: the weight's gradient is written to the memory of the product's gradient.
 std::tuple<Tensor, Tensor> masked_backward(const Tensor& given_gradient, const Tensor& given,
                                            const Tensor& given_threshold, int64_t estimator, bool overwrite) {
   const Layer layer(given, given_threshold);
@@ -48,7 +48,7 @@ int64_t kept_of_row(const Layer& layer, int64_t row) {
   return count;
 }
 
-// Reads rows from the last, which an optimizer leaves in the cache.
+// Reads from the last rows, which the optimizer has left in the cache.
 int64_t kept_of(const Layer& layer) {
   std::vector<int64_t> kept(layer.rows);
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "kept_of", [&] {
@@ -59,9 +59,10 @@ int64_t kept_of(const Layer& layer) {
   return std::accumulate(kept.begin(), kept.end(), int64_t(0));
 }
 
-// How many weights each layer keeps, int64 [layers]. Where there are limits, float [layers], the thresholds of a layer
-// that keeps fewer return to 0, and all its weights count as kept; `resets` goes up by one. The count is compared as a
-// float, as torch compares an integer tensor with a float one.
+// Returns the kept weights of each layer, int64 [layers]. Where limits are given, float [layers], a
+// layer that keeps fewer has its thresholds set to 0, counts as keeping all its weights, and adds 1
+// to resets. Counts are compared as floats, as torch compares an integer tensor with a float
+// tensor.
 Tensor update_thresholds(TensorList weights, TensorList thresholds, const std::optional<Tensor>& limits, Tensor resets) {
   at::NoGradGuard no_grad;
   const int64_t layers = weights.size();
@@ -94,7 +95,7 @@ void apply_masks(TensorList weights, TensorList masks) {
     const Tensor mask = like(masks[i], weight);
     AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "apply_masks", [&] {
       auto* w = weight.mutable_data_ptr<scalar_t>();
-      const auto* m = static_cast<const uint8_t*>(mask.const_data_ptr());  // a bool's byte is 0 or 1
+      const auto* m = static_cast<const uint8_t*>(mask.const_data_ptr());  // 0 or 1
       at::parallel_for(0, mask.numel(), GRAIN, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) w[i] *= static_cast<scalar_t>(m[i]);
       });
@@ -102,7 +103,8 @@ void apply_masks(TensorList weights, TensorList masks) {
   }
 }
 
-// Whether nobody else can read the tensor's memory: but for a view's base, which then goes with the view.
+// Whether this is the last reference to the tensor's memory. The base of a view may share it, where
+// the view is the base's last reference.
 bool is_last(const Tensor& tensor) {
   if (tensor.use_count() != 1) return false;
   const size_t owners = tensor.is_view() && tensor._base().use_count() == 1 ? 2 : 1;
@@ -126,7 +128,7 @@ struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
   }
 };
 
-constexpr int64_t FEW = 1024;  // numbers that take less time in a plain loop than torch's operators take to begin
+constexpr int64_t FEW = 1024;  // up to so many numbers a plain loop is faster than torch's operators
 
 // scale times the sum of exp(-t).
 struct Regularization : torch::autograd::Function<Regularization> {

@@ -17,7 +17,8 @@ import methods
 from methods import Context, Method, Phase, registry, scores
 from methods.budgets import allocate
 from methods.conformance import ConformanceError, check, check_method
-from methods.conformance.networks import FAST, FULL, Training
+from methods.conformance.networks import FAST, FULL
+from methods.conformance.training import Training
 from methods.drop_grow import DropGrow, random_masks
 from methods.masks import Masks
 from methods.schedules import every
