@@ -1,4 +1,4 @@
-"""Masked layers: the trainable thresholds of a model, and the layers that compute with masked weights."""
+"""Masked layers: the trainable thresholds of a model, and layers that compute with W * M."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from methods.thresholds import ResetRule, keep_mask, threshold_shape
 
 
 class MaskedWeight(EffectiveWeight):
-    """W * M for one estimator of the step's derivative, and the linear layer that computes with it."""
+    """W * M for one estimator of the step's derivative, and the linear layer with that weight."""
 
     def __init__(self, estimator: str) -> None:
         self.estimator = estimator
@@ -71,10 +71,10 @@ class Thresholds:
 
     @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:
-        """Count what each layer keeps, and reset the thresholds of one that keeps a smaller share (A.1).
+        """Count what layers keep; reset the thresholds of those that keep a smaller share (A.1).
 
-        Recurrent layers are never reset, nor is any layer where reset_below is None. The decision is
-        made on the device: nothing waits for it.
+        Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
+        is made on the device: nothing waits for it.
         """
         weights = [self._weights[name].parameter for name in self._parameters]
         rule = None if reset_below is None else self._rule(reset_below)
@@ -82,7 +82,7 @@ class Thresholds:
         self._kept = update(weights, list(self._parameters.values()), rule, self.resets)
 
     def _rule(self, reset_below: float) -> ResetRule:
-        if reset_below not in self._rules:  # made once: sending it to the device means waiting for it
+        if reset_below not in self._rules:  # made once: sending it to the device waits for it
             weights = [self._weights[name] for name in self._parameters]
             sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
             rule = ResetRule.below(reset_below, sizes, resettable=resettable, device=self.resets.device)
@@ -90,11 +90,11 @@ class Thresholds:
         return self._rules[reset_below]
 
     def kept_counts(self) -> Tensor:
-        """Kept weights of each layer as of the last `update_`, in the model's order: int64 on the device."""
+        """Kept weights of each layer as of the last `update_`: int64 [layers] on the device."""
         return self._kept
 
     def state_dict(self) -> dict[str, Any]:
-        """The structure, the kept counts and the number of resets; the thresholds are the model's parameters."""
+        """Structure, kept counts and number of resets; thresholds are parameters of the model."""
         return {
             "structure": dict(self._structure),
             "kept": dict(zip(self._parameters, self._kept, strict=True)),

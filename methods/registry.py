@@ -1,4 +1,7 @@
-"""Methods by name: those in `methods.algorithms`, registered ones, and installed plug-ins. No torch."""
+"""Methods by name: those in `methods.algorithms`, registered ones, and installed plug-ins.
+
+Listing and describing methods imports neither torch nor the methods.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,17 @@ class Registry:
         self._registered: dict[str, str] = {}
 
     def available(self) -> list[str]:
-        """Names of all methods: ours, registered ones and plug-ins' (entry points sparse_training.methods)."""
+        """The names of all methods: of this package, registered, and of installed plug-ins.
+
+        A plug-in has an entry point in the group sparse_training.methods.
+        """
         return sorted({*self._files, *self._registered, *_installed()})
 
     def describe(self) -> dict[str, str]:
-        """Each method with the first line of its docstring, or what is wrong with it. Imports only plug-ins."""
+        """Each method with the first line of its docstring, or with what is wrong with it.
+
+        Only registered methods and plug-ins are imported for this.
+        """
         found = {}
         for name in self.available():
             try:
@@ -67,7 +76,11 @@ class Registry:
             self._registered = before
 
     def method_class(self, name: str) -> type[Method]:
-        """The class behind a name. Raises ValueError with the valid names, or with what is wrong with the class."""
+        """The class behind a name.
+
+        Raises ValueError for an unknown name, with the valid ones, and for a class that cannot be
+        used.
+        """
         from methods.base import Method
 
         path = self._path(name) or _installed().get(name)
@@ -86,9 +99,10 @@ class Registry:
         return cls
 
     def create(self, name: str, **hyperparameters: Any) -> Method:
-        """A method by name, its hyperparameters checked.
+        """A method by name, with these hyperparameters.
 
-        Raises ValueError for an unknown name or hyperparameter (with the valid ones), or a bad value.
+        Raises ValueError for an unknown name or hyperparameter, with the valid ones, and for a
+        value that is of another type or out of range.
         """
         cls = self.method_class(name)
         valid = cls.hyperparameter_names()
@@ -103,7 +117,7 @@ class Registry:
             raise ValueError(f"{name}: {error}") from error
 
     def _path(self, name: str) -> str | None:
-        """The path of one of ours or of a registered method."""
+        """The path of a method of this package or of a registered method."""
         if name in self._files:
             return f"methods.algorithms.{name}:{_read(self._files[name])[0]}"
         return self._registered.get(name)
@@ -124,7 +138,7 @@ def first_line(cls: type[Method]) -> str:
 
 
 def _read(file: Path) -> tuple[str, str]:
-    """The class whose `name` is the file's, and the first line of its docstring, read without importing it.
+    """The class whose `name` is the file's and the first line of its docstring, not imported.
 
     Raises ValueError where the file defines no such class.
     """
@@ -136,12 +150,15 @@ def _read(file: Path) -> tuple[str, str]:
 
 
 def _installed() -> dict[str, str]:
-    """Name to path of installed plug-ins. Slow: it reads every installed distribution."""
+    """Names and paths of installed plug-ins. Slow: reads every installed distribution."""
     return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
-    """The value, checked against plain types and their unions; an int serves for a float, a list for a tuple."""
+    """The value, checked against plain types and their unions.
+
+    An int is accepted for a float and converted; so is a list for a tuple.
+    """
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if union else (hint,))]
     plain = [kind for kind in kinds if isinstance(kind, type) and kind is not Any]

@@ -43,8 +43,8 @@ class SparseMomentum(DropGrow):
     | update_every | | 1 epoch |
 
     Departures: counts are exact; the authors' rounding drifts and is corrected later. A layer keeps
-    at least one weight. A layer without importance grows nothing. Grown weights start at 0 and keep
-    their momentum, which is dense and never reset, as in the authors' code since version 1.0.
+    at least one weight. The share of a layer without importance is 0. Grown weights start at 0 and
+    keep their momentum, which is dense and never reset, as in the authors' code since version 1.0.
     Raises ValueError at the first update where the optimizer has no momentum.
     """
 

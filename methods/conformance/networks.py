@@ -54,7 +54,7 @@ def _adam(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Network:
-    """A model to check on: every parameter of two dimensions or more is maskable, no other is."""
+    """A model to check on. Exactly the parameters with two or more dimensions are maskable."""
 
     name: str
     make: Callable[[], nn.Module]
@@ -67,7 +67,7 @@ class Network:
             return self.make()
 
     def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """One epoch of [BATCH_SIZE, *input_shape] inputs around a centre for each class."""
+        """One epoch of batches: inputs [BATCH_SIZE, *input_shape] around one centre per class."""
         generator = torch.Generator().manual_seed(7)
         centres = torch.randn(CLASSES, *self.input_shape, generator=generator)
         target = torch.arange(BATCH_SIZE) % CLASSES

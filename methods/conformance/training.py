@@ -64,8 +64,9 @@ def _global_random_state() -> tuple[Any, ...]:
 class Training:
     """A method at work on a network, in the loop that the documentation shows.
 
-    Hooks of the optimizer separate what the optimizer changed from what the method changed. A method
-    that makes the whole update itself (after_backward returned False) may change every parameter.
+    Hooks of the optimizer separate what the optimizer changed from what the method changed. A
+    method that makes the whole update itself (after_backward returned False) may change every
+    parameter.
     """
 
     method: Method

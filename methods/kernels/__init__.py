@@ -40,10 +40,10 @@ def backend_for(first: Tensor, *others: Tensor) -> Backend:
 
 @functools.cache
 def path(device_type: str) -> str:
-    """The name of the backend for this kind of device in this process: `cpp`, `inductor` or `eager`.
+    """The backend for a kind of device in this process: `cpp`, `inductor` or `eager`.
 
-    Builds or loads the backend the first time. Raises ValueError where SPARSE_TRAINING_KERNELS names
-    no backend, and RuntimeError where it requests one that is unavailable on this machine.
+    Builds or loads the backend on the first call. Raises ValueError where SPARSE_TRAINING_KERNELS
+    names no backend, and RuntimeError where it requests one that is unavailable on this machine.
     """
     requested = os.environ.get(VARIABLE, "")
     if requested and requested not in BACKENDS:

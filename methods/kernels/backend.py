@@ -23,7 +23,10 @@ class Backend(ABC):
     name: ClassVar[str]
 
     def missing(self) -> str | None:
-        """Why this backend is unavailable on this machine; None where it is available. Builds it if need be."""
+        """Why this backend is unavailable on this machine; None where it is available.
+
+        Builds or loads it where that is needed.
+        """
         return None
 
     def takes(self, tensor: Tensor) -> bool:
@@ -48,7 +51,7 @@ class Backend(ABC):
     def update_thresholds_(
         self, weights: Sequence[Tensor], thresholds: Sequence[Tensor], rule: ResetRule | None, resets: Tensor
     ) -> Tensor:
-        """Apply the reset rule, if any, in place; return the kept weights of each layer, int64 [layers].
+        """Apply the reset rule, if any, in place; return the kept weights, int64 [layers].
 
         resets: 0-dim int64; the number of layers that were reset is added to it.
         """

@@ -1,7 +1,7 @@
-"""Builds the C++ operators on first use, with torch's extension loader, and keeps the library in the user's cache.
+"""Builds the C++ operators in this folder on first use, with torch's extension loader.
 
-The library's name has a hash of its sources, flags, torch and processor, so a cache may be shared by
-different machines. The sources lie in this folder.
+The library is kept in the user's cache. Its name contains a hash of its sources, its flags, torch's
+version and the processor, so different machines may share a cache.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ SOURCES = [Path(__file__).with_name(name) for name in ("masked_weight.cpp", "mas
 HEADER = Path(__file__).with_name("masked_weight.h")
 # no contraction to fused multiply-adds: the bits are the same on every instruction set
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()  # at most what the processor has
-THREADS = ("-fopenmp",) if sys.platform == "linux" else ()  # torch's own: without it `at::parallel_for` has one thread
+# an upper bound: -march=native limits vectors to what the processor has
+WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
+# as torch is built: without it `at::parallel_for` has one thread
+THREADS = ("-fopenmp",) if sys.platform == "linux" else ()
 
 
 def load() -> None:
-    """Load the operators into torch, and build them first where the cache has none.
+    """Load the operators into torch; build them first where the cache does not have them.
 
-    Raises whatever the compiler, the loader or the file system raises; `first_complaint` shortens it.
+    Raises any error of the compiler, the loader or the file system; `first_complaint` shortens it.
     """
     file = library()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,7 @@ def _build(library: Path) -> None:
         named = f"CXX names '{compiler}', which is not there: unset it" if "CXX" in os.environ else ""
         raise RuntimeError(named or "no C++ compiler: install g++")
     print("building the kernels of masked weights, once: about 20 s", file=sys.stderr)
-    for orphan in library.parent.glob("build-*"):  # of builds that were killed
+    for orphan in library.parent.glob("build-*"):  # left by builds that were killed
         shutil.rmtree(orphan, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as folder, _with_ninja():
         cpp_extension.load(
@@ -94,7 +96,10 @@ def _with_ninja() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """One build at a time; the lock ends with its process. Where a drive has no locks, two may build at once."""
+    """One build at a time. The lock ends with its process.
+
+    On a file system without locks two processes may build at once.
+    """
     with file.open("w") as lock:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)

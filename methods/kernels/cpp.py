@@ -27,7 +27,10 @@ def _missing() -> str | None:
 
 
 class Cpp(Backend):
-    """One pass forward and one backward; a linear layer goes block by block where that is faster (decision 14)."""
+    """One pass over a weight forward, and one backward.
+
+    A linear layer is computed block by block where that is faster (docs/decisions/0014).
+    """
 
     name = "cpp"
 

@@ -1,4 +1,4 @@
-"""Backend `eager`: plain torch operations on any device. The other backends are compared with it."""
+"""Backend `eager`: plain torch operations on any device, the reference for the other backends."""
 
 from __future__ import annotations
 
