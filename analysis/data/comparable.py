@@ -1,150 +1,147 @@
-"""Settings that differ in method, alpha or density alone, and so may be compared: a recipe."""
+"""Groups of conditions that differ only in method, alpha or density, and so may be compared."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis import paper
-from analysis.settings import Setting
+from analysis.data.conditions import Condition
+from analysis.paper import printed
 
-NOT_RECIPE = ("method", "density")
-STARTS = "initialization"  # the twins of the official protocol draw their first weights in two ways
-DATASET_ORDER = (*paper.DATASETS, "fashion-mnist", "digits")
-METHOD_NAMES = {"dense": "Dense", **paper.METHODS}
+COMPARED = ("method", "density")
+STARTS = "initialization"  # the two halves of the official protocol draw their first weights in two ways
+DATASET_ORDER = (*printed.DATASETS, "fashion-mnist", "digits")
+FACTOR = 1.25  # densities are matched within it; the verdicts on the paper's densities have the same margin
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Settings of one data set, model and optimizer. label: unique among the recipes that it was made with."""
+class Group:
+    """Conditions of one data set, model and optimizer. label: unique among the groups it was made with."""
 
     label: str
-    settings: tuple[Setting, ...]
+    conditions: tuple[Condition, ...]
 
     @property
     def dataset(self) -> str:
-        return self.settings[0].dataset
+        return self.conditions[0].dataset
 
     @property
     def model(self) -> str:
-        return self.settings[0].model
+        return self.conditions[0].model
 
     @property
     def title(self) -> str:
         return f"{self.label}, {self.dataset}"
 
     @property
-    def dense(self) -> Setting | None:
-        return next((s for s in self.settings if s.method == "dense" and len(s.done)), None)
+    def dense(self) -> Condition | None:
+        return next((c for c in self.conditions if c.method == "dense" and len(c.done)), None)
 
     @property
-    def sparse(self) -> tuple[Setting, ...]:
-        """The sparse settings with results."""
-        return tuple(s for s in self.settings if s.method != "dense" and len(s.done))
+    def sparse(self) -> tuple[Condition, ...]:
+        """The sparse conditions with results."""
+        return tuple(c for c in self.conditions if c.method != "dense" and len(c.done))
 
-    def of(self, method: str) -> tuple[Setting, ...]:
-        """The settings of a method with results, by alpha or density."""
-        return tuple(s for s in self.sparse if s.method == method)
+    def of(self, method: str) -> tuple[Condition, ...]:
+        """The conditions of a method with results, by alpha or density."""
+        return tuple(c for c in self.sparse if c.method == method)
 
 
-def recipes(settings: Iterable[Setting]) -> list[Recipe]:
-    """Every recipe with a sparse result; a method's variants and narrowed networks are left out.
+@dataclass(frozen=True)
+class DensityMatch:
+    """Conditions of one group at one density, one per method.
+
+    A method that is not asked for a density is there with its nearest alpha; too_far: such methods
+    without an alpha within the factor.
+    """
+
+    group: Group
+    density: float
+    conditions: tuple[Condition, ...]
+    too_far: tuple[str, ...]
+
+
+def groups(conditions: Iterable[Condition]) -> list[Group]:
+    """Every group with a sparse result, without variants of a method and networks of other widths.
 
     Ordered by data set, the paper's first, then by model and learning rate.
     """
-    groups: dict[str, list[Setting]] = {}
-    for setting in settings:
-        if len(setting.rows) and is_plain(setting):
-            groups.setdefault(_key(setting), []).append(setting)
-    found = [Recipe("", tuple(group)) for group in groups.values()]
-    filled = sorted((r for r in found if r.sparse), key=_order)
-    return [Recipe(label, r.settings) for r, label in zip(filled, _labels(filled), strict=True)]
+    members: dict[str, list[Condition]] = {}
+    for condition in conditions:
+        if len(condition.rows) and condition.as_published and condition.whole_data and condition.widths is None:
+            members.setdefault(_key(condition), []).append(condition)
+    found = [Group("", tuple(part)) for part in members.values()]
+    filled = sorted((group for group in found if group.sparse), key=_order)
+    return [Group(label, group.conditions) for group, label in zip(filled, _labels(filled), strict=True)]
 
 
-def is_plain(setting: Setting) -> bool:
-    """Whether a setting has its method as published, on the architecture's own widths and the whole data."""
-    return setting.as_published and setting.whole_data and setting.spec["model"].get("widths") is None
+def density_matches(group: Group) -> list[DensityMatch]:
+    """For each density that some method was asked to keep: the conditions that keep it within the factor."""
+    densities = sorted({c.density for c in group.sparse if c.density is not None}, reverse=True)
+    emergent = sorted({c.method for c in group.sparse if c.density is None})
+    found = []
+    for density in densities:
+        exact = [c for c in group.sparse if c.density == density]
+        nearest = {method: _nearest(group, method, density) for method in emergent}
+        near = [c for c in nearest.values() if _distance(c, density) <= math.log(FACTOR) + 1e-9]
+        far = tuple(method for method, c in nearest.items() if c not in near)
+        chosen = {c.method: c for c in [*near, *exact]}
+        found.append(DensityMatch(group, density, tuple(chosen.values()), far))
+    return found
 
 
-def lost_note(settings: Iterable[Setting]) -> list[str]:
-    """A note of how many cells are in no mean, and why; empty where there is none. Tables 1 to 3 name each."""
-    counts: dict[str, int] = {}
-    for setting in settings:
-        lost = {**setting.lost(), "departing from the suite": setting.departing}
-        for why, count in lost.items():
-            counts[why] = counts.get(why, 0) + count
-    texts = [f"{count} {why}" for why, count in sorted(counts.items()) if count]
-    return [f"In no mean of any exhibit: cells that are {', '.join(texts)}."] if texts else []
+def _nearest(group: Group, method: str, density: float) -> Condition:
+    """The method's condition whose mean density comes nearest."""
+    return min(group.of(method), key=lambda condition: _distance(condition, density))
 
 
-def model_name(model: str) -> str:
-    """An architecture in the paper's words."""
-    return paper.ARCHITECTURES.get(model, model)
+def _distance(condition: Condition, density: float) -> float:
+    """Of a condition's mean density at the last epoch from another, as the size of a log ratio."""
+    mean = float(condition.done["density"].mean())
+    return abs(math.log(mean / density)) if mean > 0 else math.inf
 
 
-def method_name(method: str) -> str:
-    """A method in the paper's words."""
-    return METHOD_NAMES.get(method, method)
-
-
-def in_symbols(setting: Setting) -> str:
-    """What tells a setting from its method's others: its alpha or its density."""
-    if setting.alpha is not None:
-        return f"α = {setting.alpha:g}"
-    return "" if setting.density is None else f"{100 * setting.density:g} % kept"
-
-
-def _key(setting: Setting) -> str:
-    tree = {name: value for name, value in setting.spec.items() if name not in NOT_RECIPE}
-    tree["model"] = {name: value for name, value in setting.spec["model"].items() if name != STARTS}
+def _key(condition: Condition) -> str:
+    tree = {name: value for name, value in condition.spec.items() if name not in COMPARED}
+    tree["model"] = {name: value for name, value in condition.spec["model"].items() if name != STARTS}
     return json.dumps(tree, sort_keys=True)
 
 
-def _order(recipe: Recipe) -> tuple[int, str, int, float, bool, str]:
-    known, models = list(DATASET_ORDER), list(paper.ARCHITECTURES)
-    spec = recipe.settings[0].spec
-    return (
-        known.index(recipe.dataset) if recipe.dataset in known else len(known),
-        recipe.dataset,
-        models.index(recipe.model) if recipe.model in models else len(models),
-        -spec["optimizer"]["lr"],
-        "paper" not in _protocols(recipe),
-        _key(recipe.settings[0]),
-    )
+def _order(group: Group) -> tuple[int, str, tuple[int, str], float, bool, str]:
+    known, first = list(DATASET_ORDER), group.conditions[0]
+    place = known.index(group.dataset) if group.dataset in known else len(known)
+    rank = printed.rank(group.model)
+    return (place, group.dataset, rank, -first.learning_rate, "paper" not in _protocols(group), _key(first))
 
 
-def _protocols(recipe: Recipe) -> set[str]:
-    return {name for setting in recipe.settings for name in setting.protocols}
+def _protocols(group: Group) -> set[str]:
+    return {name for condition in group.conditions for name in condition.protocols}
 
 
-def _labels(found: Sequence[Recipe]) -> list[str]:
-    """The model's name, with its protocol, learning rate or a number where several recipes share it."""
-    names = [model_name(r.model) for r in found]
+def _labels(found: Sequence[Group]) -> list[str]:
+    """The model's name, with its protocol, learning rate, epochs or a number where several groups share it."""
+    names = [printed.architecture(group.model) for group in found]
     for more in (_protocol, _rate, _epochs):
-        names = [
-            f"{name}{more(r)}" if _shared(found, names, r, name) else name for r, name in zip(found, names, strict=True)
-        ]
+        shared = [sum((g.dataset, n) == (group.dataset, name) for g, n in zip(found, names, strict=True)) > 1
+                  for group, name in zip(found, names, strict=True)]  # fmt: skip
+        names = [f"{name}{more(g)}" if twice else name for g, name, twice in zip(found, names, shared, strict=True)]
     seen: dict[tuple[str, str], int] = {}
     unique = []
-    for r, name in zip(found, names, strict=True):
-        seen[r.dataset, name] = seen.get((r.dataset, name), 0) + 1
-        again = seen[r.dataset, name]
-        unique.append(name if again == 1 else f"{name}, recipe {again}")
+    for group, name in zip(found, names, strict=True):
+        again = seen[group.dataset, name] = seen.get((group.dataset, name), 0) + 1
+        unique.append(name if again == 1 else f"{name}, group {again}")
     return unique
 
 
-def _shared(found: Sequence[Recipe], names: Sequence[str], recipe: Recipe, name: str) -> bool:
-    return sum((r.dataset, n) == (recipe.dataset, name) for r, n in zip(found, names, strict=True)) > 1
+def _protocol(group: Group) -> str:
+    return ", official" if _protocols(group) == {"official"} else ""
 
 
-def _protocol(recipe: Recipe) -> str:
-    return ", official" if _protocols(recipe) == {"official"} else ""
+def _rate(group: Group) -> str:
+    return f", lr {group.conditions[0].learning_rate:g}"
 
 
-def _rate(recipe: Recipe) -> str:
-    return f", lr {recipe.settings[0].spec['optimizer']['lr']:g}"
-
-
-def _epochs(recipe: Recipe) -> str:
-    return f", {recipe.settings[0].spec['optimizer'].get('epochs')} epochs"
+def _epochs(group: Group) -> str:
+    return f", {group.conditions[0].spec['optimizer'].get('epochs')} epochs"

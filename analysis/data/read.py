@@ -38,14 +38,14 @@ class InputError(Exception):
 
 @dataclass(frozen=True)
 class Tables:
-    """results: a row a cell, columns of benchmark.results. traces, layers: long, of the finished cells."""
+    """results: one row per cell, columns of benchmark.results. traces, layers: long, of the finished cells."""
 
     results: pd.DataFrame
     traces: pd.DataFrame
     layers: pd.DataFrame
 
     def traces_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
-        """The traces of these runs, in the order of the table; without a search through all of it."""
+        """The traces of these runs, in the order of the table; does not search the whole table."""
         return _take(self.traces, self.trace_places, run_ids)
 
     def layers_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def _traces(file: Path, wanted: set[str]) -> pd.DataFrame:
 
 
 def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
-    """Raises InputError where a cell that several files have done has other records in another one's traces.csv."""
+    """Raises InputError where two files have a cell done and their traces.csv record different values."""
     chosen = tables.results.set_index("run_id")["file"]
     for table in read:
         done = table[table["status"].isin(FINISHED)].set_index("run_id")["file"]
@@ -98,7 +98,7 @@ def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
 
 
 def _records(traces: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """run id -> what was recorded but for times, in one order."""
+    """run id -> what was recorded, without times, in one order."""
     kept = traces[~traces["name"].astype(str).str.contains("seconds|time")]
     ordered = kept.sort_values(["run_id", "epoch", "step", "name"], kind="stable").astype(
         {"value": float, "epoch": float, "step": float}
@@ -185,7 +185,7 @@ def _check_cells(file: Path, table: pd.DataFrame) -> None:
 
 
 def _same_schema(file: Path) -> None:
-    """Raises InputError where the run folder that a table lies in says that it has another schema version."""
+    """Raises InputError where the run folder that a table lies in states another schema version."""
     marker = file.with_name(MARKER)
     try:
         version = json.loads(marker.read_text(encoding="utf-8"))["schema"] if marker.exists() else SCHEMA_VERSION

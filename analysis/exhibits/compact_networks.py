@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
-from analysis.layer_ratios import Layers, layers_by_run, ratios
-from analysis.layout import Layout
-from analysis.panels import Mark, mark, panels, plain_log
-from analysis.recipes import Recipe, lost_note, model_name, recipes
-from analysis.render import reading
-from analysis.settings import Setting, Summary, summarize
-from analysis.stats import paired
-from analysis.widths import OWN, architecture, even, suggested, weights_of, widths_of
+from analysis.data.comparable import Group, groups
+from analysis.data.conditions import Condition, Results, Summary, summarize
+from analysis.data.layers_and_curves import layer_ratios
+from analysis.data.read import Tables
+from analysis.output.exhibit import TableWithFigure
+from analysis.output.numbers import with_seeds
+from analysis.output.plotting import Style, plain_log, small_multiples, style_of
+from analysis.paper import printed
+from analysis.statistics.small_samples import paired
 
 NAME = "compact-networks"
+VGG16 = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512, 512)
+OWN_WIDTHS = {"lenet-300-100": (300, 100), "lenet-5-caffe": (20, 50, 500), "vgg16": VGG16}
+STEPS = 2000  # in which the factor of an even network is searched
 CAPTION = "The compact networks that the sparse patterns suggest, trained densely (not in the paper)"
 HEADS = ("Architecture", "Pattern of", "Network", "Widths", "Weights", "Test accuracy (%)", "Minus sparse")
-LABELS = 4
 KINDS = {
     "dense": "full, dense",
     "sparse": "sparse, DST",
@@ -28,12 +31,12 @@ KINDS = {
     "even": "even, as many weights",
 }
 RULE = (
-    "Rule: a hidden layer of the compact network has the remaining ratio of its weights times its own number of units "
-    "or channels, rounded, at least 1 (mean over seeds, last epoch); the output layer keeps its classes. Even: all "
+    "Rule: each hidden layer of the compact network keeps the share of its units or channels that is its weights' "
+    "remaining ratio, rounded, at least 1 (mean over seeds, last epoch); the output layer keeps its classes. Even: all "
     "hidden layers times one factor, with as many weights as the compact network."
 )
 HOW = (
-    "Both are trained densely from their own first weights with the recipe of the sparse network: "
+    "Both are trained densely from their own first weights, with the optimizer of the sparse network: "
     f"python -m benchmark run --suite {NAME}.py. Test accuracy of the last epoch, mean ± standard deviation over n "
     "seeds; minus sparse: mean over the seeds that both have."
 )
@@ -41,14 +44,14 @@ HOW = (
 
 @dataclass(frozen=True)
 class Network:
-    """A network of one recipe. sparse: the DST setting that it stands beside; found: its result, if there is one."""
+    """A network of one group. sparse: the DST condition that it is compared with; found: its result, if any."""
 
-    recipe: Recipe
-    sparse: Setting
+    group: Group
+    sparse: Condition
     kind: str
     widths: tuple[int, ...]
     weights: float
-    found: Setting | None
+    found: Condition | None
 
     @property
     def accuracy(self) -> Summary:
@@ -63,21 +66,39 @@ class Network:
         return summarize(differences, expected=len(seeds))
 
 
-def makers(results: Results) -> dict[str, Maker]:
-    return {NAME: lambda out: _write(results, out)}
+def suggested(own: Sequence[int], remaining: Sequence[float]) -> tuple[int, ...]:
+    """The widths of the compact network: each hidden layer keeps as large a share of its units as of its weights.
+
+    own: widths of the hidden layers. remaining: ratios of every layer; the output layer's is last, and its
+    units, the classes, stay. A layer keeps at least one unit. Raises ValueError where the lengths do not fit.
+    """
+    if len(remaining) != len(own) + 1:
+        raise ValueError(f"{len(remaining)} ratios for {len(own)} hidden layers: it must be one more")
+    return tuple(max(1, round(ratio * width)) for width, ratio in zip(own, remaining, strict=False))
+
+
+def weights_of(own: Sequence[int], widths: Sequence[int], weights: Sequence[int]) -> int:
+    """How many weights the network has with other widths; `weights` are those of each layer at its `own` widths."""
+    ratios = [1.0, *(new / old for old, new in zip(own, widths, strict=True)), 1.0]
+    return sum(round(count * ratios[i] * ratios[i + 1]) for i, count in enumerate(weights))
+
+
+def even(own: Sequence[int], weights: Sequence[int], wanted: int) -> tuple[int, ...]:
+    """All hidden layers times one factor, so that the network's weights come nearest to `wanted`, on a log scale."""
+    ladder = dict.fromkeys(tuple(max(1, round(step / STEPS * width)) for width in own) for step in range(1, STEPS + 1))
+    return min(ladder, key=lambda widths: abs(math.log(weights_of(own, widths, weights) / wanted)))
 
 
 def networks(results: Results) -> list[Network]:
-    """Of every DST setting with a layer table: the full, the sparse, the compact and the even network."""
-    layers = layers_by_run(results.tables)
-    narrow = [s for s in results.settings if widths_of(s) is not None and s.method == "dense" and len(s.rows)]
+    """For every DST condition with a layer table: the full, the sparse, the compact and the even network."""
+    narrow = [c for c in results.conditions if c.widths is not None and c.method == "dense" and len(c.rows)]
     return [
         network
-        for recipe in recipes(results.settings)
-        if recipe.model in OWN
-        for sparse in recipe.of("dst")
+        for group in groups(results.conditions)
+        if group.model in OWN_WIDTHS
+        for sparse in group.of("dst")
         if "initialization" not in sparse.spec["model"]
-        for network in _beside(layers, recipe, sparse, narrow)
+        for network in _of_condition(results.tables, group, sparse, narrow)
     ]
 
 
@@ -88,72 +109,66 @@ def suite_file(found: Iterable[Network]) -> str:
         if network.kind in ("compact", "even"):
             spec = network.sparse.spec
             data, optimizer = (_call(kind, spec[kind.lower()]) for kind in ("Data", "Optimizer"))
-            model = f'Model(name="{architecture(network.sparse)}", widths={network.widths!r})'
+            model = f'Model(name="{network.sparse.architecture}", widths={network.widths!r})'
             lines[f"    ({data}, {model}, {optimizer}),"] = None
     return SUITE.format(networks="\n".join(lines))
 
 
-def _beside(layers: Mapping[str, Layers], recipe: Recipe, sparse: Setting, narrow: Sequence[Setting]) -> list[Network]:
-    measured = ratios(sparse, layers)
-    own = OWN[recipe.model]
+def _of_condition(tables: Tables, group: Group, sparse: Condition, narrow: Sequence[Condition]) -> list[Network]:
+    measured = layer_ratios(tables, sparse)
+    own = OWN_WIDTHS[group.model]
     if measured is None or len(measured.names) != len(own) + 1:
         return []
     weights = [int(count) for count in measured.weights]
     compact = suggested(own, [float(ratio) for ratio in measured.remaining.mean(axis=0)])
     size = weights_of(own, compact, weights)
     evenly = even(own, weights, size)
-    trained = {widths: s for s in narrow if (widths := widths_of(s)) and _same_training(s, sparse)}
+    trained = {c.widths: c for c in narrow if _same_training(c, sparse)}
     return [
-        Network(recipe, sparse, "dense", own, sum(weights), recipe.dense),
-        Network(recipe, sparse, "sparse", own, float(measured.kept.sum(axis=1).mean()), sparse),
-        Network(recipe, sparse, "compact", compact, size, trained.get(compact)),
-        Network(recipe, sparse, "even", evenly, weights_of(own, evenly, weights), trained.get(evenly)),
+        Network(group, sparse, "dense", own, sum(weights), group.dense),
+        Network(group, sparse, "sparse", own, float(measured.kept.sum(axis=1).mean()), sparse),
+        Network(group, sparse, "compact", compact, size, trained.get(compact)),
+        Network(group, sparse, "even", evenly, weights_of(own, evenly, weights), trained.get(evenly)),
     ]
 
 
-def _same_training(narrow: Setting, sparse: Setting) -> bool:
+def _same_training(narrow: Condition, sparse: Condition) -> bool:
     same = all(narrow.spec[section] == sparse.spec[section] for section in ("data", "optimizer", "precision"))
-    return same and architecture(narrow) == architecture(sparse)
+    return same and narrow.architecture == sparse.architecture
 
 
-def _write(results: Results, out: Path) -> Written:
-    found = networks(results)
-    notes = (RULE, HOW, *lost_note(results.settings))
-    shown = Layout(NAME, CAPTION, HEADS, tuple(map(_row, found)), notes, labels=LABELS)
-    run_ids = [run_id for network in found if network.found for run_id in network.found.done["run_id"]]
-    missing = sum(1 for n in found if n.kind in ("compact", "even") and not n.accuracy.n)
-    remark = f"{missing} networks not run" if missing else ""
-    data = [_numbers(network) for network in found]
-    written = write_layout(shown, data, out, run_ids=run_ids, finding=_finding(found), remark=remark)
-    if not found:
-        return written
+def _write_suite(found: Sequence[Network], out: Path) -> tuple[Path, ...]:
     path = out / f"{NAME}.py"
     path.write_text(suite_file(found), encoding="utf-8")
-    return with_figure(replace(written, files=(*written.files, path)), _draw(found), out)
+    return (path,)
 
 
-def _row(network: Network) -> tuple[str, ...]:
+def _remark(found: Sequence[Network]) -> str:
+    missing = sum(1 for n in found if n.kind in ("compact", "even") and not n.accuracy.n)
+    return f"{missing} networks not run" if missing else ""
+
+
+def _cells(network: Network) -> tuple[str, ...]:
     difference = network.minus_sparse
     return (
-        network.recipe.title,
-        f"α = {network.sparse.alpha:g}",
+        network.group.title,
+        network.sparse.label,
         KINDS[network.kind],
         "-".join(map(str, network.widths)),
         f"{round(network.weights):,}",
-        reading(network.accuracy),
+        with_seeds(network.accuracy),
         f"{difference.mean:+.2f}" if difference.n else "",
     )
 
 
-def _numbers(network: Network) -> dict[str, Any]:
+def _records(network: Network) -> Iterator[dict[str, Any]]:
     accuracy, difference = network.accuracy, network.minus_sparse
-    run_ids = [] if network.found is None else list(network.found.done["run_id"])
-    return {
-        "dataset": network.recipe.dataset, "model": network.recipe.model, "recipe": network.recipe.label,
+    yield {
+        "dataset": network.group.dataset, "model": network.group.model, "recipe": network.group.label,
         "alpha": network.sparse.alpha, "network": network.kind, "widths": "-".join(map(str, network.widths)),
         "weights": float(network.weights), "test_accuracy_mean": accuracy.mean, "test_accuracy_sd": accuracy.sd,
         "n": accuracy.n, "expected": accuracy.expected, "minus_sparse_mean": difference.mean,
-        "minus_sparse_sd": difference.sd, "minus_sparse_n": difference.n, "run_ids": ";".join(run_ids),
+        "minus_sparse_sd": difference.sd, "minus_sparse_n": difference.n,
     }  # fmt: skip
 
 
@@ -166,7 +181,7 @@ def _finding(found: Sequence[Network]) -> str:
             continue
         versus = f", an even network {control.accuracy.mean:.2f} %" if control.accuracy.n else ""
         sentences.append(
-            f"{model_name(sparse.recipe.model)} on {sparse.recipe.dataset} at alpha {sparse.sparse.alpha:g}: the "
+            f"{printed.architecture(sparse.group.model)} on {sparse.group.dataset} at {sparse.sparse.label}: the "
             f"compact network of {compact.weights:,.0f} weights reaches {compact.accuracy.mean:.2f} %, the sparse one "
             f"of {sparse.weights:,.0f} reaches {sparse.accuracy.mean:.2f} %{versus}."
         )
@@ -177,12 +192,12 @@ def _finding(found: Sequence[Network]) -> str:
 
 
 def _draw(found: Sequence[Network]) -> Any:
-    titles = list(dict.fromkeys(n.recipe.title for n in found))
-    figure, axes = panels(
+    titles = list(dict.fromkeys(n.group.title for n in found))
+    figure, axes = small_multiples(
         len(titles), columns=3, size=(4.6, 3.1), title=f"{CAPTION}\nerror bars: one standard deviation over seeds"
     )
     for axis, title in zip(axes, titles, strict=True):
-        _panel(axis, [n for n in found if n.recipe.title == title])
+        _panel(axis, [n for n in found if n.group.title == title])
         axis.set_title(title)
     _legend(figure)
     return figure
@@ -192,22 +207,22 @@ def _legend(figure: Any) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, linestyle=line) for look, line, _ in STYLES.values()
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle=line) for look, line, _ in LOOKS.values()
     ]
-    names = [name for *_, name in STYLES.values()]
+    names = [name for *_, name in LOOKS.values()]
     figure.legend(handles, names, loc="outside lower left", ncols=4, fontsize=8, handlelength=3)
 
 
-STYLES: dict[str, tuple[Mark, Any, str]] = {
-    "dense": (mark("dense"), "-", "Full, dense"),
-    "sparse": (mark("dst"), "-", "Sparse, DST"),
-    "compact": (mark("sparse_momentum"), "--", "Compact, by the pattern"),
-    "even": (mark("set"), ":", "Even"),
+LOOKS: dict[str, tuple[Style, Any, str]] = {
+    "dense": (style_of("dense"), "-", "Full, dense"),
+    "sparse": (style_of("dst"), "-", "Sparse, DST"),
+    "compact": (style_of("sparse_momentum"), "--", "Compact, by the pattern"),
+    "even": (style_of("set"), ":", "Even"),
 }
 
 
 def _panel(axis: Any, found: Sequence[Network]) -> None:
-    for kind, (look, line, _) in STYLES.items():
+    for kind, (look, line, _) in LOOKS.items():
         points = {n.weights: n.accuracy for n in found if n.kind == kind and n.accuracy.n}
         if points:
             at = sorted(points)
@@ -215,7 +230,7 @@ def _panel(axis: Any, found: Sequence[Network]) -> None:
                 at, [points[x].mean for x in at], yerr=[points[x].sd if points[x].n > 1 else 0 for x in at],
                 color=look.colour, marker=look.marker, linestyle=line, linewidth=1.2, markersize=6, capsize=2,
             )  # fmt: skip
-    missing = [name for kind, (_, _, name) in STYLES.items() if not any(n.accuracy.n for n in found if n.kind == kind)]
+    missing = [name for kind, (_, _, name) in LOOKS.items() if not any(n.accuracy.n for n in found if n.kind == kind)]
     if missing:
         axis.text(0.98, 0.04, f"not run: {', '.join(missing)}", transform=axis.transAxes, ha="right", fontsize=7.5)
     axis.set(xlabel="Weights kept", ylabel="Test accuracy, last epoch (%)")
@@ -251,3 +266,18 @@ def suite() -> list[RunSpec]:
         for data, model, optimizer in NETWORKS
     ]
 '''
+EXHIBIT = TableWithFigure(
+    name=NAME,
+    caption=CAPTION,
+    heads=HEADS,
+    labels=4,
+    notes=(RULE, HOW),
+    lines=networks,
+    cells=_cells,
+    records=_records,
+    run_ids=lambda network: () if network.found is None else network.found.run_ids,
+    finding=_finding,
+    figure=_draw,
+    remark=_remark,
+    more_files=_write_suite,
+)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.canvas import canvas
-from analysis.palette import DENSE, LAYERS, SPARSE
+from analysis.data.conditions import Results
+from analysis.output.exhibit import Makers, Written, write_figure
+from analysis.output.plotting import DENSE, LAYERS, SPARSE, mosaic_figure
+from analysis.paper import printed
 
 # An example layer of three output neurons and four inputs; the values are ours.
 WEIGHTS = ((0.8, -0.1, 0.3, -0.6), (0.2, 0.5, -0.4, 0.1), (-0.7, 0.2, 0.1, 0.9))
@@ -18,7 +21,7 @@ BLUE = LAYERS[0]
 
 
 def step(x: float) -> float:
-    """S(x) of Figure 2(a), strict as the authors' code has it: a weight equal to its threshold is pruned."""
+    """S(x) of Figure 2(a), strict as in the authors' code: a weight equal to its threshold is pruned."""
     return 1.0 if x > 0 else 0.0
 
 
@@ -45,13 +48,17 @@ FUNCTIONS = {
 }
 
 
+def makers(results: Results) -> Makers:
+    return {"figure1": _figure1, "figure2": _figure2}
+
+
 def estimators() -> pd.DataFrame:
     """The four functions of Figure 2 on a grid."""
     return pd.DataFrame({"x": GRID, **{name: [f(x) for x in GRID] for name, (f, _, _) in FUNCTIONS.items()}})
 
 
 def draw_estimators(data: pd.DataFrame, title: str) -> Any:
-    figure, axes = canvas([list(FUNCTIONS)], (10.4, 2.9), title)
+    figure, axes = mosaic_figure([list(FUNCTIONS)], (10.4, 2.9), title)
     for name, (_, label, limits) in FUNCTIONS.items():
         axis = axes[name]
         axis.set(title=label, xlabel="x", xlim=(-1.5, 1.5), ylim=limits, xticks=(-1, 0, 1))
@@ -77,7 +84,7 @@ def _pieces(axis: Any, x: pd.Series, y: pd.Series, jumps: tuple[float, ...]) -> 
 
 
 def example() -> pd.DataFrame:
-    """Equations 1 and 2 on the example layer: a row a weight."""
+    """Equations 1 and 2 on the example layer: one row per weight."""
     rows = []
     for i, (row, t) in enumerate(zip(WEIGHTS, THRESHOLDS, strict=True), start=1):
         for j, w in enumerate(row, start=1):
@@ -87,8 +94,8 @@ def example() -> pd.DataFrame:
 
 
 def draw_masked_layer(data: pd.DataFrame, title: str) -> Any:
-    """W and t on the left, by |W| - t and S to the mask, W * M to the product that meets the input."""
-    figure, axes = canvas([["all"]], (10.4, 4.0), title)
+    """From W and t on the left, over |W| - t and S, to the mask; then W * M, the product that meets the input."""
+    figure, axes = mosaic_figure([["all"]], (10.4, 4.0), title)
     axis = axes["all"]
     axis.set(xlim=(0, 21.6), ylim=(-4.3, 4.0), aspect="equal")
     axis.axis("off")
@@ -166,3 +173,24 @@ def _arrows(axis: Any) -> None:
         axis.text(*place, text, ha="center", va="bottom", fontsize=size)
     for text, place in GRADIENTS:
         axis.text(*place, text, ha="center", va="bottom", fontsize=8, color=SPARSE)
+
+
+def _figure1(out: Path) -> Written:
+    data, caption = example(), printed.CAPTIONS["figure1"]
+    legend = "our drawing of equations 1 and 2, with example values; grey: forward, orange: gradients (A.3)"
+    drawn = draw_masked_layer(data, f"{caption}\n{legend}")
+    finding = (
+        f"Of {len(data)} example weights, {data['M'].sum()} exceed the threshold of their row and stay in the product "
+        "of weights and mask; the mask is the step function of |W| - t, and gradients return through H(Q)."
+    )
+    return write_figure("figure1", data, drawn, out, title=caption, finding=finding)
+
+
+def _figure2(out: Path) -> Written:
+    data, caption = estimators(), printed.CAPTIONS["figure2"]
+    drawn = draw_estimators(data, caption)
+    finding = (
+        "The step's own derivative is an impulse; the straight-through estimator is 1 on [-1, 1]; the long-tailed one "
+        f"falls from {data['long_tailed'].max():g} at 0 to 0.4 at 0.4 and stays there up to 1."
+    )
+    return write_figure("figure2", data, drawn, out, title=caption, finding=finding)

@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-from analysis.density_matching import DensityMatch, matches
-from analysis.exhibit import Maker, Results, Written, with_figure, write_layout
-from analysis.layout import Layout
-from analysis.panels import in_order, mark, name_rows, panels
-from analysis.recipes import in_symbols, lost_note, method_name, recipes
-from analysis.render import limits
-from analysis.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
-from analysis.settings import Setting
-from analysis.stats import mean_interval, paired
+from analysis.data.comparable import DensityMatch, density_matches, groups
+from analysis.data.conditions import Condition, Results
+from analysis.output.exhibit import TableWithFigure
+from analysis.output.numbers import limits
+from analysis.output.plotting import methods_in_order, name_rows, small_multiples, style_of
+from analysis.paper import printed
+from analysis.statistics.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
+from analysis.statistics.small_samples import mean_interval, paired
 
-NAME = "paired-methods"
 CAPTION = "Methods compared at matched density, paired by seed (not in the paper)"
 HEADS = (
     "Network", "Density asked", "First", "Second", "Seeds", "First minus second (points)", "95 % bootstrap",
     "95 % Student t", "P(first > second) [95 %]",
 )  # fmt: skip
-LABELS = 4
 NOTES = (
     "Test accuracy of the last epoch, in percentage points, over the seeds that both have: methods of one seed start "
     "from the same weights and see the same batches.",
-    "An emergent method (DST) stands at its alpha of the nearest mean density, where that is within a factor of 1.25.",
-    "Bootstrap: 2,000 draws of the paired differences, percentiles; of three seeds it can be no wider than they lie "
-    "apart, so read it beside Student's t. No correction for the number of comparisons.",
-    "P(first > second): over all pairs of runs, ties half; its interval resamples both sides by themselves.",
+    "A method that finds its own density (DST) is shown at the alpha with the nearest mean density, if that is within "
+    "a factor of 1.25.",
+    "Bootstrap: percentiles of 2,000 draws of the paired differences. It is never wider than the range of the seeds, "
+    "so read it beside Student's t. No correction for the number of comparisons.",
+    "P(first > second): over all pairs of runs, ties count half; its interval resamples each side separately.",
 )
 
 
 @dataclass(frozen=True)
 class Pair:
     match: DensityMatch
-    first: Setting
-    second: Setting
+    first: Condition
+    second: Condition
 
     @cached_property
     def differences(self) -> list[float]:
@@ -68,68 +65,50 @@ class Pair:
         return probability_of_improvement(*sides), *improvement_interval(*sides)
 
 
-def makers(results: Results) -> dict[str, Maker]:
-    return {NAME: lambda out: _write(results, out)}
-
-
 def pairs(results: Results) -> list[Pair]:
     """Every two methods at one density with a seed in common."""
     found = []
-    for recipe in recipes(results.settings):
-        for match in matches(recipe):
-            by_method = {s.method: s for s in match.settings}
-            for first, second in combinations(in_order(by_method), 2):
+    for group in groups(results.conditions):
+        for match in density_matches(group):
+            by_method = {c.method: c for c in match.conditions}
+            for first, second in combinations(methods_in_order(by_method), 2):
                 pair = Pair(match, by_method[first], by_method[second])
                 found += [pair] if pair.differences else []
     return found
 
 
-def _write(results: Results, out: Path) -> Written:
-    found = pairs(results)
-    far = {
-        f"{method_name(m)} of {match.recipe.label} ({match.recipe.dataset}) has no alpha near {100 * match.density:g} %"
-        for recipe in recipes(results.settings)
-        for match in matches(recipe)
-        for m in match.too_far
+def _not_compared(results: Results, found: Sequence[Pair]) -> list[str]:
+    texts = {
+        f"{printed.method_name(method)} of {group.label} ({group.dataset}) has no alpha near {100 * match.density:g} %"
+        for group in groups(results.conditions)
+        for match in density_matches(group)
+        for method in match.too_far
     }
-    notes = (*NOTES, *(f"Not compared: {text}." for text in sorted(far)), *lost_note(results.settings))
-    shown = Layout(
-        name=NAME,
-        caption=CAPTION,
-        heads=HEADS,
-        body=tuple(map(_row, found)),
-        notes=notes,
-        labels=LABELS,
-    )
-    run_ids = [run_id for p in found for s in (p.first, p.second) for run_id in s.done["run_id"]]
-    remark = "" if found else "no two methods at one density with a seed in common"
-    data = list(map(_numbers, found))
-    written = write_layout(shown, data, out, run_ids=run_ids, finding=_finding(found), remark=remark)
-    return with_figure(written, _draw(found), out) if found else written
+    return [f"Not compared: {text}." for text in sorted(texts)]
 
 
-def named(setting: Setting) -> str:
+def _method(condition: Condition) -> str:
     """The method, with its alpha where it has one."""
-    alpha = "" if setting.alpha is None else f", {in_symbols(setting)}"
-    return f"{method_name(setting.method)}{alpha}"
+    alpha = "" if condition.alpha is None else f", {condition.label}"
+    return f"{printed.method_name(condition.method)}{alpha}"
 
 
-def _row(pair: Pair) -> tuple[str, ...]:
+def _cells(pair: Pair) -> tuple[str, ...]:
     chance, low, high = pair.improvement
     return (
-        pair.match.recipe.title, f"{100 * pair.match.density:g} %", named(pair.first), named(pair.second),
+        pair.match.group.title, f"{100 * pair.match.density:g} %", _method(pair.first), _method(pair.second),
         str(len(pair.differences)), f"{pair.mean:+.2f}",
         *(limits(*interval, signed=True).strip() for interval in (pair.interval, pair.student)),
         f"{chance:.2f}{limits(low, high)}",
     )  # fmt: skip
 
 
-def _numbers(pair: Pair) -> dict[str, Any]:
+def _records(pair: Pair) -> Iterator[dict[str, Any]]:
     chance, low, high = pair.improvement
-    recipe = pair.match.recipe
+    group = pair.match.group
     sides = (("first", pair.first), ("second", pair.second))
-    return {
-        "dataset": recipe.dataset, "model": recipe.model, "recipe": recipe.label, "density_target": pair.match.density,
+    yield {
+        "dataset": group.dataset, "model": group.model, "recipe": group.label, "density_target": pair.match.density,
         **{f"{side}_{key}": value for side, s in sides for key, value in (
             ("method", s.method), ("alpha", s.alpha), ("density", s.summary("density").mean))},
         "n": len(pair.differences), "difference_mean": pair.mean,
@@ -137,7 +116,6 @@ def _numbers(pair: Pair) -> dict[str, Any]:
         "student_low": pair.student[0], "student_high": pair.student[1],
         "probability_of_improvement": chance, "probability_low": low, "probability_high": high,
         "differences": ";".join(repr(round(value, 6)) for value in pair.differences),
-        "run_ids": ";".join([*pair.first.done["run_id"], *pair.second.done["run_id"]]),
     }  # fmt: skip
 
 
@@ -161,27 +139,27 @@ def _finding(found: Sequence[Pair]) -> str:
 def _draw(found: Sequence[Pair]) -> Any:
     groups: dict[tuple[str, float], list[Pair]] = {}
     for pair in found:
-        groups.setdefault((pair.match.recipe.title, pair.match.density), []).append(pair)
+        groups.setdefault((pair.match.group.title, pair.match.density), []).append(pair)
     shown = {key: _against_first(members) for key, members in groups.items()}
     tallest = max(len(members) for members in shown.values())
     note = "dots: seeds; bar: mean with 95 % bootstrap interval; right: probability that a run of the first is better"
-    figure, axes = panels(len(shown), columns=2, size=(5.2, 0.95 + 0.33 * tallest), title=f"{CAPTION}\n{note}")
+    figure, axes = small_multiples(len(shown), columns=2, size=(5.2, 0.95 + 0.33 * tallest), title=f"{CAPTION}\n{note}")
     for axis, ((title, density), members) in zip(axes, shown.items(), strict=True):
         _panel(axis, members, tallest)
-        axis.set_title(f"{title}: {named(members[0].first)} at {100 * density:g} %", fontsize=9)
+        axis.set_title(f"{title}: {_method(members[0].first)} at {100 * density:g} %", fontsize=9)
     return figure
 
 
 def _against_first(members: Sequence[Pair]) -> list[Pair]:
-    """The comparisons of the foremost method, DST where it is there; the table has all."""
-    foremost = in_order(p.first.method for p in members)[0]
-    return [p for p in members if p.first.method == foremost]
+    """The comparisons of one method with the others, DST where it is there; the table has all."""
+    first = methods_in_order(p.first.method for p in members)[0]
+    return [p for p in members if p.first.method == first]
 
 
 def _panel(axis: Any, members: Sequence[Pair], rows: int) -> None:
     axis.axvline(0, color="#444444", linewidth=0.9)
     for place, pair in enumerate(members):
-        colour = mark(pair.second.method).colour
+        colour = style_of(pair.second.method).colour
         low, high = pair.interval
         if not math.isnan(low):
             axis.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
@@ -191,5 +169,22 @@ def _panel(axis: Any, members: Sequence[Pair], rows: int) -> None:
             f"P = {pair.improvement[0]:.2f}, n={len(pair.differences)}", (1.01, place),
             xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False,
         )  # fmt: skip
-    name_rows(axis, [f"minus {method_name(p.second.method)}" for p in members], most=rows)
+    name_rows(axis, [f"minus {printed.method_name(p.second.method)}" for p in members], most=rows)
     axis.set_xlabel("Difference of test accuracy (points)")
+
+
+EXHIBIT = TableWithFigure(
+    name="paired-methods",
+    caption=CAPTION,
+    heads=HEADS,
+    labels=4,
+    notes=NOTES,
+    lines=pairs,
+    cells=_cells,
+    records=_records,
+    run_ids=lambda pair: (*pair.first.run_ids, *pair.second.run_ids),
+    finding=_finding,
+    figure=_draw,
+    more_notes=_not_compared,
+    nothing="no two methods at one density with a seed in common",
+)

@@ -7,29 +7,38 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from analysis import paper
-from analysis.epochs import ACCURACY, DENSITY, dense_epoch, headline, read_at
-from analysis.paper import Target
-from analysis.paper_matching import Match, as_stated, printed_and_ours
-from analysis.settings import Setting, dense_twin
-from analysis.stats import Comparison, against_fixed, against_sample, equivalence, holm, log_ratios, paired
+from analysis.data.comparable import FACTOR
+from analysis.data.conditions import Condition, Results, dense_twin, seeds
+from analysis.data.epochs import ACCURACY, DENSITY, dense_epoch, headline, measured, read_at
+from analysis.data.selection import Match, as_stated, printed_and_ours
+from analysis.paper import printed
+from analysis.paper.printed import Target
+from analysis.statistics.small_samples import (
+    Comparison,
+    against_fixed,
+    against_sample,
+    equivalence,
+    holm,
+    log_ratios,
+    paired,
+)
 
 TABLES = ("table1", "table2", "table3")
 MARGINS = {"mnist": 0.2, "cifar10": 0.3, "imagenet": 0.5}  # percentage points of accuracy
-FACTOR = 1.25  # of density: from 1 / 1.25 to 1.25
 LEVEL = 0.05
 PAPER_RUNS = (1, 3, 5)
 NO_TEST = Comparison(math.nan, math.nan, math.nan)
 QUOTED = "no verdict (quoted)"
 NOT_RUN = "not run"
+ORDER = ("reproduced", "better", "not reproduced", "inconclusive", NOT_RUN)
 NOT_NEAR = "not run (no alpha within a factor of 1.25)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What one of our settings says, at one epoch, of one printed number.
+    """What one of our conditions says, at one epoch, of one printed number.
 
-    match: the setting, None where nothing is run. accuracy, difference, dense: ours minus the
+    match: the condition, None where nothing is run. accuracy, difference, dense: ours minus the
     paper's, in points; difference is sparse minus dense. remaining: ln(ours / the paper's).
     p: the smallest of the three claims'; adjusted: after Holm, over the verdict's family.
     sensitivity: the verdict if the paper's mean were of so many runs; empty where it prints no ±.
@@ -39,7 +48,7 @@ class Verdict:
     target: Target
     epoch: str
     match: Match | None = None
-    twin: Setting | None = None
+    twin: Condition | None = None
     accuracy: Comparison = NO_TEST
     remaining: Comparison = NO_TEST
     difference: Comparison = NO_TEST
@@ -57,7 +66,7 @@ class Verdict:
 
     @property
     def decides(self) -> bool:
-        """Whether this is the cell's verdict, or stands beside it: another alpha, or the official protocol."""
+        """Whether this is the printed number's verdict, or one at another alpha or in the official protocol."""
         return self.match is None or self.match.decides or self.target.origin == "quoted"
 
     @property
@@ -67,22 +76,22 @@ class Verdict:
     @property
     def cell(self) -> str:
         metric = ", top-5" if self.target.metric == "top5" else ""
-        name = f"{paper.ARCHITECTURES[self.target.model]}, {paper.METHODS[self.target.method]}"
+        name = f"{printed.architecture(self.target.model)}, {printed.method_name(self.target.method)}"
         return f"{name} at {self.target.density_percent:g} %{metric}"
 
     @property
     def run_ids(self) -> tuple[str, ...]:
-        both = [s for s in (self.match.setting if self.match else None, self.twin) if s is not None]
-        return tuple(run_id for setting in both for run_id in setting.done["run_id"])
+        both = [c for c in (self.match.condition if self.match else None, self.twin) if c is not None]
+        return tuple(run_id for condition in both for run_id in condition.run_ids)
 
     @property
     def lost(self) -> dict[str, int]:
-        return {} if self.match is None else self.match.setting.lost()
+        return {} if self.match is None else self.match.condition.lost()
 
 
-def table_verdicts(name: str, settings: Sequence[Setting]) -> list[Verdict]:
-    """On every number of a table, in its order: each epoch, each of our settings (epochs.measured); Holm across it."""
-    chosen = as_stated(name, settings)
+def table_verdicts(name: str, conditions: Sequence[Condition]) -> list[Verdict]:
+    """On every number of a table, in its order: each epoch and condition (epochs.measured), with Holm's correction."""
+    chosen = as_stated(name, conditions)
     return decide([
         compared
         for target, matches in printed_and_ours(name, chosen)
@@ -90,13 +99,23 @@ def table_verdicts(name: str, settings: Sequence[Setting]) -> list[Verdict]:
     ])  # fmt: skip
 
 
-def claims(accuracy: Comparison, remaining: Comparison, margin: float) -> dict[str, float]:
-    """claim -> p. One of the three is true; each is shown by rejecting the others (docs/verdicts.md)."""
+def verdict_rows(results: Results) -> list[Verdict]:
+    """Every verdict on Tables 1 to 3: one for each printed number, condition of ours and epoch."""
+    return [verdict for name in TABLES for verdict in table_verdicts(name, measured(name, results))]
+
+
+def deciding(found: Iterable[Verdict]) -> list[Verdict]:
+    """The verdict of each number that the paper measured, at the epoch fixed in advance."""
+    return [v for v in found if v.is_headline and v.decides and v.verdict != QUOTED]
+
+
+def p_of_claims(accuracy: Comparison, remaining: Comparison, margin: float) -> dict[str, float]:
+    """claim -> p. One of the three is true; each is shown by rejecting the other two (docs/verdicts.md)."""
     spread = math.log(FACTOR)
     ways_to_fail = (
         accuracy.p_below(-margin),
         remaining.p_above(spread),
-        max(remaining.p_below(-spread), accuracy.p_below(margin)),  # too sparse, and not better for it
+        max(remaining.p_below(-spread), accuracy.p_below(margin)),  # too sparse without being better
     )
     return {
         "reproduced": max(equivalence(accuracy, margin), equivalence(remaining, spread)),
@@ -134,7 +153,7 @@ def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[tuple[s
     best: list[tuple[str, float]] = []
     for accuracy, remaining, margin in cells:
         if accuracy.testable and remaining.testable:
-            shown = claims(accuracy, remaining, margin)
+            shown = p_of_claims(accuracy, remaining, margin)
             best.append(min(shown.items(), key=lambda pair: pair[1]))
         else:
             best.append(("", math.nan))
@@ -143,34 +162,40 @@ def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[tuple[s
 
 
 def counts(found: Iterable[Verdict]) -> dict[str, int]:
-    """How many of the cells (headline epoch, the settings that decide) have each verdict, quoted ones left out."""
+    """How many printed numbers have each verdict, at the headline epoch; quoted ones are left out."""
     total: dict[str, int] = {}
-    for verdict in found:
-        if verdict.is_headline and verdict.decides and verdict.verdict != QUOTED:
-            name = verdict.verdict.partition(" (")[0]
-            total[name] = total.get(name, 0) + 1
+    for verdict in deciding(found):
+        name = verdict.verdict.partition(" (")[0]
+        total[name] = total.get(name, 0) + 1
     return dict(sorted(total.items(), key=lambda pair: ORDER.index(pair[0])))
 
 
-ORDER = ("reproduced", "better", "not reproduced", "inconclusive", NOT_RUN)
+def tally(found: Iterable[Verdict]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts(found).items())
 
 
-def _of_cell(name: str, target: Target, matches: Sequence[Match], among: Sequence[Setting]) -> list[Verdict]:
-    """A draft for each setting and epoch; where none of ours is the one to decide, one that says "not run"."""
+def finding(where: str, found: Sequence[Verdict]) -> str:
+    """How many numbers of a table have each verdict, in a sentence."""
+    total = sum(counts(found).values())
+    return f"{where}: of {total} numbers that the paper measured, at their headline epoch: {tally(found)}."
+
+
+def _of_cell(name: str, target: Target, matches: Sequence[Match], among: Sequence[Condition]) -> list[Verdict]:
+    """A draft for each condition and epoch; where none of them decides, one more that says "not run"."""
     compared = [
-        _compared(name, target, match, dense_twin(match.setting, among), epoch)
+        _compared(name, target, match, dense_twin(match.condition, among), epoch)
         for match in matches
-        for epoch in read_at(match.setting)
+        for epoch in read_at(match.condition)
     ]
     if any(draft.decides for draft in compared):
         return compared
     return [Verdict(exhibit=name, target=target, epoch=headline(target.model)), *compared]
 
 
-def _compared(name: str, target: Target, match: Match, twin: Setting | None, epoch: str) -> Verdict:
+def _compared(name: str, target: Target, match: Match, twin: Condition | None, epoch: str) -> Verdict:
     column = ACCURACY[target.metric, epoch]
-    sparse = match.setting.by_seed(column)
-    density = match.setting.by_seed(DENSITY[epoch])
+    sparse = match.condition.by_seed(column)
+    density = match.condition.by_seed(DENSITY[epoch])
     values = list(sparse.values())
     theirs = {} if twin is None else twin.by_seed(ACCURACY[target.metric, dense_epoch(target.model, epoch)])
     return Verdict(
@@ -184,7 +209,7 @@ def _compared(name: str, target: Target, match: Match, twin: Setting | None, epo
         difference=_against(paired(sparse, theirs), _printed_difference(target)),
         dense=_against(list(theirs.values()), target.dense),
         n=min(len(values), len(density)),
-        expected=len(match.setting.rows),
+        expected=len(match.condition.rows),
     )
 
 
@@ -199,10 +224,10 @@ def _tested(draft: Verdict, paper_runs: int | None = None) -> tuple[Comparison, 
         return NO_TEST, NO_TEST
     accuracy, remaining = draft.accuracy, draft.remaining
     if paper_runs and target.sparse is not None and target.sparse_std is not None:
-        values = list(draft.match.setting.by_seed(ACCURACY[target.metric, draft.epoch]).values())
+        values = list(draft.match.condition.by_seed(ACCURACY[target.metric, draft.epoch]).values())
         accuracy = against_sample(values, target.sparse, sd=target.sparse_std, n=paper_runs)
     if paper_runs and target.density_percent and target.density_std is not None:
-        ratios = _log_density(draft.match.setting.by_seed(DENSITY[draft.epoch]).values(), target)
+        ratios = _log_density(draft.match.condition.by_seed(DENSITY[draft.epoch]).values(), target)
         remaining = against_sample(ratios, 0.0, sd=target.density_std / target.density_percent, n=paper_runs)
     return accuracy, remaining
 
@@ -214,7 +239,7 @@ def _verdict(draft: Verdict, claim: str) -> str:
         return NOT_RUN
     if not _near(draft):
         return NOT_NEAR
-    n = f"n={draft.n}" if draft.n == draft.expected else f"n={draft.n}/{draft.expected}"
+    n = seeds(draft.n, draft.expected)
     lost = "".join(f", {count} {status}" for status, count in draft.lost.items())
     if not claim:
         return f"inconclusive ({n}{lost})"
@@ -222,15 +247,15 @@ def _verdict(draft: Verdict, claim: str) -> str:
 
 
 def _near(draft: Verdict) -> bool:
-    """False where the alpha is but the nearest, and its last epoch not within the factor of the printed percentage."""
+    """False where the alpha is the nearest one, and its last epoch not within the factor of the printed percentage."""
     if draft.match is None or draft.match.basis != "nearest":
         return True
-    ratios = _log_density(draft.match.setting.by_seed(DENSITY["last"]).values(), draft.target)
+    ratios = _log_density(draft.match.condition.by_seed(DENSITY["last"]).values(), draft.target)
     return abs(against_fixed(ratios, 0.0).difference) <= math.log(FACTOR)
 
 
 def _family(draft: Verdict) -> tuple[str, ...]:
-    """What Holm's correction runs over: a table's cells at one epoch; apart from them what stands beside."""
+    """What Holm's correction runs over: a table's numbers at one epoch; verdicts that do not decide are apart."""
     beside = "" if draft.decides or draft.match is None else f"{draft.match.protocol} {draft.match.basis}"
     when = "headline" if draft.is_headline else draft.epoch
     return (draft.exhibit, draft.target.origin, when, beside)

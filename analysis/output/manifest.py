@@ -1,4 +1,4 @@
-"""manifest.json: of every exhibit the hashes of its files, and of the rows that it was made of."""
+"""manifest.json: for every exhibit the hashes of its files and of the rows that it was made of."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.exhibit import Written
-from analysis.read import LAYERS, TRACES, Tables
+from analysis.data.read import LAYERS, TRACES, Tables
+from analysis.output.exhibit import Written
 from benchmark.results import COLUMNS
 
 HOW = {

@@ -1,4 +1,4 @@
-"""index.html: every exhibit of a build on one page that needs nothing else, each number linked to its runs."""
+"""index.html: every exhibit of a build on one self-contained page, each number linked to its runs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,59 @@ import base64
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import paper
-from analysis.exhibit import Results, Written
-from analysis.page_runs import RunIndex, homes, left_out, run_groups
-from analysis.page_tables import PageTable, page_tables, tone
+from analysis.data.conditions import Results
+from analysis.output.exhibit import Written
+from analysis.output.page_runs import RunIndex, left_out, networks, run_groups
+from analysis.output.table import Row, Table
+from analysis.paper import printed
 
-TEMPLATE, STYLE = "report.html.j2", "report.css"
+TEMPLATE, STYLE = "page.html.j2", "page.css"
 ORDER = ("reproduced", "better", "inconclusive", "not reproduced", "not run")
-OPEN_RUNS = 500  # up to as many runs the appendix stands open
+VERDICTS = {
+    "supported": "good", "reproduced": "good", "better": "good", "not supported": "bad", "not reproduced": "bad",
+    "mixed": "open", "inconclusive": "open", "not run": "none",
+}  # fmt: skip
+OPEN_RUNS = 500  # the appendix stands open for up to so many runs
+LONG = 60  # characters from which a cell is text to read, and its table one that narrow screens show as cards
+FOLDED = 4  # more notes than these that begin alike are folded away
+
+Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page says of them
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text; head: of its column; href: the runs it came from, or empty; tone: good, bad, open, none or empty.
+
+    repeated: whether the text is that of the row above, whose cell below it is blank.
+    """
+
+    text: str
+    head: str
+    href: str = ""
+    tone: str = ""
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class PageTable:
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """Notes that begin alike, where they are so many that a reader wants them out of the way."""
+        starts = Counter(note.partition(":")[0] for note in self.notes)
+        return tuple(note for note in self.notes if starts[note.partition(":")[0]] > FOLDED)
+
+    @property
+    def prose(self) -> bool:
+        return any(len(cell.text) > LONG for row in self.rows for cell in row)
 
 
 @dataclass(frozen=True)
@@ -39,7 +80,7 @@ class Section:
     title: str
     finding: str
     remark: str
-    tables: tuple[PageTable, ...]
+    table: PageTable | None
     figure: Figure | None
     files: tuple[str, ...]
     runs_href: str
@@ -67,10 +108,10 @@ def page(results: Results, written: Sequence[Written], *, verdicts: Sequence[str
     )  # fmt: skip
     statuses = Counter(results.tables.results["status"])
     return environment.get_template(TEMPLATE).render(
-        style=(folder / STYLE).read_text(encoding="utf-8"), citation=paper.CITATION,
+        style=(folder / STYLE).read_text(encoding="utf-8"), citation=printed.CITATION,
         counts=_counts(verdicts), parts=_parts(sections),
         missing=[s for s in sections if not _shown(s)],
-        statuses=sorted(statuses.items()), homes=homes(groups), left_out=left_out(groups),
+        statuses=sorted(statuses.items()), networks=networks(groups), left_out=left_out(groups),
         open_runs=sum(len(group.runs) for group in groups) <= OPEN_RUNS, claims=_named(sections, "claims"),
         summary=_named(sections, "verdicts"),
         link=index.link, sets=list(index.listed()), tone=tone,
@@ -84,12 +125,39 @@ def section(exhibit: Written, index: RunIndex) -> Section:
         title=exhibit.title,
         finding=exhibit.finding,
         remark=exhibit.remark,
-        tables=tuple(page_tables(exhibit.files, index.link)),
+        table=None if exhibit.table is None else page_table(exhibit.table, index.link),
         figure=_figure(exhibit),
         files=tuple(file.name for file in exhibit.files),
         runs_href=index.link(exhibit.run_ids),
         runs=len(exhibit.run_ids),
     )
+
+
+def page_table(table: Table, link: Link) -> PageTable:
+    """A table with links from its numbers to their runs, and without blanks below a label."""
+    measured = table.heads[table.labels :] if table.measured is None else table.measured
+    rows: list[tuple[Cell, ...]] = []
+    for row in table.rows:
+        cells = [
+            _cell(row, text, head, link, head in measured) for head, text in zip(table.heads, row.cells, strict=True)
+        ]
+        if rows and not row.cells[0]:
+            for i in (i for i in range(table.labels) if not row.cells[i]):
+                cells[i] = Cell(rows[-1][i].text, table.heads[i], repeated=True)
+        rows.append(tuple(cells))
+    return PageTable(table.caption, table.heads, tuple(rows), table.notes)
+
+
+def _cell(row: Row, text: str, head: str, link: Link, measured: bool) -> Cell:
+    run_ids = row.dense_run_ids if "dense" in head.lower() and row.dense_run_ids else row.run_ids
+    linked = measured and run_ids and any(mark.isdigit() for mark in text)
+    return Cell(text, head, link(run_ids) if linked else "", tone(text))
+
+
+def tone(text: str) -> str:
+    """The colour of a verdict, by its words; empty for what is no verdict."""
+    word = re.sub(r"[ (,:].*", "", text) if text.startswith("inconclusive") else re.split(r" \(|[,:]", text)[0]
+    return VERDICTS.get(word, "")
 
 
 def heading(name: str) -> str:
@@ -111,7 +179,7 @@ def _figure(exhibit: Written) -> Figure | None:
 
 
 def _shown(section: Section) -> bool:
-    return bool(section.figure or section.tables)
+    return bool(section.figure or section.table)
 
 
 def _parts(sections: Sequence[Section]) -> list[tuple[str, str, list[Section]]]:

@@ -1,4 +1,4 @@
-"""The page's appendix of runs: what was trained, on what, at which commit; and what is in no mean, and why."""
+"""The page's appendix of runs: what was trained, on which machine, at which commit; what is in no mean, and why."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.settings import LOST, setting_key
+from analysis.data.conditions import LOST, label, spec_without_seed
 from benchmark.results import SEPARATOR
 
 SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
-NAMED = ("data.name", "model.name", "method.name", "method.alpha", "density")  # said beside the other fields
+NAMED = ("data.name", "model.name", "method.name", "method.alpha", "density")  # shown beside the other fields
 STARTED = ("done", "diverged", "failed", "cancelled")
 
 
@@ -32,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in their seed alone: one setting, one suite, one commit, one machine."""
+    """Runs that differ only in their seed: one condition, one suite, one commit, one machine."""
 
     dataset: str
     model: str
@@ -42,22 +42,22 @@ class RunGroup:
     device: str
     commit: str
     departs: str
-    setting: str
+    condition: str
     fields: tuple[tuple[str, str], ...]
     runs: tuple[Run, ...]
 
     @property
-    def home(self) -> str:
+    def network(self) -> str:
         return f"{self.dataset}, {self.model}"
 
     @property
     def label(self) -> str:
-        return " ".join(filter(None, [self.model, self.method, self.setting, f"({self.dataset})"]))
+        return " ".join(filter(None, [self.model, self.method, self.condition, f"({self.dataset})"]))
 
 
 @dataclass
 class RunIndex:
-    """Where the page says what a set of runs is: at the runs themselves where they are one group, else in a list."""
+    """Where the page describes a set of runs: at the runs themselves where they are one group, else in a list."""
 
     groups: Sequence[RunGroup]
     sets: dict[tuple[int, ...], str] = field(default_factory=dict)
@@ -76,54 +76,54 @@ class RunIndex:
         return "#" + self.sets.setdefault(key, f"runs-{len(self.sets) + 1}")
 
     def listed(self) -> Iterator[tuple[str, list[RunGroup]]]:
-        """Every set of several groups that a link points to, with its anchor."""
+        """Every set of several groups that a link points to, after its anchor."""
         for key, anchor in self.sets.items():
             yield anchor, [self.groups[i] for i in key]
 
 
 def run_groups(results: pd.DataFrame) -> list[RunGroup]:
-    """The runs that have started and ended, by setting, in an order of their own."""
+    """The runs that have started and ended, by condition, suite, machine and commit."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in results[results["status"].isin(STARTED)].to_dict("records"):
-        groups.setdefault((setting_key(row["spec"]), *(str(row[name]) for name in SHARED)), []).append(row)
+        groups.setdefault((spec_without_seed(row["spec"]), *(str(row[name]) for name in SHARED)), []).append(row)
     made = [_group(key, rows) for key, rows in groups.items()]
     return sorted(made, key=lambda g: (g.dataset, g.model, g.method, g.fields, g.suite, g.device, g.commit, g.departs))
 
 
 def left_out(groups: Iterable[RunGroup]) -> list[tuple[str, str, list[tuple[RunGroup, Run]]]]:
-    """(data set and model, why, runs) of what is in no mean: departing, diverged, failed or cancelled."""
+    """(network, why, runs) of what is in no mean: departing, diverged, failed or cancelled."""
     found: dict[tuple[str, str], list[tuple[RunGroup, Run]]] = {}
     for group in groups:
         departs = f"departs: {group.departs.replace(SEPARATOR, f'{SEPARATOR} ')}" if group.departs else ""
         for run in group.runs:
             why = departs or (run.status if run.status in LOST else "")
             if why:
-                found.setdefault((group.home, why), []).append((group, run))
-    return [(home, why, runs) for (home, why), runs in sorted(found.items())]
+                found.setdefault((group.network, why), []).append((group, run))
+    return [(network, why, runs) for (network, why), runs in sorted(found.items())]
 
 
 @dataclass(frozen=True)
-class Home:
-    """The runs of one network on one data set. shared: what their settings have in common; apart: a row a group."""
+class Network:
+    """The runs of one network on one data set. shared: what their specs have in common; rows: the rest, by group."""
 
     name: str
     shared: str
     rows: tuple[tuple[RunGroup, str], ...]
 
 
-def homes(groups: Sequence[RunGroup]) -> list[Home]:
-    """The groups by data set and model, with what they differ in told from what they share."""
+def networks(groups: Sequence[RunGroup]) -> list[Network]:
+    """The groups by data set and model; what they share stands apart from what they differ in."""
     found: dict[str, list[RunGroup]] = {}
     for group in groups:
-        found.setdefault(group.home, []).append(group)
-    return [_home(name, members) for name, members in found.items()]
+        found.setdefault(group.network, []).append(group)
+    return [_network(name, members) for name, members in found.items()]
 
 
-def _home(name: str, members: Sequence[RunGroup]) -> Home:
+def _network(name: str, members: Sequence[RunGroup]) -> Network:
     shared = set.intersection(*(set(group.fields) for group in members))
     common = [field for field in members[0].fields if field in shared]
     rows = tuple((group, _fields(f for f in group.fields if f not in shared)) for group in members)
-    return Home(name, _fields(common), rows)
+    return Network(name, _fields(common), rows)
 
 
 def _fields(fields: Iterable[tuple[str, str]]) -> str:
@@ -135,7 +135,7 @@ def _group(key: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> RunGroup:
     shared = dict(zip(SHARED, key[1:], strict=True))
     runs = sorted((_run(row) for row in rows), key=lambda run: (len(run.seed), run.seed, run.run_id))
     fields = tuple((name, value) for name, value in _leaves(spec) if name not in NAMED)
-    return RunGroup(**shared, setting=_setting(spec), fields=fields, runs=tuple(runs))
+    return RunGroup(**shared, condition=label(spec), fields=fields, runs=tuple(runs))
 
 
 def _run(row: Mapping[str, Any]) -> Run:
@@ -143,13 +143,6 @@ def _run(row: Mapping[str, Any]) -> Run:
     known = row["status"] == "done" and not math.isnan(accuracy)
     outcome = f"{accuracy:.2f} % at {100 * density:.4g} %" if known else " ".join(str(row["error"]).split())[:160]
     return Run(str(row["run_id"]), f"{row['seed']:g}", str(row["status"]), outcome)
-
-
-def _setting(spec: Mapping[str, Any]) -> str:
-    alpha, density = spec["method"].get("alpha"), spec.get("density")
-    return " ".join([
-        *([] if alpha is None else [f"alpha {alpha:g}"]), *([] if density is None else [f"density {density:g}"]),
-    ])  # fmt: skip
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -1,4 +1,7 @@
-"""What the paper printed, read from targets.csv, and where it is printed. The only numbers typed in by hand."""
+"""What the paper prints, and where: its numbers (targets.csv), captions and names.
+
+The numbers of targets.csv are the only ones in `analysis` that are typed in by hand.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CITATION = "Liu, Xu, Shi, Cheung, So: Dynamic Sparse Training, ICLR 2020, arXiv:2005.06870"
-PRINTED = {
+PLACES = {
     "table1": "Table 1, section 4.1",
     "table2": "Table 2, section 4.1",
     "table3": "Table 3, section 4.1",
@@ -53,16 +56,24 @@ ARCHITECTURES = {
     "wrn-28-8": "WideResNet-28-8",
     "resnet50": "ResNet-50",
 }
-METHODS = {"dst": "DST", "sparse_momentum": "Sparse Momentum", "dsr": "DSR", "set": "SET", "static": "Static"}
+METHODS = {
+    "dense": "Dense",
+    "dst": "DST",
+    "sparse_momentum": "Sparse Momentum",
+    "dsr": "DSR",
+    "set": "SET",
+    "static": "Static",
+}
 DATASETS = ("mnist", "cifar10", "imagenet")
-# The initial learning rate that an exhibit is about, where the paper's cells have several.
+# The initial learning rate that an exhibit is about, where the paper trains with several.
 RATES = {"table2": 0.1, "figure6": 0.01}
 TARGETS = Path(__file__).with_name("targets.csv")
+LAYER_SIZES = Path(__file__).with_name("architectures.csv")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One row that the paper printed. Accuracies and densities are percentages; None is not printed.
+    """One row that the paper printed. Accuracies and densities are percentages; None: not printed.
 
     origin: "measured" by the paper's authors, or "quoted" by them from others.
     """
@@ -85,6 +96,24 @@ class Target:
     note: str
 
 
+@dataclass(frozen=True)
+class LayerSizes:
+    """Facts of an architecture that results tables do not hold.
+
+    layers: maskable layers. rows: their output units or channels. weights: their weights.
+    parameters: all parameters of the network.
+    """
+
+    layers: int
+    rows: int
+    weights: int
+    parameters: int
+
+    def thresholds(self, shape: str) -> int:
+        """How many thresholds DST trains: "scalar", one per layer; "vector", per row; "matrix", per weight."""
+        return {"scalar": self.layers, "vector": self.rows, "matrix": self.weights}[shape]
+
+
 def targets(exhibit: str) -> list[Target]:
     """The printed rows of an exhibit, in the paper's order."""
     texts = {"exhibit", "dataset", "model", "method", "origin", "metric", "note"}
@@ -94,3 +123,36 @@ def targets(exhibit: str) -> list[Target]:
         Target(**{name: text if name in texts else (float(text) if text else None) for name, text in row.items()})  # type: ignore[arg-type]
         for row in rows
     ]
+
+
+def layer_sizes() -> dict[str, LayerSizes]:
+    """By model, those that appendix A.2 is measured on; the tests compare them with the models."""
+    with LAYER_SIZES.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {row.pop("model"): LayerSizes(**{name: int(value) for name, value in row.items()}) for row in rows}
+
+
+def number(exhibit: str) -> str:
+    """The exhibit as the paper numbers it: `Table 1`."""
+    return PLACES[exhibit].partition(",")[0]
+
+
+def architecture(model: str) -> str:
+    """An architecture in the paper's words; other models keep their name."""
+    return ARCHITECTURES.get(model, model)
+
+
+def method_name(method: str) -> str:
+    """A method in the paper's words; other methods keep their name."""
+    return METHODS.get(method, method)
+
+
+def dataset(name: str) -> str:
+    """A data set in a title: `MNIST`; others say that the paper does not have them."""
+    return name.upper() if name in DATASETS else f"{name} (not the paper's data)"
+
+
+def rank(model: str) -> tuple[int, str]:
+    """Sorts models in the paper's order, others by name after them."""
+    known = list(ARCHITECTURES)
+    return (known.index(model) if model in known else len(known), model)

@@ -1,4 +1,4 @@
-"""Where a curve through measured points takes a wanted value, on log scales, and how sure that is."""
+"""Where a curve through measured points passes a wanted value, on log scales, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.resampling import DRAWS, SEED, Floats, percentile_interval
+from analysis.statistics.resampling import DRAWS, SEED, Floats, percentile_interval
 
 
 def crossings(alphas: Sequence[float], densities: Sequence[float], wanted: float) -> list[float]:
@@ -43,8 +43,8 @@ def crossing_interval(
 ) -> tuple[float, float, float]:
     """(low, high, share): percentile interval of the first crossing where each alpha's runs are resampled.
 
-    runs: densities of each alpha's seeds, whose geometric mean is on the curve. share: of the draws
-    that cross at all; the interval is of those. (nan, nan, nan) where every alpha has a single run.
+    runs: densities of each alpha's seeds; their geometric mean is the point of the curve. share: of the draws
+    that cross at all; the interval is over those. (nan, nan, nan) where every alpha has a single run.
     """
     if all(len(densities) < 2 for densities in runs):
         return float("nan"), float("nan"), float("nan")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.resampling import DRAWS, SEED, percentile_interval
+from analysis.statistics.resampling import DRAWS, SEED, percentile_interval
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def kendalls_w(ratings: Sequence[Sequence[float]] | Floats) -> float:
 
 
 def pairwise(ratings: Sequence[Sequence[float]] | Floats) -> list[tuple[int, int, float, float]]:
-    """(i, j, Spearman's rho, Kendall's tau-b) of every two raters; nan where one of them has ties alone."""
+    """(i, j, Spearman's rho, Kendall's tau-b) of every two raters; nan where one of them is all ties."""
     from scipy.stats import kendalltau
 
     table = np.asarray(ratings, dtype=float)
@@ -51,7 +51,7 @@ def pairwise(ratings: Sequence[Sequence[float]] | Floats) -> list[tuple[int, int
 
 
 def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """W of rankings whose items are shuffled for each rater by itself: [draws]. Its mean is 1 / m."""
+    """W of rankings whose items are shuffled separately for each rater: [draws]. Its mean is 1 / m."""
     ranked = ranks(ratings)
     generator = np.random.default_rng(seed)
     shuffled = generator.permuted(np.broadcast_to(ranked, (draws, *ranked.shape)).copy(), axis=2)
@@ -59,7 +59,7 @@ def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = DRAWS, s
 
 
 def p_value(observed: float, by_chance: Floats) -> float:
-    """The share of chance that agrees as well or better, the observation counted in: never 0."""
+    """The share of shuffled rankings that agree as well or better; the observation is counted in, so it is never 0."""
     return float((1 + (by_chance >= observed - 1e-12).sum()) / (1 + len(by_chance)))
 
 
@@ -81,9 +81,9 @@ def interval_over_raters(
 ) -> tuple[float, float]:
     """Percentile interval of W where the raters themselves, runs of other seeds, are resampled.
 
-    A rater drawn twice agrees with itself and would raise W, so that a replicate's mean covariance is
-    over pairs of different raters: W = (v + (m - 1) c) / (m v), v the mean variance of the ranks and c
-    that covariance, which is W itself where every rater is drawn once. (nan, nan) for one rater.
+    A rater that is drawn twice agrees with itself, which would raise W. So each draw uses only pairs of
+    different raters: W = (v + (m - 1) c) / (m v), where v is the mean variance of the ranks and c their
+    mean covariance. This is W itself where every rater is drawn once. (nan, nan) for one rater.
     """
     ranked = ranks(ratings)
     count = len(ranked)

@@ -23,9 +23,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of a statistic of one sample; (nan, nan) for fewer than two values.
 
-    statistic: [draws, n] -> [draws]. Of n values a percentile interval is at most as wide as the
-    values are apart, and too narrow for small n: Efron & Tibshirani, An Introduction to the Bootstrap,
-    1993, chapter 13.
+    statistic: [draws, n] -> [draws]. The interval is never wider than the range of the values, and it is
+    too narrow for small n: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     if len(values) < 2:
         return float("nan"), float("nan")
@@ -59,7 +58,7 @@ def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -
 def improvement_interval(
     ours: Sequence[float], theirs: Sequence[float], *, confidence: float = 0.95, draws: int = DRAWS, seed: int = SEED
 ) -> tuple[float, float]:
-    """Percentile interval of the probability of improvement, both sides resampled by themselves."""
+    """Percentile interval of the probability of improvement, each side resampled separately."""
     if len(ours) < 2 or len(theirs) < 2:
         return float("nan"), float("nan")
     generator = np.random.default_rng(seed)

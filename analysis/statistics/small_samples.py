@@ -1,4 +1,4 @@
-"""Statistics of small samples, as pure functions."""
+"""Statistics of small samples: t intervals, comparisons with a number or a sample, Holm's correction."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def half_width(sd: float, n: int, *, confidence: float = 0.95) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference, its standard error and degrees of freedom; both nan where nothing can be tested (n < 2).
+    """A difference, its standard error and degrees of freedom; the last two nan where n < 2: nothing can be tested.
 
-    df is math.inf where the normal distribution takes the place of Student's t.
+    df is math.inf where the normal distribution replaces Student's t.
     """
 
     difference: float
@@ -85,8 +85,8 @@ def against_fixed(values: Sequence[float], reference: float) -> Comparison:
 def against_sample(values: Sequence[float], mean: float, *, sd: float, n: int) -> Comparison:
     """Mean of the values minus the mean of another sample of which sd and n are known, by Welch.
 
-    With n = 1 there is no sample whose sd it could be: it is then taken as known, and only ours costs
-    degrees of freedom. Raises ValueError for n < 1.
+    With n = 1 the sd cannot be that of a sample: it is then taken as known, and only our values cost degrees
+    of freedom. Raises ValueError for n < 1.
     """
     if n < 1:
         raise ValueError(f"n is {n}: it must be at least 1")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import synthetic
+from analysis.threshold_shapes import SHAPES, architectures
 
 from analysis import paper
-from analysis.threshold_shapes import SHAPES, architectures
 from benchmark.results import COLUMNS
 
 LADDERS = {

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import synthetic
-
-from analysis import layout, paper, render
 from analysis.read import load
 from analysis.settings import settings
 from analysis.tables import Row, Table, paper_table, suite_table
+
+from analysis import layout, paper, render
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "paper_figures/results/mnist-lenet-300-100"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import synthetic
-
-from analysis.build import build
 from analysis.figures import spread
 from analysis.histories import layer_names
 from analysis.read import load
+
+from analysis.build import build
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "paper_figures/results"

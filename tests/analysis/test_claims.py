@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import synthetic
 import synthetic_claims
-
-from analysis.build import build
 from analysis.claims import Claim, claims, predicate, summary
 from analysis.evidence import Outcome, judge
 from analysis.exhibit import Results
 from analysis.read import load
 from analysis.settings import settings
+
+from analysis.build import build
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = claims()

@@ -6,8 +6,6 @@ import math
 import statistics
 
 import pytest
-from scipy import stats as scipy_stats
-
 from analysis.stats import (
     Comparison,
     against_fixed,
@@ -18,6 +16,7 @@ from analysis.stats import (
     mean_interval,
     paired,
 )
+from scipy import stats as scipy_stats
 
 VALUES = [97.8, 97.95, 97.9, 98.02, 97.86]
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import synthetic
 import synthetic_ours
-
 from analysis.compact import networks, suite_file
 from analysis.exhibit import Results, Written
 from analysis.ours import ours

@@ -11,13 +11,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 import synthetic_figures
-
-from analysis import masked_layer, paper
-from analysis.build import exhibits
 from analysis.canvas import greek
 from analysis.exhibit import Results, Written
 from analysis.read import load
 from analysis.settings import settings
+
+from analysis import masked_layer, paper
+from analysis.build import exhibits
 
 Row = dict[str, Any]
 EMPTY = dict.fromkeys(("test_accuracy", "best_test_accuracy", "density", "density_at_best_test_accuracy"), "")

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 import synthetic
 import synthetic_claims
-from browser import CHROMIUM, Browser
-
-from analysis.build import build
 from analysis.exhibit import Results, Written
 from analysis.manifest import write_manifest
 from analysis.page_tables import page_tables, split, tone
 from analysis.read import load
 from analysis.report import heading, page
 from analysis.settings import settings
+from browser import CHROMIUM, Browser
+
+from analysis.build import build
 
 VOID = {"meta", "link", "img", "br"}
 

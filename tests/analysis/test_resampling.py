@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
-
 from analysis.agreement import (
     chance,
     interval_over_raters,
@@ -20,6 +18,7 @@ from analysis.interpolation import at, crossing_interval, crossings, geometric_m
 from analysis.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
 from analysis.tradeoffs import pareto
 from analysis.widths import even, suggested, weights_of
+from scipy import stats as scipy_stats
 
 # Siegel, Nonparametric Statistics for the Behavioral Sciences, 1956, chapter 9: three executives rank six
 # applicants (W = .16), and three judges with ties (W = .828)

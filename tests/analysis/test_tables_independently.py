@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import synthetic_tables
+from analysis.read import load
 from scipy.stats import t as student
 
 from analysis.build import build
-from analysis.read import load
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("table1", "table2", "table3", "tableA2", "table1-verdicts", "table2-verdicts", "table3-verdicts", "verdicts")

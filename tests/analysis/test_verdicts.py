@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import synthetic
-
-from analysis import paper
 from analysis.exhibit import Results
 from analysis.read import load
 from analysis.settings import settings
 from analysis.stats import Comparison
 from analysis.verdict_tables import makers, verdict_rows
 from analysis.verdicts import Verdict, claims, counts, judge, table_verdicts
+
+from analysis import paper
 
 MODEL = "lenet-300-100"  # printed: 97.69 % at 2.48 %, alpha 5e-4
 SPREAD = (-0.02, 0.0, 0.02)

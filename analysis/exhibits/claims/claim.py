@@ -1,4 +1,4 @@
-"""What a claim of the paper is tested on: settings and curves out of the tables, and the result of a test."""
+"""A claim of the paper beside its test: the decorator that registers it, and what a test can result in."""
 
 from __future__ import annotations
 
@@ -8,108 +8,116 @@ from typing import Literal
 
 import pandas as pd
 
-from analysis.exhibit import Results
-from analysis.settings import Setting, dense_twin
-from analysis.settings import seeds as seeds_of
-from analysis.tables import follows_protocol
+from analysis.data.conditions import Condition, Results, dense_twin
+from analysis.data.layers_and_curves import by_epoch
+from analysis.data.selection import dst_conditions
 
 Result = Literal["supported", "not supported", "mixed", "not run"]
-LAST = ("test_accuracy", "density")
-BEST = ("best_test_accuracy", "density_at_best_test_accuracy")
+SECTIONS = ("5.1", "4.1", "4.2", "5.2", "5.3", "A.1", "A.2", "A.3")  # the order of the exhibit
+LEARNING_RATE = 0.1  # the initial one of Figures 3 and 7
+MNIST_MODELS = ("lenet-300-100", "lenet-5-caffe", "lstm-a", "lstm-b")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a test, the numbers that it rests on, and the runs that they are of. n: how many runs."""
+    """The result of a test, the numbers that it rests on, and the runs that they are of."""
 
     result: Result
-    evidence: str = ""
+    numbers: str = ""
     run_ids: tuple[str, ...] = ()
 
-    @property
-    def n(self) -> int:
-        return len(self.run_ids)
+
+Test = Callable[[Results], Outcome]
 
 
-Predicate = Callable[[Results], Outcome]
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """claim: in our words; paper: what it says there; tested_by: the test in words; test: the test itself."""
+
+    id: str
+    section: str
+    claim: str
+    paper: str
+    tested_by: str
+    test: Test
 
 
-def judge(held: Sequence[bool], evidence: str, used: Iterable[Setting]) -> Outcome:
-    """Supported where the test held in every unit (a seed, a setting, a network), mixed where in some."""
+_registered: dict[str, Claim] = {}
+
+
+def claim(id: str, *, section: str, claim: str, paper: str, tested_by: str) -> Callable[[Test], Test]:
+    """Registers the function below it as the test of a claim. Raises ValueError for an id that there is already."""
+
+    def register(test: Test) -> Test:
+        if id in _registered:
+            raise ValueError(f"there are two claims {id!r}")
+        _registered[id] = Claim(id=id, section=section, claim=claim, paper=paper, tested_by=tested_by, test=test)
+        return test
+
+    return register
+
+
+def registered() -> list[Claim]:
+    """The claims of the sections that are imported, in the order of SECTIONS."""
+    return sorted(_registered.values(), key=lambda c: SECTIONS.index(c.section.partition(" ")[0]))
+
+
+def judge(held: Sequence[bool], numbers: str, used: Iterable[Condition]) -> Outcome:
+    """Supported where the test held in every unit (a seed, a condition, a network), mixed where in some."""
     if not held:
-        return not_run(evidence)
+        return not_run(numbers)
     result: Result = "supported" if all(held) else "mixed" if any(held) else "not supported"
-    run_ids = {str(run_id) for setting in used for run_id in setting.done["run_id"]}
-    return Outcome(result, evidence, tuple(sorted(run_ids)))
+    return Outcome(result, numbers, tuple(sorted({run_id for condition in used for run_id in condition.run_ids})))
 
 
 def not_run(why: str = "") -> Outcome:
     return Outcome("not run", why)
 
 
-def measured(results: Results, model: str, *, alpha: float | None = None, lr: float | None = None) -> list[Setting]:
-    """DST as the paper runs it on a model, with runs; the paper's protocol where there is any of it. By alpha."""
-    found = [
-        s
-        for s in results.settings
-        if (s.model, s.method) == (model, "dst")
-        and follows_protocol(s)
-        and s.spec["method"].get("reset_density") != 0
-        and len(s.done)
-        and (alpha is None or s.alpha == alpha)
-        and (lr is None or s.spec["optimizer"]["lr"] == lr)
-    ]
-    return [s for s in found if "paper" in s.protocols] or found
+def measured(
+    results: Results, model: str, *, alpha: float | None = None, learning_rate: float | None = None
+) -> list[Condition]:
+    """DST's conditions of one of the paper's models that have runs."""
+    dataset = "mnist" if model in MNIST_MODELS else "cifar10"
+    return dst_conditions(results, dataset, model, alpha=alpha, learning_rate=learning_rate)
 
 
-def stated(results: Results, model: str, *, alpha: float, lr: float | None = None) -> Setting | None:
-    """The setting that the paper states, where it has runs."""
-    return next(iter(measured(results, model, alpha=alpha, lr=lr)), None)
+def stated(results: Results, model: str, *, alpha: float, learning_rate: float | None = None) -> Condition | None:
+    """The condition that the paper states, where it has runs."""
+    return next(iter(measured(results, model, alpha=alpha, learning_rate=learning_rate)), None)
 
 
-def twin_of(results: Results, setting: Setting) -> Setting | None:
+def twin_of(results: Results, condition: Condition) -> Condition | None:
     """Its dense baseline, where that has runs."""
-    twin = dense_twin(setting, results.settings)
+    twin = dense_twin(condition, results.conditions)
     return twin if twin is not None and len(twin.done) else None
 
 
-def by_epoch(results: Results, setting: Setting, name: str) -> pd.DataFrame:
-    """A value that is recorded once an epoch: a row an epoch, a column a seed; empty where nothing is recorded."""
-    return _curve(results, setting, name, "epoch")
+def by_alpha(results: Results, model: str) -> list[Condition]:
+    """DST's conditions of a model that differ only in alpha, by alpha; of CIFAR-10 at Figure 3's learning rate."""
+    found = measured(results, model, learning_rate=None if model in MNIST_MODELS else LEARNING_RATE)
+    return sorted((c for c in found if c.alpha is not None), key=lambda c: c.alpha or 0.0)
 
 
-def by_step(results: Results, setting: Setting, name: str) -> pd.DataFrame:
-    """A value that is recorded each step of the first epoch: a row a step, a column a seed."""
-    return _curve(results, setting, name, "step")
+def above_dense(results: Results, condition: Condition) -> pd.DataFrame | None:
+    """Sparse minus dense test accuracy by epoch, one column per seed that both have."""
+    twin = twin_of(results, condition)
+    if twin is None:
+        return None
+    sparse, dense = (by_epoch(results.tables, c, "test_accuracy") for c in (condition, twin))
+    both = sparse.columns.intersection(dense.columns)
+    return (sparse[both] - dense[both]).dropna() if len(both) else None
 
 
-def layers_of(results: Results, setting: Setting) -> pd.Series:
-    """The share of each layer's weights that is kept at the end, mean over seeds, by parameter."""
-    rows = results.tables.layers_of(setting.done["run_id"])
-    share = rows["kept"].astype(float) / rows["weights"].astype(float)
-    return share.groupby(rows["parameter"], sort=False).mean()
+def first_epoch(reached: pd.Series) -> int | None:
+    """The first epoch at which it is true."""
+    return int(reached.index[reached][0]) if reached.any() else None
 
 
-def mean_of(setting: Setting, column: str) -> float:
-    return float(setting.done[column].mean())
-
-
-def seeds(setting: Setting) -> str:
-    """How many are done: `n=3`, or `n=2/3` where seeds are missing."""
-    return seeds_of(len(setting.done), len(setting.rows))
+def mean_of(condition: Condition, column: str) -> float:
+    return float(condition.done[column].mean())
 
 
 def several(values: Iterable[float], form: str = ".2f") -> str:
     """Numbers of the seeds as a reader sees them: `0.10, 0.12, 0.11`."""
     return ", ".join(format(float(value), form) for value in values)
-
-
-def _curve(results: Results, setting: Setting, name: str, clock: str) -> pd.DataFrame:
-    seed_of = setting.done.set_index("run_id")["seed"].astype(int)
-    rows = results.tables.traces_of(seed_of.index)
-    rows = rows[rows["name"] == name]
-    rows = rows[rows["step"].isna()] if clock == "epoch" else rows[rows["step"].notna() & (rows["epoch"] == 1)]
-    if rows.empty:
-        return pd.DataFrame()
-    wide = rows.assign(seed=rows["run_id"].astype(object).map(seed_of))
-    return wide.pivot(index=clock, columns="seed", values="value").astype(float).sort_index()
