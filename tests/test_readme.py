@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from analysis.stats import mean_interval
 
 import methods
+from analysis.statistics.small_samples import mean_interval
 from benchmark.plugins import load_file
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import synthetic
-from analysis.read import load
 
 from analysis import __main__ as command
 from analysis.compare import compare, text
+from analysis.data.read import load
 
 MODEL = "lenet-300-100"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import synthetic
-from analysis.read import InputError, load
+
+from analysis.data.read import InputError, load
 
 ROWS = [synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4) for seed in range(3)]
 

@@ -10,39 +10,49 @@ from typing import Any
 
 import pytest
 import synthetic
-import synthetic_ours
-from analysis.compact import networks, suite_file
-from analysis.exhibit import Results, Written
-from analysis.ours import ours
-from analysis.read import load
-from analysis.recipes import lost_note, recipes
-from analysis.settings import dense_twin, settings
+import synthetic_methods
+
+from analysis.build import exhibits
+from analysis.data.comparable import groups
+from analysis.data.conditions import Results, dense_twin
+from analysis.data.read import load
+from analysis.data.selection import lost_note
+from analysis.exhibits.accuracy_density_and_flops import pareto
+from analysis.exhibits.compact_networks import even, networks, suggested, suite_file, weights_of
+from analysis.output.exhibit import Written
 
 TABLES = ("pattern-consistency", "paired-methods", "compact-networks", "alpha-interpolation", "lstm-counting",
           "training-cost")  # fmt: skip
 NAME = "lenet-300-100"
+HIDDEN = (300, 100)
+WEIGHTS = (784 * 300, 300 * 100, 100 * 10)
 
 
 def results(folder: Path) -> Results:
-    tables = load([folder])
-    return Results(tables, tuple(settings(tables.results)))
+    return Results(load([folder]))
 
 
 def written(folder: Path, out: Path, *, only: tuple[str, ...] = ()) -> dict[str, Written]:
     out.mkdir(parents=True, exist_ok=True)
-    made = ours(results(folder))
-    return {name: make(out) for name, make in made.items() if not only or name in only}
+    made = exhibits(results(folder))
+    return {name: make(out) for name, make in made.items() if (name in only if only else _beyond_the_paper(name))}
+
+
+def _beyond_the_paper(name: str) -> bool:
+    return name in TABLES or "accuracy-" in name
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
     """lenet-300-100 and LSTM-a of the whole grid: other models and protocols would fill the same exhibits alike."""
-    return [row for row in synthetic_ours.full() if row["model"] in (NAME, "lstm-a") and row["protocol"] != "official"]
+    return [
+        row for row in synthetic_methods.full() if row["model"] in (NAME, "lstm-a") and row["protocol"] != "official"
+    ]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Path:
-    return synthetic_ours.write(tmp_path_factory.mktemp("full"), rows)
+    return synthetic_methods.write(tmp_path_factory.mktemp("full"), rows)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> tuple[Path,
 
 
 def done(rows: list[dict[str, Any]], **wanted: Any) -> dict[int, dict[str, Any]]:
-    """seed -> the row of NAME's recipe that has these values and its own widths."""
+    """seed -> the row of NAME that has these values and its own widths."""
     given = {"model": NAME, **wanted}
     return {
         row["seed"]: row
@@ -84,7 +94,7 @@ def test_two_builds_of_ours_are_equal_byte_for_byte(
 
 
 def test_pending_cells_alone_leave_every_exhibit_unwritten(tmp_path: Path) -> None:
-    pending = [synthetic_ours.cell(NAME, method, 0, status="pending") for method in ("dense", "static")]
+    pending = [synthetic_methods.cell(NAME, method, 0, status="pending") for method in ("dense", "static")]
     found = written(synthetic.write(tmp_path / "in", pending), tmp_path / "out")
     assert {*TABLES, "accuracy-density", "accuracy-flops"} == set(found)
     assert all(not exhibit.files and exhibit.remark for exhibit in found.values())
@@ -93,7 +103,7 @@ def test_pending_cells_alone_leave_every_exhibit_unwritten(tmp_path: Path) -> No
 @pytest.mark.parametrize("method", ["dst", "set"])
 def test_one_sparse_cell_without_layers_or_a_dense_twin_breaks_nothing(method: str, tmp_path: Path) -> None:
     given = {"alpha": 5e-4} if method == "dst" else {"density": 0.05}
-    rows = [synthetic_ours.cell(NAME, method, 0, kept=0.05, **given)]
+    rows = [synthetic_methods.cell(NAME, method, 0, kept=0.05, **given)]
     found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out")
     assert found["mnist-accuracy-density"].files
     assert not found["mnist-accuracy-flops"].files
@@ -112,21 +122,21 @@ def test_rows_without_flops_have_no_place_against_flops(tmp_path: Path) -> None:
 
 def test_diverged_and_departing_cells_are_in_no_exhibit(tmp_path: Path) -> None:
     rows = [
-        synthetic_ours.cell(NAME, "set", seed, density=0.05, kept=0.05, **more)
+        synthetic_methods.cell(NAME, "set", seed, density=0.05, kept=0.05, **more)
         for seed, more in ((0, {}), (1, {"status": "diverged"}), (2, {"departs": "optimizer.epochs=1 (suite: 20)"}))
     ]
     found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("mnist-accuracy-density",))
     assert found["mnist-accuracy-density"].run_ids == (rows[0]["run_id"],)
     note = "In no mean of any exhibit: cells that are 1 departing from the suite, 1 diverged."
-    assert lost_note(results(tmp_path / "in").settings) == [note]
-    line = synthetic_ours.read(tmp_path / "out" / "mnist-accuracy-density.csv")[0]
+    assert lost_note(results(tmp_path / "in")) == [note]
+    line = synthetic_methods.read(tmp_path / "out" / "mnist-accuracy-density.csv")[0]
     assert (line["n"], line["expected"]) == ("1", "2")
 
 
 def test_paired_differences_are_those_of_the_seeds(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
-    lines = synthetic_ours.read(built[0] / "paired-methods.csv")
+    lines = synthetic_methods.read(built[0] / "paired-methods.csv")
     line = next(
         x for x in lines if x["model"] == NAME and x["density_target"] == "0.0248" and x["second_method"] == "set"
     )
@@ -142,10 +152,10 @@ def test_paired_differences_are_those_of_the_seeds(
 def test_the_compact_network_is_the_rules_and_stands_beside_its_result(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
-    lines = synthetic_ours.read(built[0] / "compact-networks.csv")
+    lines = synthetic_methods.read(built[0] / "compact-networks.csv")
     at = {x["network"]: x for x in lines if x["model"] == NAME and x["alpha"] == "0.001"}
     of = {row["run_id"] for row in done(rows, method="dst", alpha=1e-3).values()}
-    layers = [x for x in synthetic_ours.layers(rows) if x["run_id"] in of]
+    layers = [x for x in synthetic_methods.layers(rows) if x["run_id"] in of]
     widths = [
         round(own * statistics.fmean(x["kept"] / x["weights"] for x in layers if x["parameter"] == f"{name}.weight"))
         for name, own in (("fc1", 300), ("fc2", 100))
@@ -172,24 +182,24 @@ def test_the_suite_file_trains_what_is_suggested_and_its_cells_are_found_again(
 
 
 def test_a_narrow_network_is_no_ones_dense_twin(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    found = results(synthetic.write(tmp_path, rows)).settings
+    found = results(synthetic.write(tmp_path, rows)).conditions
     sparse = next(s for s in found if s.model == NAME and s.method == "dst")
     narrow = [s for s in found if s.spec["model"].get("widths")]
     assert [s.model for s in narrow] == [f"{NAME} 7-2", f"{NAME} 7-5"]
     assert dense_twin(sparse, narrow) is None
-    assert all(setting not in recipe.settings for recipe in recipes(found) for setting in narrow)
+    assert all(condition not in group.conditions for group in groups(found) for condition in narrow)
 
 
 def test_the_interpolated_alpha_lies_on_the_line_between_two_measured_ones(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
-    lines = synthetic_ours.read(built[0] / "alpha-interpolation.csv")
+    lines = synthetic_methods.read(built[0] / "alpha-interpolation.csv")
     line = next(x for x in lines if x["model"] == NAME and x["epoch"] == "last")
     logs = {
         alpha: statistics.fmean(
             math.log(100 * row["density"]) for row in done(rows, method="dst", alpha=alpha).values()
         )
-        for alpha in synthetic_ours.MNIST_ALPHAS[NAME]
+        for alpha in synthetic_methods.MNIST_ALPHAS[NAME]
     }
     goal = math.log(2.48)
     low, high = next((a, b) for a, b in zip(logs, list(logs)[1:], strict=False) if logs[a] >= goal >= logs[b])
@@ -201,14 +211,16 @@ def test_the_interpolated_alpha_lies_on_the_line_between_two_measured_ones(
 def test_lstm_counts_and_training_cost_are_those_of_the_rows(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
-    counted = synthetic_ours.read(built[0] / "lstm-counting.csv")
+    counted = synthetic_methods.read(built[0] / "lstm-counting.csv")
     line = next(x for x in counted if x["method"] == "dst" and x["alpha"] == "0.001" and x["recipe"] == "LSTM-a")
     of = done(rows, model="lstm-a", method="dst", alpha=1e-3, protocol="paper")
     wanted = statistics.fmean(100 * row["density_as_authors_count"] for row in of.values())
     assert float(line["counted_percent_mean"]) == pytest.approx(wanted)
     assert line["printed_percent"] == "1.93"
     cost = next(
-        x for x in synthetic_ours.read(built[0] / "training-cost.csv") if x["model"] == NAME and x["alpha"] == "0.001"
+        x
+        for x in synthetic_methods.read(built[0] / "training-cost.csv")
+        if x["model"] == NAME and x["alpha"] == "0.001"
     )
     dense, sparse = done(rows, method="dense"), done(rows, method="dst", alpha=1e-3)
     ratios = [sparse[seed]["train_seconds"] / dense[seed]["train_seconds"] for seed in (0, 1, 2)]
@@ -220,7 +232,7 @@ def test_lstm_counts_and_training_cost_are_those_of_the_rows(
 
 
 def test_steps_are_compared_on_one_machine_and_commit_alone(tmp_path: Path) -> None:
-    rows = [synthetic_ours.cell(NAME, "dense", 0), synthetic_ours.cell(NAME, "set", 0, density=0.05, kept=0.05)]
+    rows = [synthetic_methods.cell(NAME, "dense", 0), synthetic_methods.cell(NAME, "set", 0, density=0.05, kept=0.05)]
     rows[1]["device"] = "another"
     found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("training-cost",))
     assert found["training-cost"].remark == "no dense and sparse cells of one seed, machine and commit"
@@ -230,10 +242,10 @@ def test_the_patterns_agreement_is_that_of_the_layer_table(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
     """Three layers of one order in every alpha agree fully; W is recomputed from ranks over the seeds of one alpha."""
-    lines = synthetic_ours.read(built[0] / "pattern-consistency.csv")
+    lines = synthetic_methods.read(built[0] / "pattern-consistency.csv")
     line = next(x for x in lines if x["recipe"] == "LSTM-a" and x["over"] == "seeds" and x["at"].endswith("0.001"))
     of = [row["run_id"] for row in done(rows, model="lstm-a", method="dst", alpha=1e-3, protocol="paper").values()]
-    table = [[x["kept"] / x["weights"] for x in synthetic_ours.layers(rows) if x["run_id"] == run] for run in of]
+    table = [[x["kept"] / x["weights"] for x in synthetic_methods.layers(rows) if x["run_id"] == run] for run in of]
     ranked = [[sorted(ratios).index(value) + 1 for value in ratios] for ratios in table]
     sums = [sum(column) for column in zip(*ranked, strict=True)]
     s = sum((value - statistics.fmean(sums)) ** 2 for value in sums)
@@ -242,8 +254,8 @@ def test_the_patterns_agreement_is_that_of_the_layer_table(
 
 @pytest.mark.slow
 def test_the_whole_grid_fills_every_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.palette.FORMATS", {"png": {}})
-    found = written(synthetic_ours.write(tmp_path / "in", synthetic_ours.full(seeds=(0, 1))), tmp_path / "out")
+    monkeypatch.setattr("analysis.output.plotting.FORMATS", {"png": {}})
+    found = written(synthetic_methods.write(tmp_path / "in", synthetic_methods.full(seeds=(0, 1))), tmp_path / "out")
     assert {f"{d}-{kind}" for d in ("mnist", "cifar10") for kind in ("accuracy-density", "accuracy-flops")} < set(found)
     assert all(exhibit.files for exhibit in found.values())
 
@@ -252,8 +264,32 @@ def test_the_whole_grid_fills_every_exhibit(tmp_path: Path, monkeypatch: pytest.
 def test_one_alpha_alone_has_a_range_around_it(tmp_path: Path) -> None:
     """5e-6 goes to 4.9999999999999996e-06 and back on its way to the figure: two ends in one place."""
     rows = [
-        synthetic_ours.cell("vgg16", "dst", 0, alpha=5e-6, dataset="cifar10", lr=lr, epochs=160, kept=0.1)
+        synthetic_methods.cell("vgg16", "dst", 0, alpha=5e-6, dataset="cifar10", lr=lr, epochs=160, kept=0.1)
         for lr in (0.1, 0.01)
     ]
     found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("alpha-interpolation",))
     assert found["alpha-interpolation"].files
+
+
+def test_the_pareto_front_has_what_nothing_beats() -> None:
+    """B costs as A and gains less; D costs more than C and gains as much."""
+    assert pareto([(1, 90), (1, 80), (2, 95), (3, 95)]) == [True, False, True, False]
+    assert pareto([(1, 90), (1, 90)]) == [True, True]
+
+
+def test_a_compact_network_keeps_of_each_layer_the_share_of_its_weights() -> None:
+    assert suggested(HIDDEN, [0.0592, 0.243, 1.0]) == (18, 24)
+    assert suggested(HIDDEN, [0.0001, 0.001, 0.5]) == (1, 1)
+    with pytest.raises(ValueError, match="2 ratios for 2 hidden layers"):
+        suggested(HIDDEN, [0.1, 0.2])
+
+
+def test_weights_of_a_narrow_network_are_counted_layer_by_layer() -> None:
+    assert weights_of(HIDDEN, (18, 24), WEIGHTS) == 784 * 18 + 18 * 24 + 24 * 10
+    assert weights_of(HIDDEN, HIDDEN, WEIGHTS) == 266_200
+
+
+def test_an_even_network_has_about_as_many_weights_and_one_factor() -> None:
+    widths = even(HIDDEN, WEIGHTS, 14_784)
+    assert weights_of(HIDDEN, widths, WEIGHTS) == pytest.approx(14_784, rel=0.03)
+    assert widths[0] == pytest.approx(3 * widths[1], abs=2)

@@ -11,13 +11,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 import synthetic_figures
-from analysis.canvas import greek
-from analysis.exhibit import Results, Written
-from analysis.read import load
-from analysis.settings import settings
 
-from analysis import masked_layer, paper
 from analysis.build import exhibits
+from analysis.data.conditions import Results
+from analysis.data.read import load
+from analysis.exhibits import figure1_2
+from analysis.output.exhibit import Written
+from analysis.output.plotting import greek
+from analysis.paper import printed
 
 Row = dict[str, Any]
 EMPTY = dict.fromkeys(("test_accuracy", "best_test_accuracy", "density", "density_at_best_test_accuracy"), "")
@@ -36,12 +37,12 @@ PATTERNS = {"figure7": "vgg16", "figure11": "wrn-16-8", "figure12": "wrn-16-10"}
 @pytest.fixture(autouse=True)
 def no_files_of_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn and closed; test_build.py writes them."""
-    monkeypatch.setattr("analysis.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
+    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
 
 
 def results_of(folder: Path, rows: list[Row]) -> Results:
     tables = load([synthetic_figures.write(folder, rows)])
-    return Results(tables, tuple(settings(tables.results)))
+    return Results(tables)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_without_traces_and_layers_the_figures_say_so(rows: list[Row], tmp_path:
     for name in ("traces", "layers"):
         (folder / f"{name}.csv").unlink()
     tables = load([folder])
-    results = Results(tables, tuple(settings(tables.results)))
+    results = Results(tables)
     assert made(results, "figure5", tmp_path).remark == "no traces.csv beside the results of its runs"
     assert made(results, "figure7", tmp_path).remark == "no layers.csv beside the results of its runs"
 
@@ -202,14 +203,12 @@ def test_figure2s_functions_are_those_that_are_trained_with(full: Results, tmp_p
     x = torch.tensor([float(r["x"]) for r in found], dtype=torch.float64)
     for name, estimator in ESTIMATORS.items():
         assert [float(r[name]) for r in found] == pytest.approx(estimator(x).tolist())
-    assert [masked_layer.long_tailed(v) for v in (0, 0.2, 0.4, -0.7, 1, 1.01)] == pytest.approx(
-        [2, 1.2, 0.4, 0.4, 0.4, 0]
-    )
+    assert [figure1_2.long_tailed(v) for v in (0, 0.2, 0.4, -0.7, 1, 1.01)] == pytest.approx([2, 1.2, 0.4, 0.4, 0.4, 0])
     assert [r["impulse"] for r in found if float(r["x"]) == 0] == ["inf"]
 
 
 def test_every_figure_has_the_papers_caption_and_place() -> None:
     for i in range(1, 13):
-        assert paper.PRINTED[f"figure{i}"].startswith(f"Figure {i}, ")
-        assert paper.CAPTIONS[f"figure{i}"]
+        assert printed.PLACES[f"figure{i}"].startswith(f"Figure {i}, ")
+        assert printed.CAPTIONS[f"figure{i}"]
     assert greek("alpha = 5e-06, alphabet") == "α = 5e-6, alphabet"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import synthetic_tables
-from analysis.read import load
 from scipy.stats import t as student
 
 from analysis.build import build
+from analysis.data.read import load
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("table1", "table2", "table3", "tableA2", "table1-verdicts", "table2-verdicts", "table3-verdicts", "verdicts")
 COLUMNS = {
     "best": ("best_test_accuracy", "density_at_best_test_accuracy"),
@@ -46,7 +46,7 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def targets() -> dict[str, list[dict[str, str]]]:
     found = defaultdict(list)
-    for row in read(ROOT / "analysis/targets.csv"):
+    for row in read(ROOT / "analysis/paper/targets.csv"):
         found[row["exhibit"]].append(row)
     return found
 
@@ -211,7 +211,7 @@ def test_architectures_are_those_of_the_models() -> None:
     from benchmark.spec import Model
     from benchmark.suites.thresholds import COUNTS
 
-    found = {row["model"]: row for row in read(ROOT / "analysis/architectures.csv")}
+    found = {row["model"]: row for row in read(ROOT / "analysis/paper/architectures.csv")}
     assert set(found) == set(COUNTS)
     for name, row in found.items():
         shape = (3, 32, 32) if name == "vgg16" else (1, 28, 28)

@@ -9,22 +9,20 @@ from typing import Any
 
 import pytest
 import synthetic
-from analysis.exhibit import Results
-from analysis.read import load
-from analysis.settings import settings
-from analysis.stats import Comparison
-from analysis.verdict_tables import makers, verdict_rows
-from analysis.verdicts import Verdict, claims, counts, judge, table_verdicts
 
-from analysis import paper
+from analysis.data.conditions import Results
+from analysis.data.read import load
+from analysis.exhibits import table1_to_3, verdict_tables
+from analysis.exhibits.verdicts import Verdict, counts, judge, p_of_claims, table_verdicts, verdict_rows
+from analysis.paper import printed
+from analysis.statistics.small_samples import Comparison
 
 MODEL = "lenet-300-100"  # printed: 97.69 % at 2.48 %, alpha 5e-4
 SPREAD = (-0.02, 0.0, 0.02)
 
 
 def results(folder: Path, rows: Sequence[dict[str, Any]]) -> Results:
-    tables = load([synthetic.write(folder, rows)])
-    return Results(tables, tuple(settings(tables.results)))
+    return Results(load([synthetic.write(folder, rows)]))
 
 
 def cells(accuracy: float, density: float, *, seeds: int = 3, **changes: Any) -> list[dict[str, Any]]:
@@ -39,7 +37,7 @@ def cells(accuracy: float, density: float, *, seeds: int = 3, **changes: Any) ->
 
 
 def headline(folder: Path, rows: Sequence[dict[str, Any]]) -> Verdict:
-    found = table_verdicts("table1", results(folder, rows).settings)
+    found = table_verdicts("table1", results(folder, rows).conditions)
     (verdict,) = (v for v in found if v.target.model == MODEL and v.is_headline and v.decides)
     return verdict
 
@@ -77,7 +75,7 @@ def test_diverged_seeds_are_counted_beside_the_verdict_of_the_others(tmp_path: P
 
 def test_the_verdict_is_on_the_stated_alpha_and_the_nearest_stands_beside(tmp_path: Path) -> None:
     rows = [*cells(97.90, 8.3), *(row for row in cells(97.70, 2.5, alpha=1e-3) if row["method"] == "dst")]
-    found = table_verdicts("table1", results(tmp_path, rows).settings)
+    found = table_verdicts("table1", results(tmp_path, rows).conditions)
     shown = {(v.match.label, v.decides): v.verdict for v in found if v.match and v.is_headline}
     assert shown == {
         ("alpha 0.0005", True): "not reproduced",
@@ -86,11 +84,11 @@ def test_the_verdict_is_on_the_stated_alpha_and_the_nearest_stands_beside(tmp_pa
 
 
 def test_quoted_rows_get_no_verdict_and_unprinted_alphas_are_judged_where_one_is_near(tmp_path: Path) -> None:
-    found = table_verdicts("table2", results(tmp_path, synthetic.vgg16()).settings)
+    found = table_verdicts("table2", results(tmp_path, synthetic.vgg16()).conditions)
     shown = {v.cell: v.verdict for v in found if v.is_headline and v.decides}
     assert shown["VGG-16, Sparse Momentum at 10 %"] == "no verdict (quoted)"
     assert shown["VGG-16, DST at 3.76 %"].startswith(("reproduced", "not reproduced", "better", "inconclusive"))
-    far = table_verdicts("table2", results(tmp_path, [r for r in synthetic.vgg16() if r["alpha"] != 1e-5]).settings)
+    far = table_verdicts("table2", results(tmp_path, [r for r in synthetic.vgg16() if r["alpha"] != 1e-5]).conditions)
     shown = {v.cell: v.verdict for v in far if v.is_headline and v.decides}
     assert shown["VGG-16, DST at 3.76 %"] == "not run (no alpha within a factor of 1.25)"
 
@@ -115,8 +113,8 @@ def test_holm_runs_over_the_cells_of_a_table(tmp_path: Path) -> None:
 def test_claims_can_be_read_off_the_90_percent_intervals() -> None:
     accuracy = Comparison(0.1, 0.05, 4)
     low, high = accuracy.interval(confidence=0.90)
-    assert claims(accuracy, Comparison(0, 0.001, 4), high)["reproduced"] == pytest.approx(0.05)
-    assert claims(accuracy, Comparison(0, 0.001, 4), low)["better"] == pytest.approx(0.05, abs=1e-9)
+    assert p_of_claims(accuracy, Comparison(0, 0.001, 4), high)["reproduced"] == pytest.approx(0.05)
+    assert p_of_claims(accuracy, Comparison(0, 0.001, 4), low)["better"] == pytest.approx(0.05, abs=1e-9)
 
 
 def test_a_density_of_zero_is_no_reproduction(tmp_path: Path) -> None:
@@ -128,12 +126,13 @@ def test_every_printed_cell_has_a_headline_verdict_with_and_without_runs(tmp_pat
         found = verdict_rows(results(tmp_path, rows))
         measured = {v.target for v in found if v.is_headline and v.decides and v.target.origin == "measured"}
         tables = ("table1", "table2", "table3")
-        assert measured == {t for name in tables for t in paper.targets(name) if t.origin == "measured"}
+        assert measured == {t for name in tables for t in printed.targets(name) if t.origin == "measured"}
         assert sum(counts(found).values()) == len(measured) == 12
 
 
 def test_every_table_is_as_wide_as_its_head_and_escaped_for_latex(tmp_path: Path) -> None:
-    for name, make in makers(results(tmp_path / "in", cells(97.70, 2.5))).items():
+    found = results(tmp_path / "in", cells(97.70, 2.5))
+    for name, make in {**table1_to_3.makers(found), **verdict_tables.makers(found)}.items():
         make(tmp_path)
         table = [line for line in (tmp_path / f"{name}.md").read_text().splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in table}) == 1, name
@@ -143,7 +142,7 @@ def test_every_table_is_as_wide_as_its_head_and_escaped_for_latex(tmp_path: Path
 
 
 def test_the_summary_counts_in_its_finding_and_names_its_runs(tmp_path: Path) -> None:
-    written = makers(results(tmp_path, cells(97.70, 2.5)))["verdicts"](tmp_path)
+    written = verdict_tables.makers(results(tmp_path, cells(97.70, 2.5)))["verdicts"](tmp_path)
     assert written.finding.endswith("1 reproduced, 11 not run.")
     assert len(written.run_ids) == 6
     assert "| Table 1 | Lenet-300-100, DST at 2.48 % |" in (tmp_path / "verdicts.md").read_text()

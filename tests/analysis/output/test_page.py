@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 import synthetic
 import synthetic_claims
-from analysis.exhibit import Results, Written
-from analysis.manifest import write_manifest
-from analysis.page_tables import page_tables, split, tone
-from analysis.read import load
-from analysis.report import heading, page
-from analysis.settings import settings
 from browser import CHROMIUM, Browser
 
 from analysis.build import build
+from analysis.data.conditions import Results
+from analysis.data.read import load
+from analysis.output.exhibit import Written
+from analysis.output.manifest import write_manifest
+from analysis.output.page import heading, page, page_table, tone
+from analysis.output.table import Row, Table
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -81,7 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictured(results: Path, out: Path) -> Path:
     """All exhibits, figures as PNG alone: the page shows no other."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("analysis.palette.FORMATS", {"png": {}})
+        patch.setattr("analysis.output.plotting.FORMATS", {"png": {}})
         build(load([results]), out)
     return out
 
@@ -154,7 +154,7 @@ def test_lost_and_departing_cells_are_listed(built: Path) -> None:
 
 def test_verdicts_come_first_and_are_counted(results: Path, tmp_path: Path) -> None:
     tables = load([results])
-    found = Results(tables, tuple(settings(tables.results)))
+    found = Results(tables)
     written = build(tables, tmp_path, only=["table1", "verdicts"])
     text = page(found, written, verdicts=["reproduced", "inconclusive (n=2)", "inconclusive (n=3)"])
     assert Page(text).open == []
@@ -209,24 +209,22 @@ def test_a_changed_row_or_trace_changes_its_hash_alone(results: Path, tmp_path: 
     assert changed == {"a", "b"}
 
 
-def test_tables_are_read_back_from_markdown(tmp_path: Path) -> None:
-    lines = ["**A caption**", "", "| Architecture | Dense | Sparse |", "| --- | --- | --- |", "| a \\| b | 1.0 | 2.0 |"]
-    (tmp_path / "t.md").write_text("\n".join([*lines, "|  | not run | 3.0 |", "", "- a note", ""]))
-    (tmp_path / "t.csv").write_text("x,run_ids,dense_run_ids\n,s,d\n,,\n")
-    (table,) = page_tables([tmp_path / "t.md", tmp_path / "t.csv"], lambda ids: "#" + ids[0])
-    assert (table.caption, table.heads, table.notes) == ("A caption", ("Architecture", "Dense", "Sparse"), ("a note",))
-    assert [(cell.text, cell.href) for cell in table.rows[0]] == [("a | b", ""), ("1.0", "#d"), ("2.0", "#s")]
-    assert [(cell.text, cell.again, cell.tone) for cell in table.rows[1]] == [
-        ("a | b", True, ""), ("not run", False, "none"), ("3.0", False, ""),
+def test_numbers_link_to_the_runs_of_their_row_and_blank_labels_repeat_the_ones_above() -> None:
+    rows = (Row(("a | b", "1.0", "2.0", "7"), ("s",), ("d",)), Row(("", "not run", "3.0", "7"), ("t",)))
+    heads = ("Architecture", "Dense", "Sparse", "Printed")
+    table = Table("name", "A caption", heads, rows, ("a note",), measured=("Dense", "Sparse"))
+    found = page_table(table, lambda run_ids: "#" + run_ids[0])
+    assert (found.caption, found.heads, found.notes) == ("A caption", heads, ("a note",))
+    assert [(cell.text, cell.href) for cell in found.rows[0]] == [
+        ("a | b", ""), ("1.0", "#d"), ("2.0", "#s"), ("7", ""),
     ]  # fmt: skip
-    (tmp_path / "t.md").write_text(
-        "| Source | Sparse |\n| --- | --- |\n| ours, alpha 1 | 2.0 |\n| ours − paper | +1.0 |\n"
+    assert [(cell.text, cell.repeated, cell.tone, cell.href) for cell in found.rows[1]] == [
+        ("a | b", True, "", ""), ("not run", False, "none", ""), ("3.0", False, "", "#t"), ("7", False, "", ""),
+    ]  # fmt: skip
+    labelled = page_table(
+        Table("name", "", ("Source", "Sparse"), (Row(("5 % kept", "2.0"), ("s",)),)), lambda ids: "#s"
     )
-    (tmp_path / "t.csv").write_text("source,setting,run_ids\npaper,,\nours,alpha 1,s\n,,\n")
-    (table,) = page_tables([tmp_path / "t.md", tmp_path / "t.csv"], lambda ids: "#" + ids[0])
-    assert [row[1].href for row in table.rows] == ["#s", "#s"]
-    assert split("| a | b \\| c |") == ["a", "b | c"]
-    assert page_tables([tmp_path / "t.csv"], str) == []
+    assert [cell.href for cell in labelled.rows[0]] == ["", "#s"]
 
 
 def test_verdicts_have_a_tone_and_exhibits_a_heading() -> None:
@@ -240,7 +238,7 @@ def test_verdicts_have_a_tone_and_exhibits_a_heading() -> None:
 
 def test_a_figure_says_what_it_shows(results: Path, tmp_path: Path) -> None:
     tables = load([results])
-    found = Results(tables, tuple(settings(tables.results)))
+    found = Results(tables)
     png = tmp_path / "figure9.png"
     png.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (20).to_bytes(4, "big") + (10).to_bytes(4, "big"))
     text = page(found, [Written(name="figure9", title="T", finding='It falls to "3 %".', files=(png,))])

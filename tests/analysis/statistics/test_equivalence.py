@@ -6,7 +6,9 @@ import math
 import statistics
 
 import pytest
-from analysis.stats import (
+from scipy import stats as scipy_stats
+
+from analysis.statistics.small_samples import (
     Comparison,
     against_fixed,
     against_sample,
@@ -16,7 +18,6 @@ from analysis.stats import (
     mean_interval,
     paired,
 )
-from scipy import stats as scipy_stats
 
 VALUES = [97.8, 97.95, 97.9, 98.02, 97.86]
 

@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from analysis.agreement import (
+from scipy import stats as scipy_stats
+
+from analysis.statistics.interpolation import at, crossing_interval, crossings, geometric_mean
+from analysis.statistics.rankings import (
     chance,
     interval_over_raters,
     interval_over_runs,
@@ -14,11 +17,7 @@ from analysis.agreement import (
     p_value,
     pairwise,
 )
-from analysis.interpolation import at, crossing_interval, crossings, geometric_mean
-from analysis.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
-from analysis.tradeoffs import pareto
-from analysis.widths import even, suggested, weights_of
-from scipy import stats as scipy_stats
+from analysis.statistics.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
 
 # Siegel, Nonparametric Statistics for the Behavioral Sciences, 1956, chapter 9: three executives rank six
 # applicants (W = .16), and three judges with ties (W = .828)
@@ -28,8 +27,6 @@ TIED = [
     [2.5, 1, 2.5, 4.5, 4.5, 8, 9, 6.5, 10, 6.5],
     [2, 1, 4.5, 4.5, 4.5, 4.5, 8, 8, 8, 10],
 ]
-PIXELS, HIDDEN, CLASSES = 784, (300, 100), 10
-WEIGHTS = (PIXELS * 300, 300 * 100, 100 * CLASSES)
 
 
 def test_kendalls_w_is_the_textbooks_without_and_with_ties() -> None:
@@ -107,27 +104,3 @@ def test_a_crossings_interval_comes_from_the_seeds() -> None:
     assert share == 1
     assert crossing_interval(alphas, [[2.0, 0.5], [0.2, 0.2]], 0.7)[2] == pytest.approx(0.75, abs=0.05)
     assert all(math.isnan(value) for value in crossing_interval(alphas, [[2.0], [0.2]], 0.63))
-
-
-def test_the_pareto_front_has_what_nothing_beats() -> None:
-    """B costs as A and gains less; D costs more than C and gains as much."""
-    assert pareto([(1, 90), (1, 80), (2, 95), (3, 95)]) == [True, False, True, False]
-    assert pareto([(1, 90), (1, 90)]) == [True, True]
-
-
-def test_a_compact_network_keeps_of_each_layer_the_share_of_its_weights() -> None:
-    assert suggested(HIDDEN, [0.0592, 0.243, 1.0]) == (18, 24)
-    assert suggested(HIDDEN, [0.0001, 0.001, 0.5]) == (1, 1)
-    with pytest.raises(ValueError, match="2 ratios for 2 hidden layers"):
-        suggested(HIDDEN, [0.1, 0.2])
-
-
-def test_weights_of_a_narrow_network_are_counted_layer_by_layer() -> None:
-    assert weights_of(HIDDEN, (18, 24), WEIGHTS) == 784 * 18 + 18 * 24 + 24 * 10
-    assert weights_of(HIDDEN, HIDDEN, WEIGHTS) == 266_200
-
-
-def test_an_even_network_has_about_as_many_weights_and_one_factor() -> None:
-    widths = even(HIDDEN, WEIGHTS, 14_784)
-    assert weights_of(HIDDEN, widths, WEIGHTS) == pytest.approx(14_784, rel=0.03)
-    assert widths[0] == pytest.approx(3 * widths[1], abs=2)

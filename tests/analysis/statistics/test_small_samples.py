@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from analysis.stats import mean_interval
+
+from analysis.statistics.small_samples import mean_interval
 
 
 def test_the_t_interval_of_five_values_uses_the_tabled_quantile() -> None:
