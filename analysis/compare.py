@@ -1,4 +1,6 @@
-"""What changed between two result sets: cells, statuses, numbers, means of conditions, machines and commits."""
+"""What changed between two result sets: cells, statuses, numbers, means of conditions, machines and
+commits.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ NOISE = 2.0  # standard deviations over seeds
 
 @dataclass(frozen=True)
 class Change:
-    """kind: what sort; cell: of which run or condition; what: status, a column…; a, b: as texts; note: how much."""
+    """kind: what sort; cell: of which run or condition; what: status, a column…; a, b: as texts;
+    note: how much.
+    """
 
     kind: str
     cell: str
@@ -35,7 +39,9 @@ class Change:
 
 
 def compare(a: Tables, b: Tables) -> tuple[list[Change], dict[str, int]]:
-    """Every change from A to B, and how many cells are in which, and how many of both are bit-identical."""
+    """Every change from A to B, and how many cells are in which, and how many of both are
+    bit-identical.
+    """
     left, right = (tables.results.set_index("run_id", drop=False) for tables in (a, b))
     both = [run_id for run_id in left.index if run_id in right.index]
     only_a = [run_id for run_id in left.index if run_id not in right.index]
@@ -102,7 +108,9 @@ def _noise(a: pd.Series, b: pd.Series, column: str, sd: float) -> str:
 
 
 def _of_conditions(a: Sequence[Condition], b: Sequence[Condition]) -> Iterable[Change]:
-    """Means of the conditions that both have, where they differ: Welch's 95 % interval of B minus A."""
+    """Means of the conditions that both have, where they differ: Welch's 95 % interval of B minus
+    A.
+    """
     known = {condition.key: condition for condition in b}
     for before in a:
         after = known.get(before.key)

@@ -11,14 +11,17 @@ from analysis.data.conditions import Condition
 from analysis.paper import printed
 
 COMPARED = ("method", "density")
-STARTS = "initialization"  # the two halves of the official protocol draw their first weights in two ways
+# dense and DST cells of the official protocol draw their first weights in two ways
+STARTS = "initialization"
 DATASET_ORDER = (*printed.DATASETS, "fashion-mnist", "digits")
-FACTOR = 1.25  # densities are matched within it; the verdicts on the paper's densities have the same margin
+FACTOR = 1.25  # within which densities match, here and in the verdicts on the paper's numbers
 
 
 @dataclass(frozen=True)
 class Group:
-    """Conditions of one data set, model and optimizer. label: unique among the groups it was made with."""
+    """Conditions of one data set, model and optimizer. label: unique among the groups it was made
+    with.
+    """
 
     label: str
     conditions: tuple[Condition, ...]
@@ -78,7 +81,9 @@ def groups(conditions: Iterable[Condition]) -> list[Group]:
 
 
 def density_matches(group: Group) -> list[DensityMatch]:
-    """For each density that some method was asked to keep: the conditions that keep it within the factor."""
+    """For each density that some method was asked to keep: the conditions that keep it within the
+    factor.
+    """
     densities = sorted({c.density for c in group.sparse if c.density is not None}, reverse=True)
     emergent = sorted({c.method for c in group.sparse if c.density is None})
     found = []
@@ -121,7 +126,9 @@ def _protocols(group: Group) -> set[str]:
 
 
 def _labels(found: Sequence[Group]) -> list[str]:
-    """The model's name, with its protocol, learning rate, epochs or a number where several groups share it."""
+    """The model's name, with its protocol, learning rate, epochs or a number where several groups
+    share it.
+    """
     names = [printed.architecture(group.model) for group in found]
     for more in (_protocol, _rate, _epochs):
         shared = [sum((g.dataset, n) == (group.dataset, name) for g, n in zip(found, names, strict=True)) > 1

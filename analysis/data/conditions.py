@@ -19,7 +19,7 @@ OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, e
 DRIFT = "drift: "  # begins what benchmark.results writes of a cell resumed under --accept-drift
 LOST = ("diverged", "failed", "cancelled")
 PROTOCOLS = ("paper", "official")
-# Hyperparameters that define a method as its paper has it; another value is a variant of the method.
+# Hyperparameters that define a method as published; another value is a variant of the method.
 PUBLISHED = {"dst": {"estimator": "long_tailed", "threshold": "vector", "reset_density": 0.01}}
 
 
@@ -41,9 +41,10 @@ class Summary:
 class Condition:
     """The cells of one spec over its seeds.
 
-    rows: the cells, one per seed, without those that depart from their suite. departing: how many do;
-    drifted: how many of these depart only because of drift. added: the method's hyperparameters in this
-    spec that other specs of the method lack. A spec leaves such a hyperparameter out at its default.
+    rows: the cells, one per seed, without those that depart from their suite. departing: how many
+    do; drifted: how many of these depart only because of drift. added: the method's hyperparameters
+    in this spec that other specs of the method lack. A spec leaves such a hyperparameter out at its
+    default.
     """
 
     spec: Mapping[str, Any]
@@ -74,7 +75,9 @@ class Condition:
 
     @property
     def model(self) -> str:
-        """The architecture, with its widths where they are not its own: nothing pools or pairs the two."""
+        """The architecture, with its widths where they are not its own: nothing pools or pairs the
+        two.
+        """
         return self.architecture if self.widths is None else f"{self.architecture} {'-'.join(map(str, self.widths))}"
 
     @property
@@ -97,7 +100,9 @@ class Condition:
 
     @property
     def variant(self) -> dict[str, Any]:
-        """Hyperparameters that make this a variant of the method: of another value than published, or added later."""
+        """Hyperparameters that make this a variant of the method: of another value than published,
+        or added later.
+        """
         own, published = self.spec["method"], PUBLISHED.get(self.method, {})
         other = {name: own[name] for name, value in published.items() if own.get(name, value) != value}
         return other | {name: own[name] for name in self.added if name not in published}
@@ -170,7 +175,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class Results:
-    """The results tables, and their cells as conditions: ordered by data set, model, method, alpha and density."""
+    """The results tables, and their cells as conditions: ordered by data set, model, method, alpha
+    and density.
+    """
 
     tables: Tables
 
@@ -221,14 +228,18 @@ def spec_without_seed(spec: str) -> str:
 
 
 def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> str:
-    """What distinguishes a spec from its method's others: its alpha or its density, then its variant."""
+    """What distinguishes a spec from its method's others: its alpha or its density, then its
+    variant.
+    """
     alpha, density = spec["method"].get("alpha"), spec.get("density")
     asked = f"alpha {alpha:g}" if alpha is not None else f"density {density:g}" if density is not None else ""
     return ", ".join(filter(None, [asked, *(f"{name} {value}" for name, value in (variant or {}).items())]))
 
 
 def dense_twin(sparse: Condition, among: Sequence[Condition]) -> Condition | None:
-    """The dense condition that a sparse one is compared with: same data, model, epochs, learning rate, protocol."""
+    """The dense condition that a sparse one is compared with: same data, model, epochs, learning
+    rate, protocol.
+    """
     same = [
         dense
         for dense in among

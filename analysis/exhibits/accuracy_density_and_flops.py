@@ -37,7 +37,9 @@ class Point:
 
 
 def makers(results: Results) -> Makers:
-    """One figure of each kind for each data set with sparse results; without any, both are named as not run."""
+    """One figure of each kind for each data set with sparse results; without any, both are named as
+    not run.
+    """
     found = groups(results.conditions)
     if not found:
         return {name: partial(_not_run, name) for name in TITLES}
@@ -69,7 +71,9 @@ def by_density(group: Group) -> list[Point]:
 
 
 def by_flops(group: Group, column: str) -> list[Point]:
-    """Every sparse condition and the dense one by FLOPs in percent of the dense mean; none without a dense run."""
+    """Every sparse condition and the dense one by FLOPs in percent of the dense mean; none without
+    a dense run.
+    """
     dense = group.dense
     whole = 0.0 if dense is None else float(dense.done[column].mean())
     return _points((*group.sparse, dense), column, scale=100 / whole) if dense is not None and whole > 0 else []
@@ -161,7 +165,9 @@ def _panel(axis: Any, points: Sequence[Point]) -> None:
 
 
 def _make_room(axis: Any, points: Sequence[Point]) -> None:
-    """Widen the axes to these points and their error bars: matplotlib does not count points that are moved sideways."""
+    """Widen the axes to these points and their error bars: matplotlib does not count points that
+    are moved sideways.
+    """
     for sign in (-1, 1):
         corner = [(p.cost.mean + sign * _sd(p.cost), p.accuracy.mean + sign * _sd(p.accuracy)) for p in points]
         axis.update_datalim([(x, y) for x, y in corner if x > 0])

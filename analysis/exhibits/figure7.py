@@ -1,4 +1,6 @@
-"""Figures 7, 11 and 12, and their like for other data sets: how much of each layer remains, by alpha."""
+"""Figures 7, 11 and 12, and their like for other data sets: how much of each layer remains, by
+alpha.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ def makers(results: Results) -> Makers:
 def one_model(data: pd.DataFrame, title: str, counts: Counts) -> Any:
     """A bar for each alpha, dots for its seeds; below them each layer's number of parameters.
 
-    counts: (model, alpha) -> how many seeds, for the legend; also for alphas that are wanted and were not run.
+    counts: (model, alpha) -> how many seeds, for the legend; also for alphas that are wanted and
+    were not run.
     """
     figure, axes = mosaic_figure([["kept"], ["weights"]], (9.6, 4.9), title, height_ratios=(2.4, 1))
     _bars(axes["kept"], data, counts)
@@ -62,7 +65,9 @@ def one_model(data: pd.DataFrame, title: str, counts: Counts) -> Any:
 
 
 def several_models(data: pd.DataFrame, title: str, counts: Counts) -> Any:
-    """The same for models with few layers, one panel each; the numbers of parameters stand under the layers."""
+    """The same for models with few layers, one panel each; the numbers of parameters stand under
+    the layers.
+    """
     models = list(data["model"].unique())
     columns = 1 if len(models) == 1 else 2
     names = [f"panel{i}" for i in range(len(models))] + ["."] * (-len(models) % columns)
@@ -172,7 +177,9 @@ def _write(
 
 
 def finding(data: pd.DataFrame) -> str:
-    """Which layers keep most and least at each alpha, and the lowest correlation of the layers between alphas."""
+    """Which layers keep most and least at each alpha, and the lowest correlation of the layers
+    between alphas.
+    """
     return " ".join(_finding(own, printed.architecture(str(model))) for model, own in data.groupby("model", sort=False))
 
 

@@ -1,4 +1,6 @@
-"""Methods compared two by two at matched density, seed by seed: differences and the probability of improvement."""
+"""Methods compared two by two at matched density, seed by seed: differences and the probability of
+improvement.
+"""
 
 from __future__ import annotations
 

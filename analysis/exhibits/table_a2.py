@@ -1,4 +1,5 @@
-"""Appendix A.2: one threshold per layer, per row or per weight, compared in the three ways of the suite `thresholds`.
+"""Appendix A.2: one threshold per layer, per row or per weight, compared in the three ways of the
+suite `thresholds`.
 
 The paper says in words what they give, and prints no numbers.
 """

@@ -33,7 +33,9 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """A sparse condition and its dense twin on one machine at one commit. pairs: (dense, sparse) seconds, by seed."""
+    """A sparse condition and its dense twin on one machine at one commit. pairs: (dense, sparse)
+    seconds, by seed.
+    """
 
     group: Group
     condition: Condition
@@ -66,7 +68,9 @@ def costs(results: Results) -> list[Cost]:
 
 
 def steps_of(dense: Condition) -> float:
-    """Training steps of a dense condition, from its FLOPs: 3 forward passes an example; nan where they are unknown."""
+    """Training steps of a dense condition, from its FLOPs: 3 forward passes an example; nan where
+    they are unknown.
+    """
     flops = dense.done.iloc[0]
     optimizer = dense.spec["optimizer"]
     batch, epochs = optimizer.get("batch_size"), optimizer.get("epochs")

@@ -66,7 +66,9 @@ class Verdict:
 
     @property
     def decides(self) -> bool:
-        """Whether this is the printed number's verdict, or one at another alpha or in the official protocol."""
+        """Whether this is the printed number's verdict, or one at another alpha or in the official
+        protocol.
+        """
         return self.match is None or self.match.decides or self.target.origin == "quoted"
 
     @property
@@ -90,7 +92,9 @@ class Verdict:
 
 
 def table_verdicts(name: str, conditions: Sequence[Condition]) -> list[Verdict]:
-    """On every number of a table, in its order: each epoch and condition (epochs.measured), with Holm's correction."""
+    """On every number of a table, in its order: each epoch and condition (epochs.measured), with
+    Holm's correction.
+    """
     chosen = as_stated(name, conditions)
     return decide([
         compared
@@ -110,12 +114,15 @@ def deciding(found: Iterable[Verdict]) -> list[Verdict]:
 
 
 def p_of_claims(accuracy: Comparison, remaining: Comparison, margin: float) -> dict[str, float]:
-    """claim -> p. One of the three is true; each is shown by rejecting the other two (docs/verdicts.md)."""
+    """claim -> p.
+
+    One of the three is true; each is shown by rejecting the other two (docs/verdicts.md).
+    """
     spread = math.log(FACTOR)
     ways_to_fail = (
         accuracy.p_below(-margin),
         remaining.p_above(spread),
-        max(remaining.p_below(-spread), accuracy.p_below(margin)),  # too sparse without being better
+        max(remaining.p_below(-spread), accuracy.p_below(margin)),  # too sparse, not better
     )
     return {
         "reproduced": max(equivalence(accuracy, margin), equivalence(remaining, spread)),
@@ -149,7 +156,9 @@ def decide(drafts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[tuple[str, float, float]]:
-    """(claim, p, Holm's p) of each (accuracy, remaining, margin); the claim is "" where none is shown."""
+    """(claim, p, Holm's p) of each (accuracy, remaining, margin); the claim is "" where none is
+    shown.
+    """
     best: list[tuple[str, float]] = []
     for accuracy, remaining, margin in cells:
         if accuracy.testable and remaining.testable:
@@ -181,7 +190,9 @@ def finding(where: str, found: Sequence[Verdict]) -> str:
 
 
 def _of_cell(name: str, target: Target, matches: Sequence[Match], among: Sequence[Condition]) -> list[Verdict]:
-    """A draft for each condition and epoch; where none of them decides, one more that says "not run"."""
+    """A draft for each condition and epoch; where none of them decides, one more that says "not
+    run".
+    """
     compared = [
         _compared(name, target, match, dense_twin(match.condition, among), epoch)
         for match in matches
@@ -214,10 +225,11 @@ def _compared(name: str, target: Target, match: Match, twin: Condition | None, e
 
 
 def _tested(draft: Verdict, paper_runs: int | None = None) -> tuple[Comparison, Comparison]:
-    """What is tested: accuracy and remaining against the printed means, taken as fixed or as of so many runs.
+    """What is tested: accuracy and remaining against the printed means, taken as fixed or as of so
+    many runs.
 
-    The printed ± is then their standard deviation; of the logarithm of the remaining ratio, by the delta
-    method, it is ± / mean. Nothing is tested where there is no verdict to give.
+    The printed ± is then their standard deviation; of the logarithm of the remaining ratio, by the
+    delta method, it is ± / mean. Nothing is tested where there is no verdict to give.
     """
     target = draft.target
     if draft.match is None or target.origin == "quoted" or not _near(draft):
@@ -247,7 +259,9 @@ def _verdict(draft: Verdict, claim: str) -> str:
 
 
 def _near(draft: Verdict) -> bool:
-    """False where the alpha is the nearest one, and its last epoch not within the factor of the printed percentage."""
+    """False where the alpha is the nearest one, and its last epoch not within the factor of the
+    printed percentage.
+    """
     if draft.match is None or draft.match.basis != "nearest":
         return True
     ratios = _log_density(draft.match.condition.by_seed(DENSITY["last"]).values(), draft.target)
@@ -255,7 +269,9 @@ def _near(draft: Verdict) -> bool:
 
 
 def _family(draft: Verdict) -> tuple[str, ...]:
-    """What Holm's correction runs over: a table's numbers at one epoch; verdicts that do not decide are apart."""
+    """What Holm's correction runs over: a table's numbers at one epoch; verdicts that do not decide
+    are apart.
+    """
     beside = "" if draft.decides or draft.match is None else f"{draft.match.protocol} {draft.match.basis}"
     when = "headline" if draft.is_headline else draft.epoch
     return (draft.exhibit, draft.target.origin, when, beside)
@@ -272,7 +288,9 @@ def _log_density(fractions: Iterable[float], target: Target) -> list[float]:
 
 
 def _printed_difference(target: Target) -> float | None:
-    """Of the printed accuracies: what the paper prints as their difference does not always follow from them."""
+    """Of the printed accuracies: what the paper prints as their difference does not always follow
+    from them.
+    """
     return None if target.sparse is None or target.dense is None else target.sparse - target.dense
 
 

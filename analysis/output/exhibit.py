@@ -21,9 +21,9 @@ Line = TypeVar("Line")
 class Written:
     """An exhibit and its files; no files where no run fills it.
 
-    title: its caption, one line. finding: what it shows, in a sentence with its numbers; the alternative
-    text of a figure. run_ids: the cells that it is made of. remark: why it is missing or partial.
-    table: what its Markdown shows, for the page.
+    title: its caption, one line. finding: what it shows, in a sentence with its numbers; the
+    alternative text of a figure. run_ids: the cells that it is made of. remark: why it is missing
+    or partial. table: what its Markdown shows, for the page.
     """
 
     name: str
@@ -45,8 +45,9 @@ class TableWithFigure(Generic[Line]):
 
     lines: what is measured, one object per line of the table. cells: a line as a reader sees it.
     records: its records in the CSV, whose last column `run_ids` is added here. run_ids: its runs.
-    finding: a sentence on all lines. figure: draws them. more_notes: notes that depend on the lines;
-    remark: a remark on them. more_files: writes files besides. nothing: the remark where there are no lines.
+    finding: a sentence on all lines. figure: draws them. more_notes: notes that depend on the
+    lines; remark: a remark on them. more_files: writes files besides. nothing: the remark where
+    there are no lines.
     """
 
     name: str
@@ -100,7 +101,8 @@ def write_table(
     remark: str = "",
     more_runs: Iterable[str] = (),
 ) -> Written:
-    """NAME.md, NAME.tex, and NAME.csv with every number of the records in full; nothing for a table without rows.
+    """NAME.md, NAME.tex, and NAME.csv with every number of the records in full; nothing for a table
+    without rows.
 
     more_runs: the runs of records that the table does not show.
     """

@@ -19,7 +19,10 @@ def with_seeds(value: Summary) -> str:
 
 
 def printed_number(mean: float | None, sd: float | None, *, signed: bool = False, exact: bool = False) -> str:
-    """A number with its ± where it has one; exact: without one, as many digits as it has. Empty for None."""
+    """A number with its ± where it has one; exact: without one, as many digits as it has.
+
+    Empty for None.
+    """
     if mean is None:
         return ""
     if sd is None or math.isnan(sd):

@@ -23,7 +23,7 @@ VERDICTS = {
     "mixed": "open", "inconclusive": "open", "not run": "none",
 }  # fmt: skip
 OPEN_RUNS = 500  # the appendix stands open for up to so many runs
-LONG = 60  # characters from which a cell is text to read, and its table one that narrow screens show as cards
+LONG = 60  # characters; a table with a longer cell is shown as cards on narrow screens
 FOLDED = 4  # more notes than these that begin alike are folded away
 
 Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page says of them
@@ -31,7 +31,8 @@ Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page
 
 @dataclass(frozen=True)
 class Cell:
-    """text; head: of its column; href: the runs it came from, or empty; tone: good, bad, open, none or empty.
+    """text; head: of its column; href: the runs it came from, or empty; tone: good, bad, open, none
+    or empty.
 
     repeated: whether the text is that of the row above, whose cell below it is blank.
     """
@@ -63,7 +64,9 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture within the page. source: a data URI; width, height: of the bitmap; text: its alternative."""
+    """A picture within the page. source: a data URI; width, height: of the bitmap; text: its
+    alternative.
+    """
 
     source: str
     width: int
@@ -88,7 +91,9 @@ class Section:
 
 
 def write_page(results: Results, written: Sequence[Written], out: Path, *, verdicts: Sequence[str] = ()) -> Path:
-    """Write index.html for these exhibits. verdicts: the headline verdict of each printed number, counted first."""
+    """Write index.html for these exhibits. verdicts: the headline verdict of each printed number,
+    counted first.
+    """
     path = out / "index.html"
     path.write_text(page(results, written, verdicts=verdicts), encoding="utf-8")
     return path

@@ -1,4 +1,6 @@
-"""The page's appendix of runs: what was trained, on which machine, at which commit; what is in no mean, and why."""
+"""The page's appendix of runs: what was trained, on which machine, at which commit; what is in no
+mean, and why.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from analysis.data.conditions import LOST, label, spec_without_seed
 from benchmark.results import SEPARATOR
 
 SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
-NAMED = ("data.name", "model.name", "method.name", "method.alpha", "density")  # shown beside the other fields
+# shown beside the other fields
+NAMED = ("data.name", "model.name", "method.name", "method.alpha", "density")
 STARTED = ("done", "diverged", "failed", "cancelled")
 
 
@@ -57,7 +60,9 @@ class RunGroup:
 
 @dataclass
 class RunIndex:
-    """Where the page describes a set of runs: at the runs themselves where they are one group, else in a list."""
+    """Where the page describes a set of runs: at the runs themselves where they are one group, else
+    in a list.
+    """
 
     groups: Sequence[RunGroup]
     sets: dict[tuple[int, ...], str] = field(default_factory=dict)
@@ -104,7 +109,9 @@ def left_out(groups: Iterable[RunGroup]) -> list[tuple[str, str, list[tuple[RunG
 
 @dataclass(frozen=True)
 class Network:
-    """The runs of one network on one data set. shared: what their specs have in common; rows: the rest, by group."""
+    """The runs of one network on one data set. shared: what their specs have in common; rows: the
+    rest, by group.
+    """
 
     name: str
     shared: str

@@ -34,10 +34,10 @@ class Row:
 class Table:
     """A table as a reader sees it.
 
-    labels: how many of the first columns are text; the others hold numbers. A label that is left blank
-    below a blank first cell repeats the one above it.
-    measured: the heads of the columns whose numbers come from the row's runs; None: all after the labels.
-    widths: of LaTeX columns of running text, a share of the line each; such a table breaks over pages.
+    labels: how many of the first columns are text; the others hold numbers. A label that is left
+    blank below a blank first cell repeats the one above it. measured: the heads of the columns
+    whose numbers come from the row's runs; None: all after the labels. widths: of LaTeX columns of
+    running text, a share of the line each; such a table breaks over pages.
     """
 
     name: str

@@ -110,7 +110,9 @@ class LayerSizes:
     parameters: int
 
     def thresholds(self, shape: str) -> int:
-        """How many thresholds DST trains: "scalar", one per layer; "vector", per row; "matrix", per weight."""
+        """How many thresholds DST trains: "scalar", one per layer; "vector", per row; "matrix", per
+        weight.
+        """
         return {"scalar": self.layers, "vector": self.rows, "matrix": self.weights}[shape]
 
 

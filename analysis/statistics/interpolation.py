@@ -10,9 +10,11 @@ from analysis.statistics.resampling import DRAWS, SEED, Floats, percentile_inter
 
 
 def crossings(alphas: Sequence[float], densities: Sequence[float], wanted: float) -> list[float]:
-    """The alphas at which the line through (log alpha, log density) passes `wanted`, in ascending order.
+    """The alphas at which the line through (log alpha, log density) passes `wanted`, in ascending
+    order.
 
-    alphas ascend; all numbers are above 0. No extrapolation: empty where the points do not bracket it.
+    alphas ascend; all numbers are above 0. No extrapolation: empty where the points do not bracket
+    it.
     """
     x, y = np.log(np.asarray(alphas, dtype=float)), np.log(np.asarray(densities, dtype=float))
     goal, found = float(np.log(wanted)), []
@@ -41,10 +43,12 @@ def crossing_interval(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> tuple[float, float, float]:
-    """(low, high, share): percentile interval of the first crossing where each alpha's runs are resampled.
+    """(low, high, share): percentile interval of the first crossing where each alpha's runs are
+    resampled.
 
-    runs: densities of each alpha's seeds; their geometric mean is the point of the curve. share: of the draws
-    that cross at all; the interval is over those. (nan, nan, nan) where every alpha has a single run.
+    runs: densities of each alpha's seeds; their geometric mean is the point of the curve. share: of
+    the draws that cross at all; the interval is over those. (nan, nan, nan) where every alpha has a
+    single run.
     """
     if all(len(densities) < 2 for densities in runs):
         return float("nan"), float("nan"), float("nan")

@@ -33,7 +33,9 @@ def kendalls_w(ratings: Sequence[Sequence[float]] | Floats) -> float:
 
 
 def pairwise(ratings: Sequence[Sequence[float]] | Floats) -> list[tuple[int, int, float, float]]:
-    """(i, j, Spearman's rho, Kendall's tau-b) of every two raters; nan where one of them is all ties."""
+    """(i, j, Spearman's rho, Kendall's tau-b) of every two raters; nan where one of them is all
+    ties.
+    """
     from scipy.stats import kendalltau
 
     table = np.asarray(ratings, dtype=float)
@@ -51,7 +53,10 @@ def pairwise(ratings: Sequence[Sequence[float]] | Floats) -> list[tuple[int, int
 
 
 def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """W of rankings whose items are shuffled separately for each rater: [draws]. Its mean is 1 / m."""
+    """W of rankings whose items are shuffled separately for each rater: [draws].
+
+    Its mean is 1 / m.
+    """
     ranked = ranks(ratings)
     generator = np.random.default_rng(seed)
     shuffled = generator.permuted(np.broadcast_to(ranked, (draws, *ranked.shape)).copy(), axis=2)
@@ -59,12 +64,15 @@ def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = DRAWS, s
 
 
 def p_value(observed: float, by_chance: Floats) -> float:
-    """The share of shuffled rankings that agree as well or better; the observation is counted in, so it is never 0."""
+    """The share of shuffled rankings that agree as well or better; the observation is counted in,
+    so it is never 0.
+    """
     return float((1 + (by_chance >= observed - 1e-12).sum()) / (1 + len(by_chance)))
 
 
 def interval_over_runs(groups: Sequence[Floats], *, draws: int = DRAWS, seed: int = SEED) -> tuple[float, float]:
-    """Percentile interval of W where each rater is a mean of runs, [runs, items]: its runs are resampled.
+    """Percentile interval of W where each rater is a mean of runs, [runs, items]: its runs are
+    resampled.
 
     (nan, nan) where every rater has a single run.
     """
@@ -81,9 +89,10 @@ def interval_over_raters(
 ) -> tuple[float, float]:
     """Percentile interval of W where the raters themselves, runs of other seeds, are resampled.
 
-    A rater that is drawn twice agrees with itself, which would raise W. So each draw uses only pairs of
-    different raters: W = (v + (m - 1) c) / (m v), where v is the mean variance of the ranks and c their
-    mean covariance. This is W itself where every rater is drawn once. (nan, nan) for one rater.
+    A rater that is drawn twice agrees with itself, which would raise W. So each draw uses only
+    pairs of different raters: W = (v + (m - 1) c) / (m v), where v is the mean variance of the
+    ranks and c their mean covariance. This is W itself where every rater is drawn once. (nan, nan)
+    for one rater.
     """
     ranked = ranks(ratings)
     count = len(ranked)

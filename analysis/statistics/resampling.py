@@ -23,8 +23,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of a statistic of one sample; (nan, nan) for fewer than two values.
 
-    statistic: [draws, n] -> [draws]. The interval is never wider than the range of the values, and it is
-    too narrow for small n: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    statistic: [draws, n] -> [draws]. The interval is never wider than the range of the values, and
+    it is too narrow for small n: Efron & Tibshirani, An Introduction to the Bootstrap, 1993,
+    chapter 13.
     """
     if len(values) < 2:
         return float("nan"), float("nan")
@@ -44,7 +45,8 @@ def percentile_interval(replicates: Sequence[float] | Floats, *, confidence: flo
 
 
 def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """P(ours > theirs) over all pairs of runs, ties counted half: the Mann-Whitney statistic over n m.
+    """P(ours > theirs) over all pairs of runs, ties counted half: the Mann-Whitney statistic over n
+    m.
 
     Agarwal et al., Deep RL at the Edge of the Statistical Precipice, NeurIPS 2021, section 4.3.
     Raises ValueError for an empty side.

@@ -1,4 +1,6 @@
-"""Statistics of small samples: t intervals, comparisons with a number or a sample, Holm's correction."""
+"""Statistics of small samples: t intervals, comparisons with a number or a sample, Holm's
+correction.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def half_width(sd: float, n: int, *, confidence: float = 0.95) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference, its standard error and degrees of freedom; the last two nan where n < 2: nothing can be tested.
+    """A difference, its standard error and degrees of freedom; the last two nan where n < 2:
+    nothing can be tested.
 
     df is math.inf where the normal distribution replaces Student's t.
     """
@@ -85,8 +88,8 @@ def against_fixed(values: Sequence[float], reference: float) -> Comparison:
 def against_sample(values: Sequence[float], mean: float, *, sd: float, n: int) -> Comparison:
     """Mean of the values minus the mean of another sample of which sd and n are known, by Welch.
 
-    With n = 1 the sd cannot be that of a sample: it is then taken as known, and only our values cost degrees
-    of freedom. Raises ValueError for n < 1.
+    With n = 1 the sd cannot be that of a sample: it is then taken as known, and only our values
+    cost degrees of freedom. Raises ValueError for n < 1.
     """
     if n < 1:
         raise ValueError(f"n is {n}: it must be at least 1")
@@ -101,12 +104,18 @@ def against_sample(values: Sequence[float], mean: float, *, sd: float, n: int) -
 
 
 def equivalence(comparison: Comparison, margin: float) -> float:
-    """p of two one-sided tests: the difference lies within ±margin. At most 0.05 where the 90 % interval does."""
+    """p of two one-sided tests: the difference lies within ±margin.
+
+    At most 0.05 where the 90 % interval does.
+    """
     return max(comparison.p_above(-margin), comparison.p_below(margin))
 
 
 def log_ratios(values: Sequence[float], reference: float) -> list[float]:
-    """ln(value / reference) of each value; -inf for 0. Raises ValueError for a reference that is not positive."""
+    """ln(value / reference) of each value; -inf for 0.
+
+    Raises ValueError for a reference that is not positive.
+    """
     if reference <= 0:
         raise ValueError(f"reference is {reference}: it must be above 0")
     return [math.log(value / reference) if value > 0 else -math.inf for value in values]

@@ -66,7 +66,9 @@ def matrix_is_like_vector(results: Results) -> Outcome:
     ),
 )
 def scalar_is_less_robust(results: Results) -> Outcome:
-    """A unit is a network: the relative spread of the density over seeds, each shape at its nearest alpha."""
+    """A unit is a network: the relative spread of the density over seeds, each shape at its nearest
+    alpha.
+    """
     held, said, used = [], [], []
     for shapes in _by_shape(results):
         chosen = _nearest_to_vector(shapes)
@@ -91,7 +93,9 @@ def scalar_is_less_robust(results: Results) -> Outcome:
     ),
 )
 def vector_adds_little(results: Results) -> Outcome:
-    """From above: every layer has at least as many biases or normalisation parameters as output units."""
+    """From above: every layer has at least as many biases or normalisation parameters as output
+    units.
+    """
     dense = [s for s in results.conditions if s.method == "dense" and len(s.done) and "parameters_remaining" in s.done]
     named = {s.model for shapes in _by_shape(results) for s in shapes["vector"]}
     shares: dict[str, tuple[float, Condition]] = {}
@@ -184,7 +188,9 @@ def _without(condition: Condition, *hyperparameters: str) -> str:
 
 
 def _by_shape(results: Results) -> Iterator[dict[str, list[Condition]]]:
-    """Conditions that differ only in alpha and the thresholds' shape, by shape; where there is more than one shape."""
+    """Conditions that differ only in alpha and the thresholds' shape, by shape; where there is more
+    than one shape.
+    """
     groups: dict[str, dict[str, list[Condition]]] = {}
     for condition in _dst(results):
         shape = condition.spec["method"].get("threshold", "vector")
@@ -216,7 +222,9 @@ def _relative_spread(condition: Condition) -> float:
 
 
 def _both_ways(results: Results) -> Iterator[tuple[dict[float, Condition], dict[float, Condition]]]:
-    """(with the reset, without it) by alpha, of networks that were run both ways at one alpha or more."""
+    """(with the reset, without it) by alpha, of networks that were run both ways at one alpha or
+    more.
+    """
     groups: dict[str, tuple[dict[float, Condition], dict[float, Condition]]] = {}
     for condition in (s for s in results.conditions if s.method == "dst" and s.alpha is not None and len(s.rows)):
         off = not condition.spec["method"].get("reset_density", PUBLISHED["dst"]["reset_density"])

@@ -1,4 +1,6 @@
-"""A claim of the paper beside its test: the decorator that registers it, and what a test can result in."""
+"""A claim of the paper beside its test: the decorator that registers it, and what a test can result
+in.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ Test = Callable[[Results], Outcome]
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """claim: in our words; paper: what it says there; tested_by: the test in words; test: the test itself."""
+    """claim: in our words; paper: what it says there; tested_by: the test in words; test: the test
+    itself.
+    """
 
     id: str
     section: str
@@ -46,7 +50,10 @@ _registered: dict[str, Claim] = {}
 
 
 def claim(id: str, *, section: str, claim: str, paper: str, tested_by: str) -> Callable[[Test], Test]:
-    """Registers the function below it as the test of a claim. Raises ValueError for an id that there is already."""
+    """Registers the function below it as the test of a claim.
+
+    Raises ValueError for an id that there is already.
+    """
 
     def register(test: Test) -> Test:
         if id in _registered:
@@ -63,7 +70,9 @@ def registered() -> list[Claim]:
 
 
 def judge(held: Sequence[bool], numbers: str, used: Iterable[Condition]) -> Outcome:
-    """Supported where the test held in every unit (a seed, a condition, a network), mixed where in some."""
+    """Supported where the test held in every unit (a seed, a condition, a network), mixed where in
+    some.
+    """
     if not held:
         return not_run(numbers)
     result: Result = "supported" if all(held) else "mixed" if any(held) else "not supported"
@@ -94,7 +103,9 @@ def twin_of(results: Results, condition: Condition) -> Condition | None:
 
 
 def by_alpha(results: Results, model: str) -> list[Condition]:
-    """DST's conditions of a model that differ only in alpha, by alpha; of CIFAR-10 at Figure 3's learning rate."""
+    """DST's conditions of a model that differ only in alpha, by alpha; of CIFAR-10 at Figure 3's
+    learning rate.
+    """
     found = measured(results, model, learning_rate=None if model in MNIST_MODELS else LEARNING_RATE)
     return sorted((c for c in found if c.alpha is not None), key=lambda c: c.alpha or 0.0)
 

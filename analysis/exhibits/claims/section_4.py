@@ -136,7 +136,8 @@ def _some_alpha(
     bound: float,
     good: Callable[[float, float], bool],
 ) -> Outcome:
-    """Whether each model has an alpha that is good by its mean density and its mean difference to dense.
+    """Whether each model has an alpha that is good by its mean density and its mean difference to
+    dense.
 
     Only alphas that got as sparse as the bound can say that there is none.
     """

@@ -139,7 +139,9 @@ def _lenet_layers(results: Results) -> tuple[Condition | None, tuple[pd.DataFram
 
 
 def _share_of_steps(results: Results, condition: Condition, kind: str) -> pd.Series:
-    """The share of the first epoch's steps at which at least one weight was masked or recovered, by seed."""
+    """The share of the first epoch's steps at which at least one weight was masked or recovered, by
+    seed.
+    """
     curves = [by_step(results.tables, condition, f"{kind}/{name}") for name in LAYERS]
     if any(curve.empty for curve in curves):
         return pd.Series(dtype=float)

@@ -1,4 +1,6 @@
-"""The claims of section 5.2: VGG-16 at two initial learning rates, and what happens when they decay at epoch 80."""
+"""The claims of section 5.2: VGG-16 at two initial learning rates, and what happens when they decay
+at epoch 80.
+"""
 
 from __future__ import annotations
 
