@@ -4,6 +4,7 @@ in.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +33,10 @@ class Outcome:
 Test = Callable[[Results], Outcome]
 
 
+class NotRunError(Exception):
+    """What a test needs was not run or not recorded; the text says what, or is empty."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """claim: in our words; paper: what it says there; tested_by: the test in words; test: the test
@@ -56,10 +61,17 @@ def claim(id: str, *, section: str, claim: str, paper: str, tested_by: str) -> C
     """
 
     def register(test: Test) -> Test:
+        @functools.wraps(test)
+        def checked(results: Results) -> Outcome:
+            try:
+                return test(results)
+            except NotRunError as why:
+                return Outcome("not run", str(why))
+
         if id in _registered:
             raise ValueError(f"there are two claims {id!r}")
-        _registered[id] = Claim(id=id, section=section, claim=claim, paper=paper, tested_by=tested_by, test=test)
-        return test
+        _registered[id] = Claim(id=id, section=section, claim=claim, paper=paper, tested_by=tested_by, test=checked)
+        return checked
 
     return register
 
@@ -74,13 +86,9 @@ def judge(held: Sequence[bool], numbers: str, used: Iterable[Condition]) -> Outc
     some.
     """
     if not held:
-        return not_run(numbers)
+        return Outcome("not run", numbers)
     result: Result = "supported" if all(held) else "mixed" if any(held) else "not supported"
     return Outcome(result, numbers, tuple(sorted({run_id for condition in used for run_id in condition.run_ids})))
-
-
-def not_run(why: str = "") -> Outcome:
-    return Outcome("not run", why)
 
 
 def measured(
@@ -91,9 +99,11 @@ def measured(
     return dst_conditions(results, dataset, model, alpha=alpha, learning_rate=learning_rate)
 
 
-def stated(results: Results, model: str, *, alpha: float, learning_rate: float | None = None) -> Condition | None:
-    """The condition that the paper states, where it has runs."""
-    return next(iter(measured(results, model, alpha=alpha, learning_rate=learning_rate)), None)
+def stated(results: Results, model: str, *, alpha: float, learning_rate: float | None = None) -> Condition:
+    """The condition that the paper states. Raises NotRunError where it has no runs."""
+    for condition in measured(results, model, alpha=alpha, learning_rate=learning_rate):
+        return condition
+    raise NotRunError
 
 
 def twin_of(results: Results, condition: Condition) -> Condition | None:
@@ -110,14 +120,19 @@ def by_alpha(results: Results, model: str) -> list[Condition]:
     return sorted((c for c in found if c.alpha is not None), key=lambda c: c.alpha or 0.0)
 
 
-def above_dense(results: Results, condition: Condition) -> pd.DataFrame | None:
-    """Sparse minus dense test accuracy by epoch, one column per seed that both have."""
+def above_dense(results: Results, condition: Condition) -> pd.DataFrame:
+    """Sparse minus dense test accuracy by epoch, one column per seed that both have.
+
+    Raises NotRunError where they have no seed in common.
+    """
     twin = twin_of(results, condition)
     if twin is None:
-        return None
+        raise NotRunError
     sparse, dense = (by_epoch(results.tables, c, "test_accuracy") for c in (condition, twin))
     both = sparse.columns.intersection(dense.columns)
-    return (sparse[both] - dense[both]).dropna() if len(both) else None
+    if both.empty:
+        raise NotRunError
+    return (sparse[both] - dense[both]).dropna()
 
 
 def first_epoch(reached: pd.Series) -> int | None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.data.conditions import Condition, Results
 from analysis.data.layers_and_curves import by_epoch, by_step
-from analysis.exhibits.claims.claim import Outcome, above_dense, claim, first_epoch, judge, not_run, several, stated
+from analysis.exhibits.claims.claim import NotRunError, Outcome, above_dense, claim, first_epoch, judge, several, stated
 
 LAYERS = ("fc1.weight", "fc2.weight", "fc3.weight")
 
@@ -20,11 +20,10 @@ LAYERS = ("fc1.weight", "fc2.weight", "fc3.weight")
 )
 def steps_prune_and_recover(results: Results) -> Outcome:
     condition = _lenet(results)
-    if condition is None:
-        return not_run()
-    shares = [_share_of_steps(results, condition, kind) for kind in ("masked", "recovered")]
-    if any(share.empty for share in shares):
-        return not_run("no step of its runs is recorded")
+    shares = []
+    for kind in ("masked", "recovered"):  # of the steps, those with at least one such weight, by seed
+        first, *others = _by_step(results, condition, kind)
+        shares.append((sum(others, first) > 0).mean())
     held = [bool(share[seed] >= 0.9) for share in shares for seed in share.index]
     masked, recovered = (several(100 * share, ".1f") for share in shares)
     return judge(held, f"steps that mask: {masked} %; that recover: {recovered} % ({condition.seeds})", [condition])
@@ -39,12 +38,7 @@ def steps_prune_and_recover(results: Results) -> Outcome:
 )
 def first_steps_fluctuate(results: Results) -> Outcome:
     condition = _lenet(results)
-    if condition is None:
-        return not_run()
-    curves = [by_step(results.tables, condition, f"density/{name}") for name in LAYERS]
-    if any(curve.empty for curve in curves):
-        return not_run("no step of its runs is recorded")
-    moves = [curve.loc[:100].diff() for curve in curves]
+    moves = [curve.loc[:100].diff() for curve in _by_step(results, condition, "density")]
     held = [bool((move[seed] > 0).any() and (move[seed] < 0).any()) for move in moves for seed in move]
     counts = [
         f"layer {i + 1}: {_mean_count(move > 0)} up, {_mean_count(move < 0)} down" for i, move in enumerate(moves)
@@ -60,9 +54,7 @@ def first_steps_fluctuate(results: Results) -> Outcome:
     tested_by="its ratio is at least 0.99 at the end of every epoch",
 )
 def third_layer_stays(results: Results) -> Outcome:
-    condition, (_, _, third) = _lenet_layers(results)
-    if condition is None or third.empty:
-        return not_run()
+    condition, (_, _, third) = _layers(results)
     lowest = third.min()
     return judge(
         list(lowest >= 0.99), f"lowest at an epoch's end: {several(lowest, '.3f')} ({condition.seeds})", [condition]
@@ -77,9 +69,7 @@ def third_layer_stays(results: Results) -> Outcome:
     tested_by=("lowest of the three at the end of every epoch, and below 0.1 within 5 of the 20 epochs (5 is ours)"),
 )
 def first_layer_falls(results: Results) -> Outcome:
-    condition, (first, second, third) = _lenet_layers(results)
-    if condition is None or first.empty:
-        return not_run()
+    condition, (first, second, third) = _layers(results)
     lowest = ((first <= second) & (first <= third)).all()
     below = [first_epoch(first[seed] < 0.1) for seed in first]
     held = [*lowest, *(epoch is not None and epoch <= 5 for epoch in below)]
@@ -96,9 +86,7 @@ def first_layer_falls(results: Results) -> Outcome:
     tested_by="from one epoch's end to the next neither rises by more than 0.005",
 )
 def first_layers_keep_falling(results: Results) -> Outcome:
-    condition, (first, second, _) = _lenet_layers(results)
-    if condition is None or first.empty:
-        return not_run()
+    condition, (first, second, _) = _layers(results)
     rises = [curve.diff().max() for curve in (first, second)]
     held = [bool(rise[seed] <= 0.005) for rise in rises for seed in rise.index]
     said = "; ".join(f"layer {i + 1}: {several(rise, '+.4f')}" for i, rise in enumerate(rises))
@@ -117,35 +105,31 @@ def first_layers_keep_falling(results: Results) -> Outcome:
 )
 def lenet_follows_dense(results: Results) -> Outcome:
     condition = _lenet(results)
-    gap = None if condition is None else above_dense(results, condition)
-    if condition is None or gap is None:
-        return not_run()
+    gap = above_dense(results, condition)
     away = gap.abs().mean()
     said = f"mean distance {several(away)} points; largest {several(gap.abs().max())} ({condition.seeds})"
     return judge(list(away <= 0.5), said, [condition])
 
 
-def _lenet(results: Results) -> Condition | None:
+def _lenet(results: Results) -> Condition:
     return stated(results, "lenet-300-100", alpha=5e-4)
 
 
-def _lenet_layers(results: Results) -> tuple[Condition | None, tuple[pd.DataFrame, ...]]:
+def _layers(results: Results) -> tuple[Condition, list[pd.DataFrame]]:
+    """The remaining ratio of each layer by epoch."""
     condition = _lenet(results)
-    empty = (pd.DataFrame(),) * 3
-    curves = (
-        empty if condition is None else tuple(by_epoch(results.tables, condition, f"density/{name}") for name in LAYERS)
-    )
-    return condition, empty if any(curve.empty for curve in curves) else curves
+    curves = [by_epoch(results.tables, condition, f"density/{name}") for name in LAYERS]
+    if any(curve.empty for curve in curves):
+        raise NotRunError
+    return condition, curves
 
 
-def _share_of_steps(results: Results, condition: Condition, kind: str) -> pd.Series:
-    """The share of the first epoch's steps at which at least one weight was masked or recovered, by
-    seed.
-    """
+def _by_step(results: Results, condition: Condition, kind: str) -> list[pd.DataFrame]:
+    """What is recorded of each layer by step of the first epoch."""
     curves = [by_step(results.tables, condition, f"{kind}/{name}") for name in LAYERS]
     if any(curve.empty for curve in curves):
-        return pd.Series(dtype=float)
-    return (sum(curves[1:], curves[0]) > 0).mean()
+        raise NotRunError("no step of its runs is recorded")
+    return curves
 
 
 def _mean_count(moves: pd.DataFrame) -> str:

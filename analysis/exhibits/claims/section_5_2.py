@@ -1,6 +1,4 @@
-"""The claims of section 5.2: VGG-16 at two initial learning rates, and what happens when they decay
-at epoch 80.
-"""
+"""The claims of section 5.2: VGG-16 at two initial learning rates, which decay at epoch 80."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import pandas as pd
 
 from analysis.data.conditions import Condition, Results
 from analysis.data.layers_and_curves import by_epoch
-from analysis.exhibits.claims.claim import Outcome, above_dense, claim, first_epoch, judge, not_run, several, stated
+from analysis.exhibits.claims.claim import NotRunError, Outcome, above_dense, claim, first_epoch, judge, several, stated
 
 ALPHA = 5e-6
 CONVOLUTIONS = tuple(f"conv{number}.weight" for number in range(1, 14))
@@ -22,9 +20,7 @@ CONVOLUTIONS = tuple(f"conv{number}.weight" for number in range(1, 14))
     tested_by="learning rate 0.1: its mean ratio over epochs 20-80 lies in 0.05-0.2",
 )
 def output_layer_is_low(results: Results) -> Outcome:
-    condition, curve = _vgg(results, 0.1, "density/fc2.weight")
-    if condition is None or not _reaches(curve, 80):
-        return not_run()
+    condition, curve = _vgg(results, 0.1, "density/fc2.weight", through=80)
     mean = curve.loc[20:80].mean()
     return judge(list(mean.between(0.05, 0.2)), f"mean ratio {several(mean)} ({condition.seeds})", [condition])
 
@@ -37,9 +33,7 @@ def output_layer_is_low(results: Results) -> Outcome:
     tested_by="learning rate 0.1: below 0.5 at epoch 80 and at least 0.95 by epoch 90",
 )
 def output_layer_returns(results: Results) -> Outcome:
-    condition, curve = _vgg(results, 0.1, "density/fc2.weight")
-    if condition is None or not _reaches(curve, 90):
-        return not_run()
+    condition, curve = _vgg(results, 0.1, "density/fc2.weight", through=90)
     before, after = curve.loc[80], curve.loc[81:90].max()
     said = f"epoch 80: {several(before)}; highest of epochs 81-90: {several(after)} ({condition.seeds})"
     return judge(list((before < 0.5) & (after >= 0.95)), said, [condition])
@@ -57,13 +51,9 @@ def output_layer_returns(results: Results) -> Outcome:
 )
 def earlier_layers_stay(results: Results) -> Outcome:
     changes = {}
-    condition = None
     for name in CONVOLUTIONS:
-        condition, curve = _vgg(results, 0.1, f"density/{name}")
-        if condition is not None and _reaches(curve, 91):
-            changes[name] = (curve.loc[90:] - curve.loc[90]).abs().max()
-    if condition is None or not changes:
-        return not_run()
+        condition, curve = _vgg(results, 0.1, f"density/{name}", through=91)
+        changes[name] = (curve.loc[90:] - curve.loc[90]).abs().max()
     largest = pd.DataFrame(changes).max(axis=1)
     return judge(list(largest <= 0.05), f"largest change {several(largest, '.3f')} ({condition.seeds})", [condition])
 
@@ -76,9 +66,7 @@ def earlier_layers_stay(results: Results) -> Outcome:
     tested_by="learning rate 0.1: mean of epochs 76-80 in 82-88 %, and over 92 % within epochs 81-85",
 )
 def accuracy_jumps(results: Results) -> Outcome:
-    condition, curve = _vgg(results, 0.1, "test_accuracy")
-    if condition is None or not _reaches(curve, 85):
-        return not_run()
+    condition, curve = _vgg(results, 0.1, "test_accuracy", through=85)
     before, after = curve.loc[76:80].mean(), curve.loc[81:85].max()
     said = f"epochs 76-80: {several(before)} %; best of 81-85: {several(after)} % ({condition.seeds})"
     return judge(list(before.between(82, 88) & (after > 92)), said, [condition])
@@ -94,10 +82,8 @@ def accuracy_jumps(results: Results) -> Outcome:
     tested_by=("learning rate 0.01: first at least 0.99 within epochs 30-50, with accuracy over 90 % then"),
 )
 def output_layer_near_40(results: Results) -> Outcome:
-    condition, curve = _vgg(results, 0.01, "density/fc2.weight")
-    _, accuracy = _vgg(results, 0.01, "test_accuracy")
-    if condition is None or not _reaches(curve, 50) or accuracy.empty:
-        return not_run()
+    condition, curve = _vgg(results, 0.01, "density/fc2.weight", through=50)
+    _, accuracy = _vgg(results, 0.01, "test_accuracy", through=50)
     first = {seed: first_epoch(curve[seed] >= 0.99) for seed in curve}
     held = [e is not None and 30 <= e <= 50 and bool(accuracy[seed][e] > 90) for seed, e in first.items()]
     said = ", ".join("never" if e is None else f"epoch {e} ({accuracy[seed][e]:.1f} %)" for seed, e in first.items())
@@ -115,9 +101,7 @@ def output_layer_near_40(results: Results) -> Outcome:
     tested_by="learning rate 0.01: epochs 81-85 are 1-3 points above epochs 76-80, means",
 )
 def accuracy_gains_two(results: Results) -> Outcome:
-    condition, curve = _vgg(results, 0.01, "test_accuracy")
-    if condition is None or not _reaches(curve, 85):
-        return not_run()
+    condition, curve = _vgg(results, 0.01, "test_accuracy", through=85)
     gain = curve.loc[81:85].mean() - curve.loc[76:80].mean()
     return judge(list(gain.between(1, 3)), f"gain {several(gain, '+.2f')} points ({condition.seeds})", [condition])
 
@@ -152,22 +136,19 @@ def sparse_above_dense(results: Results) -> Outcome:
 
 def _share_above_dense(results: Results, learning_rate: float, *, window: int) -> Outcome:
     condition = stated(results, "vgg16", alpha=ALPHA, learning_rate=learning_rate)
-    gap = None if condition is None else above_dense(results, condition)
-    if condition is None or gap is None:
-        return not_run()
-    smooth = gap.rolling(window).mean().dropna()
+    smooth = above_dense(results, condition).rolling(window).mean().dropna()
     if smooth.empty:
-        return not_run(f"fewer than {window} epochs")
+        raise NotRunError(f"fewer than {window} epochs")
     share = (smooth > 0).mean()
     return judge(
         list(share >= 0.95), f"above in {several(100 * share, '.0f')} % of the epochs ({condition.seeds})", [condition]
     )
 
 
-def _vgg(results: Results, learning_rate: float, name: str) -> tuple[Condition | None, pd.DataFrame]:
+def _vgg(results: Results, learning_rate: float, name: str, *, through: int) -> tuple[Condition, pd.DataFrame]:
+    """A recorded value by epoch, of runs that have come through this epoch."""
     condition = stated(results, "vgg16", alpha=ALPHA, learning_rate=learning_rate)
-    return condition, pd.DataFrame() if condition is None else by_epoch(results.tables, condition, name)
-
-
-def _reaches(curve: pd.DataFrame, epoch: int) -> bool:
-    return not curve.empty and bool(curve.index.max() >= epoch)
+    curve = by_epoch(results.tables, condition, name)
+    if curve.empty or curve.index.max() < through:
+        raise NotRunError
+    return condition, curve
