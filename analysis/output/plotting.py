@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Okabe & Ito: told apart under every common colour blindness.
+# Okabe & Ito: distinguishable under every common colour blindness.
 LAYERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D00", "#000000")
 MODEL, DENSE, SPARSE = "#000000", "#777777", "#D55E00"
 ALPHAS = ("#9BD0F0", "#3A8FC7", "#123F66", "#E69F00", "#009E73", "#CC79A7")

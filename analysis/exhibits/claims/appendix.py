@@ -17,7 +17,7 @@ SHAPES = ("scalar", "vector", "matrix")
     "reset-widens",
     section="A.1",
     claim="Resetting thresholds widens the range of alphas that train",
-    paper=('"This mechanism makes the training process smoother and enables a wider range choice of alpha"'),
+    paper='"This mechanism makes the training process smoother and enables a wider range choice of alpha"',
     tested_by=(
         "at the alphas run with and without it, those with every layer alive at the end (over 0 kept) and"
         " a done run: more with the reset"
@@ -40,7 +40,7 @@ def reset_widens_alphas(results: Results) -> Outcome:
     "matrix-like-vector",
     section="A.2",
     claim="Matrix thresholds leave about the same share as vector thresholds",
-    paper=('"the matrix threshold has almost the same model remaining ratio compared with the vector threshold"'),
+    paper='"the matrix threshold has almost the same model remaining ratio compared with the vector threshold"',
     tested_by="at the same alpha the densities' ratio lies in 0.8-1.25, for each network",
 )
 def matrix_is_like_vector(results: Results) -> Outcome:
@@ -155,8 +155,8 @@ def weights_within_one(results: Results) -> Outcome:
     claim="Almost all thresholds lie within [0; 1]",
     paper='"almost all the elements in the vector threshold are distributed within [0,1]"',
     tested_by=(
-        "lowest and highest threshold at the end within [0; 1]; extremes alone are recorded, so outside "
-        "is no refutation of almost all: mixed"
+        "lowest and highest threshold at the end within [0; 1]; only these are recorded, so a value outside "
+        "does not refute almost all: mixed"
     ),
 )
 def thresholds_within_one(results: Results) -> Outcome:

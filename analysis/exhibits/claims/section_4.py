@@ -30,7 +30,7 @@ BEST = (ACCURACY["top1", "best"], DENSITY["best"])
     paper=(
         '"Our method can prune almost 98% parameter with little loss of performance on Lenet-300-100 and Lenet-5-Caffe"'
     ),
-    tested_by=("some alpha leaves at most 2.5 % and is at most 0.5 points below dense, best epoch, for both networks"),
+    tested_by="some alpha leaves at most 2.5 % and is at most 0.5 points below dense, best epoch, for both networks",
 )
 def lenets_prune_98(results: Results) -> Outcome:
     return _some_alpha(results, MNIST_MODELS[:2], BEST, 0.025, lambda density, gap: density <= 0.025 and gap >= -0.5)
@@ -44,7 +44,7 @@ def lenets_prune_98(results: Results) -> Outcome:
         '"sparse models with better performance than dense baseline with over 99% parameter pruned" (its '
         "Table 1 has 98.07 % for LSTM-a)"
     ),
-    tested_by=("some alpha leaves less than 1 % and is above dense, last epoch, true density, for LSTM-a and LSTM-b"),
+    tested_by="some alpha leaves less than 1 % and is above dense, last epoch, true density, for LSTM-a and LSTM-b",
 )
 def lstms_beat_dense(results: Results) -> Outcome:
     return _some_alpha(results, MNIST_MODELS[2:], LAST, 0.01, lambda density, gap: density < 0.01 and gap > 0)
@@ -55,7 +55,7 @@ def lstms_beat_dense(results: Results) -> Outcome:
     section="4.2",
     claim="The remaining ratio falls as alpha rises",
     paper='"the model remaining ratio keeps decreasing with increasing alpha"',
-    tested_by=("CIFAR-10: mean density falls at every step of alpha, for each network with three alphas or more"),
+    tested_by="CIFAR-10: mean density falls at every step of alpha, for each network with three alphas or more",
 )
 def density_falls_on_cifar10(results: Results) -> Outcome:
     return _density_falls(results, CIFAR10_MODELS)
@@ -66,7 +66,7 @@ def density_falls_on_cifar10(results: Results) -> Outcome:
     section="4.2 (ours: on MNIST)",
     claim="The remaining ratio falls as alpha rises",
     paper="the same words; there it is about CIFAR-10, this row is our addition",
-    tested_by=("MNIST: mean density falls at every step of alpha, for each network with three alphas or more"),
+    tested_by="MNIST: mean density falls at every step of alpha, for each network with three alphas or more",
 )
 def density_falls_on_mnist(results: Results) -> Outcome:
     return _density_falls(results, MNIST_MODELS)
@@ -80,7 +80,7 @@ def density_falls_on_mnist(results: Results) -> Outcome:
         '"if the alpha value is too large that makes the model remaining percentage less than 5%, there '
         'will be a noticeable accuracy drop"'
     ),
-    tested_by=("CIFAR-10: every setting below 5 % is at least 0.5 points below dense, best epoch (0.5 is ours)"),
+    tested_by="CIFAR-10: every condition below 5 % is at least 0.5 points below dense, best epoch (0.5 is ours)",
 )
 def accuracy_drops_below_5(results: Results) -> Outcome:
     held, said, used = [], [], []

@@ -16,7 +16,7 @@ LAYERS = ("fc1.weight", "fc2.weight", "fc3.weight")
     section="5.1",
     claim="Every training step prunes weights and brings pruned ones back",
     paper='"DST can achieve step-wise fine-grained pruning and recovery"',
-    tested_by=("LeNet-300-100, first epoch: at least 90 % of the steps mask a weight, and at least 90 % recover one"),
+    tested_by="LeNet-300-100, first epoch: at least 90 % of the steps mask a weight, and at least 90 % recover one",
 )
 def steps_prune_and_recover(results: Results) -> Outcome:
     condition = _lenet(results)
@@ -34,7 +34,7 @@ def steps_prune_and_recover(results: Results) -> Outcome:
     section="5.1",
     claim="Layer remaining ratios go up and down within the first 100 steps",
     paper='"the layer remaining ratios fluctuate dynamically within the first 100 training steps"',
-    tested_by=("LeNet-300-100: within steps 1-100 every layer's ratio rises at least once and falls at least once"),
+    tested_by="LeNet-300-100: within steps 1-100 every layer's ratio rises at least once and falls at least once",
 )
 def first_steps_fluctuate(results: Results) -> Outcome:
     condition = _lenet(results)
@@ -50,7 +50,7 @@ def first_steps_fluctuate(results: Results) -> Outcome:
     "layer3-stays-1",
     section="5.1",
     claim="The output layer of LeNet-300-100 keeps all weights after the first epoch",
-    paper=('"the remaining ratio of layer 3 maintains to be 1 after the fluctuation during the first epoch"'),
+    paper='"the remaining ratio of layer 3 maintains to be 1 after the fluctuation during the first epoch"',
     tested_by="its ratio is at least 0.99 at the end of every epoch",
 )
 def third_layer_stays(results: Results) -> Outcome:
@@ -66,7 +66,7 @@ def third_layer_stays(results: Results) -> Outcome:
     section="5.1",
     claim="Layer 1 of LeNet-300-100 is the sparsest and falls below 10 % quickly",
     paper='"The remaining ratio of layer 1 is the lowest and decrease to less than 10% quickly"',
-    tested_by=("lowest of the three at the end of every epoch, and below 0.1 within 5 of the 20 epochs (5 is ours)"),
+    tested_by="lowest of the three at the end of every epoch, and below 0.1 within 5 of the 20 epochs (5 is ours)",
 )
 def first_layer_falls(results: Results) -> Outcome:
     condition, (first, second, third) = _layers(results)
@@ -101,7 +101,7 @@ def first_layers_keep_falling(results: Results) -> Outcome:
         '"the test accuracy of the sparse model is almost the same as the test accuracy on the dense '
         'model in the whole training process"'
     ),
-    tested_by=("the two differ by at most 0.5 points on average over the epochs, seed by seed (0.5 is ours)"),
+    tested_by="the two differ by at most 0.5 points on average over the epochs, seed by seed (0.5 is ours)",
 )
 def lenet_follows_dense(results: Results) -> Outcome:
     condition = _lenet(results)

@@ -47,7 +47,7 @@ def output_layer_returns(results: Results) -> Outcome:
         '"the remaining ratios of the preceding convolutional layers are almost unchanged after the '
         'remaining ratio of the output layer increases up to 1"'
     ),
-    tested_by=("learning rate 0.1: no convolution's ratio changes by more than 0.05 from epoch 90 to the last"),
+    tested_by="learning rate 0.1: no convolution's ratio changes by more than 0.05 from epoch 90 to the last",
 )
 def earlier_layers_stay(results: Results) -> Outcome:
     changes = {}
@@ -62,7 +62,7 @@ def earlier_layers_stay(results: Results) -> Outcome:
     "accuracy-85-92",
     section="5.2",
     claim="The accuracy of VGG-16 jumps from about 85 to over 92 % at epoch 80",
-    paper=('"the sudden increase of the test accuracy from around 85% to over 92% just after the learning rate decay"'),
+    paper='"the sudden increase of the test accuracy from around 85% to over 92% just after the learning rate decay"',
     tested_by="learning rate 0.1: mean of epochs 76-80 in 82-88 %, and over 92 % within epochs 81-85",
 )
 def accuracy_jumps(results: Results) -> Outcome:
@@ -79,7 +79,7 @@ def accuracy_jumps(results: Results) -> Outcome:
     paper=(
         '"the remaining ratio of FC 2 increases up to 1 after around 40 epochs when the test accuracy reaches over 90%"'
     ),
-    tested_by=("learning rate 0.01: first at least 0.99 within epochs 30-50, with accuracy over 90 % then"),
+    tested_by="learning rate 0.01: first at least 0.99 within epochs 30-50, with accuracy over 90 % then",
 )
 def output_layer_near_40(results: Results) -> Outcome:
     condition, curve = _vgg(results, 0.01, "density/fc2.weight", through=50)
@@ -110,7 +110,7 @@ def accuracy_gains_two(results: Results) -> Outcome:
     "sparse-above-dense-slow",
     section="5.2",
     claim="At learning rate 0.01, sparse VGG-16 is above dense all the time",
-    paper=('"the sparse accuracy is consistently higher than dense accuracy during the whole training process"'),
+    paper='"the sparse accuracy is consistently higher than dense accuracy during the whole training process"',
     tested_by="learning rate 0.01: seed by seed above dense in at least 95 % of the epochs",
 )
 def sparse_above_dense_slow(results: Results) -> Outcome:
