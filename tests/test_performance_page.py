@@ -21,6 +21,7 @@ from benchmark.train import Training
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/performance.md").read_text()
 INFERENCE = (ROOT / "docs/inference.md").read_text()
+NOT_RUN = (ROOT / "docs/not-run.md").read_text()
 KERNELS = (ROOT / "docs/decisions/0014-three-kernel-paths.md").read_text()
 SPEED = ROOT / "paper_figures/results/speed"
 BLOCK_BYTES, LEAST_ROWS, FLOAT_BYTES = 512 * 1024, 64, 4  # rows of a linear layer in one block: decision 14
@@ -194,6 +195,20 @@ def test_every_grid_reaches_its_target_beside_the_authors_code() -> None:
         assert authors == f"{grid['authors_epoch_seconds']:.1f}"
         assert (ratio, whole) == (f"{grid['authors_ratio']:.2f}", f"{grid['whole_authors_ratio']:.2f}")
         assert grid["authors_ratio"] >= float(target), key
+
+
+def test_what_a_cell_that_was_not_run_would_take_follows_from_the_tables() -> None:
+    stated = {line[0].split(":")[0].split(" on ")[0]: line[2] for line in table("Cells", NOT_RUN)}
+    epochs, steps = 20, 782 * 160  # of MNIST's cells; an epoch of CIFAR-10 has 782 steps
+    for name, model in (("LeNet-5-Caffe", "lenet-5-caffe"), ("LSTM-a", "lstm-a")):
+        (seconds,) = (g["epoch_seconds"] for g in GRIDS if (g["model"], g["method"]) == (model, "dst"))
+        assert stated[name] == f"{epochs * seconds / 60:.0f} minutes"
+    vgg, wrn = (
+        next(p["method_seconds"] for p in PAIRS if (p["model"], p["method"]) == (model, "dst"))
+        for model in ("vgg16", "wrn-16-8")
+    )
+    assert stated["VGG-16"] == f"{steps * vgg / 3600:.0f} hours"
+    assert stated["WRN-16-8"] == f"{steps * wrn / 86400:.1f} days"
 
 
 def test_every_committed_command_is_on_the_page_and_its_verdict_follows() -> None:
