@@ -18,7 +18,7 @@ from benchmark.plugins import load_file
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 WORDS = " ".join(README.split())
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "paper_figures/results/README.md"]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "paper_figures/results/README.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 FOLDERS = ("mnist-lenet-300-100", "mnist-lenet-5-caffe")
 
