@@ -107,6 +107,9 @@ def test_every_measured_median_reaches_its_target() -> None:
         assert target == "-" or median <= float(target), (pair["model"], pair["method"])
     (close,) = (p["ratio"]["median"] for p in PAIRS if (p["model"], p["method"]) == ("lenet-300-100", "dst"))
     assert f"the median of this run is {close:.3f}" in WORDS
+    (plain,) = (p["ratio"]["median"] for p in WITHOUT_KERNELS if (p["model"], p["method"]) == ("lenet-300-100", "dst"))
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"LeNet-300-100 cost {close:.2f} dense steps instead of {plain:.1f}" in readme
 
 
 def test_every_committed_cell_form_and_latency_is_on_the_page_and_nothing_else() -> None:
