@@ -1,4 +1,4 @@
-"""The command line: what and where; nothing here decides how a cell trains."""
+"""The command line: what runs, and where. Nothing here decides how a cell trains."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from benchmark import launch, ranks, verbs, views
-from benchmark.doctor import doctor as diagnose
-from benchmark.files import NO_SPACE, DiskFullError
-from benchmark.launch import followers
-from benchmark.launch.base import LaunchError
-from benchmark.mlflow_store import TrackingError
-from benchmark.options import (
+from benchmark.commands import data_sets
+from benchmark.commands.doctor import doctor as diagnose
+from benchmark.commands.export import export as write_export
+from benchmark.commands.list_names import list_names
+from benchmark.commands.options import (
     DATA,
     OUT,
-    CudaGraphs,
     DataDir,
     Device,
     Json,
@@ -29,11 +26,24 @@ from benchmark.options import (
     Where,
     Workers,
 )
+from benchmark.commands.output import emit
+from benchmark.commands.plan import plan as print_plan
+from benchmark.commands.run import run as run_cells
+from benchmark.commands.run import sbatch_script
+from benchmark.commands.selection import Selection, resolve_device
+from benchmark.commands.show import show as show_cell
+from benchmark.commands.status import status as print_status
+from benchmark.commands.sync import sync as sync_folder
+from benchmark.launch import choice as launch
+from benchmark.launch import followers, process_ranks
+from benchmark.launch.base import LaunchError
 from benchmark.results import FolderError
-from benchmark.selection import Selection, resolve_device
+from benchmark.run_folder.files import NO_SPACE, DiskFullError
 from benchmark.spec import SpecError
-from benchmark.speed_cli import speed
-from benchmark.start_up import MeasurementError
+from benchmark.speed.commands import app as speed_app
+from benchmark.speed.start_up import MeasurementError
+from benchmark.tracking.store import TrackingError
+from benchmark.training.execution import Execution
 
 app = typer.Typer(
     name="python -m benchmark",
@@ -58,9 +68,6 @@ def run(
     processes_per_cell: Annotated[
         int, typer.Option(min=1, metavar="N", help="Processes that train one cell together, on N GPUs.")
     ] = 1,
-    cells_per_program: Annotated[
-        int, typer.Option(min=1, metavar="N", help="On a GPU: cells trained side by side. Not measured yet.")
-    ] = 1,
     ranks_from: Annotated[
         str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
     ] = "auto",
@@ -72,45 +79,43 @@ def run(
     changes: Set = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
     accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
-    cuda_graphs: CudaGraphs = False,
     no_mlflow: NoMlflow = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Train a suite's cells; the same command again goes on where it stopped."""
+    """Train a suite's cells; the same command again continues where it stopped."""
     selection = Selection(suite, seeds, tuple(where), tuple(changes))
-    found = ranks.find(ranks_from)
-    if found is not None and processes_per_cell not in (1, found.size):
-        raise SpecError(f"--processes-per-cell {processes_per_cell}: {found.size} processes were started already")
+    ranks = process_ranks.find(ranks_from)
+    if ranks is not None and processes_per_cell not in (1, ranks.size):
+        raise SpecError(f"--processes-per-cell {processes_per_cell}: {ranks.size} processes were started already")
+    execution = Execution(
+        out=out,
+        data_dir=data_dir,
+        device=device,
+        processes=ranks.size if ranks else processes_per_cell,
+        started_together=ranks is not None,
+        accept_drift=accept_drift,
+        retry_failed=retry_failed,
+    )
     choice = launch.Choice(
-        name=launcher,
-        workers=workers,
-        profile=profile,
-        ray_address=ray_address,
-        detach=detach,
-        processes=found.size if found else processes_per_cell,
-        cells_per_program=cells_per_program,
-        ranks=found,
+        name=launcher, workers=workers, profile=profile, ray_address=ray_address, detach=detach, ranks=ranks
     )
     launch.check(choice)
-    if choice.ranks is not None and choice.ranks.rank > 0:
-        followers.become(choice.ranks, resolve_device(device), idle=dry_run)
-    how = {"mlflow": not no_mlflow, "cuda_graphs": cuda_graphs}
-    grid = verbs.Grid(out, data_dir, device, choice, retry_failed, accept_drift, **how)
+    if ranks is not None and ranks.rank > 0:
+        followers.become(ranks, resolve_device(device), idle=dry_run)
     if dry_run:
-        script = verbs.sbatch_script(selection, grid) if launcher == "slurm" else None
-        verbs.plan(
+        script = sbatch_script(selection, execution, choice) if launcher == "slurm" else None
+        print_plan(
             selection,
             out,
-            workers,
-            "cpu",
-            json_output,
+            workers=workers,
+            device="cpu",
+            json_output=json_output,
             retry_failed=retry_failed,
             script=script,
-            cells_per_program=cells_per_program,
         )
         return
-    raise typer.Exit(verbs.run(selection, grid, json_output))
+    raise typer.Exit(run_cells(selection, execution, choice, mlflow=not no_mlflow, json_output=json_output))
 
 
 @app.command()
@@ -126,7 +131,8 @@ def plan(
     json_output: Json = False,
 ) -> None:
     """How many cells, which are done, and an estimate of the time."""
-    verbs.plan(Selection(suite, seeds, tuple(where), tuple(changes)), out, workers, device, json_output)
+    selection = Selection(suite, seeds, tuple(where), tuple(changes))
+    print_plan(selection, out, workers=workers, device=device, json_output=json_output)
 
 
 @app.command("list")
@@ -134,13 +140,13 @@ def list_(
     what: Annotated[str, typer.Argument(help="suites, methods, models or data.")], json_output: Json = False
 ) -> None:
     """What there is by name: suites, methods, models or data."""
-    views.list_names(what, json_output)
+    list_names(what, json_output)
 
 
 @app.command()
 def status(out: Out = OUT, where: Where = [], json_output: Json = False) -> None:  # noqa: B006
     """How far the cells of a run folder are."""
-    views.status(out, where, json_output)
+    print_status(out, where, json_output)
 
 
 @app.command()
@@ -150,7 +156,7 @@ def show(
     json_output: Json = False,
 ) -> None:
     """One cell: its spec, environment, attempts and measurements."""
-    views.show(run_id, out, json_output)
+    show_cell(run_id, out, json_output)
 
 
 @app.command()
@@ -159,8 +165,8 @@ def sync(
     patience: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait for one answer.")] = 60,
     json_output: Json = False,
 ) -> None:
-    """Bring MLflow up to date with a run folder; twice changes nothing."""
-    views.sync(out, patience, json_output)
+    """Bring MLflow up to date with a run folder; running it twice changes nothing."""
+    sync_folder(out, patience, json_output)
 
 
 @app.command()
@@ -171,20 +177,20 @@ def export(
     where: Where = [],  # noqa: B006
     json_output: Json = False,
 ) -> None:
-    """Write the tables anew, from the run folder or from its MLflow mirror."""
-    views.export(out, source, to, where, json_output)
+    """Write the tables again, from the run folder or from its MLflow mirror."""
+    write_export(out, source, to, where, json_output)
 
 
 @data_app.command()
 def fetch(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
     """Download a data set and check it."""
-    views.data_fetch(name, data_dir, json_output)
+    data_sets.fetch(name, data_dir, json_output)
 
 
 @data_app.command()
 def verify(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
     """Check a data set's files against their checksums."""
-    views.data_verify(name, data_dir, json_output)
+    data_sets.verify(name, data_dir, json_output)
 
 
 @app.command()
@@ -193,7 +199,7 @@ def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) 
     raise typer.Exit(diagnose(out, data_dir, json_output))
 
 
-app.command()(speed)
+app.add_typer(speed_app, name="speed")
 
 
 def main() -> NoReturn:
@@ -222,5 +228,5 @@ def main() -> NoReturn:
 def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     if "--json" in sys.argv:
-        views.emit({"error": message, "exit_code": code})
+        emit({"error": message, "exit_code": code})
     sys.exit(code)

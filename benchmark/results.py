@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.attempts import ended, folder_of, gone, numbers
-from benchmark.files import NO_SPACE, DiskFullError, read_json, read_sealed, write_atomic, write_json
+from benchmark.run_folder.attempts import ended, folder_of, gone, numbers
+from benchmark.run_folder.files import NO_SPACE, DiskFullError, read_json, read_sealed, write_atomic, write_json
 from benchmark.spec import SCHEMA_VERSION, RunSpec, from_dict
 
 MARKER = "run-folder.json"

@@ -97,7 +97,7 @@ class RunSpec:
 
     method: name, version and every hyperparameter but the density. density: the share of
     maskable weights that the method is to keep, None for dense and emergent methods.
-    precision: float32, tf32 (on a GPU alone) or bfloat16, of training; evaluation is float32 (`benchmark.engine`).
+    precision: of training: float32, tf32 (only on a GPU) or bfloat16; evaluation is always float32.
     step_records: epochs (counted from the first) whose every step is recorded.
     protocol, departs: memberships, not part of the identity.
     """
@@ -234,6 +234,17 @@ def validate(spec: RunSpec) -> None:
         _check_micro_batches(spec)
     _check_range("seed", spec.seed, 0, 2**63 - 1)
     _check_counts("model.widths", spec.model.widths, "units of each hidden layer")
+
+
+def check_processes(spec: RunSpec, processes: int) -> None:
+    """Raises SpecError where a step's forward passes cannot be shared equally among so many processes."""
+    batch = spec.optimizer.batch_size
+    passes = batch // (spec.optimizer.micro_batch_size or batch)
+    if passes % processes:
+        raise SpecError(
+            f"{spec.label}: {processes} processes cannot share {passes} forward passes a step equally: give "
+            f"--set optimizer.micro_batch_size=SIZE so that {batch} / SIZE is a multiple of {processes}"
+        )
 
 
 def _check_micro_batches(spec: RunSpec) -> None:

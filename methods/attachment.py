@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from methods import layers
 from methods.base import Context, Method
-from methods.compact import compact_
+from methods.compaction.cut import compact_
 from methods.masks import Masks
 from methods.registry import create
 from methods.thresholds import Thresholds
@@ -78,7 +78,7 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
 
     The model computes the same function as before; training it further keeps nothing pruned.
     compact: also cut out the neurons and filters that cannot matter, so that layers get smaller
-    (`methods.compact`): in evaluation mode the function is the same up to the order of summation.
+    (`methods.compaction`): in evaluation mode the function is the same up to the order of summation.
     Raises ValueError where compaction cannot follow the model's forward; the zeros are baked in then.
     """
     for module in list(model.modules()):
@@ -212,7 +212,7 @@ class Attachment:
         return {
             "method": self.method.name,
             "version": self.method.version,
-            "hyperparameters": self.method.hyperparameters(),
+            "hyperparameters": self.method.identity(),
             "step": ctx.step,
             "phase": self._phase,
             "generator": ctx.generator.get_state(),
@@ -226,7 +226,8 @@ class Attachment:
         identity = (self.method.name, self.method.version)
         if (state["method"], state["version"]) != identity:
             raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
-        saved, now = state["hyperparameters"], self.method.hyperparameters()
+        saved = self.method.added_hyperparameters() | state["hyperparameters"]
+        now = self.method.hyperparameters()
         changed = [
             f"{name} {saved.get(name)!r} -> {now.get(name)!r}"
             for name in {**saved, **now}

@@ -66,12 +66,10 @@ class Method:
     `exact` its density after every step, `final` at the end, `emergent` promises none.
     grown_state: `zero` where the optimizer's state of weights masked in place starts at 0 when they
     are grown, `keep` where it stays. weight_gradient: whether the weight's gradient costs the
-    arithmetic of a dense or a sparse layer. capturable: the penalty, and whatever the method adds to the
-    model's passes, read tensors alone that change in place within a phase, and no number that changes: a
-    CUDA graph may replay them. threshold_weight_decay: of the thresholds, in `parameter_groups`.
-    stackable: the hyperparameters that may differ between trainings whose steps are computed together
-    (`methods.stacked`), for a method of one phase whose after_backward does nothing and whose penalty and
-    after_step read ctx.thresholds alone: they are called once for all, a value [cells] in place of a 0-dim one.
+    arithmetic of a dense or a sparse layer. threshold_weight_decay: of the thresholds, in `parameter_groups`.
+    added: hyperparameters that the method got after its first release, each with its default, at which the
+    method behaves as before. At that value they are no part of `identity`, so that cells, checkpoints and
+    tables from before the addition stay valid.
     """
 
     name: ClassVar[str]
@@ -80,8 +78,7 @@ class Method:
     density_promise: ClassVar[DensityPromise]
     grown_state: ClassVar[Literal["zero", "keep"]] = "zero"
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
-    capturable: ClassVar[bool] = False
-    stackable: ClassVar[tuple[str, ...] | None] = None
+    added: ClassVar[Mapping[str, Any]] = {}
     threshold_weight_decay: float = 0.0
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
@@ -118,6 +115,18 @@ class Method:
     def hyperparameters(self) -> dict[str, Any]:
         """Every hyperparameter with its value, defaults included."""
         return {name: getattr(self, name) for name in self.hyperparameter_names()}
+
+    @classmethod
+    def added_hyperparameters(cls) -> dict[str, Any]:
+        """`added` of the class and of its bases: each name with its default."""
+        return {name: value for base in reversed(cls.__mro__) for name, value in vars(base).get("added", {}).items()}
+
+    def identity(self) -> dict[str, Any]:
+        """The hyperparameters, without those in `added` that have their default."""
+        added = self.added_hyperparameters()
+        return {
+            name: value for name, value in self.hyperparameters().items() if name not in added or value != added[name]
+        }
 
 
 def check_fraction(name: str, value: float, *, low_open: bool = True) -> None:

@@ -24,7 +24,6 @@ class DropGrow(Method):
     """
 
     density_promise = "exact"
-    capturable = True
 
     density: float = 0.05
     allocation: str = "erk"

@@ -73,7 +73,14 @@ class Masks:
     def apply_(self) -> None:
         """Zero every pruned weight: one multiplication of all."""
         weights = [self._weights[name].parameter.data for name in self._masks]
-        zero_(weights, list(self._masks.values()), self._factors)
+        if not weights:
+            return
+        if kernels.are_fused(weights):
+            torch.ops.sparse_training.apply_masks.default(weights, list(self._masks.values()))
+            return
+        if not self._factors or any(f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=True)):
+            self._factors = [mask.to(weight.dtype) for mask, weight in zip(self._masks.values(), weights, strict=True)]
+        torch._foreach_mul_(weights, self._factors)
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight in order, int64 [weights] on the device; counted once a change."""
@@ -100,20 +107,3 @@ class Masks:
             raise ValueError(f"saved masks of {', '.join(unknown)}, which are no maskable weights here")
         self._masks = {name: mask.to(self._weights[name].parameter.device, copy=True) for name, mask in state.items()}
         self._refresh()
-
-
-@torch.no_grad()
-def zero_(weights: list[Tensor], masks: list[Tensor], factors: list[Tensor]) -> None:
-    """Zero the weights where their masks, of the same shapes, are false.
-
-    factors: empty at first, and kept by the caller while the masks stay; the masks as numbers, made here where
-    plain operations need them.
-    """
-    if not weights:
-        return
-    if kernels.are_fused(weights):
-        torch.ops.sparse_training.apply_masks.default(weights, masks)
-        return
-    if not factors or any(f.dtype != w.dtype for f, w in zip(factors, weights, strict=True)):
-        factors[:] = [mask.to(weight.dtype) for mask, weight in zip(masks, weights, strict=True)]
-    torch._foreach_mul_(weights, factors)

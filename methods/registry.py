@@ -14,21 +14,24 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "sparse_training.methods"
 _OURS = {
-    "dense": ("methods.dense:Dense", "Keeps every weight."),
+    "dense": ("methods.algorithms.dense:Dense", "Keeps every weight."),
     "dsr": (
-        "methods.dsr:DSR",
+        "methods.algorithms.dsr:DSR",
         "Drops weights below one adaptive global threshold and moves them to where most survive.",
     ),
-    "dst": ("methods.dst:DST", "Learns a pruning threshold for each neuron or filter, together with the weights."),
+    "dst": (
+        "methods.algorithms.dst:DST",
+        "Learns a pruning threshold for each neuron or filter, together with the weights.",
+    ),
     "set": (
-        "methods.set:SET",
+        "methods.algorithms.set:SET",
         "Drops the weights nearest to zero after each epoch and grows as many at random places.",
     ),
     "sparse_momentum": (
-        "methods.sparse_momentum:SparseMomentum",
+        "methods.algorithms.sparse_momentum:SparseMomentum",
         "Moves weights to the layers, and grows them at the places, where the momentum is largest.",
     ),
-    "static": ("methods.static:Static", "Trains a random sparse network whose mask never changes."),
+    "static": ("methods.algorithms.static:Static", "Trains a random sparse network whose mask never changes."),
 }
 _paths: dict[str, str] = {name: path for name, (path, _) in _OURS.items()}
 

@@ -189,10 +189,10 @@ class Thresholds:
         with torch.no_grad():
             return keep_mask(self._weights[name].parameter, self._parameters[name])
 
-    def regularization(self, scale: float | Tensor = 1.0) -> Tensor:
-        """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim; so is a scale that is a tensor."""
+    def regularization(self, scale: float = 1.0) -> Tensor:
+        """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
         thresholds = list(self._parameters.values())
-        if isinstance(scale, Tensor) or not kernels.are_fused(thresholds):
+        if not kernels.are_fused(thresholds):
             return scale * torch.cat([threshold.flatten() for threshold in thresholds]).neg().exp().sum()
         total: Tensor = torch.ops.sparse_training.regularization.default(thresholds, scale)
         return total
@@ -219,7 +219,7 @@ class Thresholds:
         return [self._weights[name].parameter for name in self._parameters], list(self._parameters.values())
 
     def _reset_(self, kept: Tensor, sizes: Sequence[int], reset_below: float) -> Tensor:
-        """Zero the thresholds of layers that keep less; what is kept after it. kept: int64 [..., weights]."""
+        """Zero the thresholds of layers that keep less; what is kept after it. kept: int64 [weights]."""
         if reset_below not in self._limits:  # made once: to send it to the device is to wait for it
             limits = [
                 reset_below * size if may_reset else -1 for size, may_reset in zip(sizes, self._resettable, strict=True)
@@ -230,9 +230,9 @@ class Thresholds:
             )
         limit, whole = self._limits[reset_below]
         emptied = kept < limit
-        for threshold, one in zip(self._parameters.values(), emptied.unbind(-1), strict=True):
-            threshold.masked_fill_(one.view((*one.shape, *[1] * (threshold.dim() - one.dim()))), 0)
-        self.resets += emptied.sum(-1)
+        for threshold, one in zip(self._parameters.values(), emptied.unbind(), strict=True):
+            threshold.masked_fill_(one, 0)
+        self.resets += emptied.sum()
         return torch.where(emptied, whole, kept)
 
     def kept_counts(self) -> Tensor:

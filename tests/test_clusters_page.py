@@ -21,7 +21,7 @@ def commands() -> str:
 
 
 def test_every_key_of_a_profile_is_explained() -> None:
-    from benchmark.launch.slurm_profile import Profile
+    from benchmark.launch.slurm.profile import Profile
 
     text = PAGE.read_text()
     assert all(f"`{name}`" in text for name in Profile.__dataclass_fields__)

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark import data_path, grid_speed, start_up
-from benchmark.excerpt import load, spec_of
-from benchmark.inference import cell_row, form_row, latency_row
-from benchmark.speed import row
-from benchmark.train import Training
+from benchmark.speed import batches as data_path
+from benchmark.speed import grids as grid_speed
+from benchmark.speed import start_up
+from benchmark.speed.inference import cell_row, form_row, latency_row
+from benchmark.speed.steps import row
+from benchmark.speed.workloads import load, spec_of
+from benchmark.training.loop import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/performance.md").read_text()

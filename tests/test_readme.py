@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import methods
-from benchmark.plugins import load_file
+from benchmark.suites import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

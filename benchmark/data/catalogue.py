@@ -22,6 +22,8 @@ DESCRIPTIONS = {
     "mnist": "60,000 + 10,000 handwritten digits, 28x28; four files, checked by SHA-256",
     "synthetic": "made-up classes of any shape and size, for tests and speed; stands in for no real data",
 }
+TRAIN_EXAMPLES = {"digits": 1437, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "imagenet": 1_281_167}
+SHAPES = {"cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}  # [c, h, w]; the others are [1, 28, 28]
 
 
 class DataError(Exception):

@@ -19,8 +19,8 @@ import torch
 from benchmark.data import checked
 from benchmark.data.catalogue import DataError
 from benchmark.data.tensors import Examples, Split
+from benchmark.data.torchvision_import import import_torchvision
 from benchmark.spec import Data
-from benchmark.torchvision_import import import_torchvision
 
 CLASSES, SHAPE = 10, (3, 32, 32)
 FOLDER = "cifar-10-batches-py"

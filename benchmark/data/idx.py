@@ -16,8 +16,8 @@ from torch import Tensor
 from benchmark.data import checked
 from benchmark.data.catalogue import DataError
 from benchmark.data.tensors import Examples, Split
+from benchmark.data.torchvision_import import import_torchvision
 from benchmark.spec import Data
-from benchmark.torchvision_import import import_torchvision
 
 CLASSES = 10
 FILES = (

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset as LoaderDataset
 
 from benchmark.data.catalogue import DataError
 from benchmark.data.tensors import WHOLE, standardized
+from benchmark.data.torchvision_import import import_torchvision
 from benchmark.seeds import derive, generator
-from benchmark.torchvision_import import import_torchvision
 
 Read = tuple[Tensor, Tensor] | str
 

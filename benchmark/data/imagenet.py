@@ -22,9 +22,9 @@ import torch
 from benchmark.data.catalogue import DataError
 from benchmark.data.image_folders import ImageFolders, Paths
 from benchmark.data.tensors import Dataset, limited
+from benchmark.data.torchvision_import import import_torchvision
 from benchmark.seeds import generator
 from benchmark.spec import Data, check_names
-from benchmark.torchvision_import import import_torchvision
 
 AUGMENTATIONS = ("resized-crop-flip",)
 FOLDER, SPLITS = "imagenet", ("train", "val")

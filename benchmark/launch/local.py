@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import itertools
 import json
 import os
 import platform
@@ -16,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from benchmark import plugins
-from benchmark.attempts import condemn
-from benchmark.launch.base import Event, Job, Work
+from benchmark.launch.base import Event, Job
+from benchmark.run_folder.attempts import mark_ended
 from benchmark.spec import RunSpec
+from benchmark.training.execution import Execution
 
 BUSY_SECONDS = 1.0
 DEATHS_ALLOWED = 3
@@ -36,17 +35,17 @@ def default_workers(device: str) -> int:
 
 
 class _Worker:
-    """One worker process and the cells it has, if any."""
+    """One worker process and the cell it has, if any."""
 
-    def __init__(self, slot: int, number: int, work: Work, logs: Path) -> None:
+    def __init__(self, slot: int, number: int, execution: Execution, logs: Path) -> None:
         self.slot = slot
-        self.specs: dict[str, RunSpec] = {}
+        self.spec: RunSpec | None = None
         self.stopping = False
         self.leaving = False
         self.partial = b""
         self.log = logs / f"worker-{platform.node()}-{os.getpid()}-{number}.log"
         environment = process_environment(
-            work.device, slot=slot, devices=1 if work.ranks_started else work.processes_per_cell
+            execution.device, slot=slot, devices=1 if execution.started_together else execution.processes
         )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -57,7 +56,7 @@ class _Worker:
                 env=environment,
                 start_new_session=True,
             )
-        self.send(work.to_dict())
+        self.send(execution.to_dict())
 
     @property
     def output(self) -> IO[bytes]:
@@ -70,9 +69,9 @@ class _Worker:
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
-    def give(self, specs: Sequence[RunSpec]) -> None:
-        self.specs = {spec.run_id: spec for spec in specs}
-        self.send({"specs": [spec.to_dict() for spec in specs]})
+    def give(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.send({"spec": spec.to_dict()})
 
 
 def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str, str]:
@@ -91,11 +90,11 @@ def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str
 class LocalLauncher:
     """A pool of workers; a cell whose worker dies goes to another one, DEATHS_ALLOWED times."""
 
-    stop_says = "stopping: running cells save their state (Ctrl-C to stop at once)"
+    stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
-    def __init__(self, work: Work, *, workers: int) -> None:
-        self._work = work
-        self._logs = work.out / "logs"
+    def __init__(self, execution: Execution, *, workers: int) -> None:
+        self._execution = execution
+        self._logs = execution.out / "logs"
         self._logs.mkdir(exist_ok=True)
         self.workers = workers
         self._started = 0
@@ -105,9 +104,6 @@ class LocalLauncher:
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._stopping: float | None = None
-        if work.cells_per_program > 1:
-            for plugin in work.plugins:
-                plugins.load_file(plugin)  # which cells keep company is a question to their methods
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
         self._queue.extend(specs)
@@ -126,7 +122,7 @@ class LocalLauncher:
 
     def events(self) -> Iterator[Event]:
         try:
-            while self._queue or self._later or any(worker.specs for worker in self._workers):
+            while self._queue or self._later or any(worker.spec for worker in self._workers):
                 yield from self._hand_out()
                 for key, _ in self._selector.select(timeout=0.2):
                     yield from self._read(key.data)
@@ -151,33 +147,19 @@ class LocalLauncher:
         self._later = [(due, spec) for due, spec in self._later if due > now]
         self._queue.extend(ready)
         while self._queue and self._stopping is None:
-            free = (worker for worker in self._workers if not worker.specs)
+            free = (worker for worker in self._workers if worker.spec is None)
             idle = next((worker for worker in free if not worker.stopping and not worker.leaving), None)
             if idle is None:
                 if len(self._workers) >= self.workers:
                     return
                 idle = self._start()
-            specs = self._next()
-            idle.give(specs)
-            yield from (Event(spec.run_id, "started") for spec in specs)
-
-    def _next(self) -> list[RunSpec]:
-        """The next cell, and those that may train beside it; one whose worker died goes without company."""
-        first = self._queue.popleft()
-        if self._work.cells_per_program == 1 or first.run_id in self._deaths:
-            return [first]
-        from benchmark.program import company  # imports torch
-
-        kind = company(first)
-        fit = (s for s in self._queue if kind is not None and s.run_id not in self._deaths and company(s) == kind)
-        others = list(itertools.islice(fit, self._work.cells_per_program - 1))
-        for spec in others:
-            self._queue.remove(spec)
-        return [first, *others]
+            spec = self._queue.popleft()
+            idle.give(spec)
+            yield Event(spec.run_id, "started")
 
     def _start(self) -> _Worker:
         slot = min(set(range(self.workers)) - {worker.slot for worker in self._workers})
-        worker = _Worker(slot, self._started, self._work, self._logs)
+        worker = _Worker(slot, self._started, self._execution, self._logs)
         self._started += 1
         self._workers.append(worker)
         self._selector.register(worker.output, selectors.EVENT_READ, worker)
@@ -198,7 +180,8 @@ class LocalLauncher:
         if "report" in message:
             yield from _events(run_id, message["report"])
             return
-        spec = worker.specs.pop(run_id)
+        spec, worker.spec = worker.spec, None
+        assert spec is not None, "a worker reports the end of the cell that it has"
         if message["end"]["status"] == "interrupted" and self._stopping is None:
             worker.stopping = True  # a signal to it alone: it saved the cell's state and ends
             self._queue.appendleft(spec)
@@ -212,25 +195,25 @@ class LocalLauncher:
         self._selector.unregister(worker.output)
         self._workers.remove(worker)
         code = worker.process.wait()
-        if self._work.ranks_started:  # its followers ended with it: all of them are started anew, or none
+        if self._execution.started_together:  # its followers ended with it: all of them are started anew, or none
             self._queue.clear()
             self._later.clear()
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-        for spec in worker.specs.values():
-            yield from self._bereaved(spec, cause, worker.log)
+        if worker.spec is not None:
+            yield from self._worker_died(worker.spec, cause, worker.log)
 
-    def _bereaved(self, spec: RunSpec, cause: str, log: Path) -> Iterator[Event]:
-        """What becomes of a cell whose worker died."""
+    def _worker_died(self, spec: RunSpec, cause: str, log: Path) -> Iterator[Event]:
+        """Queue the cell of a worker that died again, or give it up after DEATHS_ALLOWED times."""
         run_id = spec.run_id
         self._deaths[run_id] += 1
-        if self._work.ranks_started:
+        if self._execution.started_together:
             yield Event(run_id, "warning", {"warning": f"its processes died ({cause}); the same command goes on"})
         elif self._deaths[run_id] < DEATHS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"its worker died ({cause}); another one goes on with it"})
             self._queue.append(spec)
         else:
             error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {log}"
-            condemn(self._work.out / "cells" / run_id, error)
+            mark_ended(self._execution.out / "cells" / run_id, error)
             yield Event(run_id, "end", {"status": "failed", "error": error})
 
 

@@ -1,7 +1,7 @@
-"""A worker process: `python -m benchmark.launch.worker`. One configuration line, then a list of specs a line.
+"""A worker process: `python -m benchmark.launch.worker`. It reads one line of configuration, then one spec per line.
 
-Messages are JSON lines on standard output. It ends with its dispatcher: standard input at its end
-means that nobody waits for the results. Everything else it or its libraries print goes to standard error.
+Its messages are JSON lines on standard output; everything else that it or its libraries print goes to standard
+error. It ends with its dispatcher: the end of standard input means that nobody waits for the results.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from benchmark.launch import followers
-from benchmark.launch.base import Work
+from benchmark.training.execution import Execution
 
 if TYPE_CHECKING:
-    from benchmark.outcome import Outcome
+    from benchmark.training.publish import Outcome
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -32,14 +33,14 @@ def main() -> None:
     stop, interrupts = threading.Event(), list[int]()
     for number in STOP_SIGNALS:
         signal.signal(number, functools.partial(_on_signal, stop, interrupts))
-    work = Work.from_dict(json.loads(sys.stdin.readline()))
+    execution = Execution.from_dict(json.loads(sys.stdin.readline()))
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(tasks, stop), daemon=True).start()
-    _run(work, tasks, stop, messages)
+    _run(execution, tasks, stop, messages)
 
 
 def _on_signal(stop: threading.Event, interrupts: list[int], number: int, _: FrameType | None) -> None:
-    """Ask for the state to be saved; a second INT ends the process at once."""
+    """Ask for the state to be saved; a second SIGINT ends the process at once."""
     stop.set()
     interrupts += [number] if number == signal.SIGINT else []
     if len(interrupts) > 1:
@@ -56,69 +57,55 @@ def _read(tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> No
     os._exit(1)
 
 
-def _run(work: Work, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event, messages: int) -> None:
-    followers.take_first_device(work)
+def _run(execution: Execution, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event, messages: int) -> None:
+    devices = followers.keep_first_device(execution)
     import torch
 
-    from benchmark import cell, plugins, program
-    from benchmark.attempts import Observer
-    from benchmark.engine import prepare_process
+    from benchmark import suites
+    from benchmark.run_folder.attempts import Observer
     from benchmark.spec import from_dict
+    from benchmark.training.cell import execute
+    from benchmark.training.engine import prepare_process
 
-    prepare_process(work.device)
-    for plugin in work.plugins:
-        plugins.load_file(plugin)
-    group = followers.lead(work)
-    place = cell.Place(
-        out=work.out,
-        data_dir=work.data_dir,
-        device=work.device,
-        accept_drift=work.accept_drift,
-        retry_failed=work.retry_failed,
-        group=group,
-        cells_per_program=work.cells_per_program,
-        cuda_graphs=work.cuda_graphs,
-    )
-    observer = Observer()
-
-    def report(run_id: str, record: dict[str, Any]) -> None:
-        _tell(messages, {"run_id": run_id, "report": record})
-
+    prepare_process(execution.device)
+    for plugin in execution.plugins:
+        suites.load_file(plugin)
+    group, observer = followers.lead(execution, devices), Observer()
     while not stop.is_set():
-        cells = {
-            spec: cell.execution(
-                spec, place, observer=observer, report=functools.partial(report, spec.run_id), stop=stop
-            )
-            for spec in map(from_dict, tasks.get()["specs"])
-        }
-        for run_id, result in program.ends(cells, work.cells_per_program):
-            _tell(messages, {"run_id": run_id, "end": _end(result), **({} if group.idle else {"leaves": True})})
-        if not group.idle:  # the followers are somewhere in a step
+        spec = from_dict(tasks.get()["spec"])
+
+        def report(record: dict[str, Any], run_id: str = spec.run_id) -> None:
+            _send(messages, {"run_id": run_id, "report": record})
+
+        train = functools.partial(execute, spec, execution, group=group, observer=observer, report=report, stop=stop)
+        _send(messages, {"run_id": spec.run_id, "end": _end(train), **({} if group.idle else {"leaves": True})})
+        if not group.idle:  # the followers are in the middle of a step
             os._exit(1)
-        if torch.cuda.is_available() or work.cells_per_program > 1:
-            gc.collect()  # a training holds itself, and in a program the memory of all
         if torch.cuda.is_available():
+            gc.collect()  # reference cycles hold a training and its memory
             torch.cuda.empty_cache()
 
 
-def _end(result: Outcome | Exception) -> dict[str, Any]:
-    """How a cell ended, for the dispatcher."""
-    from benchmark.cell import TO_MEND
-    from benchmark.distributed import PeerError
-    from benchmark.files import DiskFullError
+def _end(train: Callable[[], Outcome]) -> dict[str, Any]:
+    """Train a cell; how it ended, for the dispatcher."""
+    from benchmark.run_folder.files import DiskFullError
+    from benchmark.training.cell import USER_ERRORS
+    from benchmark.training.process_group import PeerError
 
-    if not isinstance(result, Exception):
-        return {"status": result.status, "error": result.error}
-    if isinstance(result, (*TO_MEND, DiskFullError, PeerError)):
-        return {"status": "refused", "error": str(result), "code": result.exit_code}
-    return {"status": "failed", "error": f"{type(result).__name__}: {result}".splitlines()[0]}
+    try:
+        outcome = train()
+    except (*USER_ERRORS, DiskFullError, PeerError) as error:
+        return {"status": "refused", "error": str(error), "code": error.exit_code}
+    except Exception as error:
+        return {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+    return {"status": outcome.status, "error": outcome.error}
 
 
-def _tell(descriptor: int, message: dict[str, Any]) -> None:
+def _send(descriptor: int, message: dict[str, Any]) -> None:
     try:
         with os.fdopen(os.dup(descriptor), "wb") as pipe:
             pipe.write(json.dumps(message).encode() + b"\n")
-    except BrokenPipeError:  # the dispatcher is gone: this is no failure of the cell
+    except BrokenPipeError:  # the dispatcher has ended, which is no failure of the cell
         os._exit(1)
 
 

@@ -10,8 +10,8 @@ from typing import cast
 
 from torch import nn
 
+from benchmark.data.torchvision_import import import_torchvision
 from benchmark.spec import SpecError
-from benchmark.torchvision_import import import_torchvision
 
 
 def resnet50(in_shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
+import pkgutil
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from benchmark.plugins import load_file
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_names, fields, nearest, replace_field
 
-NAMES = ("cifar10", "digits", "estimators", "imagenet", "mnist", "thresholds")
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
 BOTH_PROTOCOLS = ("paper", "official")
 
 
@@ -57,6 +60,22 @@ def load(name_or_file: str) -> Suite:
     if not specs:
         raise SpecError(f"suite {name} has no cells")
     return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path, specs)
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a user's suite file, which may register methods. Raises SpecError naming the file."""
+    spec = importlib.util.spec_from_file_location(f"user_suite_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SpecError(f"suite file {path} does not exist")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise SpecError(f"suite file {path}: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, "suite", None)):
+        raise SpecError(f"suite file {path} defines no function suite()")
+    return module
 
 
 def cell(

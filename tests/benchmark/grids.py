@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import suites
-from benchmark.attempts import Observer, folder_of, numbers
-from benchmark.cell import Place, execute
-from benchmark.files import read_sealed
+from benchmark.run_folder.attempts import Observer, folder_of, numbers
+from benchmark.run_folder.files import read_sealed
+from benchmark.training.cell import Place, execute
 
 WAIT_SECONDS = 120.0
 SUITE = """

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import results, suites
-from benchmark.attempts import Observer, folder_of
-from benchmark.cell import Place, execute
-from benchmark.files import read_json, sealed
+from benchmark.run_folder.attempts import Observer, folder_of
+from benchmark.run_folder.files import read_json, sealed
 from benchmark.spec import RunSpec
+from benchmark.training.cell import Place, execute
 
 CELLS = 10_000
 SUITE = """

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from benchmark.attempts import Observer
-from benchmark.cell import Place, execute
-from benchmark.outcome import Outcome
+from benchmark.run_folder.attempts import Observer
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell as spec_of
+from benchmark.training.cell import Place, execute
+from benchmark.training.publish import Outcome
 
 
 def make_spec(seed: int = 0, epochs: int = 4) -> RunSpec:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from grids import MIXED, Bench, Grid, attempts, cells
 
-from benchmark import selection
+from benchmark.commands import selection
 from benchmark.data import mnist
 from benchmark.spec import SpecError
 

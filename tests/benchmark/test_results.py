@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 from grids import Bench, Grid
 
-from benchmark import environment, results, views
-from benchmark.files import read_json, read_sealed, write_json
-from benchmark.filters import select
+from benchmark import results
+from benchmark.commands import output as views
+from benchmark.commands.filters import select
 from benchmark.results import Member, Row
+from benchmark.run_folder.files import read_json, read_sealed, write_json
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
+from benchmark.training import environment
 
 DOCUMENTED = (
     "run_id suite dataset model method alpha density_target seed protocol status epochs test_accuracy "

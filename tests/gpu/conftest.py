@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmark.engine import prepare_process
+from benchmark.training.engine import prepare_process
 
 
 @pytest.fixture(autouse=True)

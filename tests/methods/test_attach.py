@@ -600,7 +600,7 @@ def test_a_registered_method_is_available_by_name() -> None:
 
 @pytest.mark.usefixtures("plugin")
 def test_a_taken_name_or_a_path_without_colon_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"method 'set' is methods\.set:SET already: choose another name"):
+    with pytest.raises(ValueError, match=r"method 'set' is methods\.algorithms\.set:SET already: choose another name"):
         methods.register("set", "plugin_of_test:TwoPhases")
     with pytest.raises(ValueError, match=r"'plugin_of_test\.TwoPhases' is not of the form 'package\.module:Class'"):
         methods.register("mine", "plugin_of_test.TwoPhases")

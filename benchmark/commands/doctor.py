@@ -1,0 +1,82 @@
+"""What this machine has, and what a run would miss."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmark import data, results
+from benchmark.commands.output import emit
+from benchmark.training.environment import commit
+
+
+def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
+    """Print a line a check; 1 where something that a run needs is wrong."""
+    checks: dict[str, Callable[[], str]] = {
+        "python": lambda: sys.version.split()[0],
+        "torch": _torch,
+        "torchvision": _torchvision,
+        "device": _device,
+        "kernels": _kernels,
+        "cores": lambda: f"{os.cpu_count()}",
+        "source": lambda: f"commit {commit()['commit']}, dirty: {commit()['dirty']}",
+        "out": lambda: _out(out),
+        **{f"data {name}": _checked(name, data_dir) for name in data.available()},
+    }
+    found = {name: _outcome(check) for name, check in checks.items()}
+    needed = ("torch", "out")
+    code = 1 if any(not found[name][0] for name in needed) else 0
+    if json_output:
+        emit({"checks": {name: {"ok": ok, "text": text} for name, (ok, text) in found.items()}, "exit_code": code})
+    else:
+        for name, (ok, text) in found.items():
+            print(f"{'ok ' if ok else '-- '} {name}: {text}")
+    return code
+
+
+def _outcome(check: Callable[[], str]) -> tuple[bool, str]:
+    try:
+        return True, check()
+    except Exception as error:  # a doctor reports what is wrong, whatever it is
+        return False, str(error).splitlines()[0]
+
+
+def _torch() -> str:
+    import torch
+
+    return f"{torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _torchvision() -> str:
+    from benchmark.data.torchvision_import import import_torchvision
+
+    return str(import_torchvision().__version__)
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return "cpu (torch sees no GPU)"
+
+
+def _kernels() -> str:
+    from methods import kernels
+
+    return f"masked weights on the CPU: {kernels.path('cpu')}"
+
+
+def _out(out: Path) -> str:
+    results.check(out)
+    nearest = next(folder for folder in [out.resolve(), *out.resolve().parents] if folder.exists())
+    if not os.access(nearest, os.W_OK):
+        raise results.FolderError(f"{out} cannot be written")
+    return f"{out}, {shutil.disk_usage(nearest).free / 2**30:.0f} GiB free"
+
+
+def _checked(name: str, data_dir: Path) -> Callable[[], str]:
+    return lambda: f"files verified: {len(data.verify(name, data_dir))}"

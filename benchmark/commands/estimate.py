@@ -1,0 +1,128 @@
+"""How long cells will take: from what was measured here, else from a short probe."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
+from benchmark.spec import RunSpec
+
+PROBE_STEPS = 4
+PROBE_PIXELS = 8 * 32 * 32
+
+Key = tuple[str, str, str]
+
+
+def key(spec: RunSpec) -> Key:
+    return spec.data.name, spec.model.name, str(spec.method["name"])
+
+
+class Estimate:
+    """Seconds of training an epoch by (data, model, method), the mean of what was measured."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, tuple[float, int]] = {}
+
+    def learn(self, spec: RunSpec, *, epochs: float, seconds: float) -> None:
+        if epochs > 0:
+            total, count = self._known.get(key(spec), (0.0, 0))
+            self._known[key(spec)] = total + seconds / epochs, count + 1
+
+    def learn_rows(self, table: Iterable[tuple[RunSpec, Mapping[str, Any]]]) -> None:
+        for spec, row in table:
+            if row["status"] == "done":
+                self.learn(spec, epochs=row["epochs"], seconds=row["train_seconds"])
+
+    def knows(self, spec: RunSpec) -> bool:
+        return key(spec) in self._known
+
+    def epoch_seconds(self, kind: Key) -> float | None:
+        """The mean for cells of this kind, else for their model, else for all; None where nothing is known."""
+        for near in (kind, kind[:2], ()):
+            known = [sums for k, sums in self._known.items() if k[: len(near)] == near]
+            if known:
+                return sum(total for total, _ in known) / sum(count for _, count in known)
+        return None
+
+    def seconds(self, epochs: Mapping[Key, int], *, cells: int, workers: int) -> float | None:
+        """Wall-clock seconds for so many epochs of each kind, in so many cells, over a number of workers."""
+        each = [(self.epoch_seconds(kind), count) for kind, count in epochs.items() if count]
+        if any(seconds is None for seconds, _ in each):
+            return None
+        return sum((seconds or 0) * count for seconds, count in each) / max(1, min(workers, cells))
+
+
+def epochs_of(specs: Iterable[RunSpec]) -> collections.Counter[Key]:
+    """How many epochs of each kind cells have."""
+    found: collections.Counter[Key] = collections.Counter()
+    for spec in specs:
+        found[key(spec)] += spec.optimizer.epochs
+    return found
+
+
+def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float = 20.0) -> None:
+    """Time a few steps of each unknown kind of cell on random pixels, while the budget lasts.
+
+    A kind of each model comes first: it stands in for the model's other kinds where no time is left for them.
+    """
+    started = time.monotonic()
+    kinds = {key(spec): spec for spec in specs}
+    first: dict[tuple[str, str], RunSpec] = {}
+    for spec in kinds.values():
+        first.setdefault((spec.data.name, spec.model.name), spec)
+    for spec in [*first.values(), *kinds.values()]:
+        if estimate.knows(spec) or time.monotonic() - started > budget_seconds:
+            continue
+        seconds, steps_per_epoch = _step_seconds(spec)
+        estimate.learn(spec, epochs=1, seconds=seconds * steps_per_epoch)
+
+
+def _step_seconds(spec: RunSpec) -> tuple[float, int]:
+    import dataclasses
+    from pathlib import Path
+
+    import torch
+
+    from benchmark import data
+    from benchmark.spec import Data
+    from benchmark.training.loop import Training, train_epoch
+
+    examples = spec.data.train_limit or TRAIN_EXAMPLES.get(spec.data.name, 2000)
+    batch = spec.optimizer.batch_size
+    shape, probed = _probe_size(spec)
+    pixels = Data(name="synthetic", train_limit=probed * PROBE_STEPS, test_limit=1, shape=shape)
+    optimizer = dataclasses.replace(spec.optimizer, batch_size=probed, micro_batch_size=None)
+    short = dataclasses.replace(spec, data=pixels, optimizer=optimizer, step_records=None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        training = Training(short, data.load(pixels, data_dir=Path(), device=torch.device("cpu")))
+        ends: list[float] = []
+        train_epoch(training, lambda: ends.append(time.perf_counter()))
+    finally:
+        torch.set_num_threads(threads)
+    steps = sorted(after - before for before, after in itertools.pairwise(ends))
+    return steps[len(steps) // 2] * batch / probed, -(-examples // batch)
+
+
+def _probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
+    """The shape to probe with and a batch; smaller than the cell's where each example takes long."""
+    batch, size = spec.optimizer.batch_size, spec.data.image_size
+    shape = (3, size, size) if size is not None else SHAPES.get(spec.data.name, spec.data.shape)
+    if shape is None or spec.data.name not in SHAPES:
+        return shape, batch
+    return shape, min(batch, max(2, PROBE_PIXELS // (shape[1] * shape[2])))
+
+
+def duration(seconds: float | None) -> str:
+    """For people: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

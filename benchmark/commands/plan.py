@@ -1,0 +1,62 @@
+"""`plan`: how many cells there are, which are done, and how long the rest will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmark import results
+from benchmark.commands.estimate import Estimate, duration, epochs_of, probe
+from benchmark.commands.output import console, emit, say
+from benchmark.commands.selection import Selection, resolve_device, unended
+from benchmark.launch.local import default_workers
+
+
+def plan(
+    selection: Selection,
+    out: Path,
+    *,
+    workers: int | None,
+    device: str,
+    json_output: bool,
+    retry_failed: bool = False,
+    script: str | None = None,
+) -> None:
+    """Print how many cells there are, which are done, and how long the rest takes. script: what would be submitted."""
+    suite = selection.expand()
+    results.check(out)
+    cells = selection.cells(suite, out)
+    todo = unended(cells, retry_failed=retry_failed)
+    pool = workers or default_workers(resolve_device(device))
+    estimate = Estimate()
+    estimate.learn_rows(cells)
+    measured = all(estimate.knows(spec) for spec in todo)
+    probe(estimate, todo)
+    counts = {status: sum(row["status"] == status for _, row in cells) for status in results.STATUSES}
+    document = {
+        "suite": suite.name,
+        "out": str(out),
+        "cells": len(cells),
+        "counts": {status: count for status, count in counts.items() if count},
+        "done": [spec.run_id for spec, row in cells if row["status"] == "done"],
+        "to_run": [{"run_id": spec.run_id, "label": spec.label, "departs": list(spec.departs)} for spec in todo],
+        "estimated_seconds": estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool),
+        "estimate_from": "measured cells" if measured else "a probe of a few steps on the CPU",
+        "workers": pool,
+        **({} if script is None else {"script": script}),
+    }
+    (emit if json_output else _print)(document)
+
+
+def _print(document: dict[str, Any]) -> None:
+    screen, script = console(json_output=False), document.get("script")
+    states = ", ".join(f"{count} {status}" for status, count in document["counts"].items())
+    heading = f"suite {document['suite']}: {document['cells']} cells in {document['out']}; {states}"
+    screen.print(heading, markup=False, soft_wrap=True)
+    for cell in document["to_run"]:
+        screen.print(f"  {cell['run_id']} {cell['label']}", highlight=False, markup=False)
+    time, workers = duration(document["estimated_seconds"]), document["workers"]
+    where = "" if script is None else " of this machine"
+    screen.print(f"about {time} of training on {workers} workers{where}, from {document['estimate_from']}")
+    if script is not None:
+        say(screen, f"\n{script}")

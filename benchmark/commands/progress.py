@@ -1,0 +1,115 @@
+"""What a running grid shows: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from benchmark.commands.estimate import Estimate, duration, epochs_of, key
+from benchmark.launch.base import Event
+from benchmark.spec import RunSpec
+
+PLAIN_SECONDS = 30.0
+
+
+class Progress:
+    """Counts events of a grid and says how far it is, and how long it will take."""
+
+    def __init__(self, specs: dict[str, RunSpec], *, workers: int, estimate: Estimate, console: Console) -> None:
+        self._specs, self._workers, self._estimate, self._console = specs, workers, estimate, console
+        self._open = dict.fromkeys(specs, 0)
+        self._left = epochs_of(specs.values())
+        self._latest: dict[str, dict[str, Any]] = {}
+        self._active: set[str] = set()
+        self._ended = 0
+        self._last_line = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._render)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live.is_started:
+            self._live.stop()
+
+    def note(self, event: Event) -> None:
+        """Take in one event."""
+        handler: Callable[[Event], None] = getattr(self, f"_on_{event.kind}")
+        handler(event)
+
+    def _on_started(self, event: Event) -> None:
+        self._active.add(event.run_id)
+
+    def _on_resumed(self, event: Event) -> None:
+        self._say(f"{self._label(event.run_id)}: resumed at step {event.payload['resumed']}")
+
+    def _on_epoch(self, event: Event) -> None:
+        before = self._latest.get(event.run_id)
+        start = before or {"epoch": 0, "train_seconds": 0.0}  # a resumed cell's first epochs count as well
+        if event.payload["epoch"] > start["epoch"]:
+            seconds = event.payload["train_seconds"] - start["train_seconds"]
+            epochs = event.payload["epoch"] - start["epoch"]
+            self._estimate.learn(self._specs[event.run_id], epochs=epochs, seconds=seconds)
+        self._latest[event.run_id] = event.payload
+        self._reached(event.run_id, event.payload["epoch"])
+        if not self._live.is_started and time.monotonic() - self._last_line > PLAIN_SECONDS:
+            self._say(f"{self._label(event.run_id)}: epoch {event.payload['epoch']}/{event.payload['epochs']}")
+
+    def _on_warning(self, event: Event) -> None:
+        self._say(f"warning: {self._label(event.run_id)}: {event.payload['warning']}")
+
+    def _on_end(self, event: Event) -> None:
+        self._ended += 1
+        self._active.discard(event.run_id)
+        self._reached(event.run_id, self._specs[event.run_id].optimizer.epochs)
+        self._open.pop(event.run_id, None)
+        latest = self._latest.pop(event.run_id, {})
+        status, error = event.payload["status"], event.payload["error"]
+        text = f"{self._label(event.run_id)}: {status}"
+        if status == "done" and "test_accuracy" in latest:
+            text = f"{self._label(event.run_id)}: {latest['test_accuracy']:.2f} % at {100 * latest['density']:.2f} %"
+            text += f" remaining, {latest['train_seconds']:.1f} s of training"
+        self._say(f"[{self._ended}/{len(self._specs)}] {text}{': ' + error if error else ''}{self._eta()}")
+
+    def _label(self, run_id: str) -> str:
+        return f"{run_id} {self._specs[run_id].label}"
+
+    def _say(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _reached(self, run_id: str, epoch: int) -> None:
+        """Epochs are counted by their kind: a sum over all open cells at each end would be quadratic."""
+        self._left[key(self._specs[run_id])] -= epoch - self._open.get(run_id, epoch)
+        if run_id in self._open:
+            self._open[run_id] = epoch
+
+    def remaining_seconds(self) -> float | None:
+        """An estimate for all epochs that are not done, over the workers."""
+        return self._estimate.seconds(self._left, cells=len(self._open), workers=self._workers)
+
+    def _eta(self) -> str:
+        seconds = self.remaining_seconds()
+        known = self._open and seconds is not None and not self._live.is_started
+        return f" (about {duration(seconds)} to go)" if known else ""
+
+    def _render(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        table.add_row(
+            ProgressBar(total=max(1, len(self._specs)), completed=self._ended, width=30),
+            f"{self._ended}/{len(self._specs)} cells, about {duration(self.remaining_seconds())} to go",
+        )
+        for run_id in sorted(self._active & set(self._latest)):
+            latest = self._latest[run_id]
+            bar = ProgressBar(total=latest["epochs"], completed=latest["epoch"], width=30)
+            accuracy = f"{latest['test_accuracy']:.2f} %" if "test_accuracy" in latest else "diverged"
+            table.add_row(bar, f"{self._label(run_id)}: epoch {latest['epoch']}/{latest['epochs']}, {accuracy}")
+        return table

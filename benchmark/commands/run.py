@@ -1,0 +1,206 @@
+"""`run`: train what is left of the selected cells, and write the tables."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from benchmark import data, results
+from benchmark.commands import suite_changes
+from benchmark.commands.estimate import Estimate
+from benchmark.commands.output import console, emit, say, summary_table
+from benchmark.commands.progress import Progress
+from benchmark.commands.selection import Selection, resolve_device, unended
+from benchmark.launch import choice as launch
+from benchmark.launch.base import Launcher
+from benchmark.launch.slurm import jobs
+from benchmark.results import Row
+from benchmark.run_folder.files import NO_SPACE, DiskFullError
+from benchmark.spec import RunSpec, check_names
+from benchmark.suites import Suite
+from benchmark.tracking.background import Mirror
+from benchmark.training.execution import Execution
+
+DISK_FULL = 1
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+EXIT_OF_SIGNAL = {number: 128 + number for number in STOP_SIGNALS}
+
+
+def run(selection: Selection, execution: Execution, choice: launch.Choice, *, mlflow: bool, json_output: bool) -> int:
+    """Run what is left of the selected cells and write the tables; the exit code."""
+    screen, out = console(json_output=json_output), execution.out
+    suite = selection.expand()
+    results.prepare(out)
+    suite_changes.check(out, suite, accept=execution.accept_drift)
+    cells = selection.cells(suite, out)
+    todo = unended(cells, retry_failed=execution.retry_failed)
+    if todo:
+        execution = for_workers(execution, choice, suite)
+    for name in {spec.data.name for spec in todo}:
+        data.verify(name, execution.data_dir)
+    launch.prepare(choice, execution, todo)
+    chosen = [spec for spec, _ in cells]
+    results.remember(out, suite.name, suite.exhibits, chosen)
+    screen.print(
+        f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before", highlight=False
+    )
+    code = 0
+    refused: dict[str, int] = {}
+    mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
+    if todo:
+        estimate = Estimate()
+        estimate.learn_rows(cells)
+        with mirror:
+            code, refused = _dispatch(todo, execution, choice, estimate, screen)
+        if choice.detach:
+            return _detached(out, json_output, screen)
+        results.remember(out, suite.name, suite.exhibits, chosen)  # another run may have overwritten it with its own
+    for text in refused:
+        print(f"error: {text}", file=sys.stderr)
+    rows, code = _tables(out, code, silent=bool(refused))
+    mirror.finish()
+    mine = _only(rows, chosen)
+    screen.print(summary_table(mine))
+    say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
+    if code in EXIT_OF_SIGNAL.values():
+        screen.print("stopped; the same command goes on from here")
+    code = code or exit_code(mine, refused.values())
+    if json_output:
+        emit({"suite": suite.name, "out": str(out), "exit_code": code, "cells": mine})
+    return code
+
+
+def _only(rows: Sequence[Row], specs: Iterable[RunSpec]) -> list[Row]:
+    wanted = {spec.run_id for spec in specs}
+    return [row for row in rows if row["run_id"] in wanted]
+
+
+def _detached(out: Path, json_output: bool, screen: Console) -> int:
+    """Say what continues without this process."""
+    known = jobs.read(out)
+    screen.print(f"SLURM has {len(known)} jobs; 'python -m benchmark status --out {out}' shows how far they are")
+    if json_output:
+        emit({"out": str(out), "exit_code": 0, "jobs": [dataclasses.asdict(job) for job in known]})
+    return 0
+
+
+def for_workers(execution: Execution, choice: launch.Choice, suite: Suite) -> Execution:
+    """The execution with its device resolved and the suite's file as a plug-in. Raises SpecError for the device."""
+    plugins = (suite.plugin,) if suite.plugin else ()
+    return dataclasses.replace(execution, device=_device(execution.device, choice), plugins=plugins)
+
+
+def _device(name: str, choice: launch.Choice) -> str:
+    """On SLURM the profile's GPUs decide what `auto` is; on a Ray cluster its own GPUs do, later."""
+    if not choice.elsewhere:
+        return resolve_device(name)
+    check_names([name], ("auto", "cpu", "cuda"), "device")
+    if choice.name == "slurm" and name == "auto":
+        return "cuda" if launch.profile_of(choice).gpus_per_task else "cpu"
+    return name
+
+
+def _tables(out: Path, code: int, *, silent: bool) -> tuple[list[Row], int]:
+    """Write the tables; (rows, exit code). A full disk is reported unless `silent`."""
+    try:
+        return results.write_tables(out), code
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        if not silent:
+            print(f"error: {DiskFullError(out)}", file=sys.stderr)
+        return results.rows(out), code or DISK_FULL
+
+
+def exit_code(rows: Iterable[Row], refused: Iterable[int]) -> int:
+    """3 or 2 if cells were refused, 1 if some failed, diverged or are left, else 0."""
+    unfinished = any(row["status"] != "done" for row in rows)
+    return max(refused, default=int(unfinished))
+
+
+def sbatch_script(selection: Selection, execution: Execution, choice: launch.Choice) -> str:
+    """The script that `run --launcher slurm` would submit for what is left of the cells."""
+    from benchmark.launch.slurm import launcher
+
+    suite = selection.expand()
+    todo = unended(selection.cells(suite, execution.out), retry_failed=execution.retry_failed)
+    execution = for_workers(execution, choice, suite)
+    return launcher.script(execution, launch.profile_of(choice), workers=choice.workers, cells=len(todo))
+
+
+def _dispatch(
+    todo: Sequence[RunSpec], execution: Execution, choice: launch.Choice, estimate: Estimate, screen: Console
+) -> tuple[int, dict[str, int]]:
+    """Run the cells; (exit code of a signal or 0, each reason why cells were refused with its exit code)."""
+    launcher = launch.create(choice, execution, cells=len(todo))
+    launcher.submit(todo)
+    refused: dict[str, int] = {}
+    specs = {spec.run_id: spec for spec in todo}
+    with (
+        Signals(launcher, screen) as signals,
+        Progress(specs, workers=launcher.workers, estimate=estimate, console=screen) as progress,
+    ):
+        tables = Tables(execution.out)
+        for event in launcher.events():
+            progress.note(event)
+            if event.kind == "end":
+                tables.refresh()
+            if "code" in event.payload:
+                refused[event.payload["error"]] = event.payload["code"]
+            if event.payload.get("code") == DISK_FULL:
+                launcher.stop()
+    return signals.code, refused
+
+
+class Tables:
+    """results.csv while a grid runs: written again after a cell's end, for at most a fiftieth of the time."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._next = 0.0
+        self.refresh()
+
+    def refresh(self) -> None:
+        started = time.monotonic()
+        if started >= self._next:
+            with contextlib.suppress(OSError):  # the cells report a full disk
+                results.write_csv(self._out / "results.csv", results.COLUMNS, results.rows(self._out))
+            now = time.monotonic()
+            self._next = now + max(5.0, 50 * (now - started))
+
+
+class Signals:
+    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let cells save their state; a SIGINT after that ends everything at once.
+
+    No other signal does: a scheduler that takes a job's machine away sends several, and means the first.
+    """
+
+    def __init__(self, launcher: Launcher, screen: Console) -> None:
+        self._launcher, self._screen = launcher, screen
+        self.code = 0
+
+    def __enter__(self) -> Signals:
+        self._before = {number: signal.signal(number, self._handle) for number in EXIT_OF_SIGNAL}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.code and number != signal.SIGINT:
+            return
+        if self.code:
+            self._launcher.kill()
+            raise SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)])
+        self.code = EXIT_OF_SIGNAL[signal.Signals(number)]
+        self._launcher.stop()
+        self._screen.print(self._launcher.stop_message, soft_wrap=True, highlight=False)

@@ -1,0 +1,106 @@
+"""Which cells of a suite a command is about: seeds, changed fields, filters, and what is left to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark import data, models, results, suites
+from benchmark.commands import filters
+from benchmark.results import Row
+from benchmark.spec import RunSpec, SpecError, check_names, fields
+
+FINAL = ("done", "diverged")
+FIELD_OF = {"dataset": "data.name", "model": "model.name", "method": "method.name", "density_target": "density"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells: a suite, its seeds replaced, fields changed, filtered."""
+
+    suite: str
+    seeds: str | None
+    where: tuple[str, ...]
+    changes: tuple[str, ...]
+
+    def expand(self) -> suites.Suite:
+        """The suite with seeds and changes, every name in it checked. Raises SpecError."""
+        suite = suites.load(self.suite)
+        specs = suite.specs
+        if self.seeds is not None:
+            specs = suites.with_seeds(specs, parse_seeds(self.seeds))
+        specs = self._to_change(suite.name, specs)
+        for change in self.changes:
+            name, equals, text = change.partition("=")
+            if not equals:
+                raise SpecError(f"--set {change}: write FIELD=value, such as optimizer.epochs=1")
+            specs = suites.with_field(specs, name, parse_value(text))
+        for spec in specs:
+            check_names([spec.data.name], data.available(), "data set")
+            check_names([spec.model.name], models.available(), "model")
+        return dataclasses.replace(suite, specs=specs)
+
+    def _to_change(self, name: str, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
+        """Without the cells that a filter on unchanged fields leaves out: a change need not fit those."""
+        changed = {change.partition("=")[0] for change in self.changes}
+        names = {condition: condition.partition("=")[0] for condition in self.where}
+        settled = [where for where in self.where if FIELD_OF.get(names[where], names[where]) in fields(specs[0])]
+        early = [where for where in settled if FIELD_OF.get(names[where], names[where]) not in changed]
+        if not self.changes or not early:
+            return specs
+        rows = [(spec, results.pending_row(spec, (name,))) for spec in specs]
+        return tuple(spec for spec, _ in filters.select(rows, early))
+
+    def cells(self, suite: suites.Suite, out: Path) -> list[tuple[RunSpec, Row]]:
+        """The filtered cells with their rows as they stand on disk."""
+        rows = [(spec, results.row(out, results.Member(spec, (suite.name,)))) for spec in suite.specs]
+        return filters.select(rows, self.where)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-4` or `0,2,5-7` as numbers. Raises SpecError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        try:
+            seeds += range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            raise SpecError(f"--seeds {text}: write numbers and ranges, such as 0-4 or 0,2") from None
+    if not seeds:
+        raise SpecError(f"--seeds {text}: the range is empty")
+    return list(dict.fromkeys(seeds))
+
+
+def parse_value(text: str) -> Any:
+    """A value of --set: JSON where it is JSON, `none`, or the text itself."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return tuple(value) if isinstance(value, list) else value
+
+
+def resolve_device(name: str) -> str:
+    """auto to cuda where there is a GPU. Raises SpecError for cuda without one."""
+    check_names([name], ("auto", "cpu", "cuda"), "device")
+    if name == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if name == "cuda":
+        raise SpecError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+    return "cpu"
+
+
+def unended(cells: Sequence[tuple[RunSpec, Row]], *, retry_failed: bool) -> list[RunSpec]:
+    """The cells that a run has to run."""
+    skip = FINAL if retry_failed else (*FINAL, "failed")
+    return [spec for spec, row in cells if row["status"] not in skip]

@@ -1,0 +1,45 @@
+"""`show`: one cell with its spec, environment, attempts and measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark import results
+from benchmark.commands.output import console, emit, say
+from benchmark.results import Member
+from benchmark.run_folder.attempts import ended, folder_of, numbers
+from benchmark.run_folder.files import read_json, read_sealed
+from benchmark.spec import SpecError
+
+
+def find_cell(run_id: str, out: Path) -> Member:
+    """The one cell whose id begins with `run_id`. Raises SpecError if there is none, or more than one."""
+    members = results.members(results.existing(out))
+    found = [member for name, member in members.items() if name.startswith(run_id)]
+    if len(found) != 1:
+        what = f"{len(found)} cells begin with it" if found else "no cell has it"
+        raise SpecError(f"run id '{run_id}': {what}; 'python -m benchmark status --json' lists all ids")
+    return found[0]
+
+
+def show(run_id: str, out: Path, json_output: bool) -> None:
+    """Print one cell. Raises as `find_cell` does."""
+    member = find_cell(run_id, out)
+    spec = member.spec
+    cell = out / "cells" / spec.run_id
+    document = {
+        "row": results.row(out, member),
+        "spec": spec.to_dict(),
+        "environment": read_json(cell / "environment.json"),
+        "attempts": {number: ended(folder_of(cell, number)) for number in numbers(cell)},
+        "layers": (read_sealed(cell / "result.json") or {}).get("layers"),
+    }
+    if json_output:
+        emit(document)
+        return
+    screen = console(json_output=False)
+    for title, section in document.items():
+        screen.print(f"{title}:", style="bold")
+        for name, value in (section or {}).items():
+            if value not in ("", None) and name != "spec":
+                say(screen, f"  {name}: {value}")

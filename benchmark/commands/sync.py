@@ -1,0 +1,31 @@
+"""`sync`: bring MLflow up to date with a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from benchmark import results
+from benchmark.commands.output import console, emit
+from benchmark.commands.status import queued_jobs
+from benchmark.tracking import sync as mirror
+
+
+def sync(out: Path, patience_seconds: float, json_output: bool) -> None:
+    """Import what is new into MLflow, and print how much was imported."""
+    screen = console(json_output=json_output)
+    said = 0.0
+
+    def report(text: str) -> None:
+        nonlocal said
+        if time.monotonic() - said > 1.0:
+            said = time.monotonic()
+            screen.print(f"MLflow: {text}", highlight=False)
+
+    queued_jobs(results.existing(out))
+    done = mirror.sync(out, report=report, patience_seconds=patience_seconds)
+    if json_output:
+        emit({"out": str(out), **dataclasses.asdict(done)})
+    else:
+        print(f"{done.uri}: {done.cells} cells, {done.changed} of them changed, {done.records} records imported")

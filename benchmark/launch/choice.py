@@ -1,0 +1,106 @@
+"""Which launcher runs the cells: the choice of the command line, checked, and the launcher made from it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.launch import followers
+from benchmark.launch.base import Launcher
+from benchmark.launch.process_ranks import Ranks
+from benchmark.spec import RunSpec, SpecError, check_names, check_processes
+from benchmark.training.execution import Execution
+
+if TYPE_CHECKING:
+    from benchmark.launch.slurm.profile import Profile
+
+NAMES = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A launcher and its own options.
+
+    workers: cells at once; None: the launcher's default. ranks: which of the cell's processes this one is, if
+    torchrun or srun started them with the command.
+    """
+
+    name: str = "local"
+    workers: int | None = None
+    profile: Path | None = None
+    ray_address: str | None = None
+    detach: bool = False
+    ranks: Ranks | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """True if other machines run the cells."""
+        return self.name == "slurm" or self.ray_address is not None
+
+
+def check(choice: Choice) -> None:
+    """Raises SpecError for an unknown launcher and for options of another one."""
+    check_names([choice.name], NAMES, "launcher")
+    if choice.name == "slurm" and choice.profile is None:
+        raise SpecError("--launcher slurm needs --profile FILE.toml: the cluster's partition, time and memory")
+    if choice.name == "ray" and importlib.util.find_spec("ray") is None:
+        raise SpecError("--launcher ray needs Ray: pip install 'sparse-training-bench[ray]'")
+    for option, given, owner in (
+        ("--profile", choice.profile is not None, "slurm"),
+        ("--detach", choice.detach, "slurm"),
+        ("--ray-address", choice.ray_address is not None, "ray"),
+    ):
+        if given and choice.name != owner:
+            raise SpecError(f"{option} is of --launcher {owner}")
+    if choice.ranks is not None and (choice.name != "local" or choice.workers not in (None, 1)):
+        raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
+
+
+def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> None:
+    """Before cells run: check that the processes can share each cell, and let started processes meet.
+
+    Raises SpecError for a cell that the processes cannot share.
+    """
+    for spec in specs:
+        check_processes(spec, execution.processes)
+    if choice.ranks is not None:
+        followers.meet(choice.ranks, work=bool(specs))
+
+
+def profile_of(choice: Choice) -> Profile:
+    """The cluster's profile. Raises SpecError naming what is wrong with it."""
+    from benchmark.launch.slurm import profile
+
+    assert choice.profile is not None, "check() saw to it"
+    return profile.read(choice.profile)
+
+
+def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
+    """The launcher for this many cells. Raises SpecError for a profile that is wrong and for too many workers."""
+    execution = execution.absolute()
+    if choice.name == "slurm":
+        from benchmark.launch.slurm.launcher import SlurmLauncher
+
+        return SlurmLauncher(execution, profile_of(choice), workers=choice.workers, detach=choice.detach)
+    if choice.name == "ray":
+        from benchmark.launch.ray_tune.launcher import RayLauncher
+
+        return RayLauncher(execution, workers=choice.workers, address=choice.ray_address, cells=cells)
+    from benchmark.launch.local import LocalLauncher
+
+    return LocalLauncher(execution, workers=min(_workers(choice, execution), cells))
+
+
+def _workers(choice: Choice, execution: Execution) -> int:
+    from benchmark.launch.local import default_workers
+
+    if execution.started_together:
+        return 1
+    room, each = default_workers(execution.device), execution.processes
+    wanted = choice.workers or max(1, room // each)
+    if execution.device == "cuda" and each > 1 and wanted * each > room:
+        raise SpecError(f"{wanted} workers of {each} processes need more than the {room} GPUs here")
+    return wanted

@@ -1,0 +1,57 @@
+"""Which of the processes of one cell this is, where torchrun or SLURM's srun started them with the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmark.spec import SpecError, check_names
+
+SOURCES = ("auto", "slurm")
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
+FIRST_PORT, PORTS = 10_000, 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """rank of size processes, local_rank on its machine; address and port: of rank 0, where they meet."""
+
+    rank: int
+    size: int
+    local_rank: int
+    address: str
+    port: int
+
+    def to_environment(self) -> dict[str, str]:
+        """As torchrun names them."""
+        values = (self.rank, self.size, self.local_rank, self.address, self.port)
+        return dict(zip(TORCHRUN, map(str, values), strict=True))
+
+
+def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | None:
+    """auto: of torchrun, or None where this is the only process. slurm: of srun's tasks. Raises SpecError."""
+    check_names([source], SOURCES, "value of --ranks")
+    if source == "slurm":
+        return _of_slurm(environment)
+    if int(environment.get("WORLD_SIZE", "1")) == 1 or any(name not in environment for name in TORCHRUN):
+        return None
+    rank, size, local_rank = (int(environment[name]) for name in TORCHRUN[:3])
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=port)
+
+
+def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
+    if missing := [name for name in SLURM if name not in environment]:
+        raise SpecError(f"--ranks slurm: {missing[0]} is not set; start the command with srun, one task a process")
+    rank, size, local_rank = (int(environment[name]) for name in SLURM[:3])
+    if size == 1:
+        return None
+    nodes = environment["SLURM_STEP_NODELIST"]
+    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    # two steps of one job, or two jobs of one machine, seldom meet at the same port
+    step = int(environment["SLURM_JOB_ID"]) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
+    port = FIRST_PORT + step % PORTS
+    return Ranks(rank=rank, size=size, local_rank=local_rank, address=listed.stdout.split()[0], port=port)

@@ -1,0 +1,97 @@
+"""What happens to cells, read from their run folder: for launchers whose workers run on other machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.launch.base import Event
+from benchmark.run_folder.attempts import ended, folder_of, numbers
+from benchmark.run_folder.files import read_json, read_sealed
+from benchmark.spec import RunSpec
+
+FINAL = ("failed", "cancelled")
+
+
+@dataclass
+class _Seen:
+    """How much of a cell has been told. before: its newest attempt when the watch began."""
+
+    spec: RunSpec
+    before: int
+    attempt: int
+    epoch: int = 0
+    offset: int = 0
+
+
+class FolderWatch:
+    """Events of cells from the moment of its making on; of attempts that are older, their epochs alone."""
+
+    def __init__(self, out: Path, specs: Sequence[RunSpec]) -> None:
+        self._out = out
+        self._cells: dict[str, _Seen] = {}
+        for spec in specs:
+            newest = max(numbers(self._cell(spec.run_id)), default=0)
+            self._cells[spec.run_id] = _Seen(spec, before=newest, attempt=newest)
+
+    @property
+    def open(self) -> list[str]:
+        """Ids of the cells whose end has not been told."""
+        return list(self._cells)
+
+    def close(self, run_id: str) -> None:
+        """Tell no more of this cell."""
+        self._cells.pop(run_id, None)
+
+    def poll(self) -> Iterator[Event]:
+        """What has happened since the last call."""
+        for run_id, seen in list(self._cells.items()):
+            newest = max(numbers(self._cell(run_id)), default=0)
+            if newest == 0:
+                continue
+            folder = folder_of(self._cell(run_id), newest)
+            end = self._end(run_id, folder if newest > seen.before else None)  # before its last records are read
+            yield from self._begun(run_id, seen, newest, folder)
+            yield from self._epochs(run_id, seen)
+            if end is not None:
+                self.close(run_id)
+                yield end
+
+    def _cell(self, run_id: str) -> Path:
+        return self._out / "cells" / run_id
+
+    def _begun(self, run_id: str, seen: _Seen, newest: int, folder: Path) -> Iterator[Event]:
+        environment = read_json(folder / "environment.json") if newest > seen.attempt else None
+        if environment is not None:
+            seen.attempt, seen.offset = newest, 0
+            yield Event(run_id, "started")
+            if environment.get("resumed_at_step"):
+                yield Event(run_id, "resumed", {"resumed": environment["resumed_at_step"]})
+
+    def _epochs(self, run_id: str, seen: _Seen) -> Iterator[Event]:
+        try:
+            with (folder_of(self._cell(run_id), seen.attempt) / "metrics.jsonl").open("rb") as file:
+                file.seek(seen.offset)
+                content = file.read()
+        except FileNotFoundError:
+            return
+        whole = content[: content.rfind(b"\n") + 1]
+        seen.offset += len(whole)
+        for line in whole.splitlines():
+            record = json.loads(line)
+            if "train_seconds" in record and record["epoch"] > seen.epoch:
+                seen.epoch = record["epoch"]
+                yield Event(run_id, "epoch", {"epochs": seen.spec.optimizer.epochs, **record})
+
+    def _end(self, run_id: str, attempt: Path | None) -> Event | None:
+        result = read_sealed(self._cell(run_id) / "result.json")
+        if result is not None:
+            return Event(run_id, "end", {"status": result["status"], "error": result["error"]})
+        end = ended(attempt) if attempt is not None else None
+        if end is not None and end.get("code") is not None:
+            return Event(run_id, "end", {"status": "refused", "error": end["error"], "code": end["code"]})
+        if end is not None and end["status"] in FINAL:
+            return Event(run_id, "end", {"status": end["status"], "error": end["error"]})
+        return None

@@ -1,0 +1,110 @@
+"""Jobs that a cluster has of a run folder: DIR/jobs.jsonl, a line a job, appended before anyone waits for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.launch.slurm import queue as slurm_queue
+from benchmark.launch.slurm.queue import State
+from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
+from benchmark.run_folder.files import read_sealed
+
+NAME = "jobs.jsonl"
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """One job: its id, its cells in order, and the file that its output goes to."""
+
+    job: str
+    cells: tuple[str, ...]
+    log: str
+    launcher: str = "slurm"
+
+    def last_line(self) -> str:
+        """The last line of its output, or what its absence means."""
+        try:
+            lines = Path(self.log).read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return f"it wrote no {self.log}: does every node see that folder?"
+        return lines[-1].strip() if lines else f"{self.log} is empty"
+
+
+def read(out: Path) -> list[ClusterJob]:
+    """All jobs ever submitted for the folder; a line that a power cut broke is passed over."""
+    try:
+        lines = (out / NAME).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], entry["launcher"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
+    """Add lines in one write, on disk when it returns."""
+    content = "".join(json.dumps(dataclasses.asdict(job)) + "\n" for job in jobs).encode()
+    descriptor = os.open(out / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def steps_saved(out: Path, run_id: str) -> int:
+    """Steps in a cell's newest checkpoint, 0 without one."""
+    names = (out / "cells" / run_id).glob("attempts/*/checkpoint-*.json")
+    return max((int(path.stem.removeprefix("checkpoint-")) for path in names), default=0)
+
+
+def outcome(out: Path, run_id: str) -> dict[str, Any] | None:
+    """{status, error} of a cell that has a result, or whose last attempt failed or was cancelled; else None."""
+    cell = out / "cells" / run_id
+    result = read_sealed(cell / "result.json")
+    if result is not None:
+        return {"status": result["status"], "error": result["error"]}
+    taken = numbers(cell)
+    end = ended(folder_of(cell, taken[-1])) if taken else None
+    return end if end is not None and end["status"] in ("failed", "cancelled") else None
+
+
+def has_result(out: Path, run_id: str) -> bool:
+    """Whether the cell is done or diverged by now: its job may have ended a moment ago."""
+    return read_sealed(out / "cells" / run_id / "result.json") is not None
+
+
+def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
+    """Those of the cells that have no outcome."""
+    return [run_id for run_id in run_ids if outcome(out, run_id) is None]
+
+
+def settle(out: Path) -> list[tuple[ClusterJob, State]]:
+    """Jobs that have cells to train yet, with SLURM's word on them; what cancelled ones left is marked so.
+
+    Raises SlurmError where SLURM does not answer.
+    """
+    left = [job for job in read(out) if job.launcher == "slurm" and unended(out, job.cells)]
+    states = slurm_queue.states(job.job for job in left)
+    for job in left:
+        if states[job.job].name == "CANCELLED":
+            mark_cancelled(out, job)
+    return [(job, states[job.job]) for job in left]
+
+
+def mark_cancelled(out: Path, job: ClusterJob) -> None:
+    """What is left of a cancelled job's cells is cancelled, unless another worker has them."""
+    for run_id in unended(out, job.cells):
+        error = f"its SLURM job {job.job} was cancelled"
+        mark_ended(out / "cells" / run_id, error, status="cancelled", dead_jobs={job.job})

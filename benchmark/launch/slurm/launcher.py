@@ -1,0 +1,234 @@
+"""Cells in SLURM job arrays, submitted by submitit; the run folder and SLURM's queue tell what becomes of them."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import hashlib
+import io
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.launch.base import Event, Job, LaunchError
+from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm import queue as slurm_queue
+from benchmark.launch.slurm.folder_watch import FolderWatch
+from benchmark.launch.slurm.jobs import ClusterJob
+from benchmark.launch.slurm.profile import Profile
+from benchmark.launch.slurm.queue import SlurmError, State
+from benchmark.run_folder.attempts import Observer, folder_of, mark_ended, numbers
+from benchmark.spec import RunSpec
+from benchmark.training.execution import Execution
+
+JOBS_ALLOWED = 3
+POLL_SECONDS, POLL_SHARE = 1.0, 10
+QUEUE_SECONDS = 5.0
+STUCK = ("BadConstraints", "JobHeldAdmin", "JobHeldUser", "PartitionTimeLimit", "launch failed requeued held")
+MISSING = "--launcher slurm needs submitit: pip install 'sparse-training-bench[slurm]'"
+
+
+class SlurmLauncher:
+    """Arrays of jobs of a profile; jobs that SLURM still has from an earlier command are adopted.
+
+    `events` ends with the last cell, or with `stop`: then the jobs go on without this process.
+    """
+
+    stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
+
+    def __init__(self, execution: Execution, profile: Profile, *, workers: int | None, detach: bool) -> None:
+        self._execution, self._profile, self._detach = execution, profile, detach
+        self._workers_per_job = workers or profile.workers(processes_per_cell=execution.processes)
+        self.workers = self._workers_per_job * profile.array_parallelism
+        self._specs: dict[str, RunSpec] = {}
+        self._jobs: dict[str, ClusterJob] = {}
+        self._deaths: collections.Counter[str] = collections.Counter()
+        self._saved: dict[str, int] = {}
+        self._told: set[str] = set()
+        self._observer = Observer()
+        self._stopping = False
+        self._next_queue = 0.0
+        self.adopted = 0
+
+    def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
+        """Raises SlurmError or LaunchError where SLURM does not take the jobs."""
+        self._specs = {spec.run_id: spec for spec in specs}
+        self._watch = FolderWatch(self._execution.out, specs)
+        known = {job.job: job for job in jobs.read(self._execution.out) if job.launcher == "slurm"}
+        mine = {name: job for name, job in known.items() if set(job.cells) & set(self._specs)}
+        states = slurm_queue.states(mine)
+        self._jobs = {name: job for name, job in mine.items() if not states[name].ended}
+        taken = {run_id for job in self._jobs.values() for run_id in job.cells}
+        self.adopted = len(self._jobs)
+        free = [spec for spec in specs if spec.run_id not in taken]
+        self._submit([spec for spec in free if not jobs.has_result(self._execution.out, spec.run_id)])
+        return [Job(spec.run_id) for spec in specs]
+
+    def _submit(self, specs: Sequence[RunSpec]) -> None:
+        size = self._profile.cells_per_job
+        chunks = [specs[at : at + size] for at in range(0, len(specs), size)]
+        limit = slurm_queue.max_array_size() if len(chunks) > 1 else 1
+        for at in range(0, len(chunks), limit):
+            self._submit_array(chunks[at : at + limit])
+
+    def _submit_array(self, chunks: Sequence[Sequence[RunSpec]]) -> None:
+        folder = self._execution.out / "slurm"
+        folder.mkdir(exist_ok=True)
+        probe = folder / "probe"
+        probe.touch()
+        tasks = [
+            {
+                "execution": self._execution.to_dict(),
+                "specs": [spec.to_dict() for spec in chunk],
+                "workers": self._workers_per_job,
+                "probe": str(probe),
+            }
+            for chunk in chunks
+        ]
+        submitted = _sbatch(folder, self.parameters(), tasks)
+        new = [
+            ClusterJob(name, tuple(spec.run_id for spec in chunk), log)
+            for (name, log), chunk in zip(submitted, chunks, strict=True)
+        ]
+        jobs.append(self._execution.out, new)
+        self._jobs |= {job.job: job for job in new}
+        self._saved |= {job.job: self._progress(job) for job in new}
+
+    def parameters(self) -> dict[str, Any]:
+        """What submitit writes into the job's script."""
+        return self._profile.parameters(job_name=job_name(self._execution.out), python_path=_python_path())
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def kill(self) -> None:
+        self._stopping = True
+
+    def events(self) -> Iterator[Event]:
+        while self._watch.open and not self._stopping and not self._detach:
+            started = time.monotonic()
+            yield from self._watch.poll()
+            looked = time.monotonic()
+            if self._watch.open and looked >= self._next_queue:
+                yield from self._ask_queue()
+                self._next_queue = time.monotonic() + max(QUEUE_SECONDS, time.monotonic() - looked)
+            if self._watch.open:
+                time.sleep(max(POLL_SECONDS, POLL_SHARE * (looked - started)))
+
+    def _ask_queue(self) -> Iterator[Event]:
+        """What SLURM says of the jobs; where it does not answer nothing is concluded."""
+        open_cells = set(self._watch.open)
+        wanted = [job for job in self._jobs.values() if open_cells & set(job.cells)]
+        try:
+            states = slurm_queue.states(job.job for job in wanted)
+            for job in wanted:
+                yield from self._stuck(job, states[job.job])
+            yield from self._settle([(job, states[job.job]) for job in wanted if states[job.job].ended])
+            self._submit([self._specs[run_id] for run_id in self._watch.open if self._orphaned(run_id)])
+        except SlurmError as error:
+            yield from self._once(next(iter(open_cells)), f"{error}; waiting for it")
+
+    def _orphaned(self, run_id: str) -> bool:
+        """Nobody has the cell: no job of ours, and no other worker."""
+        cell = self._execution.out / "cells" / run_id
+        taken = numbers(cell)
+        in_a_job = any(run_id in job.cells for job in self._jobs.values())
+        return not in_a_job and (not taken or self._observer.over(folder_of(cell, taken[-1])))
+
+    def _once(self, run_id: str, text: str) -> Iterator[Event]:
+        if text not in self._told:
+            self._told.add(text)
+            yield Event(run_id, "warning", {"warning": text})
+
+    def _stuck(self, job: ClusterJob, state: State) -> Iterator[Event]:
+        if state.name == "PENDING" and state.why in STUCK:
+            yield from self._once(
+                job.cells[0], f"its SLURM job {job.job} waits and will not start by itself: {state.why}"
+            )
+
+    def _settle(self, ended: Sequence[tuple[ClusterJob, State]]) -> Iterator[Event]:
+        """Find an end, or another job, for the cells that ended jobs left open."""
+        yield from self._watch.poll()  # a job's last result may be younger than the last look at the folder
+        for job, state in ended:
+            del self._jobs[job.job]
+            self._observer.dead_jobs.add(job.job)
+            if state.name == "CANCELLED":
+                jobs.mark_cancelled(self._execution.out, job)
+            if self._progress(job) > self._saved.get(job.job, 0):
+                self._deaths.subtract({run_id: self._deaths[run_id] for run_id in job.cells})
+            for run_id in set(job.cells) & set(self._watch.open):
+                yield from self._left(run_id, job, state)
+
+    def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:
+        cause = f"its SLURM job {job.job} ended as {state}: {job.last_line()}"
+        self._deaths[run_id] += 1
+        if (outcome := jobs.outcome(self._execution.out, run_id)) is not None:
+            self._watch.close(run_id)
+            yield Event(run_id, "end", outcome)
+        elif self._deaths[run_id] < JOBS_ALLOWED:
+            yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it"})
+        else:
+            mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
+
+    def _progress(self, job: ClusterJob) -> int:
+        return sum(jobs.steps_saved(self._execution.out, run_id) for run_id in job.cells)
+
+
+def job_name(out: Path) -> str:
+    """The name of a run folder's jobs in the queue: bench-<folder>-<hash of its path>."""
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in out.name)
+    return f"bench-{plain[:20]}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
+
+
+def script(execution: Execution, profile: Profile, *, workers: int | None, cells: int) -> str:
+    """The sbatch script of such a grid's first array, as submitit writes it; needs no SLURM."""
+    submitit_slurm = _submitit()
+    launcher = SlurmLauncher(execution, profile, workers=workers, detach=True)
+    chunks = -(-cells // profile.cells_per_job)
+    command = f"{sys.executable} -u -m submitit.core._submit {execution.out / 'slurm'}"
+    arrays = {"map_count": chunks} if chunks > 1 else {}
+    text: str = submitit_slurm._make_sbatch_string(
+        command=command, folder=execution.out / "slurm", **launcher.parameters(), **arrays
+    )
+    return text
+
+
+def _submitit() -> Any:
+    try:
+        import submitit.slurm.slurm
+    except ImportError as error:
+        raise LaunchError(MISSING) from error
+    return submitit.slurm.slurm
+
+
+def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Submit one array; each job's id and the file of its output."""
+    slurm = _submitit()
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    from benchmark.launch.slurm.task import run_cells
+
+    if slurm.SlurmExecutor.affinity() < 0:
+        raise SlurmError("srun is not installed: no SLURM on this machine")
+    executor = submitit.SlurmExecutor(folder=folder)
+    executor.update_parameters(**parameters)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints there what its error says as well
+            submitted = executor.map_array(run_cells, tasks)
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = str(error).strip().splitlines()
+        said = [line for line in lines if line.startswith("sbatch: error")]
+        hint = "'sinfo' tells whether a cluster answers; --dry-run needs none"
+        raise SlurmError(f"SLURM did not take the jobs ({(said or lines)[-1]}): {hint}") from error
+    return [(str(job.job_id), str(job.paths.stdout)) for job in submitted]
+
+
+def _python_path() -> str:
+    """Where a job finds this program, and what the user's suites import: this folder, and PYTHONPATH."""
+    program = str(Path(__file__).resolve().parents[3])
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys(path for path in (program, os.getcwd(), *given) if path))

@@ -1,0 +1,87 @@
+"""What runs inside a SLURM job: a local pool over the job's cells, which comes back after the time limit."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.launch.base import Event
+from benchmark.launch.local import LocalLauncher
+from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm import queue as slurm_queue
+from benchmark.run_folder.attempts import cluster_job
+from benchmark.spec import from_dict
+from benchmark.training.execution import Execution
+
+AGAIN = (signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *AGAIN)
+SAID = ("epoch", "test_accuracy", "density", "resumed", "warning", "status", "error")
+REQUEUE_TRIES, REQUEUE_PAUSE_SECONDS = 10, 6.0
+
+
+def run_cells(task: Mapping[str, Any]) -> None:
+    """Train a job's cells. task: execution, specs, workers, probe; plain values, as submitit pickles them.
+
+    After USR1 or USR2 (the time limit is near, or preemption) the job queues itself again, if it got
+    any further; after TERM (scancel, or SLURM queues it again by itself) it saves the state and ends.
+    """
+    _see(Path(task["probe"]))
+    execution = Execution.from_dict(task["execution"])
+    specs = [from_dict(spec) for spec in task["specs"]]
+    ids = [spec.run_id for spec in specs]
+    before = _progress(execution.out, ids)
+    launcher = LocalLauncher(execution, workers=min(task["workers"], len(specs)))
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        launcher.stop()
+
+    for number in SIGNALS:
+        signal.signal(number, stop)  # in place of submitit's, which would end the process at once
+    launcher.submit(specs)
+    for event in launcher.events():
+        _say(event)
+    left = jobs.unended(execution.out, ids)
+    if received and left:
+        _leave(received, moved=_progress(execution.out, ids) > before)
+
+
+def _see(probe: Path) -> None:
+    if not probe.exists():
+        sys.exit(f"node {socket.gethostname()} does not see {probe}: --out must lie on storage that all nodes share")
+
+
+def _progress(out: Path, ids: Sequence[str]) -> tuple[int, int]:
+    """Grows with every cell that ends and every checkpoint."""
+    return len(ids) - len(jobs.unended(out, ids)), sum(jobs.steps_saved(out, run_id) for run_id in ids)
+
+
+def _leave(received: Sequence[int], *, moved: bool) -> None:
+    names = ", ".join(signal.Signals(number).name for number in received)
+    job, _ = cluster_job()
+    if job is None or not set(received) & set(AGAIN):
+        sys.exit(f"stopped by {names}: the cells' state is saved")
+    if not moved:
+        sys.exit(f"stopped by {names} before any cell got further: give the profile more time_minutes")
+    print(f"stopped by {names}: the cells' state is saved; the job goes back into the queue", flush=True)
+    for _ in range(REQUEUE_TRIES):
+        try:
+            slurm_queue.requeue(job)
+        except slurm_queue.SlurmError as error:
+            print(error, flush=True)
+            time.sleep(REQUEUE_PAUSE_SECONDS)
+        else:
+            time.sleep(REQUEUE_PAUSE_SECONDS)  # SLURM ends this process; an end of its own could win over the requeue
+            break
+    sys.exit(f"stopped by {names}")
+
+
+def _say(event: Event) -> None:
+    words = ", ".join(f"{name} {value}" for name, value in event.payload.items() if name in SAID and value != "")
+    print(f"{time.strftime('%H:%M:%S')} {event.run_id} {event.kind}: {words}".rstrip(": "), flush=True)

@@ -1,0 +1,183 @@
+"""Attempts at a cell: who works on it, whether that worker lives, and how the attempt ended.
+
+An attempt is a folder attempts/<number>, made complete and renamed into place: the one who
+succeeds owns the cell until the attempt is over. Nothing relies on locks or on equal clocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from benchmark.run_folder.files import read_json, read_sealed, write_json
+
+STALE_SECONDS = 60.0
+BEAT_SECONDS = 5.0
+
+
+def numbers(cell: Path) -> list[int]:
+    """Numbers of a cell's attempts, in order."""
+    try:
+        return sorted(int(entry.name) for entry in os.scandir(cell / "attempts") if entry.name.isdigit())
+    except FileNotFoundError:
+        return []
+
+
+def folder_of(cell: Path, number: int) -> Path:
+    return cell / "attempts" / f"{number:04d}"
+
+
+class Attempt:
+    """One attempt of this process: it beats while it lives and says how it ended."""
+
+    def __init__(self, cell: Path, number: int) -> None:
+        self.cell, self.number = cell, number
+        self.folder = folder_of(cell, number)
+        self.superseded = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        with (self.folder / "heartbeat").open("wb", buffering=0) as file:
+            count = 0
+            while not self._over.wait(BEAT_SECONDS):
+                count += 1
+                with contextlib.suppress(OSError):
+                    os.pwrite(file.fileno(), f"{count:012d}\n".encode(), 0)
+                if not self.newest():
+                    self.superseded.set()
+
+    def newest(self) -> bool:
+        """False once another worker has taken the cell over."""
+        return numbers(self.cell)[-1:] == [self.number]
+
+    def end(self, status: str, error: str = "", code: int | None = None) -> None:
+        """status: done, diverged, failed, cancelled, interrupted or superseded. error: one line, its cause.
+
+        code: the exit code that goes with it, where the user has something to mend.
+        """
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):  # a full disk: the attempt goes stale by itself
+            end = {"status": status, "error": error, **({} if code is None else {"code": code})}
+            write_json(self.folder / "end.json", end)
+
+
+def claim(cell: Path, observer: Observer) -> Attempt | None:
+    """A new attempt at the cell, or None while another one is at work on it or once it has a result."""
+    taken = numbers(cell)
+    if taken and not observer.over(folder_of(cell, taken[-1])):
+        return None
+    if read_sealed(cell / "result.json") is not None:  # an attempt that is over published before it ended
+        return None
+    number = taken[-1] + 1 if taken else 1
+    (cell / "attempts").mkdir(parents=True, exist_ok=True)
+    aside = cell / "attempts" / f".{uuid.uuid4().hex}"
+    aside.mkdir()
+    try:
+        write_json(aside / "owner.json", _owner())
+        aside.rename(folder_of(cell, number))
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder_of(cell, number).exists():
+            return None
+        raise
+    return Attempt(cell, number)
+
+
+class Observer:
+    """Watches other processes' attempts by this process's own monotonic clock.
+
+    dead_jobs: cluster jobs that are known to have ended, with all their processes.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, dead_jobs: Collection[str] = ()) -> None:
+        self._clock, self.dead_jobs = clock, set(dead_jobs)
+        self._seen: dict[Path, tuple[bytes, float]] = {}
+
+    def over(self, attempt: Path) -> bool:
+        """True where the attempt ended, its process is gone, or its heartbeat stands still for STALE_SECONDS."""
+        if (attempt / "end.json").exists() or gone(attempt) or self._job_over(attempt):
+            return True
+        try:
+            beat = (attempt / "heartbeat").read_bytes()
+        except FileNotFoundError:
+            beat = b""
+        last, since = self._seen.get(attempt, (None, 0.0))
+        if beat != last:
+            self._seen[attempt] = (beat, self._clock())
+            return False
+        return self._clock() - since >= STALE_SECONDS
+
+    def _job_over(self, attempt: Path) -> bool:
+        """The attempt's cluster job has ended, or was queued again and is now this process's."""
+        owner = read_json(attempt / "owner.json")
+        job, restarts = (owner.get("job"), owner.get("restarts", 0)) if isinstance(owner, dict) else (None, 0)
+        mine, now = cluster_job()
+        return job is not None and (job in self.dead_jobs or (job == mine and restarts < now))
+
+
+def ended(attempt: Path) -> dict[str, Any] | None:
+    """{status, error} of an attempt that ended in words, with `code` where it had one, or None."""
+    end = read_json(attempt / "end.json")
+    return end if isinstance(end, dict) else None
+
+
+def gone(attempt: Path) -> bool:
+    """True where the attempt's process ran on this boot and runs no more."""
+    owner = read_json(attempt / "owner.json")
+    known = isinstance(owner, dict) and owner["boot"] != "" and owner["boot"] == _boot()
+    return known and _started(owner["pid"]) != owner["started"]
+
+
+def failed_before(cell: Path) -> str | None:
+    """The cause where a cell's last attempt failed, or None."""
+    taken = numbers(cell)
+    end = ended(folder_of(cell, taken[-1])) if taken else None
+    return str(end["error"]) if end is not None and end["status"] == "failed" else None
+
+
+def mark_ended(cell: Path, error: str, *, status: str = "failed", dead_jobs: Collection[str] = ()) -> None:
+    """Add a failed or cancelled attempt to a cell whose workers have died, unless another worker has the cell."""
+    if (attempt := claim(cell, Observer(dead_jobs=dead_jobs))) is not None:
+        attempt.end(status, error)
+
+
+def _owner() -> dict[str, Any]:
+    process = {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
+    job, restarts = cluster_job()
+    return process if job is None else {**process, "job": job, "restarts": restarts}
+
+
+def cluster_job() -> tuple[str | None, int]:
+    """This process's SLURM job, as squeue names it, and how often that was queued again; (None, 0) outside."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+    return job, int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def _boot() -> str:
+    """This boot and process namespace; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot; None where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])

@@ -1,0 +1,125 @@
+"""Checkpoints: atomic, checksummed, two generations, never loaded unless they are what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.run_folder.files import read_sealed, sealed, write_atomic, write_json
+
+GENERATIONS = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: the training's state, its manifest, and the metrics it had written."""
+
+    state: dict[str, Any]
+    manifest: dict[str, Any]
+    metrics: bytes
+
+
+def save(folder: Path, state: Mapping[str, Any], *, steps: int, metrics: bytes, **facts: Any) -> None:
+    """Write a new generation and drop all but GENERATIONS.
+
+    steps: optimizer steps done; it names the file. metrics: all of the metrics written so far, of
+    which length and checksum go into the manifest, written last. facts: run_id, environment.
+    """
+    buffer = io.BytesIO()
+    torch.save(_on_its_own(state), buffer)
+    content = buffer.getvalue()
+    write_atomic(_data(folder, steps), content)
+    manifest = {
+        **facts,
+        "steps": steps,
+        "bytes": len(content),
+        "content_sha256": hashlib.sha256(content).hexdigest(),
+        "metrics_bytes": len(metrics),
+        "metrics_sha256": hashlib.sha256(metrics).hexdigest(),
+    }
+    write_json(_manifest(folder, steps), sealed(manifest))
+    for old in _steps(folder)[:-GENERATIONS]:
+        remove(folder, old)
+
+
+def _on_its_own(value: Any) -> Any:
+    """The state, where a tensor is a slice of a larger one a copy of it: a file would hold the whole."""
+    if isinstance(value, torch.Tensor):
+        return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, Mapping):
+        return {key: _on_its_own(inner) for key, inner in value.items()}
+    return [_on_its_own(inner) for inner in value] if isinstance(value, list) else value
+
+
+def remove(folder: Path, steps: int) -> None:
+    """Delete one generation, manifest first."""
+    _manifest(folder, steps).unlink(missing_ok=True)
+    _data(folder, steps).unlink(missing_ok=True)
+
+
+def remove_earlier(earlier: Iterable[Path], folder: Path) -> None:
+    """Delete the checkpoints of earlier attempts, once this one's folder has all its generations."""
+    if len(_steps(folder)) >= GENERATIONS:
+        for before in earlier:
+            for steps in _steps(before):
+                remove(before, steps)
+
+
+def latest(folders: Iterable[Path], *, run_id: str, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The good checkpoint with the most steps in any of the folders, or None.
+
+    Each bad one is named through `warn` and passed over: it is never unpickled.
+    """
+    found = sorted(((steps, folder) for folder in folders for steps in _steps(folder)), reverse=True)
+    for steps, folder in found:
+        try:
+            return _read(folder, steps, run_id)
+        except Exception as error:  # whatever is wrong with it, an older one may be good
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            warn(f"checkpoint {_data(folder, steps)} is passed over: {reason}")
+    return None
+
+
+def _read(folder: Path, steps: int, run_id: str) -> Checkpoint:
+    manifest = read_sealed(_manifest(folder, steps))
+    if manifest is None:
+        raise ValueError(f"its manifest {_manifest(folder, steps).name} is missing or damaged")
+    if manifest["run_id"] != run_id:
+        raise ValueError(f"it belongs to cell {manifest['run_id']}")
+    content = _data(folder, steps).read_bytes()
+    _check("it", content, manifest["content_sha256"])
+    with (folder / "metrics.jsonl").open("rb") as file:
+        metrics = file.read(manifest["metrics_bytes"])
+    _check(f"{folder / 'metrics.jsonl'}", metrics, manifest["metrics_sha256"])
+    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    return Checkpoint(state, manifest, metrics)
+
+
+def _check(what: str, content: bytes, expected: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ValueError(f"{what} has SHA-256 {found[:12]}…, the manifest says {expected[:12]}…")
+
+
+def _steps(folder: Path) -> list[int]:
+    """Generations in a folder, oldest first, by whichever of their two files is there."""
+    with contextlib.suppress(FileNotFoundError):
+        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith("checkpoint-")]
+        return sorted({int(name.removeprefix("checkpoint-").partition(".")[0]) for name in names})
+    return []
+
+
+def _data(folder: Path, steps: int) -> Path:
+    return folder / f"checkpoint-{steps:010d}.pt"
+
+
+def _manifest(folder: Path, steps: int) -> Path:
+    return folder / f"checkpoint-{steps:010d}.json"

@@ -1,0 +1,1 @@
+"""`python -m benchmark speed`: one file per measurement, and the workloads that they share."""

@@ -1,0 +1,65 @@
+"""Cells of the paper on made-up data of the real shape: enough to take training steps, nothing to learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmark import data, models
+from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
+from benchmark.data.tensors import TensorDataset
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
+from benchmark.suites import cell, cifar10, mnist
+
+BATCHES = 8
+MODELS = tuple(name for name in models.available() if name != "resnet50")  # that one takes batches of 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Excerpt(TensorDataset):
+    """A few batches that stand for an epoch of the real length: methods see the real steps per epoch."""
+
+    epoch_examples: int
+
+    @property
+    def train_size(self) -> int:
+        return self.epoch_examples
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        return -(-self.epoch_examples // batch_size)
+
+
+def spec_of(model: str, method: str) -> RunSpec:
+    """The paper's cell of one of MODELS, on made-up pixels; the method's defaults. Raises SpecError."""
+    real, optimizer = setting(model)
+    pixels = Data(
+        name="synthetic",
+        shape=SHAPES.get(real.name),
+        train_limit=BATCHES * optimizer.batch_size,
+        test_limit=1,
+        standardize=real.standardize,
+    )
+    try:
+        return cell(method, data=pixels, model=Model(name=model), optimizer=optimizer)
+    except ValueError as error:
+        raise SpecError(f"method {method}: {error}") from error
+
+
+def setting(model: str) -> tuple[Data, Optimizer]:
+    """The data and the optimizer that the suites give a model."""
+    if model in mnist.LENETS:
+        return mnist.MNIST, mnist.SGD
+    if model in mnist.LSTMS:
+        return mnist.MNIST, mnist.ADAM
+    return cifar10.CIFAR10, cifar10.SGD
+
+
+def load(model: str, spec: RunSpec, device: torch.device) -> Excerpt:
+    """The data of such a cell, on the device."""
+    pixels = data.load(spec.data, data_dir=Path(), device=device)
+    assert isinstance(pixels, TensorDataset)
+    fields = {field.name: getattr(pixels, field.name) for field in dataclasses.fields(pixels)}
+    return Excerpt(**fields, epoch_examples=TRAIN_EXAMPLES[setting(model)[0].name])

@@ -1,0 +1,76 @@
+"""The results tables from MLflow only, without the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark import results
+from benchmark.results import Row
+from benchmark.run_folder.files import read_json
+from benchmark.spec import RunSpec
+from benchmark.tracking import store
+from benchmark.tracking.sync import run_key
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+
+@contextlib.contextmanager
+def downloaded(out: Path) -> Iterator[tuple[Path, list[tuple[RunSpec, Row]]]]:
+    """(a temporary folder with the cells' records, every cell with its row), all from MLflow.
+
+    `results.write_rows` writes the tables from these as it does from a run folder. Raises store.TrackingError.
+    """
+    if "MLFLOW_TRACKING_URI" not in os.environ and not (out / "mlflow.db").exists():
+        raise store.TrackingError(f"{out} has no mlflow.db: give --out, or set MLFLOW_TRACKING_URI")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with store.trouble(out):
+            rows = _download(out, folder)
+        members = results.members(folder)
+        yield (
+            folder,
+            [
+                (member.spec, rows.get(run_id) or results.pending_row(member.spec, member.suites))
+                for run_id, member in members.items()
+            ],
+        )
+
+
+def _download(out: Path, folder: Path) -> dict[str, Row]:
+    """Copy what the tables are made from out of MLflow into a folder; run id -> row."""
+    client = store.connect(out, store.PATIENCE_SECONDS)
+    experiment = store.experiment(client, out)
+    rows: dict[str, Row] = {}
+    (folder / "suites").mkdir()
+    for run in store.search(client, experiment, f"tags.folder = '{_exported(client, experiment, out)}'"):
+        kind, name = run_key(run)
+        if "mirrored" not in run.data.tags:
+            continue
+        if kind == "suite":
+            client.download_artifacts(run.info.run_id, f"{name}.json", str(folder / "suites"))
+            continue
+        cell = folder / "cells" / name
+        cell.mkdir(parents=True, exist_ok=True)
+        rows[name] = read_json(Path(client.download_artifacts(run.info.run_id, "row.json", str(cell))))
+        if rows[name]["status"] in ("done", "diverged"):
+            for artifact in ("result.json", "metrics.jsonl"):
+                client.download_artifacts(run.info.run_id, artifact, str(cell))
+    return rows
+
+
+def _exported(client: MlflowClient, experiment: str, out: Path) -> str:
+    """The id of the folder to export: the one at `out`, else the only one in the store."""
+    if (out / "folder-id").exists():
+        return store.folder_id(out)
+    parents = store.search(client, experiment, "tags.kind = 'suite'")
+    folders = {run.data.tags["folder"]: run.data.tags["path"] for run in parents}
+    if len(folders) == 1:
+        return next(iter(folders))
+    listed = ", ".join(f"{name} ({path})" for name, path in folders.items()) or "none"
+    raise store.TrackingError(f"which run folder? Write one of these ids into {out / 'folder-id'}: {listed}")

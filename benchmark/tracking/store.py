@@ -1,0 +1,180 @@
+"""The MLflow store of a run folder: where it is, how to reach it, and one sync of it at a time."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.results import FolderError
+from benchmark.run_folder.attempts import Attempt, Observer, claim, folder_of, numbers
+from benchmark.run_folder.files import write_atomic
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+EXPERIMENT = "sparse-training-bench"
+MISSING = "MLflow is not installed: 'pip install mlflow', then 'python -m benchmark sync'"
+PATIENCE_SECONDS = 60.0
+
+Report = Callable[[str], None]
+
+
+class TrackingError(Exception):
+    """MLflow is missing, does not answer, or cannot hold this folder: one line."""
+
+
+def installed() -> bool:
+    return find_spec("mlflow") is not None
+
+
+def store_uri(out: Path) -> str:
+    """MLFLOW_TRACKING_URI, or the SQLite store in the run folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{out.resolve() / 'mlflow.db'}"
+
+
+def store_address(out: Path) -> str:
+    """The store for people to read: without a password."""
+    return _public(store_uri(out))
+
+
+def folder_id(out: Path) -> str:
+    """What tells this run folder from others in a shared store; made once."""
+    path = out / "folder-id"
+    if not path.exists():
+        aside = path.with_name(f".folder-id.{uuid.uuid4().hex}.tmp")  # whole, or not there: the disk may be full
+        write_atomic(aside, uuid.uuid4().hex.encode())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+        aside.unlink()
+    return path.read_text().strip()
+
+
+@contextlib.contextmanager
+def turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
+    """One sync of a folder at a time, by the rules of attempts at a cell: the dead are passed over."""
+    place, observer = out / ".mlflow-sync", Observer()
+    deadline = time.monotonic() + wait_seconds
+    while (turn := claim(place, observer)) is None:
+        if time.monotonic() > deadline:
+            raise TrackingError(f"another sync of {out} has been at work for {wait_seconds:.0f} s")
+        report("waiting for another sync")
+        time.sleep(0.5)
+    try:
+        for number in numbers(place):
+            if number < turn.number:
+                shutil.rmtree(folder_of(place, number), ignore_errors=True)
+        yield turn
+    finally:
+        turn.end("done")
+
+
+@contextlib.contextmanager
+def trouble(out: Path) -> Iterator[None]:
+    """Whatever MLflow raises is a TrackingError of one line, without a password that the address has."""
+    try:
+        yield
+    except (TrackingError, FolderError):
+        raise
+    except Exception as error:
+        uri = store_uri(out)
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, _public(uri))
+        cause = re.search(r"\(Caused by (.*)\)", text)  # of what requests says, the end
+        raise TrackingError(f"MLflow at {_public(uri)}: {(cause[1] if cause else text)[:200]}") from error
+
+
+def _public(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def connect(out: Path, patience_seconds: float) -> MlflowClient:
+    """A client whose every call ends within about the patience, on a store that is made where there is none."""
+    if not installed():
+        raise TrackingError(MISSING)
+    uri = store_uri(out)
+    seconds = str(max(1, round(patience_seconds)))
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", seconds)
+    os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", seconds)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0" if patience_seconds < PATIENCE_SECONDS else "3")
+    from mlflow.tracking import MlflowClient
+
+    own = not os.environ.get("MLFLOW_TRACKING_URI")
+    if uri.startswith("sqlite:") and (own or "?" not in uri):
+        path = _plain(Path(uri.removeprefix("sqlite:///")))
+        _create_sqlite(path)
+        uri = f"sqlite:///{path}?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
+    return MlflowClient(uri)
+
+
+def _plain(path: Path) -> Path:
+    """The store under a name that an address can hold, by way of a link: `?` would begin the address's options."""
+    if not set("?#%") & set(str(path)):
+        return path
+    link = tempfile.mkdtemp(prefix="mlflow-store-")
+    atexit.register(shutil.rmtree, link)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Path(link, "folder").symlink_to(path.parent)
+    return Path(link, "folder", path.name)
+
+
+def _create_sqlite(path: Path) -> None:
+    """Make the store aside and rename it: one that is killed while it makes its tables is of no use.
+
+    Its default experiment, which nothing uses, gets a place as well: MLflow's own, the current folder, it
+    writes into an SQL statement as it stands, and an apostrophe in that name ends the text.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    make: Callable[..., object] = SqlAlchemyStore
+    make(f"sqlite:///{aside}", (path.parent / "mlartifacts").as_uri())
+    aside.rename(path)
+
+
+def experiment(client: MlflowClient, out: Path) -> str:
+    """The experiment's id. A server keeps artifacts where it says; beside a database they lie in the run folder."""
+    served = not re.match(r"(sqlite|mysql|postgresql|mssql)", store_uri(out))
+    place = (out / "mlartifacts").resolve().as_uri()
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is None:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=None if served else place))
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the experiment {EXPERIMENT} was deleted: 'mlflow experiments restore -x {found.experiment_id}'"
+        )
+    if "MLFLOW_TRACKING_URI" not in os.environ and found.artifact_location != place:
+        raise TrackingError(
+            f"{out / 'mlflow.db'} keeps its artifacts in {found.artifact_location}: "
+            "the folder was moved or copied; delete mlflow.db and mlartifacts, then sync"
+        )
+    return str(found.experiment_id)
+
+
+def search(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
+    """Every run that meets the condition, the oldest first."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], condition, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return

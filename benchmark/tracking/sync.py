@@ -1,0 +1,279 @@
+"""The MLflow mirror of a run folder: what the folder holds is imported, and can be had back from it alone.
+
+The folder is the truth. How far a cell was imported is read from its MLflow run's own tags, so any
+machine that sees the folder can go on, and importing twice changes nothing: `records` and
+`records_sha256` name the imported prefix of metrics.jsonl, `mirrored` the state of everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark import results
+from benchmark.results import FolderError, Member, Row
+from benchmark.run_folder.attempts import Attempt, folder_of, numbers
+from benchmark.run_folder.files import read_sealed
+from benchmark.spec import fields
+from benchmark.tracking import store
+from benchmark.tracking.store import Report
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+BATCH_METRICS = 1000
+BATCH_NAMES = 100
+TAG_CHARACTERS = 4000
+STATES = {"done": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "cancelled": "KILLED", "running": "RUNNING"}
+ARTIFACTS = ("spec.json", "environment.json", "result.json", "metrics.jsonl")
+
+
+@dataclass
+class Synced:
+    """What one import did. cells: with a run in MLflow; changed: of them, written to; records: imported now."""
+
+    uri: str
+    cells: int = 0
+    changed: int = 0
+    records: int = 0
+
+
+def sync(out: Path, *, report: Report, patience_seconds: float = store.PATIENCE_SECONDS) -> Synced:
+    """Import what is new in a run folder. Raises store.TrackingError, and FolderError for a damaged folder.
+
+    report: receives a line whenever something was done. patience_seconds: how long to wait for one answer.
+    """
+    found = results.members(out)
+    with store.trouble(out), store.turn(out, 2.5 * patience_seconds, report) as turn:
+        client = store.connect(out, patience_seconds)
+        report("connected")
+        mirror = _Mirror(out, client, turn, report)
+        cells = {run_id: results.row(out, member) for run_id, member in found.items()}
+        for suite in dict.fromkeys(name for member in found.values() for name in member.suites):
+            mirror.suite(suite, [row for run_id, row in cells.items() if suite in found[run_id].suites])
+        for number, (run_id, member) in enumerate(found.items(), 1):
+            mirror.cell(member, cells[run_id])
+            report(f"{number}/{len(found)} cells")
+        if mirror.damaged:
+            raise FolderError(mirror.damaged[0])
+        return mirror.synced
+
+
+class _Mirror:
+    """One import: the runs that are there, and what is done to them."""
+
+    def __init__(self, out: Path, client: MlflowClient, turn: Attempt, report: Report) -> None:
+        self._out, self._client, self._turn, self._report = out, client, turn, report
+        self._folder = store.folder_id(out)
+        self._experiment = store.experiment(client, out)
+        self.synced = Synced(store.store_address(out))
+        self.damaged: list[str] = []
+        self._runs: dict[tuple[str, str], Run] = {}
+        for run in store.search(client, self._experiment, f"tags.folder = '{self._folder}'"):
+            if self._runs.setdefault(run_key(run), run) is not run:  # what an import that was cut off left twice
+                client.delete_run(run.info.run_id)
+
+    def suite(self, name: str, rows: Sequence[Row]) -> None:
+        """The parent run of a suite, with the suite's expansion."""
+        path = self._out / "suites" / f"{name}.json"
+        counts = {status: sum(row["status"] == status for row in rows) for status in results.STATUSES}
+        over = counts["pending"] + counts["running"] == 0
+        state = _digest(path.read_bytes(), json.dumps(counts).encode())
+        run = self._runs.get(("suite", name))
+        if run is None:
+            tags = {"kind": "suite", "suite": name, "folder": self._folder, "path": str(self._out.resolve())}
+            run = self._create(("suite", name), name, tags, _milliseconds(path))
+        if run.data.tags.get("mirrored") == state:
+            return
+        self._client.log_artifact(run.info.run_id, str(path))
+        self._end(run, "FINISHED" if over else "RUNNING", path)
+        self._set_tags(run, {"mirrored": state, "cells": len(rows), **counts})
+
+    def cell(self, member: Member, row: Row) -> None:
+        """The run of one cell; none while nothing of it was ever begun."""
+        if self._turn.superseded.is_set():
+            raise store.TrackingError("another sync took over")
+        cell = self._out / "cells" / member.spec.run_id
+        run = self._runs.get(("cell", member.spec.run_id))
+        if run is None and not numbers(cell) and row["status"] == "pending":
+            return
+        try:
+            lines = _lines(cell)
+        except FolderError as error:
+            self.damaged.append(str(error))
+            return
+        self.synced.cells += 1
+        state = _digest(json.dumps(row).encode(), *lines)
+        if run is not None and run.data.tags.get("mirrored") == state:
+            return
+        self.synced.changed += 1
+        resuming = row["status"] == "running" or (row["status"] == "pending" and not lines)
+        behind = run is not None and resuming and len(lines) < _imported(run)
+        if run is not None and not behind and not _continues(run, lines):
+            self._client.delete_run(run.info.run_id)  # its cell was begun anew, or went back to a checkpoint
+            run = None
+        run = run or self._begin(member, row, cell)
+        if not behind:
+            self._records(run, lines)
+        self._artifacts(run, cell, row)
+        self._summary(run, row, lines)
+        self._end(run, STATES.get(row["status"], "SCHEDULED"), cell / "result.json")
+        self._set_tags(run, {**self._tags(member, row), "mirrored": state})
+
+    def _begin(self, member: Member, row: Row, cell: Path) -> Run:
+        from mlflow.entities import Param
+
+        key = ("cell", member.spec.run_id)
+        taken = numbers(cell)
+        began = _milliseconds(folder_of(cell, taken[0]) / "owner.json" if taken else cell / "result.json")
+        run = self._create(key, member.spec.label, self._tags(member, row), began)
+        given = {name: value for name, value in fields(member.spec).items() if name not in results.MEMBERSHIPS}
+        given |= {"alpha": member.spec.method.get("alpha")}
+        params = [Param(name, str(value)) for name, value in given.items() if value is not None]
+        for at in range(0, len(params), BATCH_NAMES):
+            self._client.log_batch(run.info.run_id, params=params[at : at + BATCH_NAMES])
+        return run
+
+    def _tags(self, member: Member, row: Row) -> dict[str, Any]:
+        parent = self._runs["suite", member.suites[0]]
+        named = ("run_id", "suite", "dataset", "model", "method", "alpha", "density_target", "seed", "protocol")
+        told = ("status", "commit", "departs", "error", "device")
+        return {
+            "kind": "cell",
+            "folder": self._folder,
+            "mlflow.parentRunId": parent.info.run_id,
+            **{name: row[name] for name in (*named, *told)},
+        }
+
+    def _create(self, key: tuple[str, str], name: str, tags: Mapping[str, Any], began: int) -> Run:
+        run = self._client.create_run(
+            self._experiment, run_name=name, start_time=began, tags={k: str(v) for k, v in tags.items()}
+        )
+        self._runs[key] = run
+        return run
+
+    def _records(self, run: Run, lines: Sequence[bytes]) -> None:
+        """Import the records after those that the run's tags name, and move the tags on with each batch."""
+        start = _imported(run)
+        digest = hashlib.sha256(b"".join(lines[:start]))
+        began = run.info.start_time
+        batch: list[Metric] = []
+        for number, metrics in _metrics(lines, began):
+            if number <= start:
+                continue
+            digest.update(lines[number - 1])
+            batch += metrics
+            self.synced.records += 1
+            if len(batch) >= BATCH_METRICS // 2 or number == len(lines):
+                self._log(run, batch, {"records": number, "records_sha256": digest.hexdigest()})
+                batch = []
+
+    def _log(self, run: Run, metrics: Sequence[Metric], tags: Mapping[str, Any]) -> None:
+        """The tags last: what is imported once more after a cut is the same points, which the store drops."""
+        for at in range(0, len(metrics), BATCH_METRICS):
+            self._client.log_batch(run.info.run_id, metrics=metrics[at : at + BATCH_METRICS])
+            self._report("records")
+        self._set_tags(run, tags)
+
+    def _summary(self, run: Run, row: Row, lines: Sequence[bytes]) -> None:
+        """The row's measurements that no epoch has, as metrics at the last epoch. Infinities are in row.json."""
+        from mlflow.entities import Metric
+
+        if row["status"] != "done":
+            return
+        last = json.loads(lines[-1])
+        at, epoch = run.info.start_time + _since(last), int(last["epoch"])
+        found = {name: row[name] for name in results.MEASURED if name not in last and row[name] != ""}
+        metrics = [Metric(n, float(v), at, epoch) for n, v in found.items() if math.isfinite(v)]
+        self._client.log_batch(run.info.run_id, metrics=metrics)
+
+    def _artifacts(self, run: Run, cell: Path, row: Row) -> None:
+        run_id = run.info.run_id
+        taken = numbers(cell)
+        own = folder_of(cell, taken[-1]) if taken else cell
+        for name in ARTIFACTS if row["status"] != "running" else ARTIFACTS[:2]:
+            path = next((path for path in (cell / name, own / name) if path.exists()), None)
+            if path is not None:
+                self._client.log_artifact(run_id, str(path))
+        if row["status"] == "failed" and (own / "traceback.txt").exists():
+            self._client.log_artifact(run_id, str(own / "traceback.txt"))
+        self._client.log_text(run_id, json.dumps(row, indent=1), "row.json")
+
+    def _end(self, run: Run, status: str, path: Path) -> None:
+        if status in ("RUNNING", "SCHEDULED"):
+            self._client.update_run(run.info.run_id, status=status)
+        else:
+            self._client.set_terminated(run.info.run_id, status=status, end_time=_milliseconds(path))
+
+    def _set_tags(self, run: Run, tags: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        texts = [RunTag(name, str(value)[:TAG_CHARACTERS]) for name, value in tags.items()]
+        self._client.log_batch(run.info.run_id, tags=texts)
+
+
+def run_key(run: Run) -> tuple[str, str]:
+    kind = run.data.tags.get("kind", "")
+    return kind, run.data.tags.get("run_id" if kind == "cell" else "suite", "")
+
+
+def _lines(cell: Path) -> list[bytes]:
+    """The whole records of a cell: its result's, or those that its last attempt has written so far."""
+    result = read_sealed(cell / "result.json")
+    if result is not None:
+        return results.metrics(cell, result).splitlines(keepends=True)
+    taken = numbers(cell)
+    try:
+        content = (folder_of(cell, taken[-1]) / "metrics.jsonl").read_bytes() if taken else b""
+    except FileNotFoundError:
+        content = b""
+    return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _continues(run: Run, lines: Sequence[bytes]) -> bool:
+    """Whether the imported records are the beginning of the folder's."""
+    count = _imported(run)
+    return count == 0 or _digest(*lines[:count]) == run.data.tags.get("records_sha256")
+
+
+def _imported(run: Run) -> int:
+    return int(run.data.tags.get("records", 0))
+
+
+def _metrics(lines: Sequence[bytes], began: int) -> Iterator[tuple[int, list[Metric]]]:
+    """(number of the record, its metrics). Epochs count an epoch record's steps, steps those named step/…
+
+    The timestamp is a function of the record: equal points are one point in the store.
+    """
+    from mlflow.entities import Metric
+
+    at = began
+    for number, line in enumerate(lines, 1):
+        record = json.loads(line)
+        an_epoch = "train_seconds" in record
+        at = began + _since(record) if an_epoch else at
+        prefix, step = ("", record["epoch"]) if an_epoch else ("step/", record["step"])
+        values = {n: v for n, v in record.items() if n not in ("epoch", "step", "diverged") and v is not None}
+        yield number, [Metric(prefix + name, float(value), at, int(step)) for name, value in values.items()]
+
+
+def _since(record: Mapping[str, Any]) -> int:
+    return round(1000 * float(record["train_seconds"]))
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _milliseconds(path: Path) -> int:
+    try:
+        return int(1000 * path.stat().st_mtime)
+    except FileNotFoundError:
+        return int(1000 * time.time())

@@ -1,0 +1,1 @@
+"""How one cell trains: from its spec to its result."""

@@ -1,0 +1,122 @@
+"""How the steps of a cell are executed: what decides its bits and its speed, and is no field of its spec.
+
+Each attempt records it as `engine`; resuming with another engine is drift. docs/performance.md says what each
+part gains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.spec import RunSpec, SpecError
+
+CHANNELS_LAST_ON_CPU = ("lenet-5-caffe",)  # slower for vgg16 there
+WITHOUT_CONVOLUTIONS = ("lenet-300-100", "lstm-a", "lstm-b")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
+KEEP_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The forward and backward passes of one cell on one kind of device, cpu or cuda.
+
+    With precision float32 everything is float32. With tf32, on a GPU, the matrix products and convolutions of the
+    passes use TF32. With bfloat16 the forward pass runs under autocast and the backward pass follows it; weights,
+    gradients, the loss and the optimizer stay float32. Evaluation is always float32. Raises SpecError for tf32 on
+    a CPU.
+    """
+
+    spec: RunSpec
+    device: str
+
+    def __post_init__(self) -> None:
+        if self.spec.precision == "tf32" and self.device == "cpu":
+            raise SpecError(f"{self.spec.label}: precision tf32 needs a GPU: use float32 or bfloat16 on a CPU")
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images, and with them all that convolutions compute, lie [b, h, w, c] in memory."""
+        if self.device == "cpu":
+            return self.spec.model.name in CHANNELS_LAST_ON_CPU and self.spec.precision == "float32"
+        return self.spec.precision != "float32" and self.spec.model.name not in WITHOUT_CONVOLUTIONS
+
+    def loss(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The mean cross-entropy of a batch, float32, 0-dim."""
+        if self.channels_last:
+            inputs = channels_last(inputs)
+        with self.autocast():
+            logits = network(inputs)
+        return F.cross_entropy(logits.float(), labels)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Around a forward pass: in bfloat16 where the cell asks for that."""
+        if self.spec.precision != "bfloat16":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, torch.bfloat16)
+
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Within it products may be in TF32 where the cell asks for that: around forward and backward passes."""
+        allowed = self.spec.precision == "tf32"
+        if allowed:
+            _allow_tf32(True)
+        try:
+            yield
+        finally:
+            if allowed:
+                _allow_tf32(False)
+
+    def to_dict(self) -> dict[str, bool]:
+        """What an attempt records of it, as `engine` in environment.json."""
+        return {"channels_last": self.channels_last, "fused": True, "flush_denormal": _flushes_denormals()}
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The same images [b, c, h, w], the channel the fastest axis in memory; weights need not be turned.
+
+    Of one channel both orders are one, and the strides alone say which: torch's own `contiguous` leaves them.
+    """
+    b, c, h, w = images.shape
+    turned = images.contiguous(memory_format=torch.channels_last)
+    return turned.as_strided((b, c, h, w), (c * h * w, 1, w * c, c))
+
+
+def prepare_process(device: str) -> None:
+    """Settings of a process that trains: on the CPU one thread, on a GPU deterministic kernels and no TF32.
+
+    On the CPU, numbers below 1.2e-38 are taken for 0: the momentum of weights that no longer matter
+    falls among them for good, where an addition takes a hundred times as long. And freed memory is kept for the
+    next step (glibc alone), which would page it in anew.
+    """
+    if device == "cpu":
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        _keep_freed_memory()
+        return
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel a tensor
+    torch.backends.cudnn.benchmark = False
+    _allow_tf32(False)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _keep_freed_memory() -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, KEEP_BYTES)
+
+
+def _flushes_denormals() -> bool:
+    return float(torch.tensor([1e-30]).mul(1e-9)) == 0

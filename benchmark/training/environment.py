@@ -1,0 +1,97 @@
+"""Where a cell ran: commit, versions, device, threads. What of it decides the bits is `drift`-checked."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "engine", "data", "processes")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
+
+
+def describe(
+    *,
+    device: str,
+    device_name: str,
+    threads: int,
+    kernel_path: str,
+    data: str,
+    processes: int = 1,
+    engine: Mapping[str, bool] | None = None,
+) -> dict[str, Any]:
+    """The environment of one attempt as plain values.
+
+    kernel_path: what computes masked weights (`methods.kernels.path`). data: fingerprint of the data set's bytes.
+    processes: how many train the cell together. engine: see `benchmark.training.engine`.
+    """
+    versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
+    return {
+        **commit(),
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": device,
+        "device_name": device_name,
+        "threads": threads,
+        "processes": processes,
+        "kernel_path": kernel_path,
+        "engine": dict(engine or {}),
+        "deterministic_algorithms": device != "cpu",
+        "data": data,
+    }
+
+
+def commit() -> dict[str, Any]:
+    """{commit, dirty} of the source tree, new source files counted; None where it is no git checkout of ours."""
+    folder = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("rev-parse", "--show-toplevel") != str(folder):
+        return {"commit": None, "dirty": None}
+    changes = git("status", "--porcelain", "--", "methods", "benchmark", "analysis", "pyproject.toml")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def cpu_name() -> str:
+    """The processor's model, as the system names it; `cpu` where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "cpu"
+
+
+def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two environments and decides the bits: `threads: 1 -> 2`."""
+    before, now = (
+        {**found, "engine": _engine(found["engine"])} if "engine" in found else found for found in (before, now)
+    )
+    keys = [key for key in DECIDES_BITS if key in before and key in now]
+    return [f"{key}: {before[key]} -> {now[key]}" for key in keys if before[key] != now[key]]
+
+
+def _engine(recorded: str | Mapping[str, bool]) -> str:
+    """What of an engine is used, such as `channels_last+fused`; earlier attempts recorded this text, in any order."""
+    used = recorded.split("+") if isinstance(recorded, str) else [name for name, on in recorded.items() if on]
+    return "+".join(sorted(used))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

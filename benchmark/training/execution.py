@@ -1,0 +1,68 @@
+"""How cells are run: one value for all cells of a grid, from the command line to the training."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_VARIABLE = "BENCH_CHECKPOINT_SECONDS"
+CHECKPOINT_SHARE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where cells read and write, and how they run; no part of a cell's identity.
+
+    out: the run folder. device: cpu or cuda; auto where the workers' machines decide. processes: how many train
+    one cell together. started_together: torchrun or srun started these processes with the command, not the
+    worker. accept_drift: resume cells in a changed environment. retry_failed: run failed cells again. plugins:
+    the user's files that register what the specs name. checkpoint_seconds: between two checkpoints; None: see
+    `seconds_to_next_checkpoint`.
+    """
+
+    out: Path
+    data_dir: Path
+    device: str = "cpu"
+    processes: int = 1
+    started_together: bool = False
+    accept_drift: bool = False
+    retry_failed: bool = False
+    plugins: tuple[Path, ...] = ()
+    checkpoint_seconds: float | None = None
+
+    def cell(self, run_id: str) -> Path:
+        """The folder of one cell."""
+        return self.out / "cells" / run_id
+
+    def seconds_to_next_checkpoint(self, cost_seconds: float) -> float:
+        """How long to train after a checkpoint that took `cost_seconds` to write.
+
+        `checkpoint_seconds` if given, else the variable BENCH_CHECKPOINT_SECONDS, else CHECKPOINT_SECONDS or as
+        long as keeps the cost of checkpoints under CHECKPOINT_SHARE of the training.
+        """
+        if self.checkpoint_seconds is not None:
+            return self.checkpoint_seconds
+        if CHECKPOINT_VARIABLE in os.environ:
+            return float(os.environ[CHECKPOINT_VARIABLE])
+        return max(CHECKPOINT_SECONDS, cost_seconds / CHECKPOINT_SHARE)
+
+    def absolute(self) -> Execution:
+        """The same with absolute paths, for processes that may run in another folder."""
+        plugins = tuple(path.resolve() for path in self.plugins)
+        return dataclasses.replace(self, out=self.out.resolve(), data_dir=self.data_dir.resolve(), plugins=plugins)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        paths = {"out": str(self.out), "data_dir": str(self.data_dir), "plugins": [str(path) for path in self.plugins]}
+        return plain | paths
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Execution:
+        paths = {"out": Path(plain["out"]), "data_dir": Path(plain["data_dir"])}
+        return cls(**{**plain, **paths, "plugins": tuple(Path(path) for path in plain["plugins"])})

@@ -1,0 +1,148 @@
+"""What a cell writes down: a record an epoch, a record a step where asked, and its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.training import measure
+from benchmark.training.loop import Training
+
+
+def epoch_record(training: Training) -> dict[str, Any]:
+    """The measurements after the epoch just done. Where loss or weights are not finite, `diverged` and no more."""
+    loss = float(training.loss_sum) / training.epoch_examples
+    record: dict[str, Any] = {
+        "epoch": training.epoch,
+        "step": training.steps_done,
+        "train_loss": _finite(loss),
+        "train_seconds": round(training.train_seconds, 3),
+    }
+    if not (math.isfinite(loss) and _finite_weights(training)):
+        return {**record, "diverged": True}
+    plain = measure.plain_copy(training.model)
+    masks = training.attached.masks()
+    kept = measure.kept(masks, plain)
+    accuracy = measure.accuracy(plain, training.data, batch_size=_evaluation_batch(training))
+    flips = sum(int((mask ^ training.epoch_masks[name]).sum()) for name, mask in masks.items())
+    training.epoch_masks = masks
+    return {
+        **record,
+        "lr": float(training.optimizer.param_groups[0]["lr"]),
+        "test_accuracy": accuracy.top1_percent,
+        "test_top5_accuracy": accuracy.top5_percent,
+        "test_loss": _finite(accuracy.loss),
+        "density": kept.density,
+        "nonzero_density": kept.nonzero_density,
+        "threshold_resets": int(training.attached.threshold_resets()),
+        "mask_flips": flips,
+        **{f"density/{name}": kept.kept[name] / kept.weights[name] for name in kept.kept},
+    }
+
+
+def step_records(training: Training) -> list[dict[str, Any]]:
+    """A record for each step of the epoch just done, where its steps were recorded; else none.
+
+    `masked/<parameter>` and `recovered/<parameter>`: weights that this step dropped and took back.
+    """
+    if not training.step_records:
+        return []
+    columns = {name: tensor.tolist() for name, tensor in training.step_records.items()}
+    sizes = [mask.numel() for mask in training.epoch_masks.values()]
+    first = (training.epoch - 1) * training.steps_per_epoch
+    records = []
+    for at, loss in enumerate(columns["loss"][: training.steps_done - first]):
+        record = {"epoch": training.epoch, "step": first + at + 1, "train_loss": _finite(loss)}
+        record["density"] = sum(columns["kept"][at]) / sum(sizes)
+        for layer, name in enumerate(training.layer_names):
+            record[f"density/{name}"] = columns["kept"][at][layer] / sizes[layer]
+            record[f"masked/{name}"] = columns["masked"][at][layer]
+            record[f"recovered/{name}"] = columns["recovered"][at][layer]
+        records.append(record)
+    return records
+
+
+def result(training: Training, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The measured columns of a cell's row, from the trained network and its epoch records."""
+    epochs = [record for record in records if "test_accuracy" in record]
+    last = epochs[-1]
+    best = max(epochs, key=lambda record: record["test_accuracy"])
+    sparsest = min(epochs, key=lambda record: record["density"])
+    plain = measure.plain_copy(training.model)
+    masks = training.attached.masks()
+    kept = measure.kept(masks, plain)
+    thresholds = [threshold.flatten() for threshold in training.attached.thresholds().values()]
+    joined = torch.cat(thresholds) if thresholds else None
+    return {
+        "epochs": training.epoch,
+        "test_accuracy": last["test_accuracy"],
+        "test_top5_accuracy": last["test_top5_accuracy"],
+        "best_test_accuracy": best["test_accuracy"],
+        "density_at_best_test_accuracy": best["density"],
+        "density": kept.density,
+        "nonzero_density": kept.nonzero_density,
+        "min_density": sparsest["density"],
+        "test_accuracy_at_min_density": sparsest["test_accuracy"],
+        "density_as_authors_count": measure.density_as_authors_count(masks, plain),
+        "parameters_remaining": measure.parameters_remaining(plain, kept),
+        "threshold_resets": last["threshold_resets"],
+        "mask_flips": sum(record["mask_flips"] for record in epochs),
+        "threshold_min": None if joined is None else float(joined.min()),
+        "threshold_max": None if joined is None else float(joined.max()),
+        "weight_max": _largest_weight(training),
+        **flops(training, plain),
+        "train_seconds": round(training.train_seconds, 3),
+    }
+
+
+def layers(training: Training) -> dict[str, dict[str, int]]:
+    """Weights and kept weights of each layer."""
+    masks = training.attached.masks()
+    return {name: {"weights": mask.numel(), "kept": int(mask.sum())} for name, mask in masks.items()}
+
+
+def flops(training: Training, plain: nn.Module) -> dict[str, int]:
+    """train_flops: over all steps, each at its own densities; inference_flops: of one example.
+
+    A step costs twice the sparse forward pass (forward, input gradient) and a weight gradient that
+    is dense or sparse, as the method says. Layers that do not count are dense.
+    """
+    dense = measure.forward_flops(plain, training.data.in_shape)
+    examples = training.examples
+    kept_examples = dict(zip(training.layer_names, training.kept_examples.tolist(), strict=True))
+    masks = training.attached.masks()
+    train = inference = 0.0
+    for name, forward in dense.items():
+        if name not in masks:
+            train += 3 * forward * examples
+            inference += forward
+            continue
+        size = masks[name].numel()
+        sparse = forward * kept_examples[name] / size
+        gradient = forward * examples if training.attached.method.weight_gradient == "dense" else sparse
+        train += 2 * sparse + gradient
+        inference += forward * int(masks[name].sum()) / size
+    return {"train_flops": round(train), "inference_flops": round(inference)}
+
+
+def _evaluation_batch(training: Training) -> int:
+    """A model that carries state from batch to batch is evaluated in batches of the training's size."""
+    carries = getattr(training.model, "carries", False)
+    return training.spec.optimizer.batch_size if carries else measure.EVALUATION_BATCH
+
+
+def _largest_weight(training: Training) -> float:
+    parameters = dict(training.model.named_parameters())
+    return max(float(parameters[name].detach().abs().max()) for name in training.layer_names)
+
+
+def _finite_weights(training: Training) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in training.model.parameters())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""One paper, one file: `methods.registry` finds each by its file name."""

@@ -1,0 +1,1 @@
+"""Compaction: what cannot matter is cut out of a finalized network."""

@@ -1,0 +1,126 @@
+"""Compaction: units that cannot matter are cut out of a finalized network, which computes the same function.
+
+A *unit* is a row of a Linear's weight or a filter of a Conv2d. Its *region* is all that its output
+passes through up to the next Linear or Conv2d on every path, the consumers. A unit goes where, in
+each consumer, either
+
+    all weights on it are 0, or
+    its own weights are all 0, so that it gives a constant, which is added to the consumer's bias
+
+The constant is that of the bias through normalisation, activation and pooling. A convolution that
+pads with zeros sees another value at its border, so there the constant has to be 0. What is cut
+may leave others with nothing but zeros: this goes on until nothing changes. A layer keeps one unit.
+
+Channels that reach a residual addition, or any other operation that `methods.compaction.graph` does not
+know, stay, and so do the units of recurrent and grouped layers and of layers used twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from methods.compaction.graph import Network, Region, Weighted
+
+
+def compact_(model: nn.Module) -> nn.Module:
+    """Cut dead units out of a plain model, in place, and return it; in evaluation mode it computes the same.
+
+    The model takes [b, n] or [b, c, h, w]. Modules keep their names and classes, and get smaller; one
+    without a bias gets one where a constant goes into it. Raises ValueError, naming the module, where
+    torch.fx cannot follow `forward`; the model is as it was then.
+    """
+    with _evaluating(model), torch.no_grad():
+        network = Network(model)
+        while sum(_shrink_(network.region(node)) for node in network.producers()):
+            pass
+    return model
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The flags alone: a model's own `eval` may do more."""
+    before = {module: module.training for module in model.modules()}
+    try:
+        for module in before:
+            module.training = False
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _shrink_(region: Region | None) -> bool:
+    """Cut the units of the region's producer that can go; whether there were any."""
+    if region is None:
+        return False
+    gone = torch.ones(len(region.producer.weight), dtype=torch.bool, device=region.producer.weight.device)
+    for consumer, values in region.consumers:
+        gone &= _bearable(consumer, values)
+    if gone.all():
+        gone[0] = False
+    if gone.any():
+        _cut_(region, gone)
+    return bool(gone.any())
+
+
+def _columns(consumer: Weighted, units: int) -> Tensor:
+    """A consumer's weights by the unit that they are on, float64 [c_out, units, positions]."""
+    weight: Tensor = consumer.weight.double()
+    return weight.reshape(len(weight), units, -1)
+
+
+def _bearable(consumer: Weighted, values: Tensor) -> Tensor:
+    """Which units the consumer can do without, bool [units]."""
+    unused = (_columns(consumer, len(values)) == 0).all(2).all(0)
+    pads = isinstance(consumer, nn.Conv2d) and consumer.padding_mode == "zeros"
+    pads = pads and consumer.padding not in ("valid", (0, 0))
+    return unused | ((values == 0) if pads else values.isfinite()).all(1)
+
+
+def _cut_(region: Region, gone: Tensor) -> None:
+    kept, units = ~gone, len(gone)
+    for consumer, values in region.consumers:
+        _fold_(consumer, values, gone)
+        positions = _columns(consumer, units).shape[2] if isinstance(consumer, nn.Linear) else 1
+        _keep_(consumer, "weight", kept.repeat_interleave(positions), axis=1)
+    for module in region.norms:
+        entries = kept.repeat_interleave(module.num_features // units)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            _keep_(module, name, entries)
+        module.num_features = int(entries.sum())
+    for name in ("weight", "bias"):
+        _keep_(region.producer, name, kept)
+    for layer in (region.producer, *(consumer for consumer, _ in region.consumers)):
+        _note_sizes_(layer)
+
+
+def _fold_(consumer: Weighted, values: Tensor, gone: Tensor) -> None:
+    """Add what the units gave to the consumer's bias."""
+    columns = _columns(consumer, len(gone))[:, gone]  # c_out, units, positions
+    given = values[gone].expand(-1, columns.shape[2]).where((columns != 0).any(0), 0)
+    added = torch.einsum("oup,up->o", columns, given)
+    if consumer.bias is None and added.any():
+        consumer.bias = nn.Parameter(consumer.weight.new_zeros(len(consumer.weight)))
+    if consumer.bias is not None:
+        consumer.bias.copy_(consumer.bias.double() + added)
+
+
+def _keep_(module: nn.Module, name: str, entries: Tensor, axis: int = 0) -> None:
+    """Keep these entries of a parameter or a buffer along an axis."""
+    tensor = getattr(module, name)
+    if tensor is None:
+        return
+    left = tensor.index_select(axis, entries.nonzero().flatten()).contiguous()
+    setattr(module, name, nn.Parameter(left, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else left)
+
+
+def _note_sizes_(layer: Weighted) -> None:
+    c_out, c_in = layer.weight.shape[:2]
+    if isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = c_out, c_in
+    else:
+        layer.out_channels, layer.in_channels = c_out, c_in

@@ -1,0 +1,357 @@
+"""Grids on a real SLURM cluster of two nodes: whatever happens to jobs and nodes, the bits are the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grids
+import pytest
+
+from benchmark.launch.slurm import queue as slurm_queue
+from benchmark.launch.slurm.queue import State
+from benchmark.run_folder import attempts
+from benchmark.run_folder.attempts import folder_of, numbers
+from benchmark.run_folder.files import read_json
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+SCRIPT = Path(__file__).parents[4] / "slurm" / "local-cluster"
+WAIT_SECONDS = 150
+MAX_ARRAY_SIZE = 3
+SUITE = '''
+import os
+import time
+
+import methods
+from benchmark.spec import Data, Model, Optimizer
+from benchmark.suites import cell
+from methods.algorithms.dst import DST
+
+DESCRIPTION = "cells that take as long as a test wants"
+EXHIBITS = ()
+DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=160, test_limit=32)
+
+
+class SlowDST(DST):
+    """DST that waits after each step."""
+
+    name = "slow_dst"
+
+    def after_step(self, ctx):
+        super().after_step(ctx)
+        time.sleep(float(os.environ.get("BENCH_TEST_SLEEP", "0")))
+
+
+methods.register("slow_dst", f"{__name__}:SlowDST")
+
+
+def suite():
+    sgd = Optimizer(lr=0.02, momentum=0.9, batch_size=32, epochs=60)
+    net = Model(name="lenet-300-100")
+    return [cell("slow_dst", data=DATA, model=net, optimizer=sgd, seed=s, alpha=2e-3, protocol=()) for s in range(7)]
+'''
+STEPS = 60 * 5
+
+
+def cluster(*words: str) -> None:
+    subprocess.run([str(SCRIPT), *words], check=True, timeout=90)
+
+
+def slurm(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[None]:
+    """Two nodes, n1 and n2, of four cores; this process's SLURM is that cluster."""
+    if os.geteuid() != 0 or shutil.which("slurmctld", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("a SLURM cluster of its own needs root and `slurm/local-cluster install`")
+    pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        patch.setenv("LOCAL_CLUSTER_DIR", folder)  # beside another cluster: docs/clusters.md has the default one
+        patch.setenv("LOCAL_CLUSTER_PORT", "17800")
+        patch.setenv("LOCAL_CLUSTER_CPUS", "4")
+        patch.setenv("LOCAL_CLUSTER_CONF", f"MaxArraySize={MAX_ARRAY_SIZE}")
+        cluster("install")
+        cluster("start", "2")
+        shown = subprocess.run([str(SCRIPT), "env"], check=True, capture_output=True, text=True).stdout
+        patch.setenv("SLURM_CONF", shown.strip().partition("=")[2])
+        yield
+        cluster("stop")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("suite") / "slow.py"
+    path.write_text(SUITE)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def alone(suite: str, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[str, Any]:
+    return grids.train_alone(suite, tmp_path_factory.mktemp("alone"))
+
+
+@dataclass
+class Submitted:
+    """A grid of some seeds that a dispatcher follows."""
+
+    suite: str
+    folder: Path
+    seeds: str = "0"
+    sleep: float = 0.04
+    keys: dict[str, Any] = field(default_factory=dict)
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "runs"
+
+    def start(self, *options: str) -> Submitted:
+        profile = self.folder / "profile.toml"
+        keys = {"partition": "main", "time_minutes": 5, "memory_gb": 0.5, **self.keys}
+        profile.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in keys.items()))
+        command = ("run", "--suite", self.suite, "--seeds", self.seeds, "--out", self.out, "--device", "cpu")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BENCH_TEST_SLEEP", str(self.sleep))
+            launcher = ("--launcher", "slurm", "--profile", profile)
+            self.process = grids.start(*command, *launcher, *options, checkpoint_seconds=0.5)
+        return self
+
+    def finish(self) -> grids.Finished:
+        assert self.process is not None
+        return grids.finish(self.process)
+
+    def at_work(self) -> Submitted:
+        """Wait until a cell has a checkpoint of the newest attempt."""
+        wait_for(lambda: any(self.out.glob(f"cells/*/attempts/{self.attempt:04d}/checkpoint-*.json")), "a checkpoint")
+        return self
+
+    @property
+    def attempt(self) -> int:
+        return max((number for cell in grids.cells(self.out) for number in numbers(cell)), default=1)
+
+    def jobs(self) -> list[str]:
+        return [json.loads(line)["job"] for line in (self.out / "jobs.jsonl").read_text().splitlines()]
+
+    def owner(self) -> dict[str, Any]:
+        (cell,) = grids.cells(self.out)
+        return read_json(folder_of(cell, numbers(cell)[-1]) / "owner.json")
+
+    def ends(self) -> list[str | None]:
+        (cell,) = grids.cells(self.out)
+        found = [attempts.ended(folder_of(cell, number)) for number in numbers(cell)]
+        return [end and end["status"] for end in found]
+
+    def rows(self) -> list[dict[str, Any]]:
+        status = subprocess.run(
+            [sys.executable, "-m", "benchmark", "status", "--out", str(self.out), "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return list(json.loads(status.stdout)["cells"])
+
+
+Submit = Callable[..., Submitted]
+
+
+@pytest.fixture
+def submit(nodes: None, suite: str, tmp_path: Path) -> Submit:
+    return lambda *options, **fields: Submitted(suite, tmp_path, **fields).start(*options)
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s in vain for {what}"
+        time.sleep(0.1)
+    return value
+
+
+def assert_same_bits(grid: Submitted, finished: grids.Finished, alone: dict[str, Any]) -> None:
+    """Every cell done once, as if it had been alone, and named once in the tables."""
+    assert (finished.code, finished.stderr) == (0, ""), finished.stdout
+    bits = grids.bits(grid.out)
+    assert bits == {name: alone[name] for name in bits}
+    rows = grid.rows()
+    assert sorted(row["run_id"] for row in rows) == sorted(bits)
+    assert {row["status"] for row in rows} == {"done"}
+
+
+# --- one grid after the other ----------------------------------------------------------------------
+
+
+def test_arrays_are_split_and_cells_packed_into_jobs(submit: Submit, alone: dict[str, Any]) -> None:
+    """Seven cells, two a job: four jobs, one more than an array may have here."""
+    grid = submit("--workers", "2", seeds="0-6", sleep=0.01, keys={"cells_per_job": 2, "cpus_per_task": 2})
+    finished = grid.finish()
+    assert_same_bits(grid, finished, alone)
+    assert {number for taken in grids.attempts(grid.out).values() for number in taken} == {1}
+    arrays = [job.partition("_")[0] for job in grid.jobs()]
+    assert (len(arrays), len(set(arrays))) == (4, 2)
+    assert finished.stdout.count("% remaining") == 7
+
+
+def test_preempted_cells_are_queued_again(submit: Submit, alone: dict[str, Any]) -> None:
+    grid = submit(sleep=0.05).at_work()
+    slurm("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    finished = grid.finish()
+    assert_same_bits(grid, finished, alone)
+    assert "resumed at step" in finished.stdout
+    assert len(grid.jobs()) == 1, "SLURM had the job all the time"
+
+
+def test_a_power_cut_of_a_node_moves_its_cells_to_another(submit: Submit, alone: dict[str, Any]) -> None:
+    grid = submit(sleep=0.05).at_work()
+    node = grid.owner()["host"]
+    cluster("down", node)
+    try:
+        finished = grid.finish()
+    finally:
+        cluster("up", node)
+    assert_same_bits(grid, finished, alone)
+    assert grid.ends() == [None, "done"]
+    assert grid.owner()["host"] != node
+
+
+def test_a_controller_that_is_down_costs_nothing(submit: Submit, alone: dict[str, Any]) -> None:
+    """The cells end while nobody can ask about them."""
+    grid = submit(sleep=0.03).at_work()
+    cluster("down", "slurmctld")
+    time.sleep(20)
+    cluster("up", "slurmctld")
+    finished = grid.finish()
+    assert_same_bits(grid, finished, alone)
+    assert grid.ends() == ["done"]
+    assert "squeue: " in finished.stdout
+    assert "; waiting for it" in finished.stdout
+
+
+def test_a_folder_that_the_nodes_do_not_see_is_named(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for node in ("n1", "n2"):
+        cluster("exec", node, "mount", "-t", "tmpfs", "none", str(tmp_path / "runs"))
+    finished = submit(sleep=0).finish()
+    for node in ("n1", "n2"):
+        cluster("exec", node, "umount", str(tmp_path / "runs"))
+    assert finished.code == 1
+    assert "does every node see that folder?" in finished.stdout
+
+
+def test_a_job_that_nobody_knows_has_ended(nodes: None) -> None:
+    assert slurm_queue.states(["1", "2_7"]) == {"1": State("UNKNOWN"), "2_7": State("UNKNOWN")}
+    assert State("UNKNOWN").ended
+
+
+# --- several at once, as they mostly wait ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def storm(nodes: None, suite: str, alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Storm:
+    """Five grids of a cell, each of which meets its own trouble."""
+
+    def one(name: str, *options: str, **fields: Any) -> Submitted:
+        return Submitted(suite, tmp_path_factory.mktemp(name), **fields).start(*options)
+
+    limited = one("limited", sleep=0.2, keys={"time_minutes": 1})
+    others = (one(name, sleep=0.1) for name in ("left", "requeued", "killed", "cancelled"))  # at work until disturbed
+    found = Storm(limited, *others)
+    found.disturb()
+    return found
+
+
+@dataclass
+class Storm:
+    limited: Submitted
+    left: Submitted
+    requeued: Submitted
+    killed: Submitted
+    cancelled: Submitted
+    finished: dict[str, grids.Finished] = field(default_factory=dict)
+
+    def disturb(self) -> None:
+        assert self.left.at_work().process is not None
+        self.left.process.send_signal(signal.SIGINT)
+        self.finished["interrupted"] = self.left.finish()
+        self.left.start()
+        slurm("scontrol", "requeue", self.requeued.at_work().jobs()[0])
+        slurm("scancel", self.cancelled.at_work().jobs()[0])
+        kill_the_task(self.killed.at_work())
+        for name in ("left", "requeued", "killed", "cancelled", "limited"):
+            self.finished[name] = getattr(self, name).finish()
+
+
+def kill_the_task(grid: Submitted) -> None:
+    """kill -9 of the job's first process, the one that submitit started."""
+    owner = grid.owner()
+    script = f"kill -9 $(ps -o ppid= -p {owner['pid']})"
+    cluster("exec", owner["host"], "bash", "-c", script)
+
+
+def test_a_time_limit_puts_the_job_back_into_the_queue(storm: Storm, alone: dict[str, Any]) -> None:
+    finished = storm.finished["limited"]
+    assert_same_bits(storm.limited, finished, alone)
+    assert "resumed at step" in finished.stdout
+    assert storm.limited.ends()[0] == "interrupted", "its state was saved in time"
+    assert len(storm.limited.jobs()) == 1
+    assert "the job goes back into the queue" in next(storm.limited.out.glob("slurm/*_log.out")).read_text()
+
+
+def test_an_interrupted_dispatcher_leaves_its_jobs_and_the_next_one_adopts_them(
+    storm: Storm, alone: dict[str, Any]
+) -> None:
+    assert storm.finished["interrupted"].code == 130
+    assert "the jobs go on in SLURM" in storm.finished["interrupted"].stdout
+    assert_same_bits(storm.left, storm.finished["left"], alone)
+    assert len(storm.left.jobs()) == 1
+    assert storm.left.ends() == ["done"]
+
+
+def test_scontrol_requeue_loses_at_most_a_checkpoint_interval(storm: Storm, alone: dict[str, Any]) -> None:
+    assert_same_bits(storm.requeued, storm.finished["requeued"], alone)
+    assert "resumed at step" in storm.finished["requeued"].stdout
+    assert len(storm.requeued.jobs()) == 1
+
+
+def test_a_job_whose_process_is_killed_gets_another_one(storm: Storm, alone: dict[str, Any]) -> None:
+    finished = storm.finished["killed"]
+    assert_same_bits(storm.killed, finished, alone)
+    assert "another job goes on with it" in finished.stdout
+    assert len(storm.killed.jobs()) == 2
+
+
+def test_a_cancelled_job_is_not_queued_again_and_its_cell_says_so(storm: Storm) -> None:
+    finished = storm.finished["cancelled"]
+    assert (finished.code, finished.stderr) == (1, "")
+    (row,) = storm.cancelled.rows()
+    job = storm.cancelled.jobs()[0]
+    assert (row["status"], row["error"]) == ("cancelled", f"its SLURM job {job} was cancelled")
+    assert len(storm.cancelled.jobs()) == 1
+
+
+def test_a_cancelled_cell_is_run_by_the_same_command_given_again(storm: Storm, alone: dict[str, Any]) -> None:
+    storm.cancelled.sleep = 0
+    finished = storm.cancelled.start().finish()
+    assert_same_bits(storm.cancelled, finished, alone)
+    assert "resumed at step" in finished.stdout
+
+
+def test_a_detached_grid_is_finished_by_status(submit: Submit, alone: dict[str, Any]) -> None:
+    grid = submit("--detach", sleep=0.02)
+    finished = grid.finish()
+    assert (finished.code, finished.stderr) == (0, "")
+    assert "'python -m benchmark status" in finished.stdout
+    wait_for(lambda: grid.rows()[0]["status"] == "running", "the cell")
+    wait_for(lambda: grid.rows()[0]["status"] == "done", "its end")
+    assert_same_bits(grid, finished, alone)

@@ -1,0 +1,291 @@
+"""The paper's grids: which cells they hold, and that their fields are those of docs/protocols.md."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from grids import Bench
+
+from benchmark import data, models, suites
+from benchmark.commands.estimate import Estimate, key, probe
+from benchmark.data.cifar10 import NORMALIZATIONS
+from benchmark.data.tensors import Examples, Split, standardized
+from benchmark.spec import Data, Model, RunSpec, SpecError, fields, from_dict, replace_field
+from benchmark.suites import cifar10, imagenet, mnist, thresholds
+
+ROOT = Path(__file__).resolve().parents[3]
+PAPER = ("cifar10", "estimators", "imagenet", "mnist", "thresholds")
+CELLS = {"cifar10": 69, "estimators": 12, "imagenet": 12, "thresholds": 48}
+
+
+def cells(name: str) -> tuple[RunSpec, ...]:
+    return suites.load(name).specs
+
+
+def where(name: str, **wanted: Any) -> list[RunSpec]:
+    """Cells by model, method, density, or the end of a dotted field's name."""
+    names = {"model": "model.name", "method": "method.name", "alpha": "method.alpha", "lr": "optimizer.lr"}
+    return [
+        spec
+        for spec in cells(name)
+        if all(fields(spec).get(names.get(key, key)) == value for key, value in wanted.items())
+    ]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_seed_has_the_same_cells(name: str) -> None:
+    seeds = range(1 if name == "imagenet" else 3)
+    assert Counter(spec.seed for spec in cells(name)) == dict.fromkeys(seeds, CELLS[name])
+
+
+def test_mnist_has_five_seeds_of_table_1_and_three_of_the_rest() -> None:
+    counts = Counter(spec.seed for spec in cells("mnist"))
+    assert counts == {0: 69, 1: 69, 2: 69, 3: 14, 4: 14}
+    assert Counter(spec.model.name for spec in cells("mnist") if spec.seed == 4) == {
+        "lenet-300-100": 3,
+        "lenet-5-caffe": 3,
+        "lstm-a": 4,
+        "lstm-b": 4,
+    }
+
+
+def test_the_cells_that_were_trained_before_keep_their_run_ids() -> None:
+    with (ROOT / "paper_figures/results/mnist-lenet-300-100/results.csv").open() as file:
+        trained = {row["run_id"] for row in csv.DictReader(file)}
+    assert len(trained) == 15
+    assert trained <= {spec.run_id for spec in cells("mnist")}
+
+
+@pytest.mark.parametrize("name", suites.NAMES)
+def test_no_cell_is_listed_twice(name: str) -> None:
+    listed = importlib.import_module(f"benchmark.suites.{name}").suite()
+    assert len({spec.run_id for spec in listed}) == len(listed)
+
+
+@pytest.mark.parametrize("name", suites.NAMES)
+def test_every_cell_survives_its_json_and_names_what_there_is(name: str) -> None:
+    for spec in cells(name):
+        again = from_dict(json.loads(spec.canonical_json), protocol=spec.protocol, departs=spec.departs)
+        assert (again, again.run_id) == (spec, spec.run_id)
+        assert spec.model.name in models.available()
+        assert spec.data.name in data.available()
+
+
+def test_a_suite_expands_at_once() -> None:
+    started = time.monotonic()
+    for name in suites.NAMES:
+        cells(name)
+    assert time.monotonic() - started < 3
+
+
+def test_no_suite_imports_torch_before_it_is_expanded() -> None:
+    code = "import sys; from benchmark import suites; suites.describe(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_exhibit_of_the_paper_is_fed() -> None:
+    fed = {exhibit for _, exhibits in suites.describe().values() for exhibit in exhibits}
+    paper = {*(f"table{n}" for n in (1, 2, 3)), *(f"figure{n}" for n in range(3, 13)), "thresholds", "estimators"}
+    assert paper <= fed
+
+
+A1: dict[str, dict[str, Any]] = {
+    "lenet": {"name": "sgd", "momentum": 0.9, "batch_size": 64, "epochs": 20, "lr": 0.01, "schedule": "constant"},
+    "lstm": {"name": "adam", "momentum": 0.0, "batch_size": 100, "epochs": 20, "lr": 0.001, "schedule": "constant"},
+    "cifar10": {"name": "sgd", "momentum": 0.9, "batch_size": 64, "epochs": 160, "milestones": (80, 120)},
+    "imagenet": {"name": "sgd", "momentum": 0.9, "batch_size": 1024, "epochs": 90, "milestones": (30, 60, 80)},
+}
+STEPS: dict[str, Any] = {"schedule": "step", "gamma": 0.1}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_optimizer_is_that_of_appendix_a1(name: str) -> None:
+    for spec in cells(name):
+        kind = spec.data.name if spec.data.name != "mnist" else spec.model.name.partition("-")[0]
+        wanted = A1[kind] | (STEPS if "milestones" in A1[kind] else {})
+        assert wanted.items() <= vars(spec.optimizer).items()
+        assert spec.optimizer.weight_decay == (0 if spec.data.name == "mnist" else 1e-4)
+        assert spec.optimizer.lr in {wanted.get("lr", 0.1), *([0.01] if spec.model.name == "vgg16" else [])}
+        assert not spec.optimizer.nesterov
+
+
+def test_the_stated_alphas_are_there() -> None:
+    for name in mnist.LENETS:
+        assert len(where("mnist", model=name, alpha=5e-4)) == 5
+    for name in mnist.LSTMS:
+        assert [spec.protocol for spec in where("mnist", model=name, alpha=1e-3, seed=3)] == [("paper",)]
+        assert [spec.protocol for spec in where("mnist", model=name, alpha=1e-4, seed=3)] == [("official",)]
+    for name in cifar10.MODELS:
+        assert {spec.protocol for spec in where("cifar10", model=name, alpha=5e-6)} == {("paper",), ("official",)}
+
+
+def test_the_figures_of_cifar10_have_their_alphas_and_learning_rates() -> None:
+    def alphas(name: str, lr: float = 0.1, protocol: str = "paper") -> set[float]:
+        found = where("cifar10", model=name, method="dst", lr=lr, seed=0)
+        return {spec.method["alpha"] for spec in found if spec.protocol == (protocol,)}
+
+    for name in ("vgg16", "wrn-16-8", "wrn-28-8"):
+        assert alphas(name) == {1e-9, 1e-8, 1e-7, 1e-6, 5e-6, 1e-5, 5e-5, 1e-4}
+    assert alphas("wrn-16-10") == {1e-6, 5e-6, 1e-5}
+    for protocol in ("paper", "official"):
+        assert alphas("vgg16", 0.01, protocol) == {5e-6}
+        assert all({1e-6, 5e-6, 1e-5} <= alphas(name, protocol=protocol) for name in cifar10.MODELS)
+
+
+def test_baselines_are_at_the_densities_they_are_compared_at() -> None:
+    def densities(suite: str, model: str) -> set[tuple[str, float]]:
+        found = [spec for spec in where(suite, model=model) if spec.density is not None]
+        assert {spec.protocol[0] for spec in found} == {"paper"}
+        return {(str(spec.method["name"]), spec.density or 0) for spec in found}
+
+    four = ("static", "set", "dsr", "sparse_momentum")
+    for name, printed in {"lenet-300-100": 0.0248, "lenet-5-caffe": 0.0164, "lstm-a": 0.0193, "lstm-b": 0.0098}.items():
+        assert densities("mnist", name) == {(method, density) for method in four for density in (printed, 0.05)}
+    for name in ("vgg16", "wrn-16-8"):
+        assert densities("cifar10", name) == {(method, density) for method in four for density in (0.1, 0.05)}
+    assert densities("imagenet", "resnet50") == {(m, d) for m in ("dsr", "sparse_momentum") for d in (0.2, 0.1)}
+
+
+def test_dsr_moves_400_000_weights_of_resnet50_at_either_density() -> None:
+    for spec in where("imagenet", method="dsr"):
+        assert spec.density is not None
+        assert round(spec.method["prune_fraction"] * round(spec.density * imagenet.WEIGHTS)) == 400_000
+
+
+DIFFERENCES = {
+    ("cifar10", "dense"): {"data.normalization", "model.initialization"},
+    ("cifar10", "dst"): {"data.normalization", "model.initialization", "method.threshold_weight_decay"},
+    ("mnist", "dense"): {"model.initialization", "model.hidden_state"},
+    ("mnist", "dst"): {"model.initialization", "model.hidden_state"},
+}
+
+
+@pytest.mark.parametrize(("suite", "method"), DIFFERENCES)
+def test_the_protocols_differ_in_the_documented_fields_alone(suite: str, method: str) -> None:
+    """A cell of one protocol against the other's with the same model, alpha, rate and seed."""
+
+    def matching(protocol: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+        found = [s for s in where(suite, method=method, seed=0) if s.protocol == (protocol,)]
+        return {(s.model.name, s.method.get("alpha"), s.optimizer.lr): fields(s) for s in found}
+
+    paper, official = matching("paper"), matching("official")
+    assert set(official) <= set(paper)
+    assert official
+    for twin, values in official.items():
+        changed = {name for name, value in values.items() if value != paper[twin][name]}
+        assert changed - {"protocol"} == DIFFERENCES[suite, method]
+        start = "official-dense" if method == "dense" else "official-masked"
+        assert values["model.initialization"] == start
+        if (suite, method) == ("cifar10", "dst"):
+            decays = (paper[twin]["method.threshold_weight_decay"], values["method.threshold_weight_decay"])
+            assert decays == (0, 1e-4)
+
+
+def test_the_protocol_page_names_the_fields_and_counts() -> None:
+    page = (ROOT / "docs/protocols.md").read_text()
+    named = {name for changed in DIFFERENCES.values() for name in changed}
+    assert [name for name in named if f"`{name}`" not in page] == []
+    for name in PAPER:
+        assert f"| `{name}` | {len(cells(name))} |" in page
+
+
+@pytest.mark.parametrize("name", thresholds.COUNTS)
+def test_equal_penalty_a_weight_is_the_vectors_penalty(name: str) -> None:
+    shape = (3, 32, 32) if name == "vgg16" else (1, 28, 28)
+    model = models.create(Model(name=name), in_shape=shape, classes=10, seed=0)
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    counts = {
+        "scalar": len(weights),
+        "vector": sum(len(weight) for weight in weights),
+        "matrix": sum(weight.numel() for weight in weights),
+    }
+    assert vars(thresholds.COUNTS[name]) == counts
+    for kind, count in counts.items():
+        penalty = thresholds.equal_penalty(name, kind) * count
+        assert penalty == pytest.approx(thresholds.ALPHAS[name] * counts["vector"], rel=1e-12)
+
+
+def test_thresholds_have_all_three_comparisons() -> None:
+    for name, default in thresholds.ALPHAS.items():
+        for shape in ("scalar", "vector", "matrix"):
+            found = {spec.method["alpha"] for spec in where("thresholds", model=name, **{"method.threshold": shape})}
+            assert {default, thresholds.equal_penalty(name, shape)} <= found
+            assert len(found) == {"scalar": 8, "vector": 1, "matrix": 7}[shape]
+
+
+def test_cells_that_two_suites_share_are_one_cell() -> None:
+    known = {spec.run_id for name in ("mnist", "cifar10") for spec in cells(name)}
+    default = [*where("thresholds", **{"method.threshold": "vector"})]
+    default += where("estimators", **{"method.estimator": "long_tailed"})
+    assert {spec.run_id for spec in default} <= known
+    assert len(where("estimators", **{"method.estimator": "straight_through"})) == 18
+
+
+def test_the_models_behind_the_counts_of_imagenet() -> None:
+    model = models.create(Model(name="resnet50"), in_shape=(3, 64, 64), classes=1000, seed=0)
+    assert sum(p.numel() for p in model.parameters() if p.dim() > 1) == imagenet.WEIGHTS
+
+
+def test_the_official_normalization_is_applied_to_cifar10_alone() -> None:
+    images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
+    split = Split(images, torch.tensor([0, 1]))
+    spec = cifar10.OFFICIAL
+    made = Examples(split, split, 10, NORMALIZATIONS).dataset(spec, device=torch.device("cpu"))
+    ((inputs, _),) = made.test_batches(2)
+    mean, std = (torch.tensor(values) for values in NORMALIZATIONS["official"])
+    assert torch.equal(inputs, standardized(images, mean, std))
+    with pytest.raises(SpecError, match=r"unknown data\.normalization 'official'"):
+        Examples(split, split, 10).dataset(spec, device=torch.device("cpu"))
+    other = Data(name="digits", standardize=True, normalization="official")
+    with pytest.raises(SpecError, match=r"data\.normalization is of cifar10 data only"):
+        data.load(other, data_dir=Path(), device=torch.device("cpu"))
+    with pytest.raises(SpecError, match=r"data\.normalization needs data\.standardize"):
+        replace_field(cells("mnist")[0], "data.normalization", "official")
+
+
+def test_a_probe_spends_its_budget_on_every_model_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    probed: list[RunSpec] = []
+
+    def step_seconds(spec: RunSpec) -> tuple[float, int]:
+        nonlocal now
+        now += 10
+        probed.append(spec)
+        return 1.0, 1
+
+    monkeypatch.setattr("benchmark.commands.estimate._step_seconds", step_seconds)
+    monkeypatch.setattr("benchmark.estimate.time.monotonic", lambda: now)
+    probe(Estimate(), cells("cifar10"), budget_seconds=35)
+    assert [spec.model.name for spec in probed] == ["vgg16", "wrn-16-8", "wrn-28-8", "wrn-16-10"]
+    assert len({key(spec) for spec in probed}) == 4
+
+
+SHORT = ("--where", "model=vgg16", "--seeds", "0", "--set", "optimizer.epochs=1", "--set", "data.train_limit=2000")
+
+
+def test_a_short_vgg16_is_selected_and_departs(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.commands.estimate._step_seconds", lambda spec: (0.1, 100))
+    finished = bench("run", "--dry-run", "--suite", "cifar10", *SHORT, "--out", tmp_path / "runs", "--json")
+    assert finished.code == 0
+    cells_to_run = finished.json["to_run"]
+    assert len(cells_to_run) == len(where("cifar10", model="vgg16", seed=0))
+    departs = ["optimizer.epochs=1 (suite: 160)", "data.train_limit=2000 (suite: None)"]
+    assert all(cell["departs"] == departs for cell in cells_to_run)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_of_cifar10_is_planned(bench: Bench, tmp_path: Path) -> None:
+    finished = bench("plan", "--suite", "cifar10", "--seeds", "0", "--out", tmp_path / "runs", "--json")
+    assert (finished.code, finished.json["cells"]) == (0, CELLS["cifar10"])
+    assert finished.json["estimated_seconds"] > 0

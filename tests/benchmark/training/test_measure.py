@@ -1,0 +1,127 @@
+"""Measurements against numbers made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import methods
+from benchmark import data, models
+from benchmark.spec import Data, Model, Optimizer
+from benchmark.suites import cell
+from benchmark.training import measure
+from benchmark.training import records as record
+from benchmark.training.loop import Training, train_epoch
+
+DIGITS = Data(name="digits", train_limit=128, test_limit=100)
+
+
+def model(name: str) -> nn.Module:
+    return models.create(Model(name=name), in_shape=(1, 28, 28), classes=10, seed=0)
+
+
+def trained(method: str, name: str = "lenet-300-100") -> Training:
+    spec = cell(method, data=DIGITS, model=Model(name=name), optimizer=Optimizer(lr=0.05, momentum=0.9, batch_size=32))
+    live = Training(spec, data.load(spec.data, data_dir=Path(), device=torch.device("cpu")))
+    train_epoch(live, lambda: None)
+    return live
+
+
+def test_forward_flops_count_each_use_of_each_weight() -> None:
+    assert measure.forward_flops(model("lenet-5-caffe"), (1, 28, 28)) == {
+        "conv1.weight": 2 * 500 * 24 * 24,
+        "conv2.weight": 2 * 25_000 * 8 * 8,
+        "fc3.weight": 2 * 400_000,
+        "fc4.weight": 2 * 5_000,
+    }
+    lstm = measure.forward_flops(model("lstm-a"), (1, 28, 28))
+    assert lstm["lstm.weight_ih_l0"] == 2 * 28 * (4 * 128 * 28)
+    assert lstm["classifier.weight"] == 2 * 1280
+
+
+def test_train_flops_of_a_static_network_are_three_sparse_passes() -> None:
+    live = trained("static")
+    dense = measure.forward_flops(measure.plain_copy(live.model), (1, 28, 28))
+    share = {name: float(mask.sum()) / mask.numel() for name, mask in live.attached.masks().items()}
+    expected = 3 * 128 * sum(dense[name] * share[name] for name in dense)
+    assert record.flops(live, measure.plain_copy(live.model))["train_flops"] == pytest.approx(expected)
+
+
+def test_train_flops_of_trainable_thresholds_have_a_dense_weight_gradient() -> None:
+    live = trained("dst")
+    dense = sum(measure.forward_flops(measure.plain_copy(live.model), (1, 28, 28)).values())
+    flops = record.flops(live, measure.plain_copy(live.model))["train_flops"]
+    assert 128 * dense < flops <= 3 * 128 * dense
+
+
+def test_accuracy_equals_one_pass_over_all_test_examples() -> None:
+    live = trained("dst")
+    plain = measure.plain_copy(live.model)
+    logits = plain(live.data.test.images / 255)
+    top5 = (logits.topk(5).indices == live.data.test.labels[:, None]).any(1)
+    found = measure.accuracy(plain, live.data, batch_size=7)
+    assert found.top1_percent == pytest.approx(100 * float((logits.argmax(1) == live.data.test.labels).float().mean()))
+    assert found.top5_percent == pytest.approx(100 * float(top5.float().mean()))
+
+
+def test_measuring_leaves_the_training_as_it_was() -> None:
+    live = trained("dst", "lstm-a")
+    before = {name: value.clone() for name, value in live.model.state_dict().items()}
+    record.epoch_record(live)
+    assert live.model.training
+    for name, value in live.model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_kept_counts_come_from_masks_and_nonzero_counts_from_weights() -> None:
+    live = trained("set")
+    plain = measure.plain_copy(live.model)
+    kept = measure.kept(live.attached.masks(), plain)
+    assert sum(kept.kept.values()) == round(0.05 * 266_200)
+    values = torch.cat([plain.get_parameter(name).flatten() for name in kept.kept])
+    assert kept.nonzero == int((values != 0).sum())
+
+
+def test_parameters_remaining_counts_biases_and_drops_masked_weights() -> None:
+    live = trained("static")
+    plain = measure.plain_copy(live.model)
+    kept = measure.kept(live.attached.masks(), plain)
+    assert measure.parameters_remaining(plain, kept) == round(0.05 * 266_200) + 410
+
+
+def test_the_authors_count_replaces_the_output_gates_mask_by_its_weights() -> None:
+    # gates along the first axis: i f g o, one unit each; two inputs; the o row keeps 0.5 and drops 0.01
+    lstm = nn.Sequential(nn.LSTM(2, 1, bias=False))
+    with torch.no_grad():
+        lstm[0].weight_ih_l0.copy_(torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.5, 0.0]]))
+        lstm[0].weight_hh_l0.copy_(torch.tensor([[1.0], [1.0], [0.0], [-0.25]]))
+    masks = {name: value != 0 for name, value in lstm.named_parameters()}
+    # 2 + 1 + 0 kept in i f g and 0.5 in place of 1; 1 + 1 + 0 and -0.25 in place of 1; 12 weights
+    assert measure.density_as_authors_count(masks, lstm) == pytest.approx((3 + 0.5 + 2 - 0.25) / 12)
+
+
+def test_the_authors_count_is_the_density_of_feed_forward_networks() -> None:
+    live = trained("dst")
+    plain, masks = measure.plain_copy(live.model), live.attached.masks()
+    assert measure.density_as_authors_count(masks, plain) == pytest.approx(measure.kept(masks, plain).density)
+
+
+def test_a_result_reports_last_best_and_sparsest_epoch() -> None:
+    live = trained("dst")
+    last = record.epoch_record(live)
+    best = {**last, "epoch": 0, "test_accuracy": 99.5, "density": 0.7, "mask_flips": 3}
+    sparsest = {**last, "epoch": 0, "test_accuracy": 1.0, "density": 0.001, "mask_flips": 4}
+    row = record.result(live, [best, sparsest, last])
+    assert (row["best_test_accuracy"], row["density_at_best_test_accuracy"]) == (99.5, 0.7)
+    assert (row["min_density"], row["test_accuracy_at_min_density"]) == (0.001, 1.0)
+    assert (row["test_accuracy"], row["density"]) == (last["test_accuracy"], last["density"])
+    assert row["mask_flips"] == 7 + last["mask_flips"]
+
+
+def test_uncounted_layers_are_left_out_of_the_density() -> None:
+    live = trained("static", "lstm-a")
+    assert "classifier.weight" not in live.attached.masks()
+    assert methods.finalize(live.model) is live.model

@@ -1,0 +1,120 @@
+"""Sparse momentum on eight weights drawn in a comment, and its promises on a small network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import methods
+from methods.algorithms.sparse_momentum import SparseMomentum
+from methods.attachment import Attachment
+
+# two layers of eight places, four kept in each; momentum m
+# first   w  0.9  0.4 -0.1  0.7   .    .    .    .       second   w  0.6  0.5  0.4 -0.3   .    .    .    .
+#         m  3    3    3    3     1    9   -8    2                m  1    1    1    1     5    4    3    2
+FIRST = [0.9, 0.4, -0.1, 0.7, 0, 0, 0, 0]
+SECOND = [0.6, 0.5, 0.4, -0.3, 0, 0, 0, 0]
+MOMENTUM = ([3.0, 3, 3, 3, 1, 9, -8, 2], [1.0, 1, 1, 1, 5, 4, 3, 2])
+
+
+def attached(**values: Any) -> Attachment:
+    model = nn.Sequential(nn.Linear(8, 1), nn.Linear(8, 1))
+    made = methods.attach(model, "sparse_momentum", total_steps=100, steps_per_epoch=10, density=0.5, **values)
+    made.set_masks({f"{i}.weight": torch.tensor([w]) != 0 for i, w in enumerate((FIRST, SECOND))})
+    optimizer = torch.optim.SGD(made.parameter_groups(), lr=0.1, momentum=0.9)
+    with torch.no_grad():
+        for layer, row, momentum in zip(model, (FIRST, SECOND), MOMENTUM, strict=True):
+            layer.weight.copy_(torch.tensor([row]))
+            optimizer.state[layer.weight]["momentum_buffer"] = torch.tensor([momentum])
+    made.bind(optimizer)
+    return made
+
+
+def update(made: Attachment) -> list[list[int]]:
+    method = made.method
+    assert isinstance(method, SparseMomentum)
+    method.update(made._context)
+    return [mask.flatten().nonzero().flatten().tolist() for mask in made.masks().values()]
+
+
+def test_half_the_smallest_move_to_the_layer_and_places_of_the_largest_momentum() -> None:
+    # rate 0.5 of 4: each layer drops 2: -0.1 and 0.4; -0.3 and 0.4
+    # importance 3/4 and 1/4 of 4 grown: 3 in the first, 1 in the second, where |m| is largest among free places
+    # first: free 1 2 4 5 6 7 with |m| 3 3 1 9 8 2: places 5, 6 and 1; second: free 2 3 4 5 6 7: place 4
+    assert update(attached()) == [[0, 1, 3, 5, 6], [0, 1, 4]]
+
+
+def test_importance_is_the_mean_momentum_of_kept_weights_normalised() -> None:
+    made = attached()
+    assert isinstance(made.method, SparseMomentum)
+    assert made.method.importance(made._context) == {"0.weight": 0.75, "1.weight": 0.25}
+
+
+def test_the_drop_rate_follows_a_cosine_to_its_end() -> None:
+    made = attached(drop_fraction=0.5, final_drop_fraction=0.0)
+    made._context.step = 50  # half-way: rate 0.25, one weight of four a layer
+    # first keeps 0 1 3, second keeps 0 1 2; two grown: 1.5 and 0.5 round to 2 and 0 (the first remainder wins the tie)
+    assert [len(places) for places in update(made)] in ([5, 3], [4, 4])
+    made = attached(drop_fraction=0.5, final_drop_fraction=0.0)
+    made._context.step = 100
+    assert update(made) == [[0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+def test_an_important_dense_layer_drops_no_more_than_its_sparsity() -> None:
+    made = attached()
+    made._context.masks.set({"0.weight": torch.ones(1, 8, dtype=torch.bool)})
+    assert isinstance(made.method, SparseMomentum)
+    dropped = made.method.dropped(made._context, "0.weight", made.masks()["0.weight"])
+    assert int(dropped.sum()) == 0  # sparsity 0, importance above a half
+
+
+def test_a_layer_takes_at_most_99_percent_of_its_free_places() -> None:
+    made = attached()
+    optimizer = made._context.optimizer
+    assert optimizer is not None
+    second = made._context.weights["1.weight"].parameter
+    optimizer.state[second]["momentum_buffer"].zero_()
+    # all 4 would go to the first, whose 6 free places give floor(5.94) = 5
+    assert [len(places) for places in update(made)] == [6, 2]
+
+
+def test_grown_weights_start_at_zero_and_keep_their_momentum() -> None:
+    made = attached()
+    before = made.masks()
+    update(made)
+    optimizer = made._context.optimizer
+    assert optimizer is not None
+    for (name, mask), momentum in zip(made.masks().items(), MOMENTUM, strict=True):
+        parameter = made._context.weights[name].parameter
+        assert (parameter[mask & ~before[name]] == 0).all()
+        assert optimizer.state[parameter]["momentum_buffer"].flatten().tolist() == momentum
+
+
+def test_an_optimizer_without_momentum_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(8, 8))
+    made = methods.attach(model, "sparse_momentum", total_steps=4, steps_per_epoch=1, density=0.5)
+    made.bind(torch.optim.SGD(made.parameter_groups(), lr=0.1))
+    F.cross_entropy(model(torch.randn(4, 8)), torch.randint(8, (4,))).backward()
+    with pytest.raises(ValueError, match="no momentum"):
+        made.step()
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
+def test_sparse_momentum_keeps_the_total_density_while_layers_change(optimizer_class: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 5))
+    made = methods.attach(model, "sparse_momentum", total_steps=60, steps_per_epoch=10, density=0.2)
+    options = {"momentum": 0.9} if optimizer_class is torch.optim.SGD else {}
+    optimizer = optimizer_class(made.parameter_groups(), lr=0.01, **options)
+    made.bind(optimizer)
+    start = made.kept_counts().tolist()
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(model(torch.randn(16, 20)), torch.randint(5, (16,))).backward()
+        made.step()
+        assert int(made.kept_counts().sum()) == round(0.2 * 2150)
+    assert made.kept_counts().tolist() != start
