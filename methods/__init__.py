@@ -1,4 +1,4 @@
-"""Sparse training: a method attached to a model, in any training loop.
+"""Sparse training: attach a method to a model, in any training loop.
 
     attached = methods.attach(model, "dst", total_steps=…, steps_per_epoch=…, alpha=5e-4)
     optimizer = torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9)
@@ -8,7 +8,7 @@
     loss.backward()
     attached.step()
 
-Names, arguments and meanings here are fixed: other people's loops call them.
+The names, arguments and meanings in this file are fixed: other people's loops call them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first used: names alone are listed without it."""
+    """Import what needs torch when it is first used: listing names does not need it."""
     if name == "conformance":
         return importlib.import_module("methods.conformance")
     if name in _HOMES:

@@ -1,4 +1,4 @@
-"""Attachment: one method at work on one model, inside any training loop."""
+"""An attachment is one method at work on one model, inside any training loop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from methods import layers
 from methods.base import Context, Method
 from methods.compaction.cut import compact_
+from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.registry import create
-from methods.thresholds import Thresholds
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
@@ -32,14 +32,14 @@ def attach(
     exclude: Sequence[str] | None = None,
     **hyperparameters: Any,
 ) -> Attachment:
-    """Put a method to work on a model; the model is on its device already.
+    """Put a method to work on a model that is on its device already.
 
-    total_steps: optimizer steps of the training; a method with several phases may add to them
-    (`attached.total_steps` sums them). steps_per_epoch: resolves durations given in epochs.
+    total_steps: optimizer steps of the training. A method with several phases may add to them;
+    `attached.total_steps` is the sum. steps_per_epoch: converts durations given in epochs.
     train_batches: returns a fresh iterable of (input, target) batches, for methods that score on
-    data. include, exclude: fnmatch patterns on module names, covering what is inside. Raises
-    ValueError for an unknown method or hyperparameter, a pattern that matches no module, and a
-    model with nothing to prune.
+    data. include, exclude: fnmatch patterns on module names; a pattern covers everything inside the
+    modules it matches. Raises ValueError for an unknown method or hyperparameter, for a pattern
+    that matches no module, and for a model with nothing to prune.
     """
     if isinstance(method_or_name, Method):
         if hyperparameters:
@@ -74,12 +74,13 @@ def _no_batches() -> Iterable[tuple[Tensor, Tensor]]:
 
 
 def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
-    """Bake the zeros into the weights, in place: plain modules and original keys. Returns the model.
+    """Write the zeros into the weights, in place, and return the model.
 
-    The model computes the same function as before; training it further keeps nothing pruned.
-    compact: also cut out the neurons and filters that cannot matter, so that layers get smaller
-    (`methods.compaction`): in evaluation mode the function is the same up to the order of summation.
-    Raises ValueError where compaction cannot follow the model's forward; the zeros are baked in then.
+    The model has plain modules and its original keys again, and computes the same function as
+    before. Further training does not keep weights pruned. compact: also cut out the neurons and
+    filters that cannot affect the output, which makes layers smaller (`methods.compaction`); in
+    evaluation mode the function stays the same up to the order of summation. Raises ValueError
+    where compaction cannot trace the model's forward; the zeros are written by then.
     """
     for module in list(model.modules()):
         layers.restore(module)
@@ -87,60 +88,63 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
 
 
 class Attachment:
-    """The face of a method in a training loop: penalty, step, and what is kept."""
+    """A method as a training loop sees it: penalty, step, and what is kept.
+
+    context: the Context that the method's hooks receive.
+    """
 
     def __init__(self, method: Method, context: Context, phases: tuple[Any, ...]) -> None:
         self.method = method
         self.phases = phases
-        self._context = context
+        self.context = context
         self._phase = 0
         method.enter_phase(context)
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of all phases."""
-        return self._context.total_steps
+        return self.context.total_steps
 
     @property
     def phase(self) -> Any:
         """The current Phase."""
-        return self._context.phase
+        return self.context.phase
 
     def parameter_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-        """Groups for an optimizer: the model's parameters, and the thresholds with their own decay."""
-        thresholds = list(self._context.thresholds.parameters().values())
+        """Groups for an optimizer: the model's parameters, and thresholds with their own decay."""
+        thresholds = list(self.context.thresholds.parameters().values())
         known = {id(threshold) for threshold in thresholds}
-        rest = [p for p in self._context.model.parameters() if p.requires_grad and id(p) not in known]
+        rest = [p for p in self.context.model.parameters() if p.requires_grad and id(p) not in known]
         groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": weight_decay}]
         if thresholds:
             groups.append({"params": thresholds, "weight_decay": self.method.threshold_weight_decay})
         return groups
 
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
-        """Name the optimizer that `step` drives. Raises ValueError where it misses thresholds."""
+        """Set the optimizer that `step` calls. Raises ValueError where it lacks thresholds."""
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        missing = [n for n, t in self._context.thresholds.parameters().items() if id(t) not in held]
+        missing = [n for n, t in self.context.thresholds.parameters().items() if id(t) not in held]
         if missing:
             raise ValueError(
                 f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
             )
-        self._context.optimizer = optimizer
+        self.context.optimizer = optimizer
 
     def penalty(self) -> Tensor:
         """What the method adds to the task loss: a 0-dim tensor, 0 where it adds nothing."""
-        value = self.method.penalty(self._context)
+        value = self.method.penalty(self.context)
         if value is None:
-            first = next(iter(self._context.weights.values())).parameter
+            first = next(iter(self.context.weights.values())).parameter
             return first.new_zeros(())
         return value
 
     def step(self, scaler_step: Callable[[torch.optim.Optimizer], Any] | None = None) -> bool:
         """One update, in place of optimizer.step(). True when a new phase began.
 
-        scaler_step: a GradScaler's `step` (call `scaler.unscale_(optimizer)` before, `scaler.update()`
-        after). Raises RuntimeError where no optimizer is bound.
+        scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before and
+        `scaler.update()` after. Raises RuntimeError where no optimizer is bound.
         """
-        ctx = self._context
+        ctx = self.context
         if ctx.optimizer is None:
             raise RuntimeError("no optimizer is bound: call attached.bind(optimizer) before step()")
         ctx.masks.forget_initial()
@@ -153,44 +157,47 @@ class Attachment:
 
     def _advance(self) -> bool:
         ends = sum(phase.steps for phase in self.phases[: self._phase + 1])
-        if self._context.step < ends or self._phase + 1 == len(self.phases):
+        if self.context.step < ends or self._phase + 1 == len(self.phases):
             return False
         self._phase += 1
-        self._context.phase = self.phases[self._phase]
-        self.method.enter_phase(self._context)
+        self.context.phase = self.phases[self._phase]
+        self.method.enter_phase(self.context)
         return True
 
     def masks(self) -> dict[str, Tensor]:
-        """Bool masks of all maskable weights by qualified name; all true where a weight is dense."""
-        return {name: self._mask(name) for name in self._context.weights}
+        """The masks of all maskable weights by name: bool, true where a weight is kept."""
+        return {name: self._mask(name) for name in self.context.weights}
 
     def _mask(self, name: str) -> Tensor:
-        ctx = self._context
+        ctx = self.context
         mask = ctx.masks[name]
         return mask & ctx.thresholds.mask(name) if name in ctx.thresholds else mask
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Start from known masks. Raises ValueError for methods without masks of their own.
 
-        Before the first step, weights that these masks keep and the method's own had zeroed return to
-        the values that the model had.
+        Before the first step, weights that the method's own masks have zeroed and these masks keep
+        return to the values that the model had.
         """
-        if not len(self._context.masks):
+        if not len(self.context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
-        self._context.masks.set(masks)
-        self._context.masks.revive_()
+        self.context.masks.set(masks)
+        self.context.masks.revive_()
 
     def thresholds(self) -> dict[str, Tensor]:
-        """Thresholds by the weight they prune (detached, live); {} for methods without any."""
-        return {name: t.detach() for name, t in self._context.thresholds.parameters().items()}
+        """Thresholds by the name of the weight they prune, detached; {} for methods without any."""
+        return {name: t.detach() for name, t in self.context.thresholds.parameters().items()}
 
     def threshold_resets(self) -> Tensor:
         """How often a layer's thresholds returned to 0: 0-dim int64 on the device."""
-        return self._context.thresholds.resets
+        return self.context.thresholds.resets
 
     def kept_counts(self) -> Tensor:
-        """Kept weights of each maskable weight, int64 [weights], without waiting for the device."""
-        ctx = self._context
+        """Kept weights of each maskable weight as of the last step, int64 [weights].
+
+        Does not wait for the device.
+        """
+        ctx = self.context
         if len(ctx.thresholds) and len(ctx.masks):
             return torch.stack([mask.sum() for mask in self.masks().values()])
         if len(ctx.thresholds):
@@ -203,12 +210,12 @@ class Attachment:
         return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
     def state_dict(self) -> dict[str, Any]:
-        """With the model's and the optimizer's state, all that a bit-exact resume needs.
+        """What a bit-exact resume needs beside the model's and the optimizer's state.
 
-        To resume: attach as before, load this, then the model's, then make the optimizer from
+        To resume: attach as before; load this state, then the model's; make the optimizer from
         parameter_groups(), bind it and load its state.
         """
-        ctx = self._context
+        ctx = self.context
         return {
             "method": self.method.name,
             "version": self.method.version,
@@ -222,7 +229,10 @@ class Attachment:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore structure, masks and clocks without scoring again. Raises ValueError for another method's state."""
+        """Restore structure, masks and clocks without scoring again.
+
+        Raises ValueError for the state of another method or version, or of other hyperparameters.
+        """
         identity = (self.method.name, self.method.version)
         if (state["method"], state["version"]) != identity:
             raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
@@ -235,7 +245,7 @@ class Attachment:
         ]
         if changed:
             raise ValueError(f"the state was saved with other hyperparameters: {', '.join(changed)}")
-        ctx = self._context
+        ctx = self.context
         ctx.step = state["step"]
         self._phase = state["phase"]
         ctx.phase = self.phases[self._phase]

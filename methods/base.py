@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from methods.layers import MaskableWeight
+from methods.masked_layers import Thresholds
 from methods.masks import Masks
-from methods.thresholds import Thresholds
 
 DensityPromise = Literal["dense", "exact", "final", "emergent"]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training. new_optimizer: it starts with a fresh one. lr: `continue` the
+    """One part of a training.
+
+    new_optimizer: the phase starts with a fresh optimizer. lr: `continue` the learning-rate
     schedule, `restart` it, or a constant learning rate.
     """
 
@@ -61,15 +63,20 @@ class Method:
     """Base of every method. Every hook has a default that does nothing.
 
     A subclass takes its hyperparameters as keyword arguments of its constructor, each with a type
-    and stored under its own name (a dataclass does), and raises ValueError for values out of range.
-    version is raised whenever behaviour changes. density_promise: `dense` keeps all weights,
-    `exact` its density after every step, `final` at the end, `emergent` promises none.
-    grown_state: `zero` where the optimizer's state of weights masked in place starts at 0 when they
-    are grown, `keep` where it stays. weight_gradient: whether the weight's gradient costs the
-    arithmetic of a dense or a sparse layer. threshold_weight_decay: of the thresholds, in `parameter_groups`.
-    added: hyperparameters that the method got after its first release, each with its default, at which the
-    method behaves as before. At that value they are no part of `identity`, so that cells, checkpoints and
-    tables from before the addition stay valid.
+    and stored under its own name (as a dataclass does), and raises ValueError for values out of
+    range.
+
+    version: raised whenever behaviour changes.
+    density_promise: `dense` keeps all weights, `exact` keeps its density after every step, `final`
+        reaches its density at the end, `emergent` promises no density.
+    grown_state: the optimizer's state of weights that grow again, for masks in place: `zero` where
+        it starts at 0, `keep` where it stays.
+    weight_gradient: whether the weight's gradient costs the arithmetic of a `dense` or a `sparse`
+        layer.
+    added: hyperparameters that were added after the first release, each with its default, at which
+        the method behaves as before. At its default an added hyperparameter is not part of
+        `identity()`, so that cells and checkpoints from before the addition stay valid.
+    threshold_weight_decay: the weight decay of thresholds in `parameter_groups`.
     """
 
     name: ClassVar[str]
@@ -86,21 +93,21 @@ class Method:
         return (Phase("train", total_steps),)
 
     def enter_phase(self, ctx: Context) -> None:
-        """Wrap, score and prune, before the phase's optimizer is made."""
+        """Runs at the start of a phase, before its optimizer is made: wrap layers, score, prune."""
 
     def penalty(self, ctx: Context) -> Tensor | None:
         """A 0-dim tensor added to the task loss, or None."""
         return None
 
     def after_backward(self, ctx: Context) -> bool:
-        """Runs with gradients at hand. False: this update takes the place of optimizer.step()."""
+        """Runs when gradients are computed. False: this update replaces optimizer.step()."""
         return True
 
     def after_step(self, ctx: Context) -> None:
-        """Runs after every step, pruned weights already zeroed."""
+        """Runs after every step, when pruned weights are zeroed."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the method itself remembers: plain values and tensors."""
+        """What the method remembers between steps: plain values and tensors."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -108,6 +115,7 @@ class Method:
 
     @classmethod
     def hyperparameter_names(cls) -> list[str]:
+        """The names of the constructor's arguments."""
         parameters = inspect.signature(cls.__init__).parameters.values()
         variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return [p.name for p in parameters if p.name != "self" and p.kind not in variadic]

@@ -1,4 +1,4 @@
-"""Layer-wise allocation of a total density: how many weights each layer keeps, exactly."""
+"""Divides a total density among layers: the exact number of weights that each layer keeps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ALLOCATIONS = ("erk", "uniform")
 def allocate(shapes: Mapping[str, Sequence[int]], *, density: float, allocation: str) -> dict[str, int]:
     """Kept weights of each layer; they sum to round(density * all weights), each at least 1.
 
-    shapes: of the weights, by name. Raises ValueError for an unknown allocation, or a density
-    that leaves a layer without a weight.
+    shapes: the shapes of the weights, by name. Raises ValueError for an unknown allocation, or a
+    density that leaves a layer without a weight.
     """
     if allocation not in ALLOCATIONS:
         raise ValueError(f"unknown allocation '{allocation}'; valid: {', '.join(ALLOCATIONS)}")
@@ -48,7 +48,7 @@ def share(weights: Mapping[str, float], *, room: Mapping[str, int], total: int) 
     """Whole counts that sum to `total`, in proportion to the weights, none above its room.
 
     What a layer has no room for is shared among the others in the same proportion, or evenly where
-    those have no weight. Raises ValueError where the room is too small in all.
+    their weights are 0. Raises ValueError where the total exceeds the room of all layers.
     """
     if total > sum(room.values()):
         raise ValueError(f"cannot place {total} weights in {sum(room.values())} free positions")
@@ -69,7 +69,11 @@ def share(weights: Mapping[str, float], *, room: Mapping[str, int], total: int) 
 def round_to_total(
     wanted: Mapping[str, float], sizes: Mapping[str, int], total: int, *, least: int = 1
 ) -> dict[str, int]:
-    """Whole counts near `wanted` that sum to `total`, each within [least, size]: largest remainders first."""
+    """Whole counts near `wanted` that sum to `total`, each within [least, size].
+
+    Layers with the largest remainders are rounded up first. Raises ValueError where no such counts
+    exist.
+    """
     counts = {name: min(max(math.floor(wanted[name]), least), sizes[name]) for name in wanted}
     by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
     while (missing := total - sum(counts.values())) != 0:

@@ -1,4 +1,4 @@
-"""The engine of methods that drop some kept weights now and then and grow as many others."""
+"""The base of methods that repeatedly drop some kept weights and grow as many others."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from methods.schedules import every, steps_of
 
 @dataclass(kw_only=True)
 class DropGrow(Method):
-    """Starts from random masks of exact counts; a subclass says what to drop and what to grow.
+    """Starts from random masks with exact counts; a subclass says what to drop and what to grow.
 
-    Each update keeps the total count, and every layer's unless a method moves weights between
-    layers. Grown weights start at 0, and with zeroed optimizer state unless grown_state is "keep";
-    the state of dropped weights is kept. No update at or after the last step.
+    Each update keeps the total count, and the count of every layer unless a method moves weights
+    between layers. Grown weights start at 0, and with zeroed optimizer state unless grown_state is
+    "keep". The optimizer state of dropped weights is kept. There is no update at the last step.
     """
 
     density_promise = "exact"
@@ -44,41 +44,45 @@ class DropGrow(Method):
             self.update(ctx)
 
     def due(self, ctx: Context) -> bool:
-        """Whether this step ends with an update: after each period but the last step."""
+        """Whether this step ends with an update: after each period, except at the last step."""
         period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
         return every(ctx.step, period) and ctx.step < ctx.total_steps
 
     @torch.no_grad()
     def update(self, ctx: Context) -> None:
-        """One round of dropping and growing in every layer. It waits for the device."""
+        """Drop and grow once in every layer. Waits for the device."""
         assert ctx.optimizer is not None, "an update needs a bound optimizer"
         masks = {name: ctx.masks[name] for name in ctx.weights}
         kept = {name: mask & ~self.dropped(ctx, name, mask) for name, mask in masks.items()}
         counts = self.growth_counts(ctx, masks, kept)
         grown = {name: self.grown(ctx, name, masks[name], kept[name], counts[name]) for name in masks}
-        ctx.masks.set(kept)  # zeroes what was dropped, so that weights grown in its place start at 0
+        ctx.masks.set(kept)  # zeroes the dropped weights, which may grow again from 0
         ctx.masks.set({name: kept[name] | grown[name] for name in masks})
         if self.grown_state == "zero":
             ctx.masks.zero_optimizer_state_(ctx.optimizer, grown)
 
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
-        """Bool mask of the kept entries of one weight to drop; mask: the kept ones."""
+        """Bool mask of the entries of one weight to drop. mask: the entries that are kept now."""
         raise NotImplementedError
 
     def growth_counts(self, ctx: Context, masks: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, int]:
-        """How many weights each layer grows: as many as it dropped, unless a method moves them.
+        """How many weights each layer grows: as many as it dropped, unless a method moves weights.
 
-        masks, kept: bool, before and after dropping. The counts sum to all that was dropped.
+        masks, kept: bool masks before and after dropping. The counts sum to the number of dropped
+        weights.
         """
         return {name: int(mask.sum()) - int(kept[name].sum()) for name, mask in masks.items()}
 
     def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
-        """Bool mask of exactly `count` entries of one weight to grow, none of them in `kept`."""
+        """Bool mask of exactly `count` entries of one weight to grow, none of them in `kept`.
+
+        mask, kept: bool masks before and after dropping.
+        """
         raise NotImplementedError
 
 
 def random_masks(ctx: Context, *, density: float, allocation: str) -> None:
-    """Prune every maskable weight to its exact share of the density, at random."""
+    """Prune every maskable weight at random, to its exact share of the density."""
     weights = {name: weight.parameter for name, weight in ctx.weights.items()}
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     counts = allocate(shapes, density=density, allocation=allocation)

@@ -1,8 +1,8 @@
-"""Which weights of a model can be masked, and modules whose weight is a function of a parameter.
+"""Which weights of a model can be masked, and layers that compute with a function of their weight.
 
-A maskable weight is the weight of a Linear, a convolution or a recurrent layer: a tensor whose
-first axis is the output unit ([c_out, c_in], [c_out, c_in / groups, k...], or [gates * hidden, c_in]
-for recurrent layers). Biases, normalisation, embeddings and transposed convolutions are not.
+A maskable weight is the weight of a Linear, a convolution or a recurrent layer. Its first axis is
+the output unit: [c_out, c_in], [c_out, c_in / groups, k...], or [gates * hidden, c_in] for
+recurrent layers. Biases, normalisation, embeddings and transposed convolutions are not maskable.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
 class EffectiveWeight(ABC):
-    """The weight that a layer computes with, as a picklable function of the dense one and the parameter beside it."""
+    """The weight that a layer computes with: a picklable function of its dense weight and of an
+    extra parameter beside it.
+    """
 
     @abstractmethod
     def __call__(self, weight: Tensor, extra: Tensor, /) -> Tensor:
-        """The effective weight, of the dense one's shape."""
+        """The effective weight, in the shape of the dense weight."""
 
     def linear(self, inputs: Tensor, weight: Tensor, extra: Tensor, bias: Tensor | None, /) -> Tensor:
-        """What a linear layer computes with it: [..., c_out] of inputs [..., c_in]."""
+        """What a linear layer computes with that weight: [..., c_out] of inputs [..., c_in]."""
         return F.linear(inputs, self(weight, extra), bias)
 
 
 @dataclass(frozen=True)
 class MaskableWeight:
-    """One weight: its qualified name, and the module and parameter name that hold it."""
+    """One weight: its qualified name, and the module that holds it under parameter_name."""
 
     name: str
     module: nn.Module
@@ -44,7 +46,7 @@ class MaskableWeight:
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The dense parameter, also where the module shows an effective weight in its place."""
+        """The dense parameter, even where the module's attribute is an effective weight."""
         return self.module._parameters[self.parameter_name]  # type: ignore[return-value]
 
     @property
@@ -57,9 +59,9 @@ def maskable_weights(
 ) -> dict[str, MaskableWeight]:
     """The maskable weights by qualified name, in the model's order.
 
-    include, exclude: fnmatch patterns on module names; a pattern covers what is inside the module
-    it matches. Raises ValueError for a pattern that matches no module, for a weight shared with
-    another module, and where nothing is left.
+    include, exclude: fnmatch patterns on module names; a pattern covers everything inside the
+    modules it matches. Raises ValueError for a pattern that matches no module, for a weight that is
+    shared with another module, and where no weight is left.
     """
     modules = dict(model.named_modules())
     for pattern in [*(include or ()), *(exclude or ())]:
@@ -111,7 +113,7 @@ def _refuse_shared(model: nn.Module, found: Mapping[str, MaskableWeight]) -> Non
 
 
 class _Reparametrized:
-    """What a reparametrized module adds to its class: the effective weights, by parameter name."""
+    """What a reparametrized module adds to its class: effective weights by parameter name."""
 
     base_class: type[nn.Module]
     effective: dict[str, EffectiveWeight]
@@ -121,9 +123,8 @@ class _Reparametrized:
         weight, extra = parameters[name], parameters[extra_name(name)]
         try:
             return self.effective[name](cast(Tensor, weight), cast(Tensor, extra))
-        except (
-            AttributeError
-        ) as error:  # in a property, torch would take it for a missing attribute and find the dense weight
+        except AttributeError as error:
+            # an AttributeError in a property would make torch find the dense weight instead
             raise RuntimeError(f"{name} cannot be computed: {error}") from error
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -131,7 +132,7 @@ class _Reparametrized:
 
 
 class _Recurrent(_Reparametrized):
-    """torch's recurrent layers read `_flat_weights`, once a forward: all time steps share one mask."""
+    """A recurrent layer. Torch reads `_flat_weights` once per forward: all steps share one mask."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         module = cast(nn.RNNBase, self)
@@ -146,7 +147,7 @@ class _Recurrent(_Reparametrized):
 
 
 class _Linear(_Reparametrized):
-    """The layer is computed from both parameters: its effective weight need not be written out."""
+    """A linear layer: computed from both parameters, without writing out the effective weight."""
 
     def forward(self, input: Tensor) -> Tensor:
         module = cast(nn.Linear, self)
@@ -155,18 +156,19 @@ class _Linear(_Reparametrized):
 
 
 def extra_name(parameter_name: str) -> str:
-    """The name of the parameter that stands beside a reparametrized weight."""
+    """The name of the extra parameter beside a reparametrized weight."""
     return f"{parameter_name}_threshold"
 
 
 def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Tensor) -> nn.Parameter:
-    """Make the module compute with effective(weight, extra), extra a new trainable parameter of any shape.
+    """Make a module compute with effective(weight, extra), and return the new parameter `extra`.
 
-    The dense weight stays under its own key; `extra` is registered as <weight>_threshold. From now on
-    the module's attribute is the effective weight, which its forward reads. There are two exceptions: RNN, GRU and
-    LSTM keep the attribute, and their forward is given the effective weights; a Linear whose forward is
-    torch's own computes effective.linear(inputs, weight, extra, bias). Raises ValueError for a weight that is
-    reparametrized already.
+    extra: the initial value of the new trainable parameter, of any shape. The dense weight stays
+    under its own key; `extra` is registered as <weight>_threshold. The module's attribute is then
+    the effective weight, which its forward reads. There are two exceptions: RNN, GRU and LSTM keep
+    the attribute, and their forward receives the effective weights; a Linear with torch's own
+    forward computes effective.linear(inputs, weight, extra, bias). Raises ValueError for a weight
+    that is reparametrized already.
     """
     module, name = weight.module, weight.parameter_name
     base: type[nn.Module] = type(module)
@@ -180,12 +182,12 @@ def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Ten
     parameter = nn.Parameter(extra)
     module.register_parameter(extra_name(name), parameter)
     effectives[name] = effective
-    module.__class__ = _reparametrized_class(base, tuple(effectives))
+    module.__class__ = _reparametrized_class(base, tuple(effectives))  # type: ignore[arg-type]
     return parameter
 
 
 def restore(module: nn.Module) -> None:
-    """Undo `reparametrize`: the effective weights are baked in, the class is the original one."""
+    """Undo `reparametrize`: write the effective weights into the parameters, restore the class."""
     if not isinstance(module, _Reparametrized):
         return
     for name in module.effective:
@@ -196,26 +198,23 @@ def restore(module: nn.Module) -> None:
     del module.__dict__["effective"]
 
 
-_classes: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
-
-
+@functools.cache
 def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    if (base, names) in _classes:
-        return _classes[base, names]
+    """The class of reparametrized modules of one kind; made once, so that copies share it."""
     mixin = _mixin(base)
     members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
     if mixin is not _Recurrent:
         members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
-    _classes[base, names] = type(f"Masked{base.__name__}", (mixin, base), members)
-    return _classes[base, names]
+    return type(f"Masked{base.__name__}", (mixin, base), members)
 
 
 def _mixin(base: type[nn.Module]) -> type[_Reparametrized]:
     if issubclass(base, nn.RNNBase):
         return _Recurrent
-    return _Linear if base.forward is nn.Linear.forward else _Reparametrized  # another forward reads the weight
+    is_plain = base.forward is nn.Linear.forward  # another forward reads the attribute
+    return _Linear if is_plain else _Reparametrized
 
 
 def _rebuild(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
-    kind = _reparametrized_class(base, names)
+    kind = _reparametrized_class(base, names)  # type: ignore[arg-type]  # mypy: a class has no hash
     return kind.__new__(kind)

@@ -1,4 +1,4 @@
-"""Masks of parameters, kept in place: the only writer of masks and of pruned weights."""
+"""Masks that are applied in place; nothing else writes masks or zeroes pruned weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from methods.layers import MaskableWeight
 
 
 class Masks:
-    """Boolean masks of maskable weights; a weight without one is dense.
-
-    Iteration follows the order of the model's weights. `set` zeroes what it prunes.
-    """
+    """Boolean masks of maskable weights; a weight without a mask is dense."""
 
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
         self._masks: dict[str, Tensor] = {}
-        self._factors: list[Tensor] = []  # the masks as numbers, where plain operations apply them
+        self._factors: list[Tensor] = []  # the masks in the type that the backend multiplies by
         self._initial: dict[str, Tensor] | None = {}
         self._refresh()
 
@@ -37,7 +34,11 @@ class Masks:
         return torch.ones_like(self._weights[name].parameter, dtype=torch.bool)
 
     def set(self, masks: Mapping[str, Tensor]) -> None:
-        """Replace the masks of some weights, and zero what they prune. Raises ValueError for bad ones."""
+        """Replace the masks of some weights and zero the weights that they prune.
+
+        Raises ValueError for a name without a maskable weight, and for a mask of another shape or
+        type than bool; no mask is changed then.
+        """
         for name, mask in masks.items():
             if name not in self._weights:
                 raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._weights)}")
@@ -56,13 +57,13 @@ class Masks:
 
     @torch.no_grad()
     def revive_(self) -> None:
-        """Give kept weights that are 0 the value from before the first masks, where no step was made yet."""
+        """Before the first step: give kept weights that are 0 the values that the model had."""
         for name, initial in (self._initial or {}).items():
             parameter = self._weights[name].parameter
             parameter.copy_(torch.where(self._masks[name] & (parameter == 0), initial, parameter))
 
     def forget_initial(self) -> None:
-        """Training has begun: free the weights' first values."""
+        """Free the weights' values from before the first masks: training has begun."""
         self._initial = None
 
     def _refresh(self) -> None:
@@ -71,24 +72,23 @@ class Masks:
         self._kept = torch.stack([self[name].sum() for name in self._weights])
 
     def apply_(self) -> None:
-        """Zero every pruned weight: one multiplication of all."""
+        """Zero every pruned weight: one multiplication of all weights by their masks."""
         weights = [self._weights[name].parameter.data for name in self._masks]
         if not weights:
             return
-        if kernels.are_fused(weights):
-            torch.ops.sparse_training.apply_masks.default(weights, list(self._masks.values()))
-            return
-        if not self._factors or any(f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=True)):
-            self._factors = [mask.to(weight.dtype) for mask, weight in zip(self._masks.values(), weights, strict=True)]
-        torch._foreach_mul_(weights, self._factors)
+        backend = kernels.backend_for(*weights)
+        types = [backend.mask_dtype(weight) for weight in weights]
+        if [factor.dtype for factor in self._factors] != types:
+            self._factors = [mask.to(dtype) for mask, dtype in zip(self._masks.values(), types, strict=True)]
+        backend.multiply_(weights, self._factors)
 
     def kept_counts(self) -> Tensor:
-        """Kept weights of each maskable weight in order, int64 [weights] on the device; counted once a change."""
+        """Kept weights of each maskable weight, in the model's order: int64 [weights]."""
         return self._kept
 
     @torch.no_grad()
     def zero_optimizer_state_(self, optimizer: torch.optim.Optimizer, where: Mapping[str, Tensor]) -> None:
-        """Zero the optimizer's per-weight state (momentum, Adam's moments) at the true entries."""
+        """Zero the optimizer's momentum or moments of single weights where `where` is true."""
         for name, entries in where.items():
             parameter = self._weights[name].parameter
             for value in optimizer.state.get(parameter, {}).values():
@@ -96,12 +96,13 @@ class Masks:
                     value.masked_fill_(entries, 0)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Copies of the masks by name."""
         return {name: mask.clone() for name, mask in self._masks.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the masks alone: the weights that they prune come with the model's own state.
+        """Restore the masks only: the weights that they prune come with the model's own state.
 
-        Raises ValueError where a mask is of no maskable weight.
+        Raises ValueError for the mask of a weight that is not maskable here.
         """
         if unknown := [name for name in state if name not in self._weights]:
             raise ValueError(f"saved masks of {', '.join(unknown)}, which are no maskable weights here")

@@ -1,119 +1,164 @@
-"""Methods by name: ours, those registered at run time, and those of installed plug-ins. No torch."""
+"""Methods by name: those in `methods.algorithms`, registered ones, and installed plug-ins.
+
+Listing and describing methods imports neither torch nor the methods.
+"""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
 import types
 import typing
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from methods.base import Method
 
 ENTRY_POINTS = "sparse_training.methods"
-_OURS = {
-    "dense": ("methods.algorithms.dense:Dense", "Keeps every weight."),
-    "dsr": (
-        "methods.algorithms.dsr:DSR",
-        "Drops weights below one adaptive global threshold and moves them to where most survive.",
-    ),
-    "dst": (
-        "methods.algorithms.dst:DST",
-        "Learns a pruning threshold for each neuron or filter, together with the weights.",
-    ),
-    "set": (
-        "methods.algorithms.set:SET",
-        "Drops the weights nearest to zero after each epoch and grows as many at random places.",
-    ),
-    "sparse_momentum": (
-        "methods.algorithms.sparse_momentum:SparseMomentum",
-        "Moves weights to the layers, and grows them at the places, where the momentum is largest.",
-    ),
-    "static": ("methods.algorithms.static:Static", "Trains a random sparse network whose mask never changes."),
-}
-_paths: dict[str, str] = {name: path for name, (path, _) in _OURS.items()}
+ALGORITHMS = Path(__file__).with_name("algorithms")
 
 
-def available() -> list[str]:
-    """Names of all methods: ours, registered ones and plug-ins' (entry points sparse_training.methods)."""
-    return sorted({*_paths, *_installed()})
+class Registry:
+    """Names of methods, and the `package.module:Class` behind each.
 
+    algorithms: a folder in which each file defines the method of its name.
+    """
 
-def describe() -> dict[str, str]:
-    """Each method with the first line of its docstring, or what is wrong with it. Imports plug-ins alone."""
-    found = {}
-    for name in available():
+    def __init__(self, algorithms: Path = ALGORITHMS) -> None:
+        self._files = {file.stem: file for file in algorithms.glob("[!_]*.py")}
+        self._registered: dict[str, str] = {}
+
+    def available(self) -> list[str]:
+        """The names of all methods: of this package, registered, and of installed plug-ins.
+
+        A plug-in has an entry point in the group sparse_training.methods.
+        """
+        return sorted({*self._files, *self._registered, *_installed()})
+
+    def describe(self) -> dict[str, str]:
+        """Each method with the first line of its docstring, or with what is wrong with it.
+
+        Only registered methods and plug-ins are imported for this.
+        """
+        found = {}
+        for name in self.available():
+            try:
+                found[name] = (
+                    _read(self._files[name])[1] if name in self._files else first_line(self.method_class(name))
+                )
+            except ValueError as error:
+                found[name] = f"cannot be used: {error}"
+        return found
+
+    def register(self, name: str, path: str) -> None:
+        """Make `package.module:Class` available under a name.
+
+        Raises ValueError where the name is taken by another path or the path has no colon.
+        """
+        if path.count(":") != 1:
+            raise ValueError(f"'{path}' is not of the form 'package.module:Class'")
+        if (taken := self._path(name) or path) != path:
+            raise ValueError(f"method '{name}' is {taken} already: choose another name")
+        self._registered[name] = path
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[None]:
+        """What is registered inside the `with` block is forgotten after it."""
+        before = dict(self._registered)
         try:
-            found[name] = _OURS[name][1] if name in _OURS else first_line(method_class(name))
-        except ValueError as error:
-            found[name] = f"cannot be used: {error}"
-    return found
+            yield
+        finally:
+            self._registered = before
+
+    def method_class(self, name: str) -> type[Method]:
+        """The class behind a name.
+
+        Raises ValueError for an unknown name, with the valid ones, and for a class that cannot be
+        used.
+        """
+        from methods.base import Method
+
+        path = self._path(name) or _installed().get(name)
+        if path is None:
+            raise ValueError(f"unknown method '{name}': {_nearest(name, self.available())}")
+        module_name, _, attribute = path.partition(":")
+        try:
+            cls = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"method '{name}' cannot be loaded from {path}: {error}") from error
+        if not (isinstance(cls, type) and issubclass(cls, Method)):
+            raise ValueError(f"method '{name}': {path} is no subclass of methods.Method")
+        for required in ("name", "version", "reference", "density_promise"):
+            if not hasattr(cls, required):
+                raise ValueError(f"method '{name}': {path} lacks the class attribute '{required}'")
+        return cls
+
+    def create(self, name: str, **hyperparameters: Any) -> Method:
+        """A method by name, with these hyperparameters.
+
+        Raises ValueError for an unknown name or hyperparameter, with the valid ones, and for a
+        value that is of another type or out of range.
+        """
+        cls = self.method_class(name)
+        valid = cls.hyperparameter_names()
+        for key in hyperparameters:
+            if key not in valid:
+                raise ValueError(f"{name} has no hyperparameter '{key}': {_nearest(key, valid)}")
+        hints = typing.get_type_hints(cls.__init__)
+        values = {key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    def _path(self, name: str) -> str | None:
+        """The path of a method of this package or of a registered method."""
+        if name in self._files:
+            return f"methods.algorithms.{name}:{_read(self._files[name])[0]}"
+        return self._registered.get(name)
+
+
+_registry = Registry()  # of this process
+available = _registry.available
+create = _registry.create
+describe = _registry.describe
+method_class = _registry.method_class
+register = _registry.register
+temporary = _registry.temporary
 
 
 def first_line(cls: type[Method]) -> str:
-    """Of a method's docstring."""
+    """The first line of a method's docstring."""
     return (cls.__doc__ or "").strip().partition("\n")[0]
 
 
-def register(name: str, path: str) -> None:
-    """Make `package.module:Class` available under a name.
+def _read(file: Path) -> tuple[str, str]:
+    """The class whose `name` is the file's and the first line of its docstring, not imported.
 
-    Raises ValueError where the name is taken by another path or the path has no colon.
+    Raises ValueError where the file defines no such class.
     """
-    if path.count(":") != 1:
-        raise ValueError(f"'{path}' is not of the form 'package.module:Class'")
-    if _paths.get(name, path) != path:
-        raise ValueError(f"method '{name}' is {_paths[name]} already: choose another name")
-    _paths[name] = path
-
-
-def method_class(name: str) -> type[Method]:
-    """The class behind a name. Raises ValueError with the valid names, or with what is wrong with the class."""
-    from methods.base import Method
-
-    path = _paths.get(name) or _installed().get(name)
-    if path is None:
-        raise ValueError(f"unknown method '{name}': {_nearest(name, available())}")
-    module_name, _, attribute = path.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"method '{name}' cannot be loaded from {path}: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise ValueError(f"method '{name}': {path} is no subclass of methods.Method")
-    for required in ("name", "version", "reference", "density_promise"):
-        if not hasattr(cls, required):
-            raise ValueError(f"method '{name}': {path} lacks the class attribute '{required}'")
-    return cls
-
-
-def create(name: str, **hyperparameters: Any) -> Method:
-    """A method by name, its hyperparameters checked.
-
-    Raises ValueError for an unknown name or hyperparameter (with the valid ones), or a bad value.
-    """
-    cls = method_class(name)
-    valid = cls.hyperparameter_names()
-    for key in hyperparameters:
-        if key not in valid:
-            raise ValueError(f"{name} has no hyperparameter '{key}': {_nearest(key, valid)}")
-    hints = typing.get_type_hints(cls.__init__)
-    values = {key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from error
+    wanted = f"name = {file.stem!r}"
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and wanted in map(ast.unparse, node.body):
+            return node.name, (ast.get_docstring(node) or "").partition("\n")[0]
+    raise ValueError(f"{file} defines no class with {wanted}")
 
 
 def _installed() -> dict[str, str]:
-    """Name to path of installed plug-ins. Slow: it reads every installed distribution."""
+    """Names and paths of installed plug-ins. Slow: reads every installed distribution."""
     return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
-    """The value, checked against plain types and their unions; an int serves for a float, a list for a tuple."""
+    """The value, checked against plain types and their unions.
+
+    An int is accepted for a float and converted; so is a list for a tuple.
+    """
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if union else (hint,))]
     plain = [kind for kind in kinds if isinstance(kind, type) and kind is not Any]

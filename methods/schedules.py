@@ -1,4 +1,4 @@
-"""Pure functions of the step; the step is the only clock."""
+"""Pure functions of the step, which is the only clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?)")
 
 
 def steps_of(duration: int | str, *, steps_per_epoch: int) -> int:
-    """A duration in steps, at least 1: a number of steps, or `100 steps`, `1 epoch`, `0.5 epochs`."""
+    """A duration in steps, at least 1.
+
+    duration: a number of steps, or `100 steps`, `1 epoch`, `0.5 epochs`. Raises ValueError for
+    anything else.
+    """
     if isinstance(duration, int) and not isinstance(duration, bool) and duration >= 1:
         return duration
     match = _DURATION.fullmatch(duration.strip()) if isinstance(duration, str) else None
@@ -25,6 +29,6 @@ def every(step: int, period_steps: int) -> bool:
 
 
 def cosine(step: int, total_steps: int, *, start: float, end: float = 0.0) -> float:
-    """From start at step 0 to end at total_steps along half a cosine; end from there on."""
+    """Half a cosine from `start` at step 0 to `end` at total_steps; `end` after that."""
     progress = min(step / total_steps, 1.0)
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

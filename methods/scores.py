@@ -1,4 +1,4 @@
-"""Pure functions from tensors to a score of each weight: the larger, the more worth keeping."""
+"""Pure functions that score weights: a weight with a larger score is more worth keeping."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ def magnitude(weight: Tensor) -> Tensor:
 
 
 def random(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform scores in [0, 1), shape and device of `like`, drawn on the CPU: the same on any device."""
+    """Uniform scores in [0, 1): float32, shape and device of `like`.
+
+    They are drawn on the CPU and so are the same on any device.
+    """
     return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device, torch.float32)
 
 
 def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
-    """The optimizer's momentum of a parameter, same shape: SGD's buffer, or Adam's m / (sqrt(v) + 1e-8).
+    """The optimizer's momentum of a parameter, in its shape.
 
-    Raises ValueError for an optimizer without momentum.
+    This is SGD's buffer, or Adam's m / (sqrt(v) + 1e-8). Raises ValueError for an optimizer without
+    momentum.
     """
     state = optimizer.state.get(parameter, {})
     if "exp_avg" in state:
@@ -32,7 +36,7 @@ def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
 def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:
     """Mask of exactly `count` entries of the highest score; ties go to the earlier entry.
 
-    among: bool, the entries that may be chosen. Raises ValueError where they are too few.
+    among: bool mask of the entries that may be chosen. Raises ValueError where they are too few.
     """
     flat = score.flatten()
     if among is not None:

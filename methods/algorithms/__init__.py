@@ -1,1 +1,1 @@
-"""One paper, one file: `methods.registry` finds each by its file name."""
+"""The methods, one paper per file. `methods.registry` finds each method by its file name."""

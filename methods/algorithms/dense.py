@@ -8,7 +8,7 @@ from methods.base import Method
 class Dense(Method):
     """Keeps every weight.
 
-    The dense baseline of each table. No equations, no hyperparameters. Departures: none.
+    The dense baseline of every table. It has no equations and no hyperparameters. Departures: none.
     """
 
     name = "dense"

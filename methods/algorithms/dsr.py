@@ -24,12 +24,12 @@ class DSR(DropGrow):
     sparse reparameterization", ICML 2019, arXiv:1902.05967.
 
     Each update, with H the global threshold and N_p the number of weights to prune:
-        drop every kept weight with |w| < H, of each layer all but its largest at most;
+        drop every kept weight with |w| < H, except the largest weight of each layer;
         H <- H / 2 where more than (1 + tolerance) * N_p were dropped,
-        H <- 2 H   where fewer than (1 - tolerance) * N_p were;
-        grow as many as were dropped: a layer's share is proportional to its surviving weights,
-        what a layer has no room for goes to the others; positions are random among those that were
-        not kept before, so just-dropped ones are out.
+        H <- 2 H   where fewer than (1 - tolerance) * N_p were dropped;
+        grow as many weights as were dropped. A layer's share is proportional to its surviving
+        weights; what it has no room for goes to the other layers. Positions are random among those
+        that were not kept before the update, which excludes the dropped ones.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -42,12 +42,12 @@ class DSR(DropGrow):
     | doubles_at | | epochs 25, 80, 140 of 200, here as fractions of the training |
     | stops_at | | epoch 190 of 200 |
 
-    Departures: exact counts from the start; N_p relative to the kept weights, as 20,000 exceeds what
-    LeNet-300-100 keeps at 5 % (docs/decisions/0006); every maskable layer is sparse (the authors keep
-    the first, the shortcut and the last layers of a WRN dense: use exclude); a layer keeps at least
-    its largest weight; where the positions not kept before are too few, just-dropped ones are
-    eligible too. drop_fraction is not used. Grown weights start at 0 and keep the optimizer's state,
-    as in the authors' code.
+    Departures: counts are exact from the start. N_p is relative to the kept weights, because 20,000
+    exceeds what LeNet-300-100 keeps at 5 % (docs/decisions/0006). Every maskable layer is sparse;
+    the authors keep the first, the shortcut and the last layers of a WRN dense, for which there is
+    `exclude`. A layer keeps at least its largest weight. Where too few positions were not kept
+    before the update, the dropped ones may be grown again. drop_fraction is not used. Grown weights
+    start at 0 and keep the optimizer's state, as in the authors' code.
     """
 
     name = "dsr"

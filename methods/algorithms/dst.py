@@ -23,9 +23,9 @@ class DST(Method):
         L_s  = sum over layers and i of exp(-t_i)              (4)
         J    = task loss + alpha * L_s                        (5)
 
-    The backward pass is that of appendix A.3 (`thresholds.MaskedWeight`). Thresholds start at 0.
-    Where a layer keeps less than reset_density of its weights, its thresholds return to 0 (A.1);
-    recurrent layers are left alone.
+    The backward pass is that of appendix A.3 (`thresholds.gradients`). Thresholds start at 0.
+    Where a layer keeps less than reset_density of its weights, its thresholds return to 0 (A.1;
+    `thresholds.ResetRule`); thresholds of recurrent layers are never reset.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -35,10 +35,11 @@ class DST(Method):
     | reset_density | "more than 99 %" | 0.01; None never resets |
     | threshold_weight_decay | not stated | 0 |
 
-    Departures: (a) the authors' code resets at a keep ratio of exactly 1 % too, the paper and we
-    below it; (b) it tests in every forward pass, evaluation included, we after every step: the
-    masks that training and evaluation see are the same, as weights change in steps alone. The
-    optimizer's momentum of reset thresholds is kept, as in the authors' code.
+    Departures: (a) the authors' code resets at a keep ratio of exactly 1 % too; the paper and this
+    class reset below it. (b) The authors' code tests the keep ratio in every forward pass,
+    evaluation included; this class tests it after every step. Training and evaluation see the same
+    masks either way, because weights change only in steps. The optimizer's momentum of reset
+    thresholds is kept, as in the authors' code.
     """
 
     name = "dst"

@@ -20,9 +20,9 @@ class SET(DropGrow):
     connectivity inspired by network science", Nature Communications 9, 2383 (2018).
 
     Each update, per layer, with zeta the drop fraction:
-        drop the zeta * (positive weights) smallest positive and the zeta * (negative weights)
-        largest negative kept weights, and kept weights that are exactly 0;
-        grow as many, uniformly among the positions not kept, those just dropped included.
+        drop the smallest zeta of the positive kept weights, the largest zeta of the negative kept
+        weights, and kept weights that are exactly 0;
+        grow as many weights, uniformly among the positions not kept, the dropped ones included.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -30,12 +30,12 @@ class SET(DropGrow):
     | allocation | Erdos-Renyi, eq. 1 | erk |
     | drop_fraction | zeta | 0.3 |
     | update_every | | 1 epoch |
-    | drop | | signed; `magnitude` drops zeta of the smallest by absolute value |
+    | drop | | signed; `magnitude` drops the zeta of smallest absolute value |
 
-    Departures: exact counts instead of independent draws; grown weights start at 0, as in the
-    authors' Keras code, not at random values as in their sparse code; optimizer state is zeroed for
-    grown weights only, where their code makes a new optimizer each epoch; the output layer is
-    sparse like every other; no update after the last step.
+    Departures: the initial counts are exact, not independent draws. Grown weights start at 0, as in
+    the authors' Keras code, and not at random values as in their sparse code. Only the optimizer
+    state of grown weights is zeroed; their code makes a new optimizer each epoch. The output layer
+    is sparse like every other layer. There is no update after the last step.
     """
 
     name = "set"
@@ -52,7 +52,7 @@ class SET(DropGrow):
         return self.drop_mask(ctx.weights[name].parameter, mask)
 
     def drop_mask(self, weight: Tensor, mask: Tensor) -> Tensor:
-        """The kept entries that one update drops, shape of the weight."""
+        """The kept entries that one update drops: bool, shape of the weight."""
         if self.drop == "magnitude":
             return smallest(weight, mask, self.drop_fraction)
         signs = (mask & (weight > 0), mask & (weight < 0))

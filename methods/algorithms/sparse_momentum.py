@@ -25,13 +25,14 @@ class SparseMomentum(DropGrow):
     Dettmers, Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing
     Performance", arXiv:1907.04840.
 
-    Once an epoch but the last, with m the optimizer's momentum (for Adam its first moment over the
-    root of its second):
+    After every epoch except the last, with m the optimizer's momentum (for Adam the first moment
+    over the root of the second):
         layer importance: mean |m| over the kept weights, normalised over the layers;
-        drop of each layer the ceil(rate * kept) smallest magnitudes; rate falls along a cosine, and
-        is at most the layer's sparsity where that is below 0.2 and its importance above the mean;
-        grow as many as were dropped: a layer's share is its importance, at most 99 % of its free
-        places, the rest spread over the others; there, where |m| is largest.
+        drop the ceil(rate * kept) smallest magnitudes of each layer. The rate falls along a cosine.
+        It is at most the layer's sparsity where the sparsity is below 0.2 and the importance is
+        above the mean;
+        grow as many weights as were dropped. A layer's share is its importance, up to 99 % of its
+        free positions; the rest goes to the other layers. A layer grows where |m| is largest.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -41,9 +42,9 @@ class SparseMomentum(DropGrow):
     | final_drop_fraction | | 0.005 |
     | update_every | | 1 epoch |
 
-    Departures: exact counts, where the authors' rounding drifts and is corrected later; a layer keeps
-    at least one weight; the share of a layer without importance is 0. Grown weights start at 0 and
-    keep their momentum, which is dense and never reset, as in the authors' code since its version 1.0.
+    Departures: counts are exact; the authors' rounding drifts and is corrected later. A layer keeps
+    at least one weight. The share of a layer without importance is 0. Grown weights start at 0 and
+    keep their momentum, which is dense and never reset, as in the authors' code since version 1.0.
     Raises ValueError at the first update where the optimizer has no momentum.
     """
 

@@ -15,15 +15,15 @@ class Static(Method):
 
     Evci et al., "Rigging the Lottery", arXiv:1911.11134 (the baseline called Static).
 
-    The kept entries of each layer are a uniform draw of exactly the layer's count; counts come from
-    `budgets.allocate` and sum to round(density * weights).
+    The kept entries of each layer are drawn uniformly. Their number comes from `budgets.allocate`;
+    the numbers of all layers sum to round(density * weights).
 
     | hyperparameter | symbol | paper |
     |---|---|---|
     | density | 1 - S | 0.2 to 0.01 |
     | allocation | uniform, ERK | both |
 
-    Departures: exact counts, where the published code draws each entry on its own; uniform
+    Departures: counts are exact; the published code draws each entry independently. The uniform
     allocation covers the first layer too.
     """
 

@@ -1,1 +1,1 @@
-"""Compaction: what cannot matter is cut out of a finalized network."""
+"""Compaction: cuts units that cannot affect the output out of a finalized network."""

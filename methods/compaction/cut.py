@@ -1,18 +1,20 @@
-"""Compaction: units that cannot matter are cut out of a finalized network, which computes the same function.
+"""Cuts units that cannot affect the output out of a finalized network.
 
-A *unit* is a row of a Linear's weight or a filter of a Conv2d. Its *region* is all that its output
-passes through up to the next Linear or Conv2d on every path, the consumers. A unit goes where, in
-each consumer, either
+A *unit* is a row of a Linear's weight or a filter of a Conv2d. Its *region* is everything that its
+output passes through on the way to the next Linear or Conv2d layers, its *consumers*. A unit is cut
+where, in each consumer, either
 
-    all weights on it are 0, or
-    its own weights are all 0, so that it gives a constant, which is added to the consumer's bias
+    all weights that read it are 0, or its own weights are all 0, so that its output is a constant,
+    which is added to the consumer's bias
 
-The constant is that of the bias through normalisation, activation and pooling. A convolution that
-pads with zeros sees another value at its border, so there the constant has to be 0. What is cut
-may leave others with nothing but zeros: this goes on until nothing changes. A layer keeps one unit.
+The constant is the unit's bias after normalisation, activation and pooling. A convolution that pads
+with zeros reads another value at its border, so there the constant has to be 0. A cut may leave
+other units with only zeros, so cutting is repeated until nothing changes. A layer keeps at least
+one unit.
 
-Channels that reach a residual addition, or any other operation that `methods.compaction.graph` does not
-know, stay, and so do the units of recurrent and grouped layers and of layers used twice.
+Not cut are channels that reach a residual addition or another operation that
+`methods.compaction.graph` does not know, and the units of recurrent layers, of grouped layers and
+of layers that are used twice.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from methods.compaction.graph import Network, Region, Weighted
 
 
 def compact_(model: nn.Module) -> nn.Module:
-    """Cut dead units out of a plain model, in place, and return it; in evaluation mode it computes the same.
+    """Cut dead units out of a plain model, in place, and return the model.
 
-    The model takes [b, n] or [b, c, h, w]. Modules keep their names and classes, and get smaller; one
-    without a bias gets one where a constant goes into it. Raises ValueError, naming the module, where
-    torch.fx cannot follow `forward`; the model is as it was then.
+    In evaluation mode the model computes the same function. It takes inputs [b, n] or [b, c, h, w].
+    Modules keep their names and classes and get smaller. A module without a bias gets one where a
+    constant is added to it. Raises ValueError, naming the module, where torch.fx cannot trace
+    `forward`; the model is then unchanged.
     """
     with _evaluating(model), torch.no_grad():
         network = Network(model)
@@ -42,7 +45,7 @@ def compact_(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The flags alone: a model's own `eval` may do more."""
+    """Set only the training flags: a model's own `eval` may do more."""
     before = {module: module.training for module in model.modules()}
     try:
         for module in before:
@@ -54,12 +57,12 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _shrink_(region: Region | None) -> bool:
-    """Cut the units of the region's producer that can go; whether there were any."""
+    """Cut the units of the region's producer that no consumer needs; whether there were any."""
     if region is None:
         return False
     gone = torch.ones(len(region.producer.weight), dtype=torch.bool, device=region.producer.weight.device)
     for consumer, values in region.consumers:
-        gone &= _bearable(consumer, values)
+        gone &= _unneeded(consumer, values)
     if gone.all():
         gone[0] = False
     if gone.any():
@@ -68,13 +71,13 @@ def _shrink_(region: Region | None) -> bool:
 
 
 def _columns(consumer: Weighted, units: int) -> Tensor:
-    """A consumer's weights by the unit that they are on, float64 [c_out, units, positions]."""
+    """A consumer's weights by the unit that they read, float64 [c_out, units, positions]."""
     weight: Tensor = consumer.weight.double()
     return weight.reshape(len(weight), units, -1)
 
 
-def _bearable(consumer: Weighted, values: Tensor) -> Tensor:
-    """Which units the consumer can do without, bool [units]."""
+def _unneeded(consumer: Weighted, values: Tensor) -> Tensor:
+    """The units that the consumer does not need: bool [units]."""
     unused = (_columns(consumer, len(values)) == 0).all(2).all(0)
     pads = isinstance(consumer, nn.Conv2d) and consumer.padding_mode == "zeros"
     pads = pads and consumer.padding not in ("valid", (0, 0))
@@ -99,7 +102,7 @@ def _cut_(region: Region, gone: Tensor) -> None:
 
 
 def _fold_(consumer: Weighted, values: Tensor, gone: Tensor) -> None:
-    """Add what the units gave to the consumer's bias."""
+    """Add the constant outputs of these units to the consumer's bias."""
     columns = _columns(consumer, len(gone))[:, gone]  # c_out, units, positions
     given = values[gone].expand(-1, columns.shape[2]).where((columns != 0).any(0), 0)
     added = torch.einsum("oup,up->o", columns, given)
@@ -110,7 +113,7 @@ def _fold_(consumer: Weighted, values: Tensor, gone: Tensor) -> None:
 
 
 def _keep_(module: nn.Module, name: str, entries: Tensor, axis: int = 0) -> None:
-    """Keep these entries of a parameter or a buffer along an axis."""
+    """Keep only these entries of a parameter or a buffer along an axis."""
     tensor = getattr(module, name)
     if tensor is None:
         return

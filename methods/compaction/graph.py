@@ -1,8 +1,8 @@
-"""What the output of a layer passes through, up to the next layers: read off the graph that torch.fx traces.
+"""Finds what a layer's output passes through up to the next layers, in a graph of torch.fx.
 
-Every operation on the way treats each unit (a row of a Linear's weight, a filter of a Conv2d) by
-itself, in evaluation mode. The lists below are all that is known; anything else, a sum with
-another tensor say, leaves a region open, and of an open region nothing may be cut.
+Every known operation on the way treats each unit (a row of a Linear's weight, a filter of a Conv2d)
+separately in evaluation mode. The lists below hold all known operations. Any other operation, such
+as a sum with another tensor, leaves a region open, and nothing may be cut in an open region.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEANS = (nn.AvgPool2d, F.avg_pool2d)
 
 
 class _Tracer(fx.Tracer):
-    """Remembers in which module it was when tracing failed."""
+    """Remembers the module in which tracing failed."""
 
     inside = ""
 
@@ -59,7 +59,7 @@ def _traced(model: nn.Module) -> fx.Graph:
 
 @dataclass
 class Region:
-    """What follows a producer. consumers: each with the constants that reach it, as in `_Signal`."""
+    """What follows a producer. consumers: with the constants that they read, as in `_Signal`."""
 
     producer: Weighted
     norms: list[Norm] = field(default_factory=list)
@@ -68,30 +68,31 @@ class Region:
 
 @dataclass(frozen=True)
 class _Signal:
-    """On the way from a producer.
+    """A tensor on the way from a producer to its consumers.
 
-    values: float64 [units, positions], positions 1 until they have to be told apart; what a unit gives
-    everywhere, NaN where that is no constant. flat: [b, units * positions], else [b, units, h, w].
-    linear: the producer is. alone: nobody else reads this tensor or one that it is a view of.
+    values: float64 [units, positions]: the constant that a unit outputs, NaN where its output is
+    not constant. positions is 1 until positions of a unit have different constants. flat: the
+    tensor is [b, units * positions]; otherwise it is [b, units, h, w]. linear: the producer is a
+    Linear. single_reader: nothing else reads this tensor or a tensor that it is a view of.
     """
 
     values: Tensor
     flat: bool
     linear: bool
-    alone: bool = True
+    single_reader: bool = True
 
     def positions(self, features: int) -> int | None:
-        """How many of so many features are of one unit; None where they are not ours alone."""
+        """How many of these features belong to one unit; None where some belong to no unit."""
         positions, rest = divmod(features, len(self.values))
         return None if rest or (positions != 1 and (self.linear or not self.flat)) else positions
 
 
 class _OpenError(Exception):
-    """The region has a way out that nothing is known of."""
+    """The region reaches an unknown operation."""
 
 
 class Network:
-    """The graph of a model, and which of its modules may be cut."""
+    """The graph of a model, and the modules that may be cut."""
 
     def __init__(self, model: nn.Module) -> None:
         self.graph = _traced(model)
@@ -117,7 +118,7 @@ class Network:
         return [node for node in self.graph.nodes if self._weighted(node)]
 
     def region(self, node: fx.Node) -> Region | None:
-        """What follows one of the producers; None where that is open."""
+        """What follows one of the producers; None where the region is open."""
         producer = self.module(node)
         assert isinstance(producer, WEIGHTED)
         linear = isinstance(producer, nn.Linear)
@@ -135,7 +136,7 @@ class Network:
 
     def _follow(self, node: fx.Node, signal: _Signal, region: Region) -> None:
         readers = [user for user in node.users if not _reads_batch_size(user)]
-        signal = replace(signal, alone=signal.alone and len(readers) == 1)
+        signal = replace(signal, single_reader=signal.single_reader and len(readers) == 1)
         for user in readers:
             if self._weighted(user):
                 self._consume(user, signal, region)
@@ -152,7 +153,10 @@ class Network:
         region.consumers.append((module, signal.values))
 
     def _through(self, node: fx.Node, signal: _Signal, region: Region) -> _Signal:
-        """What comes out of an operation that treats each unit by itself. Raises _OpenError for any other."""
+        """The signal after an operation that treats each unit separately.
+
+        Raises _OpenError for any other operation.
+        """
         module = self.module(node)
         kind = node.target if module is None else type(module)
         if module is not None and node.target not in self.free:
@@ -164,18 +168,18 @@ class Network:
         if kind in IDENTITIES or (kind is F.dropout and _argument(node, 2, "training", True) is False):
             return signal
         if kind in NORMS:
-            return replace(signal, values=_normalized(module, signal, region), alone=True)
+            return replace(signal, values=_normalized(module, signal, region), single_reader=True)
         if kind in ELEMENTWISE:
-            return replace(signal, values=_activated(node, module, signal), alone=True)
+            return replace(signal, values=_activated(node, module, signal), single_reader=True)
         if signal.flat or not (kind in MAXIMA_AND_ADAPTIVE or kind in MEANS):
             raise _OpenError
         values = signal.values
         values = values if _keeps_constants(node, module) else values.where(values == 0, torch.nan)
-        return replace(signal, values=values, alone=True)
+        return replace(signal, values=values, single_reader=True)
 
 
 def _constants(producer: nn.Linear | nn.Conv2d) -> Tensor:
-    """What each unit gives whatever comes in, [units]; NaN where it depends on it."""
+    """The constant output of each unit, [units]; NaN where the output depends on the input."""
     dead = (producer.weight == 0).flatten(1).all(1)
     given = torch.zeros(len(dead), device=dead.device) if producer.bias is None else producer.bias
     return given.double().where(dead, torch.nan)
@@ -197,7 +201,7 @@ def _normalized(module: nn.Module | None, signal: _Signal, region: Region) -> Te
 
 def _activated(node: fx.Node, module: nn.Module | None, signal: _Signal) -> Tensor:
     in_place = getattr(module, "inplace", False) or node.kwargs.get("inplace") or True in node.args[1:]
-    if (in_place or str(node.target).endswith("_")) and not signal.alone:
+    if (in_place or str(node.target).endswith("_")) and not signal.single_reader:
         raise _OpenError
     values = signal.values.clone()
     if module is not None:
@@ -212,7 +216,7 @@ def _activated(node: fx.Node, module: nn.Module | None, signal: _Signal) -> Tens
 
 
 def _keeps_constants(node: fx.Node, module: nn.Module | None) -> bool:
-    """Whether a pooling gives the constant at the border too: a mean may count zeros that pad."""
+    """Whether pooling a constant gives the constant at the border too: a mean may count padding."""
     if isinstance(module, nn.AvgPool2d):
         padding = module.padding if isinstance(module.padding, tuple) else (module.padding,)
         return module.divisor_override is None and not (module.count_include_pad and any(padding))
@@ -225,7 +229,7 @@ def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
 
 
 def _flattens(node: fx.Node, module: nn.Module | None) -> bool:
-    """flatten(1) in any spelling, view(batch size, -1) too."""
+    """Whether this is flatten(1), in any spelling, or view(batch size, -1)."""
     if module is not None:
         return isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1)
     if node.target in ("flatten", torch.flatten):

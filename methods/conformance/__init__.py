@@ -1,4 +1,4 @@
-"""The checks that every method must pass, one from here or a plug-in's.
+"""The checks that every method must pass, whether it comes from this package or from a plug-in.
 
 methods.conformance.check_method("my_method", level="full")
 """

@@ -1,13 +1,12 @@
-"""The checks that every method must pass, ours or a plug-in's.
+"""`check_method` and the promises of a method's class.
 
-    methods.conformance.check_method("my_method", level="full")
-
-A check looks at one promise and yields what is broken. Promises of the class are checked here, those
-of a method at work in `promises`, on the networks of `networks`.
+A check looks at one promise and yields what is broken. The promises of a method at work are checked
+in `promises`, in trainings of the small networks in `networks`.
 """
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,18 +23,18 @@ VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 
 
 
 class ConformanceError(AssertionError):
-    """Lists every promise that a method breaks: a line each, `check on network: what`."""
+    """Lists every promise that a method breaks, one line per promise: `check on network: what`."""
 
 
 def check_method(
     name_or_class: str | type[Method], level: Literal["fast", "full"] = "fast", **hyperparameters: Any
 ) -> None:
-    """Raise ConformanceError with every promise that the method breaks; return where it keeps them all.
+    """Raise ConformanceError with every promise that the method breaks; return if there is none.
 
-    name_or_class: a registered name, or a class that need not be registered. level: `full` adds
+    name_or_class: a registered name, or a class, which need not be registered. level: `full` adds
     networks (GRU, deep bidirectional LSTM, one- and three-dimensional convolutions).
-    hyperparameters: values to check with; where not given, `density` is 0.3 and `update_every` one
-    epoch of 3 steps, so that small networks keep enough weights and updates happen in 24 steps.
+    hyperparameters: values to check with. By default `density` is 0.3 and `update_every` is one
+    epoch of 3 steps, so that small networks keep enough weights and updates happen within 24 steps.
     Raises ValueError for an unknown name or level.
     """
     networks = {"fast": FAST, "full": FULL}
@@ -49,7 +48,7 @@ def check_method(
     if not broken:
         broken = _broken(CLASS_CHECKS, candidate)
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
+        torch.set_num_threads(1)  # networks so small are slower with more
         try:
             broken += _broken_at_work(candidate, networks[level])
         finally:
@@ -70,7 +69,7 @@ def _broken_at_work(candidate: Candidate, networks: Iterable[Network]) -> list[s
 
 @dataclass
 class Candidate:
-    """The method to check: its class, the name it is registered by, values of hyperparameters."""
+    """The method to check: its class, its registered name, and given values of hyperparameters."""
 
     cls: type[Method]
     name: str | None
@@ -86,7 +85,7 @@ class Candidate:
 
 
 def _broken(checks: tuple[Callable[[Any], Iterator[str]], ...], subject: Any, where: str = "") -> list[str]:
-    """The first problem that each check finds; an exception is one."""
+    """The first problem that each check finds; an exception counts as a problem."""
     broken = []
     for check in checks:
         try:
@@ -99,7 +98,7 @@ def _broken(checks: tuple[Callable[[Any], Iterator[str]], ...], subject: Any, wh
 
 
 def check_class(candidate: Candidate) -> Iterator[str]:
-    """A subclass of Method with its name, version, reference and density promise, that can be made."""
+    """A subclass of Method with name, version, reference and density promise, that can be made."""
     cls = candidate.cls
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         yield f"{cls!r} is no subclass of methods.Method"
@@ -113,7 +112,7 @@ def check_class(candidate: Candidate) -> Iterator[str]:
 
 
 def check_hyperparameters(candidate: Candidate) -> Iterator[str]:
-    """Each is stored under its own name with the value given, and reported."""
+    """Each hyperparameter is stored under its own name with the given value, and reported."""
     values = candidate.make().hyperparameters()
     for name, value in candidate.values.items():
         if values[name] != value:
@@ -122,8 +121,18 @@ def check_hyperparameters(candidate: Candidate) -> Iterator[str]:
         yield f"made from {values}, it reports {again}"
 
 
+def check_added_hyperparameters(candidate: Candidate) -> Iterator[str]:
+    """What `added` names is a hyperparameter, and the constructor has the same default."""
+    parameters = inspect.signature(candidate.cls.__init__).parameters
+    for name, default in candidate.cls.added_hyperparameters().items():
+        if name not in candidate.cls.hyperparameter_names():
+            yield f"'{name}' is in `added` and is no hyperparameter"
+        elif parameters[name].default != default:
+            yield f"'{name}' is {default!r} in `added` and {parameters[name].default!r} in the constructor"
+
+
 def check_unknown_hyperparameter_is_refused(candidate: Candidate) -> Iterator[str]:
-    """By TypeError or ValueError; through `methods.create` by a ValueError with the valid names."""
+    """The constructor raises TypeError or ValueError; `methods.create` names the valid ones."""
     try:
         if candidate.name is None:
             candidate.make(no_such_hyperparameter=1)
@@ -138,7 +147,7 @@ def check_unknown_hyperparameter_is_refused(candidate: Candidate) -> Iterator[st
 
 
 def check_phases(candidate: Candidate) -> Iterator[str]:
-    """At least one, each with steps; asked again, the same."""
+    """There is at least one phase, each has steps, and a second call returns the same phases."""
     method = candidate.make()
     phases = method.phases(TOTAL_STEPS)
     if not phases or min(phase.steps for phase in phases) < 1:
@@ -147,4 +156,9 @@ def check_phases(candidate: Candidate) -> Iterator[str]:
         yield f"{phases}, asked again {again}"
 
 
-CLASS_CHECKS = (check_hyperparameters, check_unknown_hyperparameter_is_refused, check_phases)
+CLASS_CHECKS = (
+    check_hyperparameters,
+    check_added_hyperparameters,
+    check_unknown_hyperparameter_is_refused,
+    check_phases,
+)

@@ -1,6 +1,6 @@
-"""The promises of a method at work on a network: one small function each, yielding what is broken.
+"""The promises of a method at work: one function per promise, which yields what is broken.
 
-Only what a method shows through its attachment, its model and its optimizer counts.
+The checks look only at what the attachment, the model and the optimizer show.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from methods.attachment import finalize
 from methods.base import Method
-from methods.conformance.networks import STEPS_PER_EPOCH, Moment, Network, Training
+from methods.conformance.networks import STEPS_PER_EPOCH, Network
+from methods.conformance.training import Moment, Training
 
 
 @dataclass
 class Trial:
-    """One method on one network; the training that most checks look at runs once."""
+    """One method on one network. The training that most checks look at runs once."""
 
     make: Callable[[], Method]
     network: Network
@@ -47,18 +48,20 @@ Check = Callable[[Trial], Iterator[str]]
 
 
 def check_training(trial: Trial) -> Iterator[str]:
-    """A training runs to its end."""
+    """A training takes all its steps."""
     if len(trial.moments) != trial.training.attached.total_steps + 1:
         yield f"{len(trial.moments) - 1} steps, not total_steps = {trial.training.attached.total_steps}"
 
 
 def check_penalty_is_a_finite_scalar(trial: Trial) -> Iterator[str]:
+    """The penalty is a finite 0-dim tensor at every step."""
     for step, moment in enumerate(trial.moments):
         if moment.penalty.dim() != 0 or not bool(moment.penalty.isfinite()):
             yield f"{moment.penalty} at step {step}"
 
 
 def check_masks_cover_the_maskable_weights(trial: Trial) -> Iterator[str]:
+    """There is a bool mask, in the weight's shape, for every maskable weight."""
     for step, moment in enumerate(trial.moments):
         if list(moment.masks) != list(trial.maskable):
             yield f"masks of {list(moment.masks)}, not of {list(trial.maskable)}, at step {step}"
@@ -68,7 +71,7 @@ def check_masks_cover_the_maskable_weights(trial: Trial) -> Iterator[str]:
 
 
 def check_pruned_weights_are_zero(trial: Trial) -> Iterator[str]:
-    """What the model computes with is exactly 0 where the mask is false, after every step."""
+    """After every step the weights in use are exactly 0 where the mask is false."""
     for step, moment in enumerate(trial.moments):
         for name, mask in moment.masks.items():
             if wrong := int(torch.count_nonzero(moment.effective[name][~mask])):
@@ -76,7 +79,7 @@ def check_pruned_weights_are_zero(trial: Trial) -> Iterator[str]:
 
 
 def check_kept_counts(trial: Trial) -> Iterator[str]:
-    """kept_counts and density equal a count of the masks, after every step."""
+    """After every step kept_counts and density equal a count of the masks."""
     for step, moment in enumerate(trial.moments):
         counts = [int(mask.sum()) for mask in moment.masks.values()]
         if moment.kept_counts != counts:
@@ -86,10 +89,10 @@ def check_kept_counts(trial: Trial) -> Iterator[str]:
 
 
 def check_masks_are_the_zeros_of_the_finalized_weights(trial: Trial) -> Iterator[str]:
-    """Where the parameter is not 0, the mask tells whether the finalized weight is.
+    """Where a parameter is not 0, the finalized weight is 0 exactly where the mask is false.
 
-    A parameter that the masks keep is 0 where it was dropped and grown in one update, and stays so
-    where no gradient reaches it: over two steps that is a quarter of them at most.
+    A kept parameter is 0 after it was dropped and grown in one update, and stays 0 where no
+    gradient reaches it. Over two steps this may be a quarter of the kept parameters at most.
     """
     pruned_once = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in trial.maskable.items()}
     before = trial.moments[0]
@@ -107,7 +110,7 @@ def check_masks_are_the_zeros_of_the_finalized_weights(trial: Trial) -> Iterator
 
 
 def check_density_promise(trial: Trial) -> Iterator[str]:
-    """dense: all kept, always. exact: round(density * weights) after every step. final: at the end."""
+    """dense: all weights; exact: round(density * weights) after every step; final: at the end."""
     method = trial.training.method
     promise = method.density_promise
     if promise == "emergent":
@@ -124,14 +127,14 @@ def check_density_promise(trial: Trial) -> Iterator[str]:
 
 
 def check_other_parameters_untouched(trial: Trial) -> Iterator[str]:
-    """Biases, normalisation and its buffers change by the optimizer alone (not so at a phase's start)."""
+    """Only the optimizer changes biases and normalisation, except at a phase's start."""
     for step, moment in enumerate(trial.moments):
         if moment.others_moved:
             yield f"{', '.join(moment.others_moved)} changed by the method at step {step}"
 
 
 def check_excluded_untouched(trial: Trial) -> Iterator[str]:
-    """An excluded layer has no mask, no threshold, its own class, and changes by the optimizer alone."""
+    """An excluded layer has no mask or threshold and its own class. Only the optimizer moves it."""
     excluded = list(trial.maskable)[-1]
     module = excluded.rpartition(".")[0]
     training = trial.train(exclude=[module]).run(2 * STEPS_PER_EPOCH)
@@ -146,7 +149,7 @@ def check_excluded_untouched(trial: Trial) -> Iterator[str]:
 
 
 def check_optimizer_state_of_grown_weights(trial: Trial) -> Iterator[str]:
-    """Masked in place: momentum and moments of newly kept weights are 0, unless `grown_state` is "keep"."""
+    """Masked in place: the optimizer's state of grown weights is 0, unless grown_state is "keep"."""
     in_place = all(not m.parameters[n][~mask].any() for m in trial.moments for n, mask in m.masks.items())
     if trial.training.method.grown_state == "keep" or trial.training.attached.thresholds() or not in_place:
         return
@@ -156,11 +159,12 @@ def check_optimizer_state_of_grown_weights(trial: Trial) -> Iterator[str]:
 
 
 def check_same_seed_same_run(trial: Trial) -> Iterator[str]:
+    """Two trainings with one seed are equal, bit for bit."""
     yield from _differences(trial.moments, trial.train().run().moments)
 
 
 def check_other_seed_other_masks(trial: Trial) -> Iterator[str]:
-    """A method that draws random numbers and prunes has masks that depend on attach's seed."""
+    """The masks of a method that draws random numbers depend on the seed that attach is given."""
     prunes = any(not mask.all() for moment in trial.moments for mask in moment.masks.values())
     if not (trial.training.drew and prunes):
         return
@@ -170,7 +174,7 @@ def check_other_seed_other_masks(trial: Trial) -> Iterator[str]:
 
 
 def check_resume_is_bit_exact(trial: Trial) -> Iterator[str]:
-    """A fresh model and method, given the state of a step, go on as if nothing had happened."""
+    """A fresh model and method that load the state of a step continue with the same bits."""
     for step in _resume_points(trial.moments):
         training = trial.train(init_seed=1)
         training.load(trial.moments[step].saved, step)
@@ -180,7 +184,7 @@ def check_resume_is_bit_exact(trial: Trial) -> Iterator[str]:
 
 
 def _resume_points(moments: list[Moment]) -> list[int]:
-    """At the start, the middle and near the end; before and after updates and phase changes."""
+    """Steps at the start, in the middle and near the end, and around updates and phase changes."""
     last = len(moments) - 2
     changes = [i for i in range(1, last) if moments[i].began or _differing(moments[i - 1].masks, moments[i].masks)]
     begins = [i for i in changes if moments[i].began]
@@ -189,14 +193,14 @@ def _resume_points(moments: list[Moment]) -> list[int]:
 
 
 def check_global_randomness_untouched(trial: Trial) -> Iterator[str]:
-    """Neither torch's, nor NumPy's, nor Python's global generator moves."""
+    """The global generators of torch, NumPy and Python are not used."""
     for step, moment in enumerate(trial.moments):
         if moment.global_randomness:
             yield f"a global generator moved at step {step}: draw from ctx.generator"
 
 
 def check_finalize_gives_a_plain_model(trial: Trial) -> Iterator[str]:
-    """Original classes, keys and shapes, no hooks, and the same outputs to 1e-6."""
+    """A finalized model has its original classes, keys and shapes, no hooks, and equal outputs."""
     plain, model = trial.training.plain, copy.deepcopy(trial.training.model)
     before = _outputs(model, trial.network)
     finalize(model)
@@ -210,7 +214,7 @@ def check_finalize_gives_a_plain_model(trial: Trial) -> Iterator[str]:
 
 
 def check_copies_compute_the_same(trial: Trial) -> Iterator[str]:
-    """copy.deepcopy and pickle of an attached model."""
+    """copy.deepcopy and pickle of an attached model compute the same outputs."""
     model = trial.training.model
     want = _outputs(model, trial.network)
     for how, copied in (("deepcopy", copy.deepcopy(model)), ("pickle", pickle.loads(pickle.dumps(model)))):
@@ -219,7 +223,7 @@ def check_copies_compute_the_same(trial: Trial) -> Iterator[str]:
 
 
 def check_task_loss_falls(trial: Trial) -> Iterator[str]:
-    """By a hundredth at least, from the first epoch to the last."""
+    """The loss of the last epoch is at least 1 % below that of the first."""
     losses = [moment.loss for moment in trial.moments[1:]]
     first, last = sum(losses[:STEPS_PER_EPOCH]), sum(losses[-STEPS_PER_EPOCH:])
     if not last < 0.99 * first:

@@ -1,4 +1,4 @@
-"""Builds the kernels of masked weights, and says which path computes them on the CPU."""
+"""Builds the kernels of masked weights, and prints which backend computes them on the CPU."""
 
 import sys
 

@@ -1,5 +1,5 @@
-// A linear layer that computes with a masked weight, masked a block of rows at a time: each block is used while it is in
-// the cache, and the masked weight is never written out as a whole.
+// A linear layer that computes with a masked weight, one block of rows at a time. Each block is
+// used while it is in the cache, and the whole masked weight is never written out.
 
 #include "masked_weight.h"
 
@@ -10,18 +10,20 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mm.h>
 
+#include <optional>
+
 namespace sparse_training {
 namespace {
 
 constexpr int64_t BLOCK_BYTES = 1 << 19;
-constexpr int64_t BLOCK_ROWS = 64;  // may be one block, however long they are: products of few rows are slow
+constexpr int64_t BLOCK_ROWS = 64;  // fit in one block however long they are: products of few rows are slow
 
-// As many rows as may be masked at once.
+// The greatest number of rows in a block.
 int64_t most_rows(const Tensor& weight) {
   return std::max(BLOCK_ROWS, BLOCK_BYTES / (weight.size(1) * static_cast<int64_t>(weight.element_size())));
 }
 
-// As many rows as are: blocks of nearly equal size.
+// The number of rows in a block, such that blocks have nearly equal sizes.
 int64_t rows_of_block(const Layer& layer) {
   const int64_t most = most_rows(layer.weight), blocks = (layer.rows + most - 1) / most;
   return (layer.rows + blocks - 1) / blocks;
@@ -32,31 +34,30 @@ Tensor part(const Tensor& tensor, int64_t axis, int64_t begin, int64_t end) {
   return end - begin == tensor.size(axis) ? tensor : tensor.narrow(axis, begin, end - begin);
 }
 
-// Calls use(begin, end, product) for blocks of rows, [end - begin, columns] each; returns how many entries are kept.
+// Calls use(begin, end, product) for each block of rows; the product is [end - begin, columns].
 template <typename Use>
-int64_t for_blocks(const Layer& layer, const Use& use) {
+void for_blocks(const Layer& layer, const Use& use) {
   const int64_t block = rows_of_block(layer);
-  int64_t kept = 0;
   const Tensor memory = at::empty({block, layer.columns}, layer.weight.options());
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "masked_linear", [&] {
     for (int64_t begin = 0; begin < layer.rows; begin += block) {
       const int64_t end = std::min(layer.rows, begin + block);
-      kept += mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
-                        memory.mutable_data_ptr<scalar_t>(), begin, end);
+      mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
+                memory.mutable_data_ptr<scalar_t>(), begin, end);
       use(begin, end, part(memory, 0, 0, end - begin));
     }
   });
-  return kept;
 }
 
-// In two dimensions, the last axis kept, as a product takes it without a copy.
+// The tensor in two dimensions, with its last axis, in a layout that a product takes without a
+// copy.
 Tensor matrix(const Tensor& tensor) {
   const Tensor flat = tensor.dim() == 2 ? tensor : tensor.reshape({-1, tensor.size(-1)});
   const bool turned = flat.stride(0) == 1 && flat.stride(1) >= flat.size(0);
   return turned ? flat : flat.contiguous();
 }
 
-// A matrix in the shape of another tensor, but for its last axis.
+// The matrix in the shape of another tensor, except for the last axis.
 Tensor in_shape(const Tensor& matrix, const Tensor& of, int64_t last) {
   if (of.dim() == 2) return matrix;
   auto sizes = of.sizes().vec();
@@ -64,7 +65,8 @@ Tensor in_shape(const Tensor& matrix, const Tensor& of, int64_t last) {
   return matrix.view(sizes);
 }
 
-// A row of outputs for each example, b each. Here and in `columns_summed` a loop takes less time than torch's operator.
+// The bias as one row per example. Here and in `columns_summed` a loop is faster than torch's
+// operator.
 Tensor rows_of_bias(const Tensor& given, int64_t examples) {
   const Tensor bias = given.contiguous();
   Tensor rows = at::empty({examples, bias.numel()}, bias.options());
@@ -89,10 +91,10 @@ Tensor columns_summed(const Tensor& matrix) {
   return sums;
 }
 
-// x P^T + b, the product P masked a block of rows at a time.
+// x P^T + b, with the product P computed one block of rows at a time.
 struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
   static Tensor forward(AutogradContext* context, const Tensor& inputs, const Tensor& weight, const Tensor& threshold,
-                        const std::optional<Tensor>& bias, int64_t estimator, int64_t* count) {
+                        const std::optional<Tensor>& bias, int64_t estimator) {
     at::AutoDispatchBelowADInplaceOrView below;
     const bool trained = weight.requires_grad() || threshold.requires_grad();
     const bool masked_again = trained || inputs.requires_grad();
@@ -103,11 +105,10 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
     const Layer layer(weight.contiguous(), threshold);
     const Tensor x = matrix(inputs);
     Tensor y = bias ? rows_of_bias(*bias, x.size(0)) : at::empty({x.size(0), layer.rows}, x.options());
-    const int64_t kept = for_blocks(layer, [&](int64_t begin, int64_t end, const Tensor& product) {
+    for_blocks(layer, [&](int64_t begin, int64_t end, const Tensor& product) {
       Tensor out = part(y, 1, begin, end);
       bias ? at::addmm_out(out, out, x, product.t()) : at::mm_out(out, x, product.t());
     });
-    if (count) *count = kept;
     return in_shape(y, inputs, layer.rows);
   }
 
@@ -122,9 +123,8 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
     if (at::GradMode::is_enabled() || !is_plain(gradient)) {
       TORCH_CHECK(!of_layer, "the fused masked weight takes no gradient of another kind than plain tensors, such as "
                              "vmap's: set SPARSE_TRAINING_KERNELS=eager");
-      return {of_inputs ? at::matmul(gradient, masked_weight(saved[1], saved[2], estimator, {})) : Tensor(), Tensor(),
-              Tensor(), of_bias ? gradient.reshape({-1, gradient.size(-1)}).sum(0) : Tensor(), Tensor(),
-              Tensor()};
+      return {of_inputs ? at::matmul(gradient, masked_weight(saved[1], saved[2], estimator)) : Tensor(), Tensor(),
+              Tensor(), of_bias ? gradient.reshape({-1, gradient.size(-1)}).sum(0) : Tensor(), Tensor()};
     }
     at::AutoDispatchBelowADInplaceOrView below;
     const Tensor dy = matrix(gradient).contiguous();
@@ -134,7 +134,7 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
       if (of_inputs) d_inputs = in_shape(gradient_of_inputs(layer, dy), gradient, layer.columns);
       if (of_layer) std::tie(d_weight, d_threshold) = gradients_of(layer, dy, matrix(saved[0]), estimator);
     }
-    return {d_inputs, d_weight, d_threshold, of_bias ? columns_summed(dy) : Tensor(), Tensor(), Tensor()};
+    return {d_inputs, d_weight, d_threshold, of_bias ? columns_summed(dy) : Tensor(), Tensor()};
   }
 
   static Tensor gradient_of_inputs(const Layer& layer, const Tensor& dy) {
@@ -159,8 +159,9 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
   }
 };
 
-// Whether the layer is one for `LinearInBlocks`. What else torch takes, or refuses, it is left to. Where a block has
-// fewer rows than there are examples, passing over inputs and outputs once a block costs more than it saves.
+// Whether `LinearInBlocks` serves this layer; torch computes or refuses the others. Where a block
+// has fewer rows than there are examples, reading inputs and outputs once per block costs more than
+// it saves.
 bool in_blocks(const Tensor& inputs, const Tensor& weight, const std::optional<Tensor>& bias) {
   const auto fits = [&](const Tensor& tensor) {
     return is_plain(tensor) && tensor.scalar_type() == weight.scalar_type() && !tensor._fw_grad(0).defined();
@@ -174,10 +175,9 @@ bool in_blocks(const Tensor& inputs, const Tensor& weight, const std::optional<T
 }
 
 Tensor masked_linear(const Tensor& inputs, const Tensor& weight, const Tensor& threshold,
-                     const std::optional<Tensor>& bias, int64_t estimator, const std::optional<Tensor>& kept) {
-  if (!in_blocks(inputs, weight, bias))
-    return at::linear(inputs, masked_weight(weight, threshold, estimator, kept), bias);
-  return LinearInBlocks::apply(inputs, weight, threshold, bias, estimator, count_of(weight, threshold, kept));
+                     const std::optional<Tensor>& bias, int64_t estimator) {
+  if (!in_blocks(inputs, weight, bias)) return at::linear(inputs, masked_weight(weight, threshold, estimator), bias);
+  return LinearInBlocks::apply(inputs, weight, threshold, bias, estimator);
 }
 
 }  // namespace
@@ -185,6 +185,6 @@ Tensor masked_linear(const Tensor& inputs, const Tensor& weight, const Tensor& t
 
 TORCH_LIBRARY_FRAGMENT(sparse_training, library) {
   library.def(
-      "masked_linear(Tensor input, Tensor weight, Tensor threshold, Tensor? bias, int estimator, Tensor? kept) -> Tensor",
+      "masked_linear(Tensor input, Tensor weight, Tensor threshold, Tensor? bias, int estimator) -> Tensor",
       sparse_training::masked_linear);
 }

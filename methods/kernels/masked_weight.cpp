@@ -1,5 +1,5 @@
-// The operators on masked weights: one pass forward, which also counts, and one backward; counting alone; the reset; and
-// the regularization of thresholds.
+// The operators on masked weights: the product, the reset of thresholds, which also counts the kept
+// weights, the regularization of thresholds, and masks in place.
 
 #include "masked_weight.h"
 
@@ -7,22 +7,22 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/neg.h>
 
+#include <optional>
+
 namespace sparse_training {
 namespace {
 
-Tensor masked(const Tensor& given, const Tensor& given_threshold, int64_t* count) {
+Tensor masked(const Tensor& given, const Tensor& given_threshold) {
   const Layer layer(given, given_threshold);
   Tensor product = at::empty_like(layer.weight);
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "masked_weight", [&] {
-    const int64_t kept =
-        mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
-                  product.mutable_data_ptr<scalar_t>(), 0, layer.rows);
-    if (count) *count = kept;
+    mask_rows(layer, layer.weight.const_data_ptr<scalar_t>(), layer.threshold.const_data_ptr<scalar_t>(),
+              product.mutable_data_ptr<scalar_t>(), 0, layer.rows);
   });
   return product;
 }
 
-// overwrite: the gradient's memory becomes the weight's gradient.
+// overwrite: the weight's gradient is written to the memory of the product's gradient.
 std::tuple<Tensor, Tensor> masked_backward(const Tensor& given_gradient, const Tensor& given,
                                            const Tensor& given_threshold, int64_t estimator, bool overwrite) {
   const Layer layer(given, given_threshold);
@@ -48,59 +48,40 @@ int64_t kept_of_row(const Layer& layer, int64_t row) {
   return count;
 }
 
+// Reads from the last rows, which the optimizer has left in the cache.
 int64_t kept_of(const Layer& layer) {
   std::vector<int64_t> kept(layer.rows);
   AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "kept_of", [&] {
     at::parallel_for(0, layer.rows, layer.grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) kept[row] = kept_of_row<scalar_t>(layer, row);
+      for (int64_t row = end; row > begin; --row) kept[row - 1] = kept_of_row<scalar_t>(layer, row - 1);
     });
   });
   return std::accumulate(kept.begin(), kept.end(), int64_t(0));
 }
 
-// Whether a layer keeps fewer, in float, as torch compares a count with a number. Reads rows from the last, which an
-// optimizer leaves in the cache, until it knows.
-bool keeps_less(const Layer& layer, float than) {
-  int64_t found = 0;
-  AT_DISPATCH_FLOATING_TYPES(layer.weight.scalar_type(), "keeps_less", [&] {
-    for (int64_t row = layer.rows; row > 0 && static_cast<float>(found) < than; --row)
-      found += kept_of_row<scalar_t>(layer, row - 1);
-  });
-  return static_cast<float>(found) < than;
-}
-
-// Zeroes the thresholds of layers that may be reset and keep less than a share. Of these all weights count as kept; those
-// of the others are to be counted.
-void update_thresholds(TensorList weights, TensorList thresholds, const c10::List<bool>& resettable, double reset_below,
-                       Tensor resets, Tensor kept) {
+// Returns the kept weights of each layer, int64 [layers]. Where limits are given, float [layers], a
+// layer that keeps fewer has its thresholds set to 0, counts as keeping all its weights, and adds 1
+// to resets. Counts are compared as floats, as torch compares an integer tensor with a float
+// tensor.
+Tensor update_thresholds(TensorList weights, TensorList thresholds, const std::optional<Tensor>& limits, Tensor resets) {
   at::NoGradGuard no_grad;
-  Counts counts(kept);
   const int64_t layers = weights.size();
-  TORCH_CHECK(static_cast<int64_t>(thresholds.size()) == layers && static_cast<int64_t>(resettable.size()) == layers &&
-                  counts.layers == layers && resets.is_cpu(),
-              "weights, thresholds, counts or resets are not those of one model on the CPU");
+  TORCH_CHECK(static_cast<int64_t>(thresholds.size()) == layers && resets.is_cpu(),
+              "weights, thresholds or resets are not those of one model on the CPU");
+  TORCH_CHECK(!limits || (limits->is_cpu() && limits->is_contiguous() && limits->numel() == layers),
+              "there is not one limit on the CPU for each layer");
+  const float* limit = limits ? limits->const_data_ptr<float>() : nullptr;
+  Tensor kept = at::empty({layers}, at::kLong);
+  auto* count = kept.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < layers; ++i) {
-    const int64_t size = weights[i].numel();
-    const bool reset =
-        resettable[i] && keeps_less(Layer(weights[i], thresholds[i]), static_cast<float>(reset_below * size));
-    counts.count(i) = reset ? size : UNCOUNTED;
-    counts.weight(i) = address(weights[i]);
-    counts.threshold(i) = address(thresholds[i]);
-    if (!reset) continue;
+    count[i] = kept_of(Layer(weights[i], thresholds[i]));
+    if (!limit || static_cast<float>(count[i]) >= limit[i]) continue;
+    count[i] = weights[i].numel();
     Tensor threshold = thresholds[i];
     threshold.zero_();
     *resets.mutable_data_ptr<int64_t>() += 1;
   }
-}
-
-// Counts what no forward pass has counted since the last update.
-void count_kept(TensorList weights, TensorList thresholds, Tensor kept) {
-  Counts counts(kept);
-  const int64_t layers = weights.size();
-  TORCH_CHECK(static_cast<int64_t>(thresholds.size()) == layers && counts.layers == layers,
-              "weights, thresholds or counts are not those of one model");
-  for (int64_t i = 0; i < layers; ++i)
-    if (counts.count(i) == UNCOUNTED) counts.count(i) = kept_of(Layer(weights[i], thresholds[i]));
+  return kept;
 }
 
 // Multiplies the weights by their masks, in place.
@@ -114,7 +95,7 @@ void apply_masks(TensorList weights, TensorList masks) {
     const Tensor mask = like(masks[i], weight);
     AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "apply_masks", [&] {
       auto* w = weight.mutable_data_ptr<scalar_t>();
-      const auto* m = static_cast<const uint8_t*>(mask.const_data_ptr());  // a bool's byte is 0 or 1
+      const auto* m = static_cast<const uint8_t*>(mask.const_data_ptr());  // 0 or 1
       at::parallel_for(0, mask.numel(), GRAIN, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) w[i] *= static_cast<scalar_t>(m[i]);
       });
@@ -122,7 +103,8 @@ void apply_masks(TensorList weights, TensorList masks) {
   }
 }
 
-// Whether nobody else can read the tensor's memory: but for a view's base, which then goes with the view.
+// Whether this is the last reference to the tensor's memory. The base of a view may share it, where
+// the view is the base's last reference.
 bool is_last(const Tensor& tensor) {
   if (tensor.use_count() != 1) return false;
   const size_t owners = tensor.is_view() && tensor._base().use_count() == 1 ? 2 : 1;
@@ -130,12 +112,11 @@ bool is_last(const Tensor& tensor) {
 }
 
 struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
-  static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& threshold, int64_t estimator,
-                        int64_t* count) {
+  static Tensor forward(AutogradContext* context, const Tensor& weight, const Tensor& threshold, int64_t estimator) {
     at::AutoDispatchBelowADInplaceOrView below;
     context->save_for_backward({weight, threshold});
     context->saved_data["estimator"] = estimator;
-    return masked(weight, threshold, count);
+    return masked(weight, threshold);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -143,11 +124,11 @@ struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
     const auto saved = context->get_saved_variables();
     auto [d_weight, d_threshold] = masked_backward(gradients[0], saved[0], saved[1],
                                                    context->saved_data["estimator"].toInt(), is_last(gradients[0]));
-    return {d_weight, d_threshold, Tensor(), Tensor()};
+    return {d_weight, d_threshold, Tensor()};
   }
 };
 
-constexpr int64_t FEW = 1024;  // numbers that take less time in a plain loop than torch's operators take to begin
+constexpr int64_t FEW = 1024;  // up to so many numbers a plain loop is faster than torch's operators
 
 // scale times the sum of exp(-t).
 struct Regularization : torch::autograd::Function<Regularization> {
@@ -214,23 +195,17 @@ Tensor regularization(TensorList thresholds, double scale) {
 
 }  // namespace
 
-Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator,
-                     const std::optional<Tensor>& kept) {
-  return MaskedWeight::apply(weight, threshold, estimator, count_of(weight, threshold, kept));
+Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator) {
+  return MaskedWeight::apply(weight, threshold, estimator);
 }
 
 }  // namespace sparse_training
 
 TORCH_LIBRARY(sparse_training, library) {
-  // `kept` is written, here and in masked_linear, and not declared to be: vmap refuses operators that are
-  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator, Tensor? kept) -> Tensor",
-              sparse_training::masked_weight);
+  library.def("masked_weight(Tensor weight, Tensor threshold, int estimator) -> Tensor", sparse_training::masked_weight);
   library.def("regularization(Tensor[] thresholds, float scale) -> Tensor", sparse_training::regularization);
   library.def(
-      "update_thresholds(Tensor[] weights, Tensor(a!)[] thresholds, bool[] resettable, float reset_below, "
-      "Tensor(b!) resets, Tensor(c!) kept) -> ()",
+      "update_thresholds(Tensor[] weights, Tensor(a!)[] thresholds, Tensor? limits, Tensor(b!) resets) -> Tensor",
       sparse_training::update_thresholds);
-  library.def("count_kept(Tensor[] weights, Tensor[] thresholds, Tensor(a!) kept) -> ()",
-              sparse_training::count_kept);
   library.def("apply_masks(Tensor(a!)[] weights, Tensor[] masks) -> ()", sparse_training::apply_masks);
 }

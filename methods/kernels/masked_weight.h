@@ -1,12 +1,13 @@
-// The masked weight of trainable thresholds on a CPU: the passes over it that the operators are made of.
+// The passes over a masked weight on a CPU, from which the operators are made.
 //
-// Equations: methods/thresholds.py, which computes the same in plain torch operations. A weight is seen
-// as rows, its first axis; a row's entries are contiguous in memory, in an order that does not matter
-// here. A threshold belongs to a row, to the whole weight or to one entry (`Thresholds`).
+// The equations are those of methods/thresholds.py. A weight is seen as rows along its first axis.
+// The entries of a row are contiguous in memory, in any order. A threshold belongs to one row, to
+// one entry, or to the whole weight.
 //
-// Sums run in LANES strands, added up in one order: the bits of what is computed here depend on neither
-// the instruction set nor the number of threads. Entries are multiplied by 0 rather than replaced by it, as torch does: signs of
-// zeros, infinities and NaNs are equal to those of the plain operations.
+// Each sum runs in LANES partial sums that are added in a fixed order, so the bits of a result
+// depend neither on the instruction set nor on the number of threads. Pruned entries are multiplied
+// by 0, as torch does, and not replaced by 0: signs of zeros, infinities and NaNs equal those of
+// the plain operations.
 
 #pragma once
 
@@ -21,7 +22,6 @@
 
 #include <cmath>
 #include <numeric>
-#include <optional>
 #include <vector>
 
 namespace sparse_training {
@@ -32,7 +32,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr int64_t LANES = 16;
-constexpr int64_t GRAIN = 16384;  // entries that are worth a thread
+constexpr int64_t GRAIN = 16384;  // entries for which starting a thread pays
 
 struct Shape {
   int64_t rows, columns;
@@ -56,7 +56,7 @@ T step(T weight, T threshold) {
   return std::abs(weight) > threshold ? T(1) : T(0);
 }
 
-// Whether the tensor's memory holds its numbers, as they are.
+// Whether the tensor's memory holds its numbers unchanged: no lazy negation, no tensor subclass.
 inline bool is_plain(const Tensor& tensor) {
   return tensor.is_cpu() && tensor.layout() == at::kStrided && !tensor.is_neg() &&
          (tensor.key_set() & at::kTensorSubclassLike).empty();
@@ -71,7 +71,7 @@ inline bool in_rows(const Tensor& tensor) {
 
 inline Tensor rows_of(const Tensor& tensor) { return in_rows(tensor) ? tensor : tensor.contiguous(); }
 
-// The tensor with its entries in the order of another one's.
+// The tensor with its entries in the memory order of another tensor.
 inline Tensor like(const Tensor& tensor, const Tensor& layout) {
   if (tensor.strides() == layout.strides()) return tensor;
   return at::empty_strided(layout.sizes(), layout.strides(), tensor.options()).copy_(tensor);
@@ -87,32 +87,22 @@ struct Layer : Shape {
         threshold(per_entry ? like(given_threshold, weight) : given_threshold.contiguous()) {}
 };
 
-// Rows [begin, end) of the product, to where p points; returns how many entries are kept.
+// Writes rows [begin, end) of the product to p.
 template <typename T>
-int64_t mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begin, int64_t end) {
-  std::vector<int64_t> kept(end - begin);
+void mask_rows(const Shape& shape, const T* w, const T* t, T* p, int64_t begin, int64_t end) {
   at::parallel_for(begin, end, shape.grain(), [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row) {
       const T* v = w + row * shape.columns;
       T* to = p + (row - begin) * shape.columns;
-      int32_t count = 0;
       if (shape.per_entry) {
         const T* limit = t + row * shape.columns;
-        for (int64_t i = 0; i < shape.columns; ++i) {
-          to[i] = v[i] * step(v[i], limit[i]);
-          count += std::abs(v[i]) > limit[i];
-        }
+        for (int64_t i = 0; i < shape.columns; ++i) to[i] = v[i] * step(v[i], limit[i]);
       } else {
         const T limit = t[shape.per_row ? row : 0];
-        for (int64_t i = 0; i < shape.columns; ++i) {
-          to[i] = v[i] * step(v[i], limit);
-          count += std::abs(v[i]) > limit;
-        }
+        for (int64_t i = 0; i < shape.columns; ++i) to[i] = v[i] * step(v[i], limit);
       }
-      kept[row - begin] = count;
     }
   });
-  return std::accumulate(kept.begin(), kept.end(), int64_t(0));
 }
 
 template <typename T>
@@ -129,7 +119,7 @@ struct StraightThrough {
   T operator()(T x) const { return std::abs(x) <= T(1) ? T(1) : T(0); }
 };
 
-// The gradient of one entry; returns what its threshold's gradient loses.
+// The gradient of one entry; returns minus its part of the threshold's gradient.
 template <typename T, typename Estimator>
 inline T entry(T gradient, T weight, T threshold, T& d_weight, Estimator estimator) {
   const T distance = std::abs(weight) - threshold;
@@ -138,7 +128,7 @@ inline T entry(T gradient, T weight, T threshold, T& d_weight, Estimator estimat
   return structure;
 }
 
-// d_weight: the gradient's own memory, or none of it.
+// d_weight is either the gradient's own memory or does not overlap with it.
 template <typename T, typename Estimator>
 T row_backward(const T* gradient, const T* weight, T threshold, T* d_weight, int64_t count, Estimator estimator) {
   T sums[LANES] = {};
@@ -155,7 +145,8 @@ T row_backward(const T* gradient, const T* weight, T threshold, T* d_weight, int
   return total;
 }
 
-// Rows [begin, end). dt: of each row or, where every entry has a threshold, of each entry.
+// The gradients of rows [begin, end). dt has one number per entry where each entry has a threshold,
+// and one per row otherwise.
 template <typename T, typename Estimator>
 void backward_rows(const Shape& shape, const T* g, const T* w, const T* t, T* dw, T* dt, int64_t begin, int64_t end,
                    Estimator estimator) {
@@ -172,8 +163,9 @@ void backward_rows(const Shape& shape, const T* g, const T* w, const T* t, T* dw
   });
 }
 
-// Writes the weight's gradient and returns the thresholds', from the product's: `fill(begin, end)` makes these rows of
-// it, which may lie where the weight's gradient will.
+// Writes the weight's gradient and returns the thresholds' gradient, both from the product's
+// gradient. `fill(begin, end)` computes these rows of the product's gradient; they may lie in the
+// memory of the weight's gradient.
 template <typename Fill>
 Tensor masked_weight_backward(const Layer& layer, const Tensor& gradient, const Tensor& d_weight, int64_t estimator,
                               int64_t block, const Fill& fill) {
@@ -187,7 +179,8 @@ Tensor masked_weight_backward(const Layer& layer, const Tensor& gradient, const 
                     layer.threshold.const_data_ptr<scalar_t>(), d_weight.mutable_data_ptr<scalar_t>(),
                     one ? by_row.data() : dt, begin, end, chosen);
     };
-    for (int64_t end = layer.rows, begin; end > 0; end = begin) {  // the last rows of a forward pass are in the cache
+    // from the last rows, which the forward pass has left in the cache
+    for (int64_t end = layer.rows, begin; end > 0; end = begin) {
       begin = (end - 1) / block * block;
       fill(begin, end);
       estimator == 0 ? rows(begin, end, LongTailed<scalar_t>()) : rows(begin, end, StraightThrough<scalar_t>());
@@ -197,47 +190,12 @@ Tensor masked_weight_backward(const Layer& layer, const Tensor& gradient, const 
   return d_threshold;
 }
 
-// A gradient computed here has no graph of its own.
+// A gradient that is computed here cannot be differentiated again.
 inline void refuse_second_derivative() {
   TORCH_CHECK(!at::GradMode::is_enabled(),
               "the fused masked weight has no second derivative: set SPARSE_TRAINING_KERNELS=eager");
 }
 
-constexpr int64_t UNCOUNTED = -1;
-
-// What is kept of every layer: int64 [3, layers], the counts above the addresses of the weight and of the thresholds
-// that they are to be of.
-struct Counts {
-  int64_t* at;
-  int64_t layers;
-
-  explicit Counts(const Tensor& kept) : at(kept.mutable_data_ptr<int64_t>()), layers(kept.size(1)) {
-    TORCH_CHECK(kept.is_cpu() && kept.is_contiguous() && kept.size(0) == 3, "counts are not [3, layers] on the CPU");
-  }
-
-  int64_t& count(int64_t layer) { return at[layer]; }
-  int64_t& weight(int64_t layer) { return at[layers + layer]; }
-  int64_t& threshold(int64_t layer) { return at[2 * layers + layer]; }
-};
-
-inline int64_t address(const Tensor& tensor) { return reinterpret_cast<int64_t>(tensor.const_data_ptr()); }
-
-// Whether a tensor can be a parameter in training, and not computed from one.
-inline bool is_trained(const Tensor& tensor) { return is_plain(tensor) && tensor.requires_grad() && tensor.is_leaf(); }
-
-// Where a forward pass writes how many entries it keeps, null if nowhere: they are counted once a step, by the first pass
-// of a training over the parameters themselves. kept: the layer's column of `Counts`.
-inline int64_t* count_of(const Tensor& weight, const Tensor& threshold, const std::optional<Tensor>& kept) {
-  if (!kept || !kept->is_cpu() || !at::GradMode::is_enabled() || !is_trained(weight) || !is_trained(threshold))
-    return nullptr;
-  TORCH_CHECK(kept->dim() == 1 && kept->size(0) == 3, "a layer's counts are not [3]");
-  auto* count = kept->mutable_data_ptr<int64_t>();
-  const int64_t next = kept->stride(0);
-  const bool of_these = count[next] == address(weight) && count[2 * next] == address(threshold);
-  return *count == UNCOUNTED && of_these ? count : nullptr;
-}
-
-Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator,
-                     const std::optional<Tensor>& kept);
+Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator);
 
 }  // namespace sparse_training

@@ -16,9 +16,8 @@ from benchmark.cli import main
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Bench:
+def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Bench]:
     """Runs the command line in this process: torch is imported once. What suites register is forgotten after."""
-    monkeypatch.setattr(methods.registry, "_paths", dict(methods.registry._paths))
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*arguments: str | Path) -> Finished:
@@ -29,7 +28,8 @@ def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
         captured = capfd.readouterr()
         return Finished(int(ended.value.code or 0), captured.out, captured.err)
 
-    return run
+    with methods.registry.temporary():
+        yield run
 
 
 @pytest.fixture(scope="module")

@@ -578,14 +578,14 @@ class Annotated(Method):
 
 
 @pytest.fixture
-def plugin(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A module `plugin_of_test` with methods in it, and a registry that forgets them afterwards."""
     module = types.ModuleType("plugin_of_test")
     members: Mapping[str, Any] = {"TwoPhases": TwoPhases, "NoReference": NoReference, "Annotated": Annotated, "five": 5}
     vars(module).update(members)
     monkeypatch.setitem(sys.modules, "plugin_of_test", module)
-    monkeypatch.setattr(registry, "_paths", dict(registry._paths))
-    return module
+    with registry.temporary():
+        yield
 
 
 @pytest.mark.usefixtures("plugin")
@@ -634,7 +634,7 @@ def test_annotations_of_containers_and_literals_do_not_stand_in_the_way() -> Non
         methods.create("annotated")
 
 
-@pytest.mark.parametrize("name", [name for name in methods.available() if name in registry._OURS])
+@pytest.mark.parametrize("name", methods.available())
 def test_a_method_is_listed_with_the_first_line_of_its_docstring(name: str) -> None:
     assert methods.describe()[name] == registry.first_line(registry.method_class(name))
 

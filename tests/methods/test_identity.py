@@ -10,6 +10,7 @@ from torch import nn
 
 import methods
 from methods import Method
+from methods.conformance import ConformanceError, check_method
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,21 @@ def test_a_state_from_before_the_addition_loads_and_one_from_after_is_the_same(k
 def test_a_state_with_another_value_is_refused_by_name(saved: Method, resumed: Method, message: str) -> None:
     with pytest.raises(ValueError, match=f"saved with other hyperparameters: {message}$"):
         attach(resumed).load_state_dict(attach(saved).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ({"no_such": 1}, "'no_such' is in `added` and is no hyperparameter"),
+        ({"rate": 0.1}, "'rate' is 0.1 in `added` and 0.5 in the constructor"),
+    ],
+)
+def test_the_conformance_kit_names_a_wrong_declaration(
+    added: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(First, "added", added)
+    with pytest.raises(ConformanceError, match=f"check_added_hyperparameters: {message}"):
+        check_method(First)
 
 
 def test_a_state_with_the_same_added_value_loads() -> None:

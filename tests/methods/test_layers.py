@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from methods import thresholds
+from methods.masked_layers import MaskedWeight
 
 
 def attach(model: nn.Module, method: str = "dst", **options: Any) -> methods.Attachment:
@@ -212,8 +212,8 @@ def test_recurrent_masks_are_computed_once_a_forward(
     model = layer(3, 4, num_layers=2, bidirectional=True)
     attach(model)
     calls = []
-    compute = thresholds.Effective.__call__
-    monkeypatch.setattr(thresholds.Effective, "__call__", lambda *given: calls.append(1) or compute(*given))
+    compute = MaskedWeight.__call__
+    monkeypatch.setattr(MaskedWeight, "__call__", lambda *given: calls.append(1) or compute(*given))
     model(torch.randn(time_steps, 2, 3))
     assert len(calls) == 8  # 2 layers, 2 directions, input and recurrent weights
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import methods
+from methods.kernels.cpp import Cpp
 from methods.layers import EffectiveWeight, maskable_weights, reparametrize
-from methods.thresholds import SHAPES, Effective
+from methods.thresholds import SHAPES
 
 
 class Doubled(nn.Linear):
@@ -100,11 +101,11 @@ def test_the_regularization_is_that_of_plain_operations(
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(50, 40), nn.Conv2d(1, 3, 3))  # matrix: 2000 numbers are more than few
         attached = methods.attach(model, "dst", total_steps=1, steps_per_epoch=1, threshold=shape)
-        own = list(attached._context.thresholds.parameters().values())
+        own = list(attached.context.thresholds.parameters().values())
         with torch.no_grad():
             for threshold in own:
                 threshold.uniform_()
-        value = attached._context.thresholds.regularization(scale)
+        value = attached.context.thresholds.regularization(scale)
         found[path] = [value, *torch.autograd.grad(3 * value, own)]
     by_hand = scale * sum(float(torch.exp(-threshold.detach().double()).sum()) for threshold in own)
     assert found["cpp"][0].item() == pytest.approx(by_hand, rel=1e-6)
@@ -116,7 +117,7 @@ def test_a_linear_layer_on_cpp_never_asks_for_the_whole_weight(monkeypatch: pyte
     use_kernels("cpp", monkeypatch)
     model = nn.Linear(5, 4)
     methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
-    monkeypatch.setattr(Effective, "__call__", lambda *given: pytest.fail("the masked weight was written out"))
+    monkeypatch.setattr(Cpp, "masked_weight", lambda *given: pytest.fail("the masked weight was written out"))
     y = model(torch.randn(2, 5))
     assert is_in_blocks(y)
     y.sum().backward()

@@ -209,10 +209,10 @@ class TwoPhases(methods.Method):
 
 
 def test_a_training_ends_with_its_last_phase_in_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods.registry, "_paths", {"two_phases": f"{__name__}:TwoPhases"})
     monkeypatch.setitem(sys.modules, __name__, sys.modules[TwoPhases.__module__])
-    of = spec("two_phases", step_records=2)
-    live, rows = run(of, epochs=2)
+    with methods.registry.temporary():
+        methods.register("two_phases", f"{__name__}:TwoPhases")
+        live, rows = run(spec("two_phases", step_records=2), epochs=2)
     assert (live.epochs, live.epoch, live.steps_done, live.attached.total_steps) == (2, 2, 13, 13)
     assert live.examples == 7 * 32 - 24 + 6 * 32  # 200 examples, then six batches of 32
     assert [row["step"] for row in rows if "train_seconds" not in row] == list(range(1, 14))

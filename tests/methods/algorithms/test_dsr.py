@@ -34,7 +34,7 @@ def attached(first: list[float] = FIRST, second: list[float] = SECOND, **values:
 def updated(made: Attachment) -> tuple[list[list[bool]], DSR]:
     method = made.method
     assert isinstance(method, DSR)
-    method.update(made._context)
+    method.update(made.context)
     return [mask.flatten().tolist() for mask in made.masks().values()], method
 
 
@@ -53,7 +53,7 @@ def test_positions_just_dropped_are_not_grown_again() -> None:
 
 def seeded(seed: int) -> Attachment:
     made = attached(initial_threshold=0.5)
-    made._context.generator.manual_seed(seed)
+    made.context.generator.manual_seed(seed)
     return made
 
 
@@ -82,21 +82,21 @@ def test_what_a_layer_has_no_room_for_goes_to_the_others() -> None:
 
 def test_grown_weights_start_at_zero_and_keep_their_momentum() -> None:
     made = attached(initial_threshold=0.5)
-    optimizer = made._context.optimizer
+    optimizer = made.context.optimizer
     assert optimizer is not None
-    for weight in made._context.weights.values():
+    for weight in made.context.weights.values():
         optimizer.state[weight.parameter]["momentum_buffer"] = torch.ones_like(weight.parameter)
     before = made.masks()
     updated(made)
     for name, mask in made.masks().items():
-        parameter = made._context.weights[name].parameter
+        parameter = made.context.weights[name].parameter
         assert (parameter[mask & ~before[name]] == 0).all()
         assert (optimizer.state[parameter]["momentum_buffer"] == 1).all()
 
 
 def test_the_period_doubles_at_the_published_points_and_updates_end_before_the_training() -> None:
     made = attached(update_every=1)
-    method, ctx = made.method, made._context
+    method, ctx = made.method, made.context
     assert isinstance(method, DSR)
     due = []
     for ctx.step in range(1, 101):

@@ -37,7 +37,7 @@ def attached(**values: Any) -> Attachment:
 def update(made: Attachment) -> list[list[int]]:
     method = made.method
     assert isinstance(method, SparseMomentum)
-    method.update(made._context)
+    method.update(made.context)
     return [mask.flatten().nonzero().flatten().tolist() for mask in made.masks().values()]
 
 
@@ -51,32 +51,32 @@ def test_half_the_smallest_move_to_the_layer_and_places_of_the_largest_momentum(
 def test_importance_is_the_mean_momentum_of_kept_weights_normalised() -> None:
     made = attached()
     assert isinstance(made.method, SparseMomentum)
-    assert made.method.importance(made._context) == {"0.weight": 0.75, "1.weight": 0.25}
+    assert made.method.importance(made.context) == {"0.weight": 0.75, "1.weight": 0.25}
 
 
 def test_the_drop_rate_follows_a_cosine_to_its_end() -> None:
     made = attached(drop_fraction=0.5, final_drop_fraction=0.0)
-    made._context.step = 50  # half-way: rate 0.25, one weight of four a layer
+    made.context.step = 50  # half-way: rate 0.25, one weight of four a layer
     # first keeps 0 1 3, second keeps 0 1 2; two grown: 1.5 and 0.5 round to 2 and 0 (the first remainder wins the tie)
     assert [len(places) for places in update(made)] in ([5, 3], [4, 4])
     made = attached(drop_fraction=0.5, final_drop_fraction=0.0)
-    made._context.step = 100
+    made.context.step = 100
     assert update(made) == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def test_an_important_dense_layer_drops_no_more_than_its_sparsity() -> None:
     made = attached()
-    made._context.masks.set({"0.weight": torch.ones(1, 8, dtype=torch.bool)})
+    made.context.masks.set({"0.weight": torch.ones(1, 8, dtype=torch.bool)})
     assert isinstance(made.method, SparseMomentum)
-    dropped = made.method.dropped(made._context, "0.weight", made.masks()["0.weight"])
+    dropped = made.method.dropped(made.context, "0.weight", made.masks()["0.weight"])
     assert int(dropped.sum()) == 0  # sparsity 0, importance above a half
 
 
 def test_a_layer_takes_at_most_99_percent_of_its_free_places() -> None:
     made = attached()
-    optimizer = made._context.optimizer
+    optimizer = made.context.optimizer
     assert optimizer is not None
-    second = made._context.weights["1.weight"].parameter
+    second = made.context.weights["1.weight"].parameter
     optimizer.state[second]["momentum_buffer"].zero_()
     # all 4 would go to the first, whose 6 free places give floor(5.94) = 5
     assert [len(places) for places in update(made)] == [6, 2]
@@ -86,10 +86,10 @@ def test_grown_weights_start_at_zero_and_keep_their_momentum() -> None:
     made = attached()
     before = made.masks()
     update(made)
-    optimizer = made._context.optimizer
+    optimizer = made.context.optimizer
     assert optimizer is not None
     for (name, mask), momentum in zip(made.masks().items(), MOMENTUM, strict=True):
-        parameter = made._context.weights[name].parameter
+        parameter = made.context.weights[name].parameter
         assert (parameter[mask & ~before[name]] == 0).all()
         assert optimizer.state[parameter]["momentum_buffer"].flatten().tolist() == momentum
 

@@ -17,8 +17,10 @@ import methods
 from methods import Context, Method, Phase, registry, scores
 from methods.budgets import allocate
 from methods.conformance import ConformanceError, check, check_method
-from methods.conformance.networks import FAST, FULL, Training
+from methods.conformance.networks import FAST, FULL
+from methods.conformance.training import Training
 from methods.drop_grow import DropGrow, random_masks
+from methods.masks import Masks
 from methods.schedules import every
 
 
@@ -191,11 +193,11 @@ def test_plug_ins_of_every_family_pass_without_being_registered(plugin: type[Met
 
 
 def test_a_registered_plug_in_passes_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_paths", dict(registry._paths))
     monkeypatch.setattr(check, "FAST", FAST[:1])
-    methods.register("mine", f"{__name__}:GrowByGradient")
-    check_method("mine")
-    check_method("mine", density=0.4, drop_fraction=0.1)
+    with registry.temporary():
+        methods.register("mine", f"{__name__}:GrowByGradient")
+        check_method("mine")
+        check_method("mine", density=0.4, drop_fraction=0.1)
 
 
 # ---- plug-ins that break one promise
@@ -272,10 +274,15 @@ class InfinitePenalty(Random):
         return torch.tensor(torch.inf)
 
 
+class Numbers(Masks):
+    def __getitem__(self, name: str) -> Tensor:
+        return super().__getitem__(name).float()
+
+
 class FloatMasks(Random):
     def enter_phase(self, ctx: Context) -> None:
+        ctx.masks = Numbers(ctx.weights)
         super().enter_phase(ctx)
-        ctx.masks._masks = {name: mask.float() for name, mask in ctx.masks._masks.items()}
 
 
 class UnzeroedWeights(Random):
@@ -533,11 +540,11 @@ def test_the_error_lists_every_promise_with_network_and_fault() -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "method 'plugin' breaks its promises:"
     for network in FAST:
-        for check, fault in (
+        for promise, fault in (
             ("check_pruned_weights_are_zero", r"\d+ pruned weights of .*weight.* are not 0 after step 1"),
             ("check_global_randomness_untouched", r"a global generator moved at step 1: draw from ctx\.generator"),
         ):
-            assert any(re.fullmatch(f"  {check} on {network.name}: {fault}", line) for line in lines)
+            assert any(re.fullmatch(f"  {promise} on {network.name}: {fault}", line) for line in lines)
 
 
 def test_the_kit_leaves_global_generators_alone() -> None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import methods
 from methods import kernels, thresholds
-from methods.thresholds import Effective
+from methods.kernels import build, inductor
+from methods.masked_layers import MaskedWeight
 
 ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS = {
@@ -42,7 +43,7 @@ def example(weight: str, shape: str, *, dtype: torch.dtype = torch.float32) -> t
 
 def computed(w: Tensor, t: Tensor, d_product: Tensor, estimator: str) -> tuple[Tensor, Tensor, Tensor]:
     w, t = w.clone().requires_grad_(), t.clone().requires_grad_()
-    product = Effective(estimator)(w, t)
+    product = MaskedWeight(estimator)(w, t)
     d_weight, d_threshold = torch.autograd.grad(product, [w, t], d_product)
     return product.detach(), d_weight, d_threshold
 
@@ -81,7 +82,7 @@ def test_a_process_compiles_every_variant_that_a_grid_asks_for(monkeypatch: pyte
     """torch gives up on a function after some. They are traced as for inductor and not compiled: that takes long."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     monkeypatch.setattr(kernels, "path", lambda _: "inductor")
-    kernels.compiled.cache_clear()
+    inductor.compiled.cache_clear()
     torch.compiler.reset()
     try:
         for weight, shape, estimator in itertools.product(WEIGHTS, SHAPES, thresholds.ESTIMATORS):
@@ -91,7 +92,7 @@ def test_a_process_compiles_every_variant_that_a_grid_asks_for(monkeypatch: pyte
                     found = computed(w, t, d_product, estimator)
                 torch.testing.assert_close(found[0], thresholds.product(w, t))
     finally:
-        kernels.compiled.cache_clear()
+        inductor.compiled.cache_clear()
         torch.compiler.reset()
 
 
@@ -196,7 +197,7 @@ def test_a_gradient_that_nobody_else_reads_gives_the_same_in_its_place(
         use_kernels(path, monkeypatch)
         w, t, d_product = example("linear", shape)
         w, t = w.requires_grad_(), t.requires_grad_()
-        product = Effective("long_tailed")(w, t)
+        product = MaskedWeight("long_tailed")(w, t)
         loss = {"a product": product * d_product, "a view": product.t().mm(d_product), "one number for all": product}[
             of
         ]
@@ -231,7 +232,7 @@ def test_a_gradient_that_someone_else_reads_is_not_overwritten(monkeypatch: pyte
     w, t, d_product = example("linear", "vector")
     other = torch.zeros_like(w).requires_grad_()
     w, t = w.requires_grad_(), t.requires_grad_()
-    kept = Effective("long_tailed")(w, t)
+    kept = MaskedWeight("long_tailed")(w, t)
     kept.retain_grad()
     ((kept + other) * d_product).sum().backward()
     assert torch.equal(kept.grad, d_product)
@@ -277,7 +278,7 @@ def test_the_number_of_threads_does_not_change_a_bit(monkeypatch: pytest.MonkeyP
 @pytest.mark.skipif(sys.platform != "linux", reason="built with OpenMP on Linux alone")
 def test_the_operators_are_built_to_run_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     use_kernels("cpp", monkeypatch)
-    library = (kernels._cache() / f"masked_weight-{kernels._fingerprint()}.so").read_bytes()
+    library = build.library().read_bytes()
     assert b"GOMP_parallel" in library or b"__kmpc_fork_call" in library
 
 
@@ -300,7 +301,7 @@ def test_a_layer_is_reset_below_the_share_and_not_at_it(kept: int, monkeypatch: 
             parameters = dict(model.named_parameters())
             parameters["weight"].copy_((torch.arange(300) < kept).float().view(10, 30))
             parameters["weight_threshold"].fill_(0.5)
-        attached._context.thresholds.update_(reset_below=0.01)
+        attached.context.thresholds.update_(reset_below=0.01)
         found[path] = (attached.kept_counts().tolist(), int(attached.threshold_resets()))
     assert found["cpp"] == found["eager"] == ([300 if kept < 3 else kept], int(kept < 3))
 
@@ -315,7 +316,7 @@ def test_a_bfloat16_weight_is_computed_by_plain_operations(monkeypatch: pytest.M
 def test_thresholds_of_another_shape_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     use_kernels("cpp", monkeypatch)
     with pytest.raises(RuntimeError, match=r"thresholds of shape \[3\] do not belong to a weight of shape \[4, 5\]"):
-        Effective("long_tailed")(torch.randn(4, 5), torch.zeros(3))
+        MaskedWeight("long_tailed")(torch.randn(4, 5), torch.zeros(3))
 
 
 def begin(cache: Path, **variables: str) -> subprocess.Popen[str]:
@@ -360,9 +361,8 @@ def test_a_path_asked_for_in_vain_is_one_line(variables: dict[str, str], line: s
 
 @pytest.mark.slow
 def test_a_library_that_is_damaged_is_built_again(tmp_path: Path) -> None:
-    name = f"masked_weight-{kernels._fingerprint()}.so"
     (tmp_path / "sparse-training-bench").mkdir()
-    (tmp_path / "sparse-training-bench" / name).write_bytes(b"no library")
+    (tmp_path / "sparse-training-bench" / build.library().name).write_bytes(b"no library")
     out, error = begin(tmp_path, CXX=os.environ.get("CXX", "c++")).communicate(timeout=300)
     assert (out, "building the kernels" in error) == ("masked weights on the CPU: cpp\n", True), error
 

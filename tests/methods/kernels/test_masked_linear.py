@@ -15,7 +15,8 @@ from kernel_paths import is_in_blocks, use_kernels
 from torch import Tensor
 
 from methods import thresholds
-from methods.thresholds import Effective
+from methods.kernels.eager import Eager
+from methods.masked_layers import MaskedWeight
 
 SHAPES = ("vector", "scalar", "matrix")
 # of blocks of at most 512 KiB (float32: 1, 2, 3, 1) or, where that is fewer, of 64 rows
@@ -55,7 +56,7 @@ def test_it_agrees_with_float64(
     x = (torch.randn(6, w.shape[1], dtype=dtype) / w.shape[1] ** 0.5).requires_grad_()
     d_y = torch.randn(6, len(w), dtype=dtype)
     for bias in (b, None):
-        y = Effective(estimator).linear(x, w, t, bias)
+        y = MaskedWeight(estimator).linear(x, w, t, bias)
         assert is_in_blocks(y)
         found = [y, *torch.autograd.grad(y, [x, w, t], d_y, retain_graph=True)]
         for ours, want in zip(found, in_float64(x, w, t, bias, d_y, estimator), strict=True):
@@ -75,7 +76,7 @@ def test_a_weight_with_gaps_and_thresholds_in_another_order_are_taken(monkeypatc
         for weight in turned:
             threshold = t.t().contiguous().t() if shape == "matrix" else t.clone()
             given = [weight.requires_grad_(), threshold.requires_grad_(), b.clone().requires_grad_()]
-            y = Effective("long_tailed").linear(x, *given)
+            y = MaskedWeight("long_tailed").linear(x, *given)
             assert is_in_blocks(y)
             for ours, plain in zip(torch.autograd.grad(y, given, d_y), want[1:], strict=True):
                 torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
@@ -88,7 +89,7 @@ def test_many_examples_are_left_to_torch_where_blocks_have_fewer_rows(monkeypatc
         w, t, b = example(size, "vector")
         for examples, blocks in ((most or 1000, True), ((most or 1000) + 1, most is None)):
             x = torch.randn(examples, w.shape[1])
-            y = Effective("long_tailed").linear(x, w, t, b)
+            y = MaskedWeight("long_tailed").linear(x, w, t, b)
             assert is_in_blocks(y) == blocks
             torch.testing.assert_close(y, F.linear(x, thresholds.product(w, t), b), rtol=1e-4, atol=1e-4)
 
@@ -108,7 +109,7 @@ def test_inputs_of_any_shape_and_layout_are_taken(size: str, monkeypatch: pytest
     }
     for name, given in inputs.items():
         x = given.detach().requires_grad_()
-        y, want = Effective("long_tailed").linear(x, w, t, b), F.linear(x, thresholds.product(w, t), b)
+        y, want = MaskedWeight("long_tailed").linear(x, w, t, b), F.linear(x, thresholds.product(w, t), b)
         for d_y in (torch.randn(*y.shape[:-1], rows), torch.ones(1).expand(y.shape)):
             found = torch.autograd.grad(y, [x, w, t, b], d_y, retain_graph=True)
             plain = plain_gradients(given, w, t, b, d_y)
@@ -120,7 +121,7 @@ def test_inputs_of_any_shape_and_layout_are_taken(size: str, monkeypatch: pytest
 
 def plain_gradients(given: Tensor, w: Tensor, t: Tensor, b: Tensor, d_y: Tensor) -> tuple[Tensor, ...]:
     x = given.detach().requires_grad_()
-    product = thresholds.MaskedWeight.apply(w, t, thresholds.long_tailed)
+    product = Eager().masked_weight(w, t, "long_tailed")
     return torch.autograd.grad(F.linear(x, product, b), [x, w, t, b], d_y)
 
 
@@ -138,7 +139,7 @@ def test_only_the_gradients_that_are_asked_for_are_computed(monkeypatch: pytest.
         x = torch.linspace(-1, 1, 5 * 784).view(5, 784)
         tensors = [tensor.detach() for tensor in (x, *example("two blocks", "vector"))]
         given = [tensor.requires_grad_(wanted) for tensor, wanted in zip(tensors, asked, strict=True)]
-        return Effective("long_tailed").linear(*given), given
+        return MaskedWeight("long_tailed").linear(*given), given
 
     y, given = layer((True,) * 4)
     want = torch.autograd.grad(y.square().sum(), given, retain_graph=True)
@@ -162,21 +163,21 @@ def test_no_gradient_is_kept_where_none_is_wanted(monkeypatch: pytest.MonkeyPatc
     use_kernels("cpp", monkeypatch)
     w, t, b = example("small", "vector")
     x = torch.randn(2, 11)
-    want = Effective("long_tailed").linear(x, w, t, b)
+    want = MaskedWeight("long_tailed").linear(x, w, t, b)
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
-            y = Effective("long_tailed").linear(x, w, t, b)
+            y = MaskedWeight("long_tailed").linear(x, w, t, b)
             inference = w.detach().clone(), t.detach().clone()
         assert not y.requires_grad
         assert torch.equal(y, want)
-        Effective("long_tailed").linear(x, *inference, b).sum().backward()  # keeps none of them
+        MaskedWeight("long_tailed").linear(x, *inference, b).sum().backward()  # keeps none of them
 
 
 def test_what_does_not_fit_is_refused_as_torch_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("eager", "cpp"):
         use_kernels(path, monkeypatch)
         w, t, b = example("small", "vector")
-        layer = Effective("long_tailed").linear
+        layer = MaskedWeight("long_tailed").linear
         with pytest.raises(RuntimeError, match="cannot be multiplied"):
             layer(torch.randn(11, 7), w, t, b)  # as many numbers as fit
         with pytest.raises(RuntimeError, match="same dtype"):
@@ -196,7 +197,7 @@ def test_a_layer_without_weights_is_left_to_torch(
 ) -> None:
     use_kernels(path, monkeypatch)
     w, t, b = torch.zeros(shape), torch.zeros(shape[0]), torch.ones(shape[0])
-    assert torch.equal(Effective("long_tailed").linear(torch.ones(2, shape[1]), w, t, b), torch.ones(2, shape[0]))
+    assert torch.equal(MaskedWeight("long_tailed").linear(torch.ones(2, shape[1]), w, t, b), torch.ones(2, shape[0]))
 
 
 @pytest.mark.parametrize("path", ["eager", "cpp"])
@@ -205,7 +206,7 @@ def test_under_autocast_it_is_computed_in_bfloat16(path: str, monkeypatch: pytes
     w, t, b = example("small", "vector")
     x = torch.randn(2, 11)
     with torch.autocast("cpu", torch.bfloat16):
-        y = Effective("long_tailed").linear(x, w, t, b)
+        y = MaskedWeight("long_tailed").linear(x, w, t, b)
         want = F.linear(x, thresholds.product(w, t), b)
     assert y.dtype == torch.bfloat16
     assert torch.equal(y, want)
@@ -243,12 +244,12 @@ def test_a_tensor_of_another_class_is_left_to_torch(path: str, monkeypatch: pyte
     use_kernels(path, monkeypatch)
     w, t, b = example("small", "vector")
     x = torch.randn(2, 11)
-    y = Effective("long_tailed").linear(Twice(x), w, t, b)
+    y = MaskedWeight("long_tailed").linear(Twice(x), w, t, b)
     torch.testing.assert_close(y, F.linear(2 * x, thresholds.product(w, t), b))
-    assert Effective("long_tailed").linear(x.as_subclass(Watched), w, t, b) == "watched"
+    assert MaskedWeight("long_tailed").linear(x.as_subclass(Watched), w, t, b) == "watched"
     sequences = torch.nested.nested_tensor([torch.randn(n, 11) for n in (2, 5)])
     for part, whole in zip(
-        Effective("long_tailed").linear(sequences, w, t, b).unbind(), sequences.unbind(), strict=True
+        MaskedWeight("long_tailed").linear(sequences, w, t, b).unbind(), sequences.unbind(), strict=True
     ):
         torch.testing.assert_close(part, F.linear(whole, thresholds.product(w, t), b))
 
@@ -262,7 +263,7 @@ def test_a_second_derivative_is_refused_but_of_the_inputs(
         use_kernels(path, monkeypatch)
         w, t, b = example("small", "vector", torch.float64)
         x = torch.ones(shape, dtype=torch.float64, requires_grad=True)
-        y = Effective("long_tailed").linear(x, w, t, b)
+        y = MaskedWeight("long_tailed").linear(x, w, t, b)
         if path == "cpp":
             with pytest.raises(RuntimeError, match="no second derivative: set SPARSE_TRAINING_KERNELS=eager"):
                 torch.autograd.grad(y.square().sum(), [w], create_graph=True)
@@ -280,9 +281,9 @@ def test_tensors_whose_memory_is_not_their_numbers_are_taken(monkeypatch: pytest
         x, d_y = torch.randn(3, w.shape[1]).requires_grad_(), torch.randn(3, len(w))
         negated = torch._neg_view(b.detach())
         torch.testing.assert_close(
-            Effective("long_tailed").linear(x, w, t, negated), Effective("long_tailed").linear(x, w, t, -b)
+            MaskedWeight("long_tailed").linear(x, w, t, negated), MaskedWeight("long_tailed").linear(x, w, t, -b)
         )
-        y = Effective("long_tailed").linear(x, w, t, b)
+        y = MaskedWeight("long_tailed").linear(x, w, t, b)
         of = functools.partial(torch.autograd.grad, y, [x, w, t, b], retain_graph=True)
         for ours, want in zip(of(torch._neg_view(d_y)), of(-d_y), strict=True):
             assert torch.equal(ours, want)
@@ -293,7 +294,7 @@ def test_tensors_whose_memory_is_not_their_numbers_are_taken(monkeypatch: pytest
             torch.autograd.grad(y, [w], torch.stack([d_y, d_y]), is_grads_batched=True)
         frozen = w.detach(), t.detach(), b.detach()
         with forward_ad.dual_level():
-            dual = Effective("long_tailed").linear(forward_ad.make_dual(x.detach(), torch.ones_like(x)), *frozen)
+            dual = MaskedWeight("long_tailed").linear(forward_ad.make_dual(x.detach(), torch.ones_like(x)), *frozen)
             tangent = forward_ad.unpack_dual(dual).tangent
         torch.testing.assert_close(tangent, F.linear(torch.ones_like(x), thresholds.product(*frozen[:2])))
 
@@ -305,7 +306,7 @@ def test_what_a_gradient_needs_may_not_change_before_it(changed: str, monkeypatc
     if "frozen" in changed:
         w, t = w.detach(), t.detach()
     x = torch.randn(2, 11)
-    y = Effective("long_tailed").linear(x, w, t, b)
+    y = MaskedWeight("long_tailed").linear(x, w, t, b)
     with torch.no_grad():
         {"weight": w, "frozen weight": w, "threshold": t}.get(changed, x).add_(1)
     if "frozen" in changed:

@@ -1,0 +1,71 @@
+"""Backend `cpp`: C++ operators for the CPU (masked_weight.cpp, masked_linear.cpp)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.kernels import build
+from methods.kernels.backend import Backend
+from methods.thresholds import ESTIMATORS, ResetRule
+
+TYPES = (torch.float32, torch.float64)
+NUMBERS = {name: number for number, name in enumerate(ESTIMATORS)}  # what the operators call them
+
+
+@functools.cache
+def _missing() -> str | None:
+    """Why the operators are unavailable; None once they are loaded."""
+    try:
+        build.load()
+    except Exception as error:  # no compiler, no headers, no room, a cache that cannot be written
+        return f"the C++ operators cannot be built here ({build.first_complaint(error)})"
+    return None
+
+
+class Cpp(Backend):
+    """One pass over a weight forward, and one backward.
+
+    A linear layer is computed block by block where that is faster (docs/decisions/0014).
+    """
+
+    name = "cpp"
+
+    def missing(self) -> str | None:
+        return _missing()
+
+    def takes(self, tensor: Tensor) -> bool:
+        return tensor.is_cpu and tensor.dtype in TYPES
+
+    def masked_weight(self, weight: Tensor, threshold: Tensor, estimator: str) -> Tensor:
+        masked: Tensor = torch.ops.sparse_training.masked_weight.default(weight, threshold, NUMBERS[estimator])
+        return masked
+
+    def masked_linear(
+        self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None, estimator: str
+    ) -> Tensor:
+        if type(inputs) is not Tensor or inputs.is_nested:
+            return super().masked_linear(inputs, weight, threshold, bias, estimator)
+        number = NUMBERS[estimator]
+        outputs: Tensor = torch.ops.sparse_training.masked_linear.default(inputs, weight, threshold, bias, number)
+        return outputs
+
+    def regularization(self, thresholds: Sequence[Tensor], scale: float) -> Tensor:
+        total: Tensor = torch.ops.sparse_training.regularization.default(thresholds, scale)
+        return total
+
+    def update_thresholds_(
+        self, weights: Sequence[Tensor], thresholds: Sequence[Tensor], rule: ResetRule | None, resets: Tensor
+    ) -> Tensor:
+        limits = None if rule is None else rule.limits
+        kept: Tensor = torch.ops.sparse_training.update_thresholds.default(weights, thresholds, limits, resets)
+        return kept
+
+    def mask_dtype(self, weight: Tensor) -> torch.dtype:
+        return torch.bool
+
+    def multiply_(self, weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+        torch.ops.sparse_training.apply_masks.default(weights, masks)

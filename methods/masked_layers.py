@@ -1,0 +1,116 @@
+"""Masked layers: the trainable thresholds of a model, and layers that compute with W * M."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods import kernels
+from methods.layers import EffectiveWeight, MaskableWeight, reparametrize
+from methods.thresholds import ResetRule, keep_mask, threshold_shape
+
+
+class MaskedWeight(EffectiveWeight):
+    """W * M for one estimator of the step's derivative, and the linear layer with that weight."""
+
+    def __init__(self, estimator: str) -> None:
+        self.estimator = estimator
+
+    def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
+        return kernels.backend_for(weight).masked_weight(weight, threshold, self.estimator)
+
+    def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
+        return kernels.backend_for(weight).masked_linear(inputs, weight, threshold, bias, self.estimator)
+
+
+class Thresholds:
+    """The trainable thresholds of a model's weights, and what they prune.
+
+    resets: how many times thresholds of a layer were reset, 0-dim int64 on the device.
+    """
+
+    def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
+        self._weights = weights
+        self._parameters: dict[str, nn.Parameter] = {}
+        self._structure: dict[str, str] = {}
+        self._rules: dict[float, ResetRule] = {}
+        self._kept = torch.zeros(0, dtype=torch.int64)
+        self.resets = torch.zeros((), dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parameters
+
+    def attach(self, *, shape: str, estimator: str) -> None:
+        """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
+        self._structure = {"shape": shape, "estimator": estimator}
+        for name, weight in self._weights.items():
+            zeros = weight.parameter.new_zeros(threshold_shape(shape, weight.parameter))
+            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator), zeros)
+            self.resets = self.resets.to(zeros.device)
+        self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The thresholds by the name of the weight that they prune."""
+        return dict(self._parameters)
+
+    def mask(self, name: str) -> Tensor:
+        """True where a weight is kept: bool, shape of the weight."""
+        with torch.no_grad():
+            return keep_mask(self._weights[name].parameter, self._parameters[name])
+
+    def regularization(self, scale: float = 1.0) -> Tensor:
+        """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
+        thresholds = list(self._parameters.values())
+        return kernels.backend_for(*thresholds).regularization(thresholds, scale)
+
+    @torch.no_grad()
+    def update_(self, *, reset_below: float | None) -> None:
+        """Count what layers keep; reset the thresholds of those that keep a smaller share (A.1).
+
+        Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
+        is made on the device: nothing waits for it.
+        """
+        weights = [self._weights[name].parameter for name in self._parameters]
+        rule = None if reset_below is None else self._rule(reset_below)
+        update = kernels.backend_for(*weights).update_thresholds_
+        self._kept = update(weights, list(self._parameters.values()), rule, self.resets)
+
+    def _rule(self, reset_below: float) -> ResetRule:
+        if reset_below not in self._rules:  # made once: sending it to the device waits for it
+            weights = [self._weights[name] for name in self._parameters]
+            sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
+            rule = ResetRule.below(reset_below, sizes, resettable=resettable, device=self.resets.device)
+            self._rules[reset_below] = rule
+        return self._rules[reset_below]
+
+    def kept_counts(self) -> Tensor:
+        """Kept weights of each layer as of the last `update_`: int64 [layers] on the device."""
+        return self._kept
+
+    def state_dict(self) -> dict[str, Any]:
+        """Structure, kept counts and number of resets; thresholds are parameters of the model."""
+        return {
+            "structure": dict(self._structure),
+            "kept": dict(zip(self._parameters, self._kept, strict=True)),
+            "resets": self.resets.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the structure; the thresholds' values come with the model's own state.
+
+        Raises ValueError where the thresholds that are attached have another structure.
+        """
+        if state["structure"] and not self._parameters:
+            self.attach(**state["structure"])
+        if state["structure"] != self._structure:
+            raise ValueError(f"the saved thresholds are {state['structure']}, the attached ones {self._structure}")
+        device = self.resets.device
+        if state["kept"]:
+            self._kept = torch.stack([state["kept"][name] for name in self._parameters]).to(device)
+        self.resets = state["resets"].to(device, copy=True)

@@ -1,0 +1,63 @@
+"""The registry finds methods by their files, without importing them, and forgets what was temporary."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import methods
+from methods import registry
+from methods.registry import Registry
+
+ROOT = Path(__file__).resolve().parents[2]
+MADE_UP = '''
+import no_such_module
+
+class Helper:
+    """Not the method."""
+
+    name = "helper"
+
+class MadeUp(no_such_module.Method):
+    """Prunes nothing at all.
+
+    More lines.
+    """
+
+    name = "made_up"
+'''
+
+
+def test_a_file_in_the_folder_is_a_method_and_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "made_up.py").write_text(MADE_UP)
+    (tmp_path / "_private.py").write_text("")
+    own = Registry(tmp_path)
+    assert own.available() == ["made_up"]
+    assert own.describe() == {"made_up": "Prunes nothing at all."}
+    with pytest.raises(ValueError, match=r"method 'made_up' is methods\.algorithms\.made_up:MadeUp already"):
+        own.register("made_up", "other:Class")
+
+
+def test_a_file_without_the_method_of_its_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "made_up.py").write_text("name = 'made_up'\n")
+    with pytest.raises(ValueError, match=r"made_up\.py defines no class with name = 'made_up'"):
+        Registry(tmp_path).create("made_up")
+
+
+def test_registries_are_independent_and_temporary_names_are_forgotten() -> None:
+    own = Registry()
+    own.register("mine", "some.module:Class")
+    assert own.available() == sorted([*methods.available(), "mine"])
+    with registry.temporary():
+        methods.register("mine", "another.module:Class")
+        assert "mine" in methods.available()
+    assert "mine" not in methods.available()
+
+
+def test_names_and_descriptions_need_no_torch() -> None:
+    code = "import sys, methods; methods.available(); methods.describe(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
