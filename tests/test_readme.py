@@ -8,11 +8,14 @@ import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from typer.main import get_command
 
 import methods
+from benchmark.cli import app
 from benchmark.suites import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +125,22 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in _anchors(target), link
+
+
+def test_every_command_and_every_option_of_run_is_on_the_page() -> None:
+    page = (ROOT / "docs/command-line.md").read_text()
+    group: Any = get_command(app)
+    assert [name for name in _commands(group) if f"`{name}" not in page] == []
+    options = [option for parameter in group.commands["run"].params for option in parameter.opts]
+    assert [option for option in options if f"`{option}" not in page] == []
+
+
+def _commands(group: Any) -> list[str]:
+    """Every command by its words, such as `speed grid`."""
+    found = []
+    for name, command in group.commands.items():
+        found += [f"{name} {inner}" for inner in _commands(command)] if hasattr(command, "commands") else [name]
+    return found
 
 
 def _anchors(page: Path) -> list[str]:
