@@ -4,8 +4,8 @@ A *unit* is a row of a Linear's weight or a filter of a Conv2d. Its *region* is 
 output passes through on the way to the next Linear or Conv2d layers, its *consumers*. A unit is cut
 where, in each consumer, either
 
-    all weights that read it are 0, or its own weights are all 0, so that its output is a constant,
-    which is added to the consumer's bias
+    all weights that read it are 0, or
+    its own weights are all 0: its output is a constant, which is added to the consumer's bias
 
 The constant is the unit's bias after normalisation, activation and pooling. A convolution that pads
 with zeros reads another value at its border, so there the constant has to be 0. A cut may leave
