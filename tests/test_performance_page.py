@@ -25,9 +25,9 @@ PAGE = (ROOT / "docs/performance.md").read_text()
 WORDS = " ".join(PAGE.split())
 INFERENCE = (ROOT / "docs/inference.md").read_text()
 NOT_RUN = (ROOT / "docs/not-run.md").read_text()
-KERNELS = (ROOT / "docs/decisions/0014-three-kernel-paths.md").read_text()
+BLOCKS = (ROOT / "docs/decisions/0021-linear-layers-in-blocks.md").read_text()
 SPEED = ROOT / "paper_figures/results/speed"
-BLOCK_BYTES, LEAST_ROWS, FLOAT_BYTES = 512 * 1024, 64, 4  # rows of a linear layer in one block: decision 14
+BLOCK_BYTES, LEAST_ROWS, FLOAT_BYTES = 512 * 1024, 64, 4  # rows of a linear layer in one block: decision 21
 
 
 def kind(document: dict[str, Any]) -> str:
@@ -147,7 +147,7 @@ def test_blocks_of_linear_layers_are_used_for_the_batches_that_they_serve() -> N
     for size in SIZES:
         most = max(LEAST_ROWS, BLOCK_BYTES // (FLOAT_BYTES * size["columns"]))
         ratios[size["rows"] <= most or size["examples"] <= most].append(size["ratio"]["median"])
-    stated = " ".join(KERNELS.split())
+    stated = " ".join(BLOCKS.split())
     assert f"{min(ratios[True]):.2f} to {max(ratios[True]):.2f} times the whole weight's time" in stated
     assert f"{min(ratios[False]):.2f} to {max(ratios[False]):.2f} times beyond it" in stated
 
