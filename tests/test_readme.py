@@ -127,6 +127,14 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in _anchors(target), link
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name != "decisions"], ids=lambda page: page.name
+)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"`((?:methods|benchmark|analysis|tests|slurm|docs|paper_figures)/[\w./-]*)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_every_command_and_every_option_of_run_is_on_the_page() -> None:
     page = (ROOT / "docs/command-line.md").read_text()
     group: Any = get_command(app)
