@@ -93,7 +93,7 @@ def run(
         data_dir=data_dir,
         device=device,
         processes=ranks.size if ranks else processes_per_cell,
-        started_together=ranks is not None,
+        processes_started=ranks is not None,
         accept_drift=accept_drift,
         retry_failed=retry_failed,
     )
@@ -172,7 +172,7 @@ def sync(
 @app.command()
 def export(
     out: Out = OUT,
-    source: Annotated[str, typer.Option("--from", help="folders, or mlflow: from MLflow alone.")] = "folders",
+    source: Annotated[str, typer.Option("--from", help="folders, or mlflow: only from MLflow.")] = "folders",
     to: Annotated[Path | None, typer.Option(help="Write them here, not into the run folder.")] = None,
     where: Where = [],  # noqa: B006
     json_output: Json = False,

@@ -1,4 +1,6 @@
-"""The results tables of a run folder: schema, rows from disk and writing. No torch."""
+"""The results tables of a run folder: their columns, the rows from disk, and writing them. Imports
+no torch.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ Row = dict[str, Any]
 
 
 class FolderError(Exception):
-    """A run folder that cannot be used: not writable, not ours, or of another schema version."""
+    """A run folder that cannot be used: not writable, not a run folder, or of another schema
+    version.
+    """
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Member:
 
 
 def prepare(out: Path) -> None:
-    """Make a run folder usable for writing. Raises FolderError or DiskFullError: what is wrong and what to do."""
+    """Make a run folder ready for writing. Raises FolderError or DiskFullError with what is wrong
+    and what to do.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         check(out)
@@ -78,9 +84,9 @@ def prepare(out: Path) -> None:
 
 
 def check(out: Path) -> None:
-    """Raises FolderError where a folder is neither empty nor a run folder of this schema version."""
+    """Raises FolderError unless the folder is empty or a run folder of this schema version."""
     occupied = out.exists() and (not out.is_dir() or any(not name.startswith(".") for name in os.listdir(out)))
-    marker = read_json(out / MARKER)  # after the look around: another process may be making the folder
+    marker = read_json(out / MARKER)  # read after the check, as another process may be creating the folder
     if not isinstance(marker, dict):
         if occupied:
             raise FolderError(f"--out {out} is not a run folder and not empty: choose another folder")
@@ -92,7 +98,7 @@ def check(out: Path) -> None:
 
 
 def existing(out: Path) -> Path:
-    """The folder, for reading. Raises FolderError where there is no run folder."""
+    """The folder, for reading. Raises FolderError if it is no run folder."""
     if not (out / MARKER).exists():
         raise FolderError(f"{out} is no run folder: give --out, or make one with 'python -m benchmark run'")
     check(out)
@@ -100,7 +106,9 @@ def existing(out: Path) -> Path:
 
 
 def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunSpec]) -> None:
-    """Add cells to the suite's expansion DIR/suites/NAME.json: status, show and export read it."""
+    """Add cells to the suite's expansion DIR/suites/NAME.json, which status, show and export
+    read.
+    """
     (out / "suites").mkdir(exist_ok=True)
     path = out / "suites" / f"{name}.json"
     before = expansion(path)["cells"] if path.exists() else []
@@ -116,7 +124,7 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
 
 
 def expansion(path: Path) -> dict[str, Any]:
-    """What `remember` wrote. Raises FolderError where it is damaged."""
+    """What `remember` wrote. Raises FolderError if it is damaged."""
     document = read_json(path)
     try:
         entries = document["cells"]
@@ -127,7 +135,9 @@ def expansion(path: Path) -> dict[str, Any]:
 
 
 def members(out: Path) -> dict[str, Member]:
-    """Every cell that a suite of this folder lists, by run id. Raises FolderError for a damaged list."""
+    """Every cell that a suite of this folder lists, by run id. Raises FolderError for a damaged
+    list.
+    """
     found: dict[str, Member] = {}
     for path in sorted((out / "suites").glob("*.json")):
         document = expansion(path)
@@ -164,7 +174,7 @@ def row(out: Path, member: Member) -> Row:
 
 
 def pending_row(spec: RunSpec, suites: Sequence[str]) -> Row:
-    """The row of a cell of which nothing is known but its spec."""
+    """The row of a cell about which only the spec is known."""
     known = {
         "run_id": spec.run_id,
         "suite": SEPARATOR.join(suites),
@@ -206,7 +216,9 @@ def rows(out: Path) -> list[Row]:
 
 
 def write_tables(out: Path) -> list[Row]:
-    """Write results.csv and .parquet, traces.csv and layers.csv into the run folder, and return the rows."""
+    """Write results.csv and .parquet, traces.csv and layers.csv into the run folder, and return the
+    rows.
+    """
     found = rows(out)
     write_rows(found, out, out)
     return found
@@ -223,7 +235,9 @@ def write_rows(found: Sequence[Row], out: Path, to: Path) -> None:
 
 
 def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
-    """Every recorded value, long: `step` is empty in what was recorded once an epoch."""
+    """Every recorded value in long form; `step` is empty for values that are recorded once per
+    epoch.
+    """
     for run_id in run_ids:
         cell = out / "cells" / run_id
         for line in metrics(cell, read_sealed(cell / "result.json") or {}).splitlines():
@@ -235,9 +249,9 @@ def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
 
 
 def metrics(cell: Path, result: Mapping[str, Any]) -> bytes:
-    """The metrics of a cell's result, put right where another attempt or an accident left others.
+    """The metrics of a cell's result, restored if another attempt or an accident left other ones.
 
-    Raises FolderError where the attempt that the result names has lost them too.
+    Raises FolderError if the attempt that the result names has lost them too.
     """
     for path in (cell / "metrics.jsonl", folder_of(cell, result.get("attempt", 0)) / "metrics.jsonl"):
         with contextlib.suppress(FileNotFoundError):
@@ -261,7 +275,7 @@ def write_csv(path: Path, columns: Sequence[str], table: Iterable[Mapping[str, A
 
 
 def _csv(columns: Sequence[str], table: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
-    """A table in pieces: the traces of a large grid need not fit in memory."""
+    """A table in pieces, as the traces of a large grid may not fit in memory."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

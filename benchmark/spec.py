@@ -34,15 +34,15 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which examples are trained on, and how they are presented.
+    """The data set: which examples, and how they are presented.
 
-    train_limit, test_limit: only the first so many examples. validation: so many training
-    examples, the last ones, are held out, and `test` accuracy is theirs. standardize: by the
-    training set's mean and deviation per channel; otherwise pixels are in [0, 1]. normalization:
-    None, or "official" for the constants of the authors' code instead (cifar10, standardize only).
-    augment: None, "crop-flip" (zero-pad 4, random crop, random horizontal flip), or for imagenet
-    "resized-crop-flip". shape [c, h, w], classes: of `synthetic` data only. image_size: rows and
-    columns of `imagenet` alone, None for 224.
+    train_limit, test_limit: only this many examples, the first ones. validation: this many training
+    examples, the last ones, are held out, and `test` accuracy is measured on them. standardize: by
+    the training set's mean and deviation per channel; otherwise pixels are in [0, 1].
+    normalization: None, or "official" for the constants of the authors' code instead (cifar10,
+    standardize only). augment: None, "crop-flip" (zero-pad 4, random crop, random horizontal flip),
+    or for imagenet "resized-crop-flip". shape [c, h, w], classes: of `synthetic` data only.
+    image_size: rows and columns of `imagenet` data only, None for 224.
     """
 
     name: str
@@ -74,8 +74,9 @@ class Model:
 class Optimizer:
     """name: sgd or adam. schedule: constant, or step (times gamma at each milestone, in epochs).
 
-    micro_batch_size: examples in one forward pass, None for the whole batch. A step adds up the gradients of
-    batch_size / micro_batch_size passes, in one process or in several. Batch normalisation sees one pass at a time.
+    micro_batch_size: examples in one forward pass; None: the whole batch. A step adds up the
+    gradients of batch_size / micro_batch_size passes, in one process or in several. Batch
+    normalisation sees one pass at a time.
     """
 
     name: str = "sgd"
@@ -95,10 +96,10 @@ class Optimizer:
 class RunSpec:
     """One cell: everything that decides its bits, and nothing else.
 
-    method: name, version and every hyperparameter but the density. density: the share of
-    maskable weights that the method is to keep, None for dense and emergent methods.
-    precision: of training: float32, tf32 (only on a GPU) or bfloat16; evaluation is always float32.
-    step_records: epochs (counted from the first) whose every step is recorded.
+    method: name, version and every hyperparameter but the density and those left out at their
+    default. density: the share of maskable weights that the method is to keep, None for dense and
+    emergent methods. precision: of training: float32, tf32 (only on a GPU) or bfloat16; evaluation
+    is always float32. step_records: epochs (counted from the first) whose every step is recorded.
     protocol, departs: memberships, not part of the identity.
     """
 
@@ -117,7 +118,7 @@ class RunSpec:
         validate(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The identity as nested plain values, None left out."""
+        """The identity as nested plain values, without those that are None."""
         tree = {name: value for name, value in _plain(self).items() if name not in NOT_IDENTITY}
         return typing.cast(dict[str, Any], tree)
 
@@ -134,7 +135,7 @@ class RunSpec:
 
     @property
     def label(self) -> str:
-        """For people: model, method and what tells this cell from its neighbours."""
+        """For people: the model, the method, and what distinguishes this cell from similar ones."""
         alpha = self.method.get("alpha")
         parts = [self.model.name, str(self.method["name"])]
         parts += [] if self.model.widths is None else ["widths=" + "-".join(map(str, self.model.widths))]
@@ -159,7 +160,7 @@ def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs:
 
 
 def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
-    """A spec with one dotted field changed, `optimizer.epochs` say. Raises SpecError."""
+    """The spec with one dotted field, such as `optimizer.epochs`, changed. Raises SpecError."""
     tree = spec.to_dict()
     section, _, name = dotted.partition(".")
     check_names([section], [f.name for f in dataclasses.fields(RunSpec) if f.name not in NOT_IDENTITY], "field")
@@ -175,7 +176,7 @@ def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
 
 
 def fields(spec: RunSpec) -> dict[str, Any]:
-    """Every dotted field with its value, those left out of the identity included."""
+    """Every dotted field with its value, including those that are no part of the identity."""
     found: dict[str, Any] = {}
     for outer in _types(RunSpec):
         value = getattr(spec, outer)
@@ -206,7 +207,7 @@ def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
 
 
 def validate(spec: RunSpec) -> None:
-    """Types and ranges of every field that needs no other package to judge. Raises SpecError."""
+    """Check types and ranges of every field that needs no other package. Raises SpecError."""
     for section in (spec.data, spec.model, spec.optimizer, spec):
         where = "" if section is spec else f"{type(section).__name__.lower()}."
         kind: Any = type(section)
@@ -237,7 +238,7 @@ def validate(spec: RunSpec) -> None:
 
 
 def check_processes(spec: RunSpec, processes: int) -> None:
-    """Raises SpecError where a step's forward passes cannot be shared equally among so many processes."""
+    """Raises SpecError if the processes cannot share a step's forward passes equally."""
     batch = spec.optimizer.batch_size
     passes = batch // (spec.optimizer.micro_batch_size or batch)
     if passes % processes:

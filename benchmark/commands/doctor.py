@@ -14,7 +14,7 @@ from benchmark.training.environment import commit
 
 
 def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
-    """Print a line a check; 1 where something that a run needs is wrong."""
+    """Print one line per check; the exit code, 1 if something that a run needs is missing."""
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: sys.version.split()[0],
         "torch": _torch,
@@ -40,7 +40,7 @@ def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
 def _outcome(check: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, check()
-    except Exception as error:  # a doctor reports what is wrong, whatever it is
+    except Exception as error:  # whatever is wrong, it is reported
         return False, str(error).splitlines()[0]
 
 

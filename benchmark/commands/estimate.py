@@ -22,7 +22,7 @@ def key(spec: RunSpec) -> Key:
 
 
 class Estimate:
-    """Seconds of training an epoch by (data, model, method), the mean of what was measured."""
+    """Seconds of training per epoch by (data, model, method): the mean of what was measured."""
 
     def __init__(self) -> None:
         self._known: dict[Key, tuple[float, int]] = {}
@@ -41,7 +41,9 @@ class Estimate:
         return key(spec) in self._known
 
     def epoch_seconds(self, kind: Key) -> float | None:
-        """The mean for cells of this kind, else for their model, else for all; None where nothing is known."""
+        """The mean for cells of this kind, else for their model, else for all; None if nothing is
+        known.
+        """
         for near in (kind, kind[:2], ()):
             known = [sums for k, sums in self._known.items() if k[: len(near)] == near]
             if known:
@@ -49,7 +51,9 @@ class Estimate:
         return None
 
     def seconds(self, epochs: Mapping[Key, int], *, cells: int, workers: int) -> float | None:
-        """Wall-clock seconds for so many epochs of each kind, in so many cells, over a number of workers."""
+        """Wall-clock seconds for `epochs` of each kind, in this many cells, shared by this many
+        workers.
+        """
         each = [(self.epoch_seconds(kind), count) for kind, count in epochs.items() if count]
         if any(seconds is None for seconds, _ in each):
             return None
@@ -67,7 +71,8 @@ def epochs_of(specs: Iterable[RunSpec]) -> collections.Counter[Key]:
 def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float = 20.0) -> None:
     """Time a few steps of each unknown kind of cell on random pixels, while the budget lasts.
 
-    A kind of each model comes first: it stands in for the model's other kinds where no time is left for them.
+    One kind of each model comes first: it stands for the model's other kinds if no time is left for
+    them.
     """
     started = time.monotonic()
     kinds = {key(spec): spec for spec in specs}
@@ -77,11 +82,11 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
     for spec in [*first.values(), *kinds.values()]:
         if estimate.knows(spec) or time.monotonic() - started > budget_seconds:
             continue
-        seconds, steps_per_epoch = _step_seconds(spec)
+        seconds, steps_per_epoch = step_seconds(spec)
         estimate.learn(spec, epochs=1, seconds=seconds * steps_per_epoch)
 
 
-def _step_seconds(spec: RunSpec) -> tuple[float, int]:
+def step_seconds(spec: RunSpec) -> tuple[float, int]:
     import dataclasses
     from pathlib import Path
 
@@ -93,7 +98,7 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
 
     examples = spec.data.train_limit or TRAIN_EXAMPLES.get(spec.data.name, 2000)
     batch = spec.optimizer.batch_size
-    shape, probed = _probe_size(spec)
+    shape, probed = probe_size(spec)
     pixels = Data(name="synthetic", train_limit=probed * PROBE_STEPS, test_limit=1, shape=shape)
     optimizer = dataclasses.replace(spec.optimizer, batch_size=probed, micro_batch_size=None)
     short = dataclasses.replace(spec, data=pixels, optimizer=optimizer, step_records=None)
@@ -109,8 +114,10 @@ def _step_seconds(spec: RunSpec) -> tuple[float, int]:
     return steps[len(steps) // 2] * batch / probed, -(-examples // batch)
 
 
-def _probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
-    """The shape to probe with and a batch; smaller than the cell's where each example takes long."""
+def probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
+    """The image shape and batch size to probe with; smaller than the cell's where examples are
+    large.
+    """
     batch, size = spec.optimizer.batch_size, spec.data.image_size
     shape = (3, size, size) if size is not None else SHAPES.get(spec.data.name, spec.data.shape)
     if shape is None or spec.data.name not in SHAPES:

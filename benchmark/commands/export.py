@@ -13,7 +13,9 @@ from benchmark.tracking.export import downloaded
 
 
 def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_output: bool) -> None:
-    """Write the tables from the run folder or from MLflow, of all cells or some, here or into another folder."""
+    """Write the tables from the run folder or from MLflow, of all cells or some, here or into
+    another folder.
+    """
     check_names([source], ("folders", "mlflow"), "--from")
     place = to or out
     if source == "mlflow":

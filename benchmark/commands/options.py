@@ -1,4 +1,4 @@
-"""Options that several verbs have, as typer's annotations."""
+"""Options that several commands share, as typer's annotations."""
 
 from __future__ import annotations
 

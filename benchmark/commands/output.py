@@ -17,7 +17,9 @@ from benchmark.results import Row
 
 
 def console(*, json_output: bool) -> Console:
-    """Where people read: standard output, or standard error where a JSON document takes standard output."""
+    """Where people read: standard output, or standard error where a JSON document takes standard
+    output.
+    """
     return Console(file=sys.stderr if json_output else sys.stdout)
 
 
@@ -50,9 +52,11 @@ def condition(row: Mapping[str, Any]) -> str:
 
 
 def hyperparameters_that_vary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """run id -> the hyperparameters in which the shown cells of its method differ, without alpha and density.
+    """run id -> the hyperparameters in which the shown cells of its method differ, without alpha
+    and density.
 
-    A hyperparameter that a spec leaves out has its default there, and so differs from every value that is given.
+    A hyperparameter that a spec leaves out has its default there, and so differs from every value
+    that is given.
     """
     methods = {row["run_id"]: json.loads(row["spec"])["method"] for row in rows}
     names = {name for method in methods.values() for name in method} - {"name", "version", "alpha", "density"}
@@ -67,10 +71,12 @@ def hyperparameters_that_vary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
-    """Mean and standard deviation of last test accuracy and density, over the done cells of each condition."""
+    """Mean and standard deviation of last test accuracy and density, over the done cells of each
+    condition.
+    """
     table = Table(box=None, pad_edge=False, caption="± standard deviation over seeds", caption_justify="left")
     many = len({row["dataset"] for row in rows}) > 1
-    for name in (*(["data"] if many else []), "model", "method", "setting", "done"):
+    for name in (*(["data"] if many else []), "model", "method", "condition", "done"):
         table.add_column(name, no_wrap=name in ("model", "method"), overflow="fold")
     for name in ("accuracy %", "remaining %"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -19,7 +19,7 @@ PLAIN_SECONDS = 30.0
 
 
 class Progress:
-    """Counts events of a grid and says how far it is, and how long it will take."""
+    """Counts the events of a grid, and shows how far it is and how long it will take."""
 
     def __init__(self, specs: dict[str, RunSpec], *, workers: int, estimate: Estimate, console: Console) -> None:
         self._specs, self._workers, self._estimate, self._console = specs, workers, estimate, console
@@ -41,7 +41,7 @@ class Progress:
             self._live.stop()
 
     def note(self, event: Event) -> None:
-        """Take in one event."""
+        """Count one event, and print a line if it deserves one."""
         handler: Callable[[Event], None] = getattr(self, f"_on_{event.kind}")
         handler(event)
 
@@ -87,13 +87,15 @@ class Progress:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _reached(self, run_id: str, epoch: int) -> None:
-        """Epochs are counted by their kind: a sum over all open cells at each end would be quadratic."""
+        """Epochs are counted by kind: a sum over all open cells at each cell's end would be
+        quadratic.
+        """
         self._left[key(self._specs[run_id])] -= epoch - self._open.get(run_id, epoch)
         if run_id in self._open:
             self._open[run_id] = epoch
 
     def remaining_seconds(self) -> float | None:
-        """An estimate for all epochs that are not done, over the workers."""
+        """An estimate for all epochs that are not done, shared by the workers."""
         return self._estimate.seconds(self._left, cells=len(self._open), workers=self._workers)
 
     def _eta(self) -> str:

@@ -52,8 +52,7 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     screen.print(
         f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before", highlight=False
     )
-    code = 0
-    refused: dict[str, int] = {}
+    code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
         estimate = Estimate()
@@ -62,20 +61,22 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
             code, refused = _dispatch(todo, execution, choice, estimate, screen)
         if choice.detach:
             return _detached(out, json_output, screen)
-        results.remember(out, suite.name, suite.exhibits, chosen)  # another run may have overwritten it with its own
-    for text in refused:
-        print(f"error: {text}", file=sys.stderr)
-    rows, code = _tables(out, code, silent=bool(refused))
+        results.remember(out, suite.name, suite.exhibits, chosen)  # another run may have replaced it
+    rows, code = _tables(out, code, refused)
     mirror.finish()
     mine = _only(rows, chosen)
-    screen.print(summary_table(mine))
-    say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
-    if code in EXIT_OF_SIGNAL.values():
-        screen.print("stopped; the same command goes on from here")
+    _print(mine, out, screen, stopped=code in EXIT_OF_SIGNAL.values())
     code = code or exit_code(mine, refused.values())
     if json_output:
         emit({"suite": suite.name, "out": str(out), "exit_code": code, "cells": mine})
     return code
+
+
+def _print(rows: Sequence[Row], out: Path, screen: Console, *, stopped: bool) -> None:
+    screen.print(summary_table(rows))
+    say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
+    if stopped:
+        screen.print("stopped; the same command goes on from here")
 
 
 def _only(rows: Sequence[Row], specs: Iterable[RunSpec]) -> list[Row]:
@@ -93,13 +94,17 @@ def _detached(out: Path, json_output: bool, screen: Console) -> int:
 
 
 def for_workers(execution: Execution, choice: launch.Choice, suite: Suite) -> Execution:
-    """The execution with its device resolved and the suite's file as a plug-in. Raises SpecError for the device."""
+    """The execution with its device resolved and the suite's file as a plug-in. Raises SpecError
+    for the device.
+    """
     plugins = (suite.plugin,) if suite.plugin else ()
     return dataclasses.replace(execution, device=_device(execution.device, choice), plugins=plugins)
 
 
 def _device(name: str, choice: launch.Choice) -> str:
-    """On SLURM the profile's GPUs decide what `auto` is; on a Ray cluster its own GPUs do, later."""
+    """On SLURM the profile's GPUs decide what `auto` is; on a Ray cluster its own GPUs do,
+    later.
+    """
     if not choice.elsewhere:
         return resolve_device(name)
     check_names([name], ("auto", "cpu", "cuda"), "device")
@@ -108,14 +113,20 @@ def _device(name: str, choice: launch.Choice) -> str:
     return name
 
 
-def _tables(out: Path, code: int, *, silent: bool) -> tuple[list[Row], int]:
-    """Write the tables; (rows, exit code). A full disk is reported unless `silent`."""
+def _tables(out: Path, code: int, refused: Iterable[str]) -> tuple[list[Row], int]:
+    """Report why cells were refused, and write the tables; (rows, exit code).
+
+    A full disk is reported unless a refused cell has reported it.
+    """
+    reasons = list(refused)
+    for text in reasons:
+        print(f"error: {text}", file=sys.stderr)
     try:
         return results.write_tables(out), code
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        if not silent:
+        if not reasons:
             print(f"error: {DiskFullError(out)}", file=sys.stderr)
         return results.rows(out), code or DISK_FULL
 
@@ -139,7 +150,9 @@ def sbatch_script(selection: Selection, execution: Execution, choice: launch.Cho
 def _dispatch(
     todo: Sequence[RunSpec], execution: Execution, choice: launch.Choice, estimate: Estimate, screen: Console
 ) -> tuple[int, dict[str, int]]:
-    """Run the cells; (exit code of a signal or 0, each reason why cells were refused with its exit code)."""
+    """Run the cells; (exit code of a signal or 0, each reason why cells were refused with its exit
+    code).
+    """
     launcher = launch.create(choice, execution, cells=len(todo))
     launcher.submit(todo)
     refused: dict[str, int] = {}
@@ -161,7 +174,9 @@ def _dispatch(
 
 
 class Tables:
-    """results.csv while a grid runs: written again after a cell's end, for at most a fiftieth of the time."""
+    """results.csv while a grid runs: written again after a cell's end, for at most a fiftieth of
+    the time.
+    """
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -178,9 +193,11 @@ class Tables:
 
 
 class Signals:
-    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let cells save their state; a SIGINT after that ends everything at once.
+    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let cells save their state; a SIGINT after that ends
+    everything at once.
 
-    No other signal does: a scheduler that takes a job's machine away sends several, and means the first.
+    No other signal does: a scheduler that takes a job's machine away sends several, and means the
+    first.
     """
 
     def __init__(self, launcher: Launcher, screen: Console) -> None:

@@ -1,4 +1,6 @@
-"""Which cells of a suite a command is about: seeds, changed fields, filters, and what is left to run."""
+"""Which cells of a suite a command is about: its seeds, changed fields and filters, and which cells
+are left to run.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ FIELD_OF = {"dataset": "data.name", "model": "model.name", "method": "method.nam
 
 @dataclass(frozen=True)
 class Selection:
-    """Which cells: a suite, its seeds replaced, fields changed, filtered."""
+    """A suite with its seeds replaced, fields changed and cells filtered."""
 
     suite: str
     seeds: str | None
@@ -28,7 +30,7 @@ class Selection:
     changes: tuple[str, ...]
 
     def expand(self) -> suites.Suite:
-        """The suite with seeds and changes, every name in it checked. Raises SpecError."""
+        """The suite with its seeds and changes, every name in it checked. Raises SpecError."""
         suite = suites.load(self.suite)
         specs = suite.specs
         if self.seeds is not None:
@@ -45,7 +47,9 @@ class Selection:
         return dataclasses.replace(suite, specs=specs)
 
     def _to_change(self, name: str, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
-        """Without the cells that a filter on unchanged fields leaves out: a change need not fit those."""
+        """Without the cells that a filter on unchanged fields leaves out, as a change need not fit
+        those.
+        """
         changed = {change.partition("=")[0] for change in self.changes}
         names = {condition: condition.partition("=")[0] for condition in self.where}
         settled = [where for where in self.where if FIELD_OF.get(names[where], names[where]) in fields(specs[0])]
@@ -56,7 +60,7 @@ class Selection:
         return tuple(spec for spec, _ in filters.select(rows, early))
 
     def cells(self, suite: suites.Suite, out: Path) -> list[tuple[RunSpec, Row]]:
-        """The filtered cells with their rows as they stand on disk."""
+        """The filtered cells, each with its row from the run folder."""
         rows = [(spec, results.row(out, results.Member(spec, (suite.name,)))) for spec in suite.specs]
         return filters.select(rows, self.where)
 
@@ -76,7 +80,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_value(text: str) -> Any:
-    """A value of --set: JSON where it is JSON, `none`, or the text itself."""
+    """A value of --set: `none`, or JSON if it is JSON, or else the text itself."""
     if text.lower() in ("none", "null"):
         return None
     try:
@@ -87,7 +91,7 @@ def parse_value(text: str) -> Any:
 
 
 def resolve_device(name: str) -> str:
-    """auto to cuda where there is a GPU. Raises SpecError for cuda without one."""
+    """cpu or cuda; auto is cuda if there is a GPU. Raises SpecError for cuda without a GPU."""
     check_names([name], ("auto", "cpu", "cuda"), "device")
     if name == "cpu":
         return "cpu"
@@ -101,6 +105,6 @@ def resolve_device(name: str) -> str:
 
 
 def unended(cells: Sequence[tuple[RunSpec, Row]], *, retry_failed: bool) -> list[RunSpec]:
-    """The cells that a run has to run."""
+    """The cells that are left to run."""
     skip = FINAL if retry_failed else (*FINAL, "failed")
     return [spec for spec, row in cells if row["status"] not in skip]

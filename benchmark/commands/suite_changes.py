@@ -1,4 +1,6 @@
-"""A suite that was changed after a run folder listed its cells: which of them it has no more, and why."""
+"""Suites that changed after a run folder listed their cells: which of these are no longer in the
+suite, and why.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ NAMED = 3
 
 
 def check(out: Path, suite: Suite, *, accept: bool) -> None:
-    """Raises SpecError where the folder has cells of an earlier version of the suite; accept: marks them instead."""
+    """Raises SpecError if the folder has cells of an earlier version of the suite. accept: marks
+    them instead.
+    """
     path = out / "suites" / f"{suite.name}.json"
     if not path.exists():
         return
@@ -27,7 +31,7 @@ def check(out: Path, suite: Suite, *, accept: bool) -> None:
     first = from_dict(strays[0]["spec"])
     if not accept:
         raise SpecError(
-            f"suite {suite.name} was changed since {out} was begun: {len(strays)} of the cells there are in it no more "
+            f"suite {suite.name} was changed since {out} was begun: {len(strays)} of its cells are no longer in it "
             f"({first.label}: {_difference(first, suite.own)}); use another --out, put the suite back, or give "
             "--accept-drift: those cells stay in the tables, marked as departing"
         )
@@ -37,7 +41,7 @@ def check(out: Path, suite: Suite, *, accept: bool) -> None:
 
 
 def _strays(entries: Iterable[dict[str, Any]], own: Sequence[RunSpec]) -> list[dict[str, Any]]:
-    """Listed cells that depart in nothing, and that the suite has under no seed."""
+    """Listed cells that are marked as no departure, and that the suite has under no seed."""
     ids = {spec.run_id for spec in own}
     unknown = [entry for entry in entries if entry["run_id"] not in ids and not entry["departs"]]
     settings = {_setting(spec.to_dict()) for spec in own} if unknown else set()
@@ -49,7 +53,9 @@ def _setting(tree: Mapping[str, Any]) -> str:
 
 
 def _difference(stray: RunSpec, own: Sequence[RunSpec]) -> str:
-    """`optimizer.epochs: 2 -> 3`: how the cell of the suite that is most like a stray differs from it."""
+    """`optimizer.epochs: 2 -> 3`: how a stray differs from the cell of the suite that is most like
+    it.
+    """
     before = fields(stray)
     closest = min((_changes(before, fields(spec)) for spec in own), key=len)
     return ", ".join(closest[:NAMED]) + (" and more" if len(closest) > NAMED else "")

@@ -15,12 +15,12 @@ from benchmark.tracking import sync as mirror
 def sync(out: Path, patience_seconds: float, json_output: bool) -> None:
     """Import what is new into MLflow, and print how much was imported."""
     screen = console(json_output=json_output)
-    said = 0.0
+    reported = 0.0
 
     def report(text: str) -> None:
-        nonlocal said
-        if time.monotonic() - said > 1.0:
-            said = time.monotonic()
+        nonlocal reported
+        if time.monotonic() - reported > 1.0:
+            reported = time.monotonic()
             screen.print(f"MLflow: {text}", highlight=False)
 
     queued_jobs(results.existing(out))

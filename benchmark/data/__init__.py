@@ -1,6 +1,7 @@
-"""Data sets, checked before they are parsed: as uint8 tensors on the device, or read by loader processes.
+"""Data sets, checked before they are parsed; held as uint8 tensors on the device, or read by loader
+processes.
 
-The whole public face; torch is imported where it is used, so that `list data` answers at once.
+torch is imported where it is used, so that `list data` answers at once.
 """
 
 from __future__ import annotations
@@ -49,20 +50,21 @@ def load(spec: Data, *, data_dir: Path, device: torch.device) -> Dataset:
 
 
 def fetch(name: str, data_dir: Path) -> None:
-    """Puts the files of `name` into data_dir where they are not there already, and checks them.
+    """Put the files of `name` into data_dir unless they are there already, and check them.
 
-    Raises DataError, without a network too, saying which files to put where; SpecError for an unknown name.
+    Raises DataError saying which files to put where, also without a network; SpecError for an
+    unknown name.
     """
     _source(name).fetch(data_dir)
 
 
 def verify(name: str, data_dir: Path) -> list[str]:
-    """A line for each file of `name`, all of them good. Raises DataError for the first that is not."""
+    """One line per file of `name` if all are good. Raises DataError for the first that is not."""
     return _source(name).verify(data_dir)
 
 
 def fingerprint(name: str, data_dir: Path) -> str:
-    """What identifies the bytes that `name` reads, however the files are packed. Raises DataError."""
+    """A digest of the bytes that `name` reads, however the files are packed. Raises DataError."""
     return _source(name).fingerprint(data_dir)
 
 

@@ -1,6 +1,7 @@
-"""The data by name, and what a source of data is. Imports no torch, so that `list data` answers at once.
+"""The data sets by name, and the interface of their modules. Imports no torch, so that `list data`
+answers at once.
 
-Each name is a module of this package which follows `Source`.
+Each name is a module of this package that follows `Source`.
 """
 
 from __future__ import annotations
@@ -27,29 +28,29 @@ SHAPES = {"cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}  # [c, h, w]; the o
 
 
 class DataError(Exception):
-    """Data missing or corrupt: one line that names the file, its checksums, and what to do."""
+    """Data are missing or corrupt: one line with the file, its checksums, and what to do."""
 
     exit_code = 3
 
 
 class Readable(Protocol):
-    """Both splits whole, before limits, statistics and the device."""
+    """Both splits, before limits, statistics and the move to the device."""
 
     def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
-        """The data set that spec asks for. Raises SpecError."""
+        """The data set that the spec describes. Raises SpecError."""
 
 
 class Source(Protocol):
-    """What the module of each name offers."""
+    """The functions of a data set's module."""
 
     def read(self, spec: Data, data_dir: Path) -> Readable:
         """Both splits. Raises DataError, or SpecError for a spec that does not fit."""
 
     def fetch(self, data_dir: Path) -> None:
-        """Puts the files into data_dir where they are not there already. Raises DataError."""
+        """Put the files into data_dir unless they are there already. Raises DataError."""
 
     def verify(self, data_dir: Path) -> list[str]:
-        """A line for each file, all of them good. Raises DataError for the first that is not."""
+        """One line per file if all are good. Raises DataError for the first that is not."""
 
     def fingerprint(self, data_dir: Path) -> str:
-        """What identifies the bytes used, the same on every machine. Raises DataError."""
+        """A digest of the bytes used, the same on every machine. Raises DataError."""

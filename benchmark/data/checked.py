@@ -1,4 +1,6 @@
-"""Files checked before anything in them is parsed, and downloads that end."""
+"""Files whose checksum is compared before anything in them is parsed, and downloads with a time
+limit.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ TIMEOUT_SECONDS = 30
 
 
 def content(path: Path, *, algorithm: str, expected: str, command: str) -> bytes:
-    """The bytes of a file. Raises DataError unless it has the checksum expected.
+    """The bytes of a file. Raises DataError unless it has the expected checksum.
 
     algorithm: "SHA-256" or "MD5". command: what fetches a good copy.
     """
@@ -40,7 +42,9 @@ def fetch_command(name: str, data_dir: Path) -> str:
 
 @contextlib.contextmanager
 def downloading(title: str, *, by_hand: str) -> Iterator[None]:
-    """Around a download: a time limit, nothing on standard output, and a DataError that says what to do instead."""
+    """Around a download: a time limit, nothing on standard output, and a DataError that says what
+    to do instead.
+    """
     try:
         with _patience(TIMEOUT_SECONDS), contextlib.redirect_stdout(sys.stderr):
             yield
@@ -51,7 +55,7 @@ def downloading(title: str, *, by_hand: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _patience(seconds: float) -> Iterator[None]:
-    """torchvision sets no time limit: behind a silent firewall it would wait for ever."""
+    """torchvision sets no time limit; behind a silent firewall it would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -2,7 +2,7 @@
 
 Krizhevsky, Learning multiple layers of features from tiny images, 2009. Read from
 DIR/cifar-10-batches-py, as the official archive unpacks. The checksums are torchvision 0.28's;
-as the files are pickles, a reader that knows numpy's array and nothing else opens them.
+the files are pickles, so they are opened by a reader that knows only numpy's array.
 """
 
 from __future__ import annotations
@@ -38,12 +38,16 @@ TRAIN, TEST = tuple(MD5)[:-1], tuple(MD5)[-1:]
 
 
 def read(spec: Data, data_dir: Path) -> Examples:
-    """50,000 training and 10,000 test images, uint8 [n, 3, 32, 32], in the files' order. Raises DataError."""
+    """50,000 training and 10,000 test images, uint8 [n, 3, 32, 32], in the files' order. Raises
+    DataError.
+    """
     return Examples(_split(TRAIN, data_dir), _split(TEST, data_dir), CLASSES, NORMALIZATIONS)
 
 
 def fetch(data_dir: Path) -> None:
-    """Downloads the archive through torchvision, unless all six files are there. Raises DataError."""
+    """Downloads the archive through torchvision, unless all six files are there. Raises
+    DataError.
+    """
     if not all((data_dir / FOLDER / name).is_file() for name in MD5):
         datasets = import_torchvision().datasets
         source = datasets.CIFAR10
@@ -55,7 +59,9 @@ def fetch(data_dir: Path) -> None:
 
 
 def verify(data_dir: Path) -> list[str]:
-    """A line for each of the six files, all of them good. Raises DataError for the first that is not."""
+    """A line for each of the six files, all of them good. Raises DataError for the first that is
+    not.
+    """
     for name in MD5:
         _content(name, data_dir)
     return [f"{data_dir / FOLDER / name}: good, MD5 {md5}" for name, md5 in MD5.items()]
@@ -76,7 +82,7 @@ def _split(names: tuple[str, ...], data_dir: Path) -> Split:
 
 
 def _content(name: str, data_dir: Path) -> bytes:
-    """The file. Raises DataError unless it is the one that it should be."""
+    """The bytes of the file. Raises DataError unless its checksum is the expected one."""
     path = data_dir / FOLDER / name
     command = checked.fetch_command("cifar10", data_dir)
     if not path.is_file():

@@ -19,9 +19,10 @@ SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 
 def read(spec: Data, data_dir: Path) -> Examples:
-    """1,437 training and 360 test images, uint8 [n, 1, 28, 28]; every fifth of each class is a test image.
+    """1,437 training and 360 test images, uint8 [n, 1, 28, 28]; every fifth of each class is a test
+    image.
 
-    Raises DataError where scikit-learn's copy is another one.
+    Raises DataError if scikit-learn's copy has other bytes.
     """
     images, labels = _embedded()
     enlarged = _enlarge(images)
@@ -36,13 +37,13 @@ def fetch(data_dir: Path) -> None:
 
 
 def verify(data_dir: Path) -> list[str]:
-    """One line for scikit-learn's copy. Raises DataError where it is another one."""
+    """One line for scikit-learn's copy. Raises DataError if it has other bytes."""
     _embedded()
     return [f"digits: embedded in scikit-learn, good, SHA-256 {SHA256}"]
 
 
 def fingerprint(data_dir: Path) -> str:
-    """SHA-256 over the 8x8 images and the labels, a byte a value, which `read` insists on."""
+    """SHA-256 over the 8x8 images and the labels, one byte per value; `read` checks it."""
     return SHA256
 
 

@@ -1,4 +1,6 @@
-"""Data sets in four files of MNIST's IDX format, their checksums taken before anything is parsed."""
+"""Data sets in four files of MNIST's IDX format, their checksums taken before anything is
+parsed.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ FILES = (
 class IdxFiles:
     """One data set of this format; follows `Source`.
 
-    name: ours. torchvision: its class there. folders: where each file is looked for under the
-    data folder, in that order; fetched into the first. algorithm, checksums: by file name; a
+    name: its name here. torchvision: its class there. folders: where each file is looked for under
+    the data folder, in that order; fetched into the first. algorithm, checksums: by file name; a
     name that is not among them, packed or unpacked, is not looked for.
     """
 
@@ -58,7 +60,9 @@ class IdxFiles:
         self.verify(data_dir)
 
     def verify(self, data_dir: Path) -> list[str]:
-        """A line for each of the four files, all of them good. Raises DataError for the first that is not."""
+        """A line for each of the four files, all of them good. Raises DataError for the first that
+        is not.
+        """
         for name in FILES:
             self._content(name, data_dir)
         paths = [self._find(name, data_dir) for name in FILES]
@@ -87,7 +91,9 @@ class IdxFiles:
         return path
 
     def _content(self, name: str, data_dir: Path) -> bytes:
-        """The file unpacked. Raises DataError unless it is, as it lies there, the file that it should be."""
+        """The unpacked bytes of the file. Raises DataError unless the file's checksum is the
+        expected one.
+        """
         path = self._find(name, data_dir)
         found = checked.content(
             path,
@@ -102,6 +108,8 @@ class IdxFiles:
 
 
 def _parse(content: bytes) -> Tensor:
-    """The IDX format: two zero bytes, the type (8, uint8), the number of sizes, each size, then the values."""
+    """The IDX format: two zero bytes, the type (8, uint8), the number of sizes, each size, then the
+    values.
+    """
     sizes = struct.unpack_from(f">{content[3]}I", content, offset=4)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)

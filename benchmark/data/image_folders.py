@@ -1,7 +1,7 @@
-"""Images read from files as they are needed, by loader processes that a resume need not know of.
+"""Images read from files when they are needed, by loader processes whose number changes no bits.
 
-Whatever the number of processes, a batch is the same bits: its order follows from (seed, epoch),
-and each example's augmentation from (seed, epoch, example).
+The order of an epoch follows from (seed, epoch), and each example's augmentation from (seed, epoch,
+example).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Paths:
 class ImageFolders:
     """The data of one cell, in files; follows `Dataset`.
 
-    size: rows and columns of what a network sees. augment: for training alone. mean, std: float32
-    [3], on the device. workers: spawned processes that read; 0 reads in this one. Each holds up
-    to two batches in shared memory.
+    size: rows and columns of the network's input. augment: only in training. mean, std: float32
+    [3], on the device. workers: spawned processes that read, each with up to two batches in shared
+    memory; 0: this process reads.
     """
 
     name: str
@@ -85,7 +85,9 @@ class ImageFolders:
     def train_batches(
         self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch from a step on; only the share's files are read. Raises DataError for one that cannot be."""
+        """One epoch from a step on; only the files of the share are read. Raises DataError for an
+        unreadable file.
+        """
         order = torch.randperm(len(self.train), generator=generator(seed, "order", epoch))
         draws = (seed, epoch) if self.augment else None
         return self._read(_Batches(self.train, order, batch_size, self.size, draws, share), start_step)
@@ -104,7 +106,7 @@ class ImageFolders:
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # the loader would draw from the global one
+            generator=torch.Generator(),  # otherwise the loader draws from the global one
         )
         for read in loader:
             if isinstance(read, str):
@@ -116,8 +118,9 @@ class ImageFolders:
 class _Batches(LoaderDataset[Read]):
     """Batch number -> images uint8 [b, 3, size, size] and labels [b], or what is wrong with a file.
 
-    draws: (seed, epoch) of the augmentation, or None. share: the wanted places of a batch. It is this
-    that a spawned process receives: plain values, and torchvision is imported there when the first image is read.
+    draws: (seed, epoch) of the augmentation, or None. share: which examples of a batch are wanted.
+    Spawned processes receive this object: it holds plain values, and torchvision is imported when
+    the first image is read.
     """
 
     def __init__(
@@ -154,7 +157,9 @@ class _Batches(LoaderDataset[Read]):
 
 
 def _image(path: Path, size: int, seed: int | None) -> Tensor:
-    """uint8 [3, size, size]: a random crop, resized and perhaps flipped, or without a seed the centre."""
+    """uint8 [3, size, size]: with a seed a random crop, resized and perhaps flipped; else the
+    centre.
+    """
     torchvision = import_torchvision()
     transforms = torchvision.transforms
     image = torchvision.datasets.folder.pil_loader(str(path))
@@ -163,7 +168,7 @@ def _image(path: Path, size: int, seed: int | None) -> Tensor:
         shown = view(image)
     else:
         view = transforms.Compose([transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()])
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator alone
+        with torch.random.fork_rng(devices=[]):  # torchvision draws only from the global generator
             torch.default_generator.manual_seed(seed)
             shown = view(image)
     pixels: Tensor = transforms.functional.pil_to_tensor(shown)

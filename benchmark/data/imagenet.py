@@ -1,11 +1,11 @@
 """ImageNet (ILSVRC2012), or any data in its layout, from folders of JPEGs.
 
-Russakovsky et al., doi:10.1007/s11263-015-0816-y. Layout, that of torchvision's ImageFolder:
+Russakovsky et al., doi:10.1007/s11263-015-0816-y. The layout is that of torchvision's ImageFolder:
 DIR/imagenet/train/CLASS/*.JPEG and DIR/imagenet/val/CLASS/*.JPEG, the same classes in both. The
-files have no checksums here: they are counted and, by name and size, identified.
+files have no checksums here; they are counted, and identified by name and size.
 
-A folder's files lie class by class, so examples are numbered in a fixed shuffle of them: limits
-and validation splits are samples of all classes.
+A folder holds its files class by class, so examples are numbered in a fixed shuffle of them; limits
+and validation splits are then samples of all classes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Folders:
     classes: int
 
     def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
-        """Images of spec.image_size, 224 by default; standardised by the usual statistics. Raises SpecError.
+        """Images of spec.image_size, 224 by default; standardised by the usual statistics. Raises
+        SpecError.
 
         augment "resized-crop-flip": torchvision's RandomResizedCrop and RandomHorizontalFlip. None:
         as in evaluation, the shorter side resized to 8/7 of the size, and the centre cropped.
@@ -65,7 +66,7 @@ class Folders:
 
 
 def loader_workers(device: torch.device) -> int:
-    """None beside a training on the CPU, which needs every core itself; on a GPU a process for each core but one."""
+    """0 on the CPU, where training needs every core; on a GPU one process for each core but one."""
     if device.type == "cpu":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -73,29 +74,37 @@ def loader_workers(device: torch.device) -> int:
 
 
 def read(spec: Data, data_dir: Path) -> Folders:
-    """The file names of both splits. Raises DataError where a folder is missing, or their classes differ."""
+    """The file names of both splits. Raises DataError where a folder is missing, or their classes
+    differ.
+    """
     (train, classes), (test, test_classes) = (_scan(data_dir, split) for split in SPLITS)
     if classes != test_classes:
         odd = sorted(set(classes) ^ set(test_classes))
-        raise DataError(f"{data_dir / FOLDER}: train and val have different classes, {odd[0]} is in one alone")
+        raise DataError(f"{data_dir / FOLDER}: train and val have different classes, {odd[0]} is only in one of them")
     return Folders(_shuffled(train, "train"), _shuffled(test, "val"), len(classes))
 
 
 def fetch(data_dir: Path) -> None:
-    """Cannot be downloaded: checks what is there. Raises DataError, saying how to lay it out."""
+    """Check what is there, as it cannot be downloaded. Raises DataError saying how to lay it
+    out.
+    """
     if not all((data_dir / FOLDER / split).is_dir() for split in SPLITS):
         raise DataError(f"ImageNet cannot be downloaded from here: {_by_hand(data_dir)}")
     verify(data_dir)
 
 
 def verify(data_dir: Path) -> list[str]:
-    """A line for each split: classes and files. Raises DataError for a missing folder and for an empty file."""
+    """One line per split with its classes and files. Raises DataError for a missing folder and for
+    an empty file.
+    """
     read(Data(name="imagenet"), data_dir)
     return [_count(data_dir, split) for split in SPLITS]
 
 
 def fingerprint(data_dir: Path) -> str:
-    """SHA-256 over each file's name and size, not its bytes: they are too many. Raises DataError."""
+    """SHA-256 over each file's name and size; reading all bytes would take too long. Raises
+    DataError.
+    """
     whole = hashlib.sha256()
     for split in SPLITS:
         paths, _ = _scan(data_dir, split)

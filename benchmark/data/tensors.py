@@ -1,4 +1,4 @@
-"""Data sets as a training sees them, and those that are tensors on the device.
+"""The interface of data sets as training uses them, and data sets that are tensors on the device.
 
 Shapes: n examples, b a batch, c channels, h rows, w columns.
 """
@@ -20,7 +20,7 @@ WHOLE = slice(None)
 
 
 class Dataset(Protocol):
-    """The data of one cell: all that training and measuring ask of it."""
+    """The data of one cell: what training and measuring need."""
 
     @property
     def name(self) -> str: ...
@@ -49,11 +49,12 @@ class Dataset(Protocol):
     def train_batches(
         self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b]; the last b may be smaller.
+        """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b]; the last b
+        may be smaller.
 
-        Order and augmentation follow from (seed, epoch) alone, so the batches from start_step on
-        are the same bits whether or not the ones before were made. share: only these places of each
-        batch, the same examples as they are in the whole; none may be left of the last batch.
+        Order and augmentation follow only from (seed, epoch), so the batches from start_step on
+        have the same bits whether or not the earlier ones were made. share: only these examples of
+        each batch, unchanged; of the last batch there may be none.
         """
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -90,9 +91,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What a source reads: both splits whole, on the CPU.
+    """Both splits of a data set, on the CPU.
 
-    normalizations: mean and deviation per channel, of pixels in [0, 1], by the name that `Data.normalization` has.
+    normalizations: mean and deviation per channel, of pixels in [0, 1], by the name that
+    `Data.normalization` has.
     """
 
     train: Split
@@ -103,7 +105,7 @@ class Examples:
     def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
         """The data set that spec asks for, on the device. Raises SpecError.
 
-        Statistics are those of the whole training split, whatever is held out or left off after.
+        Statistics are those of the whole training split, before a validation split and limits.
         """
         check_names([spec.augment] if spec.augment is not None else [], AUGMENTATIONS, "data.augment")
         channels = self.train.images.shape[1]
@@ -127,10 +129,10 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class TensorDataset:
-    """The data of one cell, whole on one device; follows `Dataset`.
+    """The data of one cell, all on one device; follows `Dataset`.
 
-    mean, std: float32 [c], of pixels in [0, 1], subtracted and divided by; 0 and 1 where the
-    spec does not standardise. augment: None or "crop-flip", for training alone.
+    mean, std: float32 [c], for pixels in [0, 1]; 0 and 1 if the spec does not standardise. augment:
+    None or "crop-flip", only in training.
     """
 
     name: str
@@ -163,9 +165,8 @@ class TensorDataset:
     def train_batches(
         self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch; order and augmentation are drawn for the whole of it on the CPU, and sent once.
-
-        After that nothing waits for the device.
+        """One epoch. Order and augmentation are drawn for all of it on the CPU and copied to the
+        device once; after that nothing waits for the device.
         """
         order = self._draw(torch.randperm(len(self.train), generator=generator(seed, "order", epoch)))
         draws = places = None
@@ -174,7 +175,7 @@ class TensorDataset:
             draws = self._draw(crop_flip_draws(len(self.train), generator=generator(seed, "augmentation", epoch)))
         for start in range(start_step * batch_size, len(self.train), batch_size):
             index = order[start : start + batch_size][share]
-            images = self.train.images.index_select(0, index)  # copies whole images; indexing goes pixel by pixel
+            images = self.train.images.index_select(0, index)  # copies whole images
             if draws is not None and places is not None:
                 images = crop_flip(images, draws[start : start + batch_size][share], places)
             yield self._inputs(images), self.train.labels.index_select(0, index)
@@ -198,7 +199,9 @@ def standardized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def limited(spec: Data, train: S, test: S) -> tuple[S, S]:
-    """Both splits after spec's validation split and limits. Raises SpecError where there are too few examples."""
+    """Both splits after the spec's validation split and limits. Raises SpecError if there are too
+    few examples.
+    """
     if spec.validation is not None:
         kept = len(train) - spec.validation
         if kept < 1:
@@ -208,9 +211,11 @@ def limited(spec: Data, train: S, test: S) -> tuple[S, S]:
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population deviation per channel, float32 [c], of pixels in [0, 1]; images: uint8 [n, c, h, w].
+    """Mean and population deviation per channel, float32 [c], of pixels in [0, 1]; images: uint8
+    [n, c, h, w].
 
-    From exact counts of the 256 levels: the same bits on any machine, and no float copy of the images.
+    From exact counts of the 256 levels, so the bits are the same on every machine and no float copy
+    is needed.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(dim=1)])

@@ -1,4 +1,4 @@
-"""torchvision, importable beside a CPU build of torch too.
+"""torchvision, importable also beside a CPU build of torch.
 
 Its compiled operators want CUDA's libraries. Where those are missing the error is swallowed,
 and the import fails later, registering shapes for operators that do not exist: "operator
@@ -30,7 +30,9 @@ def import_torchvision() -> ModuleType:
 
 @contextlib.contextmanager
 def missing_operators_skipped() -> Iterator[None]:
-    """Meanwhile `torch.library.register_fake` ignores torchvision's missing operators, and those alone."""
+    """Within it `torch.library.register_fake` ignores torchvision's missing operators, and only
+    those.
+    """
     original = torch.library.register_fake
 
     def register_fake(op: Any, *arguments: Any, **named: Any) -> Any:

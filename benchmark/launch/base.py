@@ -28,8 +28,8 @@ class Job:
 class Event:
     """Something that happened to a cell.
 
-    Payloads: `resumed` has the number of steps done before, `epoch` the epoch's record, `warning` its text, `end`
-    the outcome's status and error, and for a refused cell its exit code.
+    Payloads: `resumed` has the number of steps done before, `epoch` the epoch's record, `warning`
+    its text, `end` the outcome's status and error, and for a refused cell its exit code.
     """
 
     run_id: str

@@ -1,4 +1,6 @@
-"""Which launcher runs the cells: the choice of the command line, checked, and the launcher made from it."""
+"""Which launcher runs the cells: the choice of the command line, checked, and the launcher made
+from it.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ NAMES = ("local", "ray", "slurm")
 class Choice:
     """A launcher and its own options.
 
-    workers: cells at once; None: the launcher's default. ranks: which of the cell's processes this one is, if
-    torchrun or srun started them with the command.
+    workers: cells at once; None: the launcher's default. ranks: which of the cell's processes this
+    one is, if torchrun or srun started them with the command.
     """
 
     name: str = "local"
@@ -60,7 +62,8 @@ def check(choice: Choice) -> None:
 
 
 def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> None:
-    """Before cells run: check that the processes can share each cell, and let started processes meet.
+    """Before cells run: check that the processes can share each cell, and let started processes
+    meet.
 
     Raises SpecError for a cell that the processes cannot share.
     """
@@ -79,7 +82,9 @@ def profile_of(choice: Choice) -> Profile:
 
 
 def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
-    """The launcher for this many cells. Raises SpecError for a profile that is wrong and for too many workers."""
+    """The launcher for this many cells. Raises SpecError for a profile that is wrong and for too
+    many workers.
+    """
     execution = execution.absolute()
     if choice.name == "slurm":
         from benchmark.launch.slurm.launcher import SlurmLauncher
@@ -97,7 +102,7 @@ def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
 def _workers(choice: Choice, execution: Execution) -> int:
     from benchmark.launch.local import default_workers
 
-    if execution.started_together:
+    if execution.processes_started:
         return 1
     room, each = default_workers(execution.device), execution.processes
     wanted = choice.workers or max(1, room // each)

@@ -1,7 +1,7 @@
 """The other processes of a cell: how a worker starts or meets them, and what they run.
 
-`python -m benchmark.launch.followers` is one of them. Its environment says where it finds its leader, its rank and
-the number of processes, in torchrun's variables.
+`python -m benchmark.launch.followers` is one of them. Its environment says where it finds its
+leader, its rank and the number of processes, in torchrun's variables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ COMMAND = [sys.executable, "-m", "benchmark.launch.followers"]
 
 
 def keep_first_device(execution: Execution) -> list[str]:
-    """Make the first of the worker's GPUs its only one; all of them, for `lead`. Before torch is imported."""
+    """Make the first of the worker's GPUs its only one; all of them, for `lead`. Before torch is
+    imported.
+    """
     if execution.processes == 1 or execution.device == "cpu":
         return []
     devices = os.environ[DEVICES].split(",")
@@ -44,7 +46,7 @@ def lead(execution: Execution, devices: Sequence[str]) -> Group:
     size = execution.processes
     if size == 1:
         return Group()
-    if execution.started_together:
+    if execution.processes_started:
         group = join(_store(), rank=0, size=size, address=os.environ["MASTER_ADDR"])
     else:
         group = join(_start(size, devices), rank=0, size=size, address=LOOPBACK)
@@ -71,7 +73,9 @@ def _start(size: int, devices: Sequence[str]) -> Any:
 
 
 def become(ranks: Ranks, device: str, *, idle: bool) -> NoReturn:
-    """Continue as a follower of the command's rank 0, in a fresh interpreter. idle: there is nothing to do."""
+    """Continue as a follower of the command's rank 0, in a fresh interpreter. idle: there is
+    nothing to do.
+    """
     from benchmark.launch.local import process_environment
 
     if idle:

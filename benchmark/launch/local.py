@@ -26,7 +26,7 @@ STOP_SECONDS = 120.0
 
 
 def default_workers(device: str) -> int:
-    """On the CPU one for each usable core, on GPUs one a device."""
+    """One per usable core on the CPU, one per GPU otherwise."""
     if device == "cpu":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     import torch
@@ -45,7 +45,7 @@ class _Worker:
         self.partial = b""
         self.log = logs / f"worker-{platform.node()}-{os.getpid()}-{number}.log"
         environment = process_environment(
-            execution.device, slot=slot, devices=1 if execution.started_together else execution.processes
+            execution.device, slot=slot, devices=1 if execution.processes_started else execution.processes
         )
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -75,7 +75,7 @@ class _Worker:
 
 
 def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str, str]:
-    """The environment of a process that trains; on GPUs it sees so many devices, those of its slot alone."""
+    """The environment of a process that trains; it sees only the `devices` GPUs of its slot."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     if device == "cpu":
         return environment | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -88,7 +88,9 @@ def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str
 
 
 class LocalLauncher:
-    """A pool of workers; a cell whose worker dies goes to another one, DEATHS_ALLOWED times."""
+    """A pool of workers. A cell whose worker dies goes to another worker; after DEATHS_ALLOWED
+    deaths it fails.
+    """
 
     stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
@@ -110,7 +112,7 @@ class LocalLauncher:
         return [Job(spec.run_id) for spec in specs]
 
     def stop(self) -> None:
-        """Safe in a signal handler: `events` passes the word on."""
+        """Safe in a signal handler: `events` passes the request on."""
         if self._stopping is None:
             self._stopping = time.monotonic()
 
@@ -183,9 +185,9 @@ class LocalLauncher:
         spec, worker.spec = worker.spec, None
         assert spec is not None, "a worker reports the end of the cell that it has"
         if message["end"]["status"] == "interrupted" and self._stopping is None:
-            worker.stopping = True  # a signal to it alone: it saved the cell's state and ends
+            worker.stopping = True  # a signal to this worker only: it saved the cell's state and ends
             self._queue.appendleft(spec)
-            yield Event(run_id, "warning", {"warning": "its worker was told to stop; another one goes on with it"})
+            yield Event(run_id, "warning", {"warning": "its worker was asked to stop; another one goes on with it"})
         elif message["end"]["status"] in ("busy", "superseded"):
             self._later.append((time.monotonic() + BUSY_SECONDS, spec))
         else:
@@ -195,7 +197,9 @@ class LocalLauncher:
         self._selector.unregister(worker.output)
         self._workers.remove(worker)
         code = worker.process.wait()
-        if self._execution.started_together:  # its followers ended with it: all of them are started anew, or none
+        if (
+            self._execution.processes_started
+        ):  # its followers ended with it; only the user's command can start them again
             self._queue.clear()
             self._later.clear()
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -203,10 +207,10 @@ class LocalLauncher:
             yield from self._worker_died(worker.spec, cause, worker.log)
 
     def _worker_died(self, spec: RunSpec, cause: str, log: Path) -> Iterator[Event]:
-        """Queue the cell of a worker that died again, or give it up after DEATHS_ALLOWED times."""
+        """Queue the cell of a dead worker again; after DEATHS_ALLOWED deaths mark it as failed."""
         run_id = spec.run_id
         self._deaths[run_id] += 1
-        if self._execution.started_together:
+        if self._execution.processes_started:
             yield Event(run_id, "warning", {"warning": f"its processes died ({cause}); the same command goes on"})
         elif self._deaths[run_id] < DEATHS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"its worker died ({cause}); another one goes on with it"})

@@ -1,4 +1,4 @@
-"""Which of the processes of one cell this is, where torchrun or SLURM's srun started them with the command."""
+"""This process's rank among the processes of one cell, if torchrun or SLURM's srun started them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ FIRST_PORT, PORTS = 10_000, 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """rank of size processes, local_rank on its machine; address and port: of rank 0, where they meet."""
+    """rank: of `size` processes. local_rank: on its machine. address, port: of rank 0, where the
+    processes meet.
+    """
 
     rank: int
     size: int
@@ -26,13 +28,15 @@ class Ranks:
     port: int
 
     def to_environment(self) -> dict[str, str]:
-        """As torchrun names them."""
+        """Environment variables with torchrun's names."""
         values = (self.rank, self.size, self.local_rank, self.address, self.port)
         return dict(zip(TORCHRUN, map(str, values), strict=True))
 
 
 def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | None:
-    """auto: of torchrun, or None where this is the only process. slurm: of srun's tasks. Raises SpecError."""
+    """This process's ranks. auto: torchrun's, or None for a single process. slurm: srun's. Raises
+    SpecError.
+    """
     check_names([source], SOURCES, "value of --ranks")
     if source == "slurm":
         return _of_slurm(environment)
@@ -51,7 +55,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
         return None
     nodes = environment["SLURM_STEP_NODELIST"]
     listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    # two steps of one job, or two jobs of one machine, seldom meet at the same port
+    # so two steps of a job, or two jobs of a machine, seldom use the same port
     step = int(environment["SLURM_JOB_ID"]) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
     port = FIRST_PORT + step % PORTS
     return Ranks(rank=rank, size=size, local_rank=local_rank, address=listed.stdout.split()[0], port=port)

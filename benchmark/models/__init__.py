@@ -1,7 +1,9 @@
-"""The architectures by name. torch is imported when one is made, so that `list models` answers at once.
+"""The architectures by name. torch is imported when one is made, so that `list models` answers at
+once.
 
-A model's `uncounted` are patterns of module names that stay dense and out of the density. One
-with a `start_epoch()` wants it called at the start of every training epoch and every evaluation.
+A model's `uncounted` are patterns of module names that stay dense and are not part of the density.
+If a model has a `start_epoch()`, it is called at the start of every training epoch and every
+evaluation.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ __all__ = ["available", "create", "describe", "start_epoch"]
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """cls: "module:Class". fixed: what the name settles. options: `Model` fields and their values.
+class Entry:
+    """cls: "module:Class". fixed: arguments that the name implies. options: `Model` fields and
+    their values.
 
-    hidden_layers: how many `Model.widths` it takes; 0 for an architecture of fixed widths.
+    hidden_layers: the number of `Model.widths`; 0 if the widths are fixed.
     """
 
     cls: str
@@ -38,34 +41,32 @@ class _Entry:
 _LSTM_OPTIONS = {"initialization": ("official-dense", "official-masked"), "hidden_state": ("carried",)}
 _OFFICIAL = {"initialization": ("official-dense", "official-masked")}
 _WIDE_RESNETS = {(16, 8): "11.0 M", (16, 10): "17.1 M", (28, 8): "23.4 M", (22, 2): "1.1 M", (28, 2): "1.5 M"}
-_CATALOGUE = {
-    "lenet-300-100": _Entry(
+CATALOGUE = {
+    "lenet-300-100": Entry(
         "benchmark.models.lenet:LeNet300100",
         "three fully connected layers, 266,200 weights on 28x28 pixels",
         hidden_layers=2,
     ),
-    "lenet-5-caffe": _Entry(
+    "lenet-5-caffe": Entry(
         "benchmark.models.lenet:LeNet5Caffe",
         "two convolutions, two fully connected layers, 430,500 weights on 28x28",
         hidden_layers=3,
     ),
-    "lstm-a": _Entry(
+    "lstm-a": Entry(
         "benchmark.models.lstm:RowLSTM", "two LSTM layers of 128 units over the rows", {"hidden": 128}, _LSTM_OPTIONS
     ),
-    "lstm-b": _Entry(
+    "lstm-b": Entry(
         "benchmark.models.lstm:RowLSTM", "two LSTM layers of 256 units over the rows", {"hidden": 256}, _LSTM_OPTIONS
     ),
-    "resnet50": _Entry(
-        "benchmark.models.resnet:resnet50", "torchvision's ResNet-50, 25.6 M parameters at 1000 classes"
-    ),
-    "vgg16": _Entry(
+    "resnet50": Entry("benchmark.models.resnet:resnet50", "torchvision's ResNet-50, 25.6 M parameters at 1000 classes"),
+    "vgg16": Entry(
         "benchmark.models.vgg:VGG16",
         "13 convolutions, two fully connected layers, 15.0 M parameters",
         options=_OFFICIAL,
         hidden_layers=14,
     ),
     **{
-        f"wrn-{depth}-{width}": _Entry(
+        f"wrn-{depth}-{width}": Entry(
             "benchmark.models.wide_resnet:WideResNet",
             f"wide residual network, {depth} layers, {width} times as wide, {size} parameters",
             {"depth": depth, "width": width},
@@ -78,12 +79,12 @@ _CATALOGUE = {
 
 def available() -> list[str]:
     """The names that `Model.name` may have."""
-    return sorted(_CATALOGUE)
+    return sorted(CATALOGUE)
 
 
 def describe() -> dict[str, str]:
     """One line for each name."""
-    return {name: entry.description for name, entry in _CATALOGUE.items()}
+    return {name: entry.description for name, entry in CATALOGUE.items()}
 
 
 def create(
@@ -91,12 +92,12 @@ def create(
 ) -> nn.Module:
     """A model on the CPU: float32 [b, *in_shape] to logits float32 [b, classes].
 
-    Its weights follow from `seed` alone, and the global generator is left as it was. batch_size,
-    the largest in training: needed with hidden_state "carried". Raises SpecError for an unknown
-    name, an option that the model does not have, a value of it, or an image too small.
+    Its weights follow only from `seed`, and the global generator is left as it was. batch_size: the
+    largest in training, needed with hidden_state "carried". Raises SpecError for an unknown name,
+    an option or value that the model does not have, and an image that is too small.
     """
-    check_names([spec.name], _CATALOGUE, "model")
-    entry = _CATALOGUE[spec.name]
+    check_names([spec.name], CATALOGUE, "model")
+    entry = CATALOGUE[spec.name]
     options = _options(spec, entry)
     if "hidden_state" in entry.options:
         options["batch_size"] = batch_size
@@ -111,13 +112,15 @@ def create(
 
 
 def start_epoch(model: nn.Module) -> None:
-    """Tell a model that carries state between batches that a training epoch or an evaluation begins."""
+    """Tell a model that carries state between batches that a training epoch or an evaluation
+    begins.
+    """
     starts = getattr(model, "start_epoch", None)
     if callable(starts):
         starts()
 
 
-def _options(spec: Model, entry: _Entry) -> dict[str, Any]:
+def _options(spec: Model, entry: Entry) -> dict[str, Any]:
     given = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "name"}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():

@@ -2,7 +2,7 @@
 
 LeCun et al., Gradient-based learning applied to document recognition, 1998,
 doi:10.1109/5.726791; the second with the widths of Caffe's example.
-Initial weights are torch's own: kaiming-uniform with a = sqrt 5, in both protocols.
+Initial weights are torch's default, kaiming-uniform with a = sqrt 5, in both protocols.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from benchmark.spec import SpecError
 
 
 class LeNet300100(nn.Module):
-    """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes], images of any shape.
+    """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes], images of any
+    shape.
 
     widths: units of the two hidden layers.
     """
@@ -38,11 +39,12 @@ class LeNet300100(nn.Module):
 
 
 class LeNet5Caffe(nn.Module):
-    """Two 5x5 convolutions, each with ReLU and then 2x2 max-pooling, and two fully connected layers.
+    """Two 5x5 convolutions, each with ReLU and then 2x2 max-pooling, and two fully connected
+    layers.
 
     [b, c, h, w] to [b, classes]; h and w at least 16. ReLU after the convolutions as in the
-    authors' code. widths: channels of the convolutions, units of the hidden layer. Raises
-    SpecError for smaller images.
+    authors' code. widths: channels of the convolutions, units of the hidden layer. Raises SpecError
+    for smaller images.
     """
 
     uncounted: ClassVar[tuple[str, ...]] = ()

@@ -1,7 +1,8 @@
-"""Attempts at a cell: who works on it, whether that worker lives, and how the attempt ended.
+"""Attempts at a cell: which process trains it, whether that process is alive, and how the attempt
+ended.
 
-An attempt is a folder attempts/<number>, made complete and renamed into place: the one who
-succeeds owns the cell until the attempt is over. Nothing relies on locks or on equal clocks.
+An attempt is a folder attempts/<number>, made under another name and renamed: whoever succeeds owns
+the cell until the attempt is over. Nothing relies on locks or on equal clocks.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def folder_of(cell: Path, number: int) -> Path:
 
 
 class Attempt:
-    """One attempt of this process: it beats while it lives and says how it ended."""
+    """One attempt of this process: it writes a heartbeat while it is alive, and at last how it
+    ended.
+    """
 
     def __init__(self, cell: Path, number: int) -> None:
         self.cell, self.number = cell, number
@@ -61,30 +64,31 @@ class Attempt:
         return numbers(self.cell)[-1:] == [self.number]
 
     def end(self, status: str, error: str = "", code: int | None = None) -> None:
-        """status: done, diverged, failed, cancelled, interrupted or superseded. error: one line, its cause.
+        """status: done, diverged, failed, cancelled, interrupted or superseded. error: one line,
+        its cause.
 
         code: the exit code that goes with it, where the user has something to mend.
         """
         self._over.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # a full disk: the attempt goes stale by itself
+        with contextlib.suppress(OSError):  # on a full disk the attempt becomes stale by itself
             end = {"status": status, "error": error, **({} if code is None else {"code": code})}
             write_json(self.folder / "end.json", end)
 
 
 def claim(cell: Path, observer: Observer) -> Attempt | None:
-    """A new attempt at the cell, or None while another one is at work on it or once it has a result."""
+    """A new attempt at the cell; None while another attempt is active or if the cell has a result."""
     taken = numbers(cell)
     if taken and not observer.over(folder_of(cell, taken[-1])):
         return None
-    if read_sealed(cell / "result.json") is not None:  # an attempt that is over published before it ended
+    if read_sealed(cell / "result.json") is not None:  # an attempt publishes before it ends
         return None
     number = taken[-1] + 1 if taken else 1
     (cell / "attempts").mkdir(parents=True, exist_ok=True)
     aside = cell / "attempts" / f".{uuid.uuid4().hex}"
     aside.mkdir()
     try:
-        write_json(aside / "owner.json", _owner())
+        write_json(aside / "owner.json", own_process())
         aside.rename(folder_of(cell, number))
     except OSError:
         shutil.rmtree(aside, ignore_errors=True)
@@ -95,9 +99,9 @@ def claim(cell: Path, observer: Observer) -> Attempt | None:
 
 
 class Observer:
-    """Watches other processes' attempts by this process's own monotonic clock.
+    """Watches other processes' attempts with this process's own monotonic clock.
 
-    dead_jobs: cluster jobs that are known to have ended, with all their processes.
+    dead_jobs: cluster jobs that are known to have ended, and all their processes with them.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, dead_jobs: Collection[str] = ()) -> None:
@@ -105,7 +109,9 @@ class Observer:
         self._seen: dict[Path, tuple[bytes, float]] = {}
 
     def over(self, attempt: Path) -> bool:
-        """True where the attempt ended, its process is gone, or its heartbeat stands still for STALE_SECONDS."""
+        """Whether the attempt ended, its process is gone, or its heartbeat has not changed for
+        STALE_SECONDS.
+        """
         if (attempt / "end.json").exists() or gone(attempt) or self._job_over(attempt):
             return True
         try:
@@ -119,7 +125,9 @@ class Observer:
         return self._clock() - since >= STALE_SECONDS
 
     def _job_over(self, attempt: Path) -> bool:
-        """The attempt's cluster job has ended, or was queued again and is now this process's."""
+        """Whether the attempt's cluster job has ended, or was queued again and is now this
+        process's.
+        """
         owner = read_json(attempt / "owner.json")
         job, restarts = (owner.get("job"), owner.get("restarts", 0)) if isinstance(owner, dict) else (None, 0)
         mine, now = cluster_job()
@@ -127,46 +135,52 @@ class Observer:
 
 
 def ended(attempt: Path) -> dict[str, Any] | None:
-    """{status, error} of an attempt that ended in words, with `code` where it had one, or None."""
+    """{status, error} that an attempt wrote at its end, with `code` if it had one; None without an
+    end.
+    """
     end = read_json(attempt / "end.json")
     return end if isinstance(end, dict) else None
 
 
 def gone(attempt: Path) -> bool:
-    """True where the attempt's process ran on this boot and runs no more."""
+    """Whether the attempt's process ran on this boot and no longer runs."""
     owner = read_json(attempt / "owner.json")
     known = isinstance(owner, dict) and owner["boot"] != "" and owner["boot"] == _boot()
     return known and _started(owner["pid"]) != owner["started"]
 
 
 def failed_before(cell: Path) -> str | None:
-    """The cause where a cell's last attempt failed, or None."""
+    """The error of a cell's last attempt if that failed, else None."""
     taken = numbers(cell)
     end = ended(folder_of(cell, taken[-1])) if taken else None
     return str(end["error"]) if end is not None and end["status"] == "failed" else None
 
 
 def mark_ended(cell: Path, error: str, *, status: str = "failed", dead_jobs: Collection[str] = ()) -> None:
-    """Add a failed or cancelled attempt to a cell whose workers have died, unless another worker has the cell."""
+    """Add a failed or cancelled attempt to a cell whose workers have died, unless another worker
+    has the cell.
+    """
     if (attempt := claim(cell, Observer(dead_jobs=dead_jobs))) is not None:
         attempt.end(status, error)
 
 
-def _owner() -> dict[str, Any]:
+def own_process() -> dict[str, Any]:
     process = {"host": platform.node(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid())}
     job, restarts = cluster_job()
     return process if job is None else {**process, "job": job, "restarts": restarts}
 
 
 def cluster_job() -> tuple[str | None, int]:
-    """This process's SLURM job, as squeue names it, and how often that was queued again; (None, 0) outside."""
+    """This process's SLURM job as squeue names it, and how often it was requeued; (None, 0) outside
+    SLURM.
+    """
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
     return job, int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
 def _boot() -> str:
-    """This boot and process namespace; empty where the system does not tell."""
+    """This boot and process namespace; empty if the system does not say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -174,7 +188,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot; None where there is no such process."""
+    """Start of a process in clock ticks since boot; None if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

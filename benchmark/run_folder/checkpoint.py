@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, checksummed, two generations, never loaded unless they are what was written."""
+"""Checkpoints: written atomically, in two generations, and loaded only if their checksum holds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ GENERATIONS = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: the training's state, its manifest, and the metrics it had written."""
+    """A verified checkpoint: the training's state, the manifest, and the metrics written until
+    then.
+    """
 
     state: dict[str, Any]
     manifest: dict[str, Any]
@@ -28,10 +30,11 @@ class Checkpoint:
 
 
 def save(folder: Path, state: Mapping[str, Any], *, steps: int, metrics: bytes, **facts: Any) -> None:
-    """Write a new generation and drop all but GENERATIONS.
+    """Write a new generation and keep the last GENERATIONS.
 
-    steps: optimizer steps done; it names the file. metrics: all of the metrics written so far, of
-    which length and checksum go into the manifest, written last. facts: run_id, environment.
+    steps: optimizer steps done; they name the file. metrics: all metrics written so far; their
+    length and checksum go into the manifest, which is written last. facts: run_id and environment,
+    for the manifest.
     """
     buffer = io.BytesIO()
     torch.save(_on_its_own(state), buffer)
@@ -51,7 +54,9 @@ def save(folder: Path, state: Mapping[str, Any], *, steps: int, metrics: bytes, 
 
 
 def _on_its_own(value: Any) -> Any:
-    """The state, where a tensor is a slice of a larger one a copy of it: a file would hold the whole."""
+    """The state with a copy of each tensor that is a slice of a larger one, which the file would
+    hold as a whole.
+    """
     if isinstance(value, torch.Tensor):
         return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
     if isinstance(value, Mapping):
@@ -66,7 +71,9 @@ def remove(folder: Path, steps: int) -> None:
 
 
 def remove_earlier(earlier: Iterable[Path], folder: Path) -> None:
-    """Delete the checkpoints of earlier attempts, once this one's folder has all its generations."""
+    """Delete the checkpoints of earlier attempts once this attempt's folder has all its
+    generations.
+    """
     if len(_steps(folder)) >= GENERATIONS:
         for before in earlier:
             for steps in _steps(before):
@@ -76,13 +83,13 @@ def remove_earlier(earlier: Iterable[Path], folder: Path) -> None:
 def latest(folders: Iterable[Path], *, run_id: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The good checkpoint with the most steps in any of the folders, or None.
 
-    Each bad one is named through `warn` and passed over: it is never unpickled.
+    Each bad one is reported through `warn` and skipped; it is never unpickled.
     """
     found = sorted(((steps, folder) for folder in folders for steps in _steps(folder)), reverse=True)
     for steps, folder in found:
         try:
             return _read(folder, steps, run_id)
-        except Exception as error:  # whatever is wrong with it, an older one may be good
+        except Exception as error:  # whatever is wrong with it, an older checkpoint may be good
             reason = str(error).partition("\n")[0] or type(error).__name__
             warn(f"checkpoint {_data(folder, steps)} is passed over: {reason}")
     return None
@@ -110,7 +117,7 @@ def _check(what: str, content: bytes, expected: str) -> None:
 
 
 def _steps(folder: Path) -> list[int]:
-    """Generations in a folder, oldest first, by whichever of their two files is there."""
+    """Generations in a folder, oldest first; one of their two files is enough."""
     with contextlib.suppress(FileNotFoundError):
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith("checkpoint-")]
         return sorted({int(name.removeprefix("checkpoint-").partition(".")[0]) for name in names})

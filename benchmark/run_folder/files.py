@@ -1,4 +1,6 @@
-"""Files that are whole or absent: written aside, synced, renamed; JSON with its own checksum."""
+"""Files that are complete or absent (written under another name, synced, renamed), and JSON with a
+checksum.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(Exception):
-    """No space is left where something has to be written: one line that says where, and what to do."""
+    """No space is left where something has to be written: one line with the place and what to do."""
 
     exit_code = 1
 
@@ -24,7 +26,9 @@ class DiskFullError(Exception):
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Replace a file so that a reader sees the old or the new content, whole or in pieces, also after a power cut."""
+    """Replace a file so that a reader sees either the old or the new content, also after a power
+    cut.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -54,7 +58,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value, or None where the file is absent or no whole JSON document."""
+    """The value, or None if the file is absent or not a complete JSON document."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -1,9 +1,10 @@
-"""How many images a second training gets, gathered and augmented: `python -m benchmark speed data-path`.
+"""How many images a second training gets, gathered and augmented: `python -m benchmark speed
+data-path`.
 
-A turn is an epoch of batches as training draws them, the same epoch without its augmentation, and some steps of
-dense training, one right after the other; the next turn takes them in the other order. Drawing an
-epoch's order and augmentation is part of its time. On a GPU the clock waits for the device around all of it, not for
-each batch.
+A turn is an epoch of batches as training draws them, the same epoch without its augmentation, and
+some steps of dense training, one right after the other; the next turn takes them in the other
+order. Drawing an epoch's order and augmentation is part of its time. On a GPU the clock waits for
+the device around all of it, not for each batch.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmark.data.tensors import Dataset, TensorDataset
 from benchmark.spec import Data, check_names
 from benchmark.speed.grids import DATA
 from benchmark.speed.steps import SCHEMA, machine_of, paired_ratios, plain_table, prepared, quartiles, wait_for
-from benchmark.speed.workloads import BATCHES, MODELS, setting, spec_of
+from benchmark.speed.workloads import BATCHES, MODELS, data_and_optimizer, spec_of
 from benchmark.training.loop import Training, train_step
 
 TARGET_DATA, TARGET_IMAGES_A_SECOND = "cifar10", 100_000  # on a GPU, with crop and flip
@@ -41,7 +42,7 @@ HOW = (
     f"{TURNS} turns of an epoch's batches, the same epoch without its augmentation, and dense training steps for about "
     f"{STEPS_SECONDS} s, in one process, after one that is not counted; images/s and quartiles: of the epochs, drawing "
     "order and augmentation included; plain: the epoch's time over that without augmentation beside it, where there is "
-    "one; train/s: images a second of the steps alone; share: of the batches, in the time of both. Medians",
+    "one; train/s: images a second of the steps only; share: of the batches, in the time of both. Medians",
     f"target: {TARGET_IMAGES_A_SECOND} images/s of {TARGET_DATA} with crop and flip, on a GPU; none on a CPU",
 )
 COLUMNS = ("model", "data", "batch", "images/s", "quartiles", "plain", "train/s", "share", "target")
@@ -57,7 +58,9 @@ class Turns:
 
 
 def data_path(names: Sequence[str], chosen: str, data_dir: Path, device_name: str, json_output: bool) -> None:
-    """Measure the data path of every model and print it. chosen: one of DATA. Raises SpecError and DataError."""
+    """Measure the data path of every model and print it. chosen: one of DATA. Raises SpecError and
+    DataError.
+    """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS))
     check_names(asked, MODELS, "model")
     check_names([chosen], DATA, "--data")
@@ -85,8 +88,10 @@ def _measured(names: Sequence[str], chosen: str, data_dir: Path, device: torch.d
 
 
 def pixels_of(model: str, chosen: str) -> Data:
-    """The data that a model trains on, or made-up pixels of their shape and number, treated alike."""
-    real, _ = setting(model)
+    """The data that a model trains on, or made-up pixels of their shape and number, treated
+    alike.
+    """
+    real, _ = data_and_optimizer(model)
     if chosen == "own":
         return real
     shape, size = SHAPES.get(real.name), TRAIN_EXAMPLES[real.name]
@@ -120,7 +125,9 @@ def epoch_seconds(dataset: Dataset, batch_size: int, epoch: int) -> float:
 
 
 def dense_steps(model: str, dataset: Dataset, batch_size: int) -> Callable[[], float]:
-    """Trains a model densely for about STEPS_SECONDS, each time that it is called: seconds of a step."""
+    """Trains a model densely for about STEPS_SECONDS, each time that it is called: seconds of a
+    step.
+    """
     of = spec_of(model, "dense")
     training = Training(
         dataclasses.replace(of, optimizer=dataclasses.replace(of.optimizer, batch_size=batch_size)), dataset
@@ -146,7 +153,7 @@ def dense_steps(model: str, dataset: Dataset, batch_size: int) -> Callable[[], f
 def summary(model: str, pixels: Data, batch_size: int, turns: Turns, device: torch.device) -> dict[str, Any]:
     """The document's row of a model and a batch size."""
     rate = quartiles([1 / seconds for seconds in turns.own])
-    aimed_at = device.type == "cuda" and setting(model)[0].name == TARGET_DATA
+    aimed_at = device.type == "cuda" and data_and_optimizer(model)[0].name == TARGET_DATA
     target = TARGET_IMAGES_A_SECOND if aimed_at else None
     shares = [own / (own + step) for own, step in zip(turns.own, turns.step, strict=True)]
     return {

@@ -1,4 +1,6 @@
-"""The subcommands of `speed`: what is measured, and its options. Without a subcommand, steps are measured."""
+"""The subcommands of `speed`: what is measured, and its options. Without a subcommand, steps are
+measured.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def speed(
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """What a step of each method costs beside a dense one, as `speed steps`; or what a subcommand measures."""
+    """What a step of each method costs beside a dense one, as `speed steps`; or what a subcommand
+    measures.
+    """
     if context.invoked_subcommand is None:
         measure_steps(model, method, steps, seconds, threads, device, json_output)
     elif given := [option.opts[0] for option in context.command.params if _is_given(context, option.name)]:

@@ -1,8 +1,10 @@
-"""What whole cells cost in a grid, start-up and steady state apart: `python -m benchmark speed grid`.
+"""What whole cells cost in a grid, start-up and steady state apart: `python -m benchmark speed
+grid`.
 
-A grid has ROUNDS cells per worker, of one model and one method. It runs as with `run`: the local launcher, an
-evaluation and a record every epoch, checkpoints, results, the MLflow mirror. A worker's first cell also pays for the
-worker's start (interpreter, torch, data); the later cells are the steady state, while all workers are busy.
+A grid has ROUNDS cells per worker, of one model and one method. It runs as with `run`: the local
+launcher, an evaluation and a record every epoch, checkpoints, results, the MLflow mirror. A
+worker's first cell also pays for the worker's start (interpreter, torch, data); the later cells are
+the steady state, while all workers are busy.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from benchmark.run_folder.files import read_sealed
 from benchmark.spec import Data, RunSpec, check_names
 from benchmark.speed.start_up import MeasurementError
 from benchmark.speed.steps import DEFAULT_MODELS, KEPT, SCHEMA, machine_line, plain_table
-from benchmark.speed.workloads import MODELS, setting, spec_of
+from benchmark.speed.workloads import MODELS, data_and_optimizer, spec_of
 from benchmark.tracking.background import Mirror
 from benchmark.training.execution import Execution
 
@@ -44,7 +46,7 @@ HOW = (
     "steady cell's whole time over its epochs; training: only its steps; cells/h: steady, of all workers; start-up, "
     "once a pool: what a worker's first cell takes until its first epoch's end beside training, less what a steady one "
     "does; whole: the pool's wall time, start-up and mirror included. Means.",
-    "x authors: the same DST epochs, one after another, in the authors' code, as measured in a side experiment on 2 CPU "
+    "x authors: the same DST epochs, one after another, in the authors' code, measured in a side experiment on 2 CPU "
     "cores and not in this run (lstm-a: 600 steps of 0.33 s, evaluation not counted)",
 )
 COLUMNS = ("model", "method", "cells", "epochs", "start s", "epoch s", "train s", "whole s", "cells/h", "x authors")
@@ -69,7 +71,9 @@ class Setup:
 
 @dataclass
 class Times:
-    """started, ended: by one clock. untrained: seconds until the end of the first epoch that were no training."""
+    """started, ended: by one clock. untrained: seconds until the end of the first epoch that were
+    no training.
+    """
 
     started: float
     ended: float = 0.0
@@ -77,7 +81,9 @@ class Times:
 
 
 def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output: bool) -> None:
-    """Run a grid of every model with every method and print it. Raises SpecError, DataError, MeasurementError."""
+    """Run a grid of every model with every method and print it. Raises SpecError, DataError,
+    MeasurementError.
+    """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or DEFAULT_METHODS))
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
@@ -99,8 +105,10 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
 
 
 def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
-    """The paper's cell of a model, the method's defaults, under as many seeds as there are cells. Raises SpecError."""
-    pixels, optimizer = setting(model)
+    """The paper's cell of a model, the method's defaults, under as many seeds as there are cells.
+    Raises SpecError.
+    """
+    pixels, optimizer = data_and_optimizer(model)
     if setup.data == "synthetic":
         shape, size = SHAPES.get(pixels.name), TRAIN_EXAMPLES[pixels.name]
         pixels = Data(name="synthetic", shape=shape, train_limit=size, test_limit=TEST_EXAMPLES)
@@ -124,7 +132,9 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
 def summary(
     spec: RunSpec, times: Sequence[Times], training: Sequence[float], wall_seconds: float, *, workers: int
 ) -> dict[str, Any]:
-    """The document's row of a grid. times: of its cells, as handed out; training: the steady cells' train_seconds."""
+    """The document's row of a grid. times: of its cells, as handed out; training: the steady cells'
+    train_seconds.
+    """
     epochs, model, method = spec.optimizer.epochs, spec.model.name, spec.method["name"]
     first, steady = times[:workers], times[workers:]
     late, usual = (statistics.fmean(one.untrained for one in some) for some in (first, steady))
@@ -147,7 +157,9 @@ def summary(
 
 
 def authors_epoch_seconds(model: str, method: str) -> float | None:
-    """Seconds of an epoch in the authors' code, where that was measured: authors_epoch_seconds.json."""
+    """Seconds of an epoch in the authors' code, where that was measured:
+    authors_epoch_seconds.json.
+    """
     document = json.loads(AUTHORS_FILE.read_text())
     measured = document["models"].get(model) if method == document["method"] else None
     return None if measured is None else float(measured["seconds"])

@@ -1,7 +1,8 @@
 """What sparsity buys after training: `python -m benchmark speed inference RUN_ID`.
 
-It times one finished cell's network in the forms of `benchmark.speed.network_forms`, each in pairs beside `dense`, as
-`benchmark.speed.steps` does. Each time is of several forward passes of one batch, as one short pass says little.
+It times one finished cell's network in the forms of `benchmark.speed.network_forms`, each in pairs
+beside `dense`, as `benchmark.speed.steps` does. Each time is of several forward passes of one
+batch, as one short pass says little.
 """
 
 from __future__ import annotations
@@ -55,10 +56,12 @@ MEASURED = ("test_accuracy", "density")
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the network. bytes: of its saved state_dict, as it is and through zlib.
+    """One form of the network. bytes, compressed_bytes: of its saved state_dict, without and with
+    zlib.
 
-    max_difference, equal_predictions: of its outputs on the test split to those of masked-dense; the
-    largest, and the share of images with the same class. None for dense, another function.
+    max_difference: the largest difference between its outputs on the test split and those of
+    masked-dense. equal_predictions: the share of images with the same class. Both None for dense,
+    which is another function.
     """
 
     form: str
@@ -70,7 +73,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Latency:
-    """A form beside dense at one batch size; seconds: of a forward pass, medians."""
+    """A form beside dense at one batch size. seconds: medians of a forward pass."""
 
     form: str
     batch_size: int
@@ -81,7 +84,9 @@ class Latency:
 
 
 def inference(run_id: str, out: Path, data_dir: Path, budget: Budget, device_name: str, json_output: bool) -> None:
-    """Measure a finished cell's network in its forms and print it. Raises SpecError, FolderError, DataError."""
+    """Measure a finished cell's network in its forms and print it. Raises SpecError, FolderError,
+    DataError.
+    """
     member = find_cell(run_id, out)
     device = torch.device(resolve_device(device_name))
     execution = Execution(out=out, data_dir=data_dir, device=device.type)
@@ -159,7 +164,9 @@ def _latency(form: str, arms: tuple[nn.Module, nn.Module], batches: Sequence[Bat
 
 
 def _forward_seconds(network: nn.Module, batch: Batch, *, passes: int) -> float:
-    """Of one pass; a single short one would mostly measure what the network before it left in the caches."""
+    """Seconds of one pass, from several: a single short pass would mostly measure the state of the
+    caches.
+    """
     inputs, _ = batch
     wait_for(inputs.device)
     started = time.perf_counter()
@@ -196,7 +203,9 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def cell_row(document: Mapping[str, Any]) -> list[str]:
-    """The cell of a document: run id, what was trained, accuracy, remaining ratio, and which layers were cut."""
+    """The cell of a document: run id, label, accuracy, remaining ratio, and which layers were
+    cut.
+    """
     cell, layers = document["cell"], document["layers"]
     cut = [f"{name} {before} to {after}" for name, (before, after) in layers.items()]
     percents = [f"{cell['test_accuracy']:.2f} %", f"{100 * cell['density']:.2f} %"]

@@ -1,4 +1,5 @@
-"""A finished cell's network, from its last checkpoint, in the forms that `benchmark.speed.inference` compares.
+"""A finished cell's network, from its last checkpoint, in the forms that
+`benchmark.speed.inference` compares.
 
 dense         the architecture with the weights that it started from, none of them 0
 masked-dense  `methods.finalize`: the trained weights, zeros baked in
@@ -34,7 +35,9 @@ from benchmark.training.process_group import Group
 
 
 class CSRLinear(nn.Module):
-    """A Linear with its weight in CSR, through torch's own sparse product; [b, c_in] to [b, c_out]."""
+    """A Linear with its weight in CSR, computed by torch's sparse product; [b, c_in] to [b,
+    c_out].
+    """
 
     weight: Tensor
 
@@ -54,7 +57,7 @@ class CSRLinear(nn.Module):
 def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, Any]]:
     """A done cell's training as it ended, and its result.
 
-    Raises SpecError where the cell has not ended well, or its last state is not there any more.
+    Raises SpecError if the cell is not done, or its last state is no longer there.
     """
     cell = execution.cell(spec.run_id)
     result = read_sealed(cell / "result.json")

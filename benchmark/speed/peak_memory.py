@@ -1,4 +1,4 @@
-"""The most memory that a piece of work holds at once, by torch's own accounts."""
+"""The most memory that a piece of work holds at once, as torch counts it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], None], device: torch.device) -> int:
-    """Bytes of tensors and workspaces beyond those that are there before.
+    """Bytes of tensors and workspaces beyond those that exist before.
 
-    Not seen is what a library takes from the system without asking torch.
+    Memory that a library takes from the system without asking torch is not seen.
     """
     gc.collect()
     return _on_gpu(work, device) if device.type == "cuda" else _on_cpu(work)
@@ -43,7 +43,7 @@ def _on_cpu(work: Callable[[], None]) -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """The profiler writes of itself to the standard error's descriptor."""
+    """Silence the profiler, which writes about itself to standard error."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -1,4 +1,6 @@
-"""How long commands take that train nothing, each a process of its own: `python -m benchmark speed start-up`."""
+"""How long commands that train nothing take, each as a process of its own: `python -m benchmark
+speed start-up`.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,15 @@ REPEATS = 7
 SUITE = ("run", "--suite", "digits", "--set", "optimizer.epochs=1")  # embedded data, every cell for one epoch
 OTHER_STORES = ("BENCH_NO_MLFLOW", "MLFLOW_TRACKING_URI")  # as by default, the mirror is on and in the run folder
 HOW = (
-    "each command is started as a process of its own, in turns; seconds: wall time to its end, quartiles; CPU seconds: "
-    "user and system, its children's included, medians; the run folder holds the suite digits, one epoch a cell, done, "
+    "each command is started as a process of its own, in turns; seconds: wall time, quartiles; CPU seconds: user and "
+    "system, children included, medians; the run folder holds the suite digits, one epoch a cell, done, "
     "and its MLflow mirror"
 )
 COLUMNS = ("command", "n", "seconds", "quartiles", "CPU seconds")
 
 
 class MeasurementError(Exception):
-    """What was to be timed did not end well, so that its time says nothing."""
+    """What was timed did not end well, so its time says nothing."""
 
     exit_code = 1
 
@@ -64,7 +66,9 @@ def start_up(json_output: bool, repeats: int = REPEATS) -> None:
 
 
 def seconds_of(arguments: Sequence[str]) -> tuple[float, float]:
-    """(wall, CPU) seconds of `python -m benchmark` with these arguments. Raises MeasurementError where it fails."""
+    """(wall, CPU) seconds of `python -m benchmark` with these arguments. Raises MeasurementError
+    where it fails.
+    """
     cpu, started = _cpu_seconds(), time.perf_counter()
     command = [sys.executable, "-m", "benchmark", *arguments]
     default = {name: value for name, value in os.environ.items() if name not in OTHER_STORES}
@@ -79,7 +83,7 @@ def seconds_of(arguments: Sequence[str]) -> tuple[float, float]:
 
 
 def _cpu_seconds() -> float:
-    """Of all children that ended, and theirs."""
+    """CPU seconds of all children that have ended, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

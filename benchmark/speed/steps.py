@@ -1,8 +1,9 @@
-"""What a method's training step costs, as ratios to a dense step beside it: `python -m benchmark speed`.
+"""What a method's training step costs, as ratios to dense steps beside it: `python -m benchmark
+speed steps`.
 
-A pair is one dense step and one step of the method on the same batch, one right after the other, and
-the next pair takes them in the other order: what slows the machine for a while slows both, and
-leaves their ratio alone. Each step is the training loop's own, `benchmark.training.loop.train_step`.
+A pair is one dense step and one step of the method on the same batch, right after each other; the
+next pair has the other order. Whatever slows the machine for a while slows both and does not change
+their ratio. Each step is the training loop's own, `benchmark.training.loop.train_step`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from benchmark.training.prepare import kernel_path
 
 SCHEMA = 1
 Batch = tuple[Tensor, Tensor]
-Arm = Any  # what takes a step: a training, several, or a network
+Arm = Any  # what is timed: a training, or a network
 
 DEFAULT_MODELS = ("lenet-300-100", "lenet-5-caffe", "lstm-a")
 WARM_UP_PAIRS, WARM_UP_SHARE = 10, 0.25
@@ -55,7 +56,7 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is timed for each model and method: at most so many pairs, for about so many seconds."""
+    """How much is timed for each model and method: at most `steps` pairs, for about `seconds`."""
 
     steps: int
     seconds: float
@@ -74,9 +75,10 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Pair:
-    """A method on a model beside dense training. seconds: of a step, medians.
+    """A method on a model beside dense training. dense_seconds, method_seconds: medians of a step.
 
-    peak_bytes: the most that a training holds in its first steps, beginning included.
+    dense_peak_bytes, method_peak_bytes: the most that a training holds, from its start through its
+    first steps.
     """
 
     model: str
@@ -91,12 +93,14 @@ class Pair:
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """Interpolated between the values, the least and the greatest being the ends; of two values or more."""
+    """Quartiles of two or more values, interpolated; the smallest and the largest value are the
+    ends.
+    """
     return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 def paired_ratios(dense: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Each step's time over that of the dense step beside it; as many of one as of the other."""
+    """Each step's time divided by that of the dense step beside it; both of the same length."""
     return [b / a for a, b in zip(dense, other, strict=True)]
 
 
@@ -109,7 +113,9 @@ def speed(
     *,
     threads: int = 1,
 ) -> None:
-    """Measure every model with every method and print it. threads: of both arms. Raises SpecError."""
+    """Measure every model with every method and print it. threads: of both arms. Raises
+    SpecError.
+    """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
@@ -127,7 +133,9 @@ def speed(
 
 @contextmanager
 def prepared(device: torch.device, threads: int = 1) -> Iterator[None]:
-    """As a worker is, or on more threads; deterministic on a GPU. The process's own number of threads comes back."""
+    """Prepare the process as a worker is, or with more threads; restores the number of threads
+    afterwards.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     before = torch.get_num_threads()
     prepare_process(device.type)
@@ -148,11 +156,11 @@ def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch
 
 
 def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pair:
-    """One method on one model. Raises SpecError where the budget outlasts the training."""
+    """One method on one model. Raises SpecError if the budget is longer than the training."""
     dense_spec, spec = spec_of(model, "dense"), spec_of(model, method)
     excerpt = load(model, spec, device)
     batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
-    # the first training on a GPU also pays for the libraries' own memory
+    # the first training on a GPU also includes the libraries' own memory
     _, *peaks = [_peak_bytes(of, excerpt, batches) for of in (dense_spec, dense_spec, spec)]
     dense, other = (training_of(of, excerpt) for of in (dense_spec, spec))
     longest = min(dense.attached.total_steps, other.attached.total_steps) - WARM_UP_PAIRS
@@ -182,7 +190,9 @@ def timed_pairs(
     least: int,
     seconds_of: Callable[[Any, Batch], float] | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each dense step and of the other's beside it; the order within a pair changes every time."""
+    """Seconds of each dense step and of the other step beside it; the order within a pair
+    alternates.
+    """
     seconds_in: Callable[[Any, Batch], float] = seconds_of or _step_seconds
     arms = (dense, other)
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -214,7 +224,7 @@ def training_of(spec: RunSpec, excerpt: Excerpt) -> Training:
 
 
 def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int:
-    """The most that a training alone holds in its first steps, its data left out."""
+    """The most that a training holds in its first steps, without its data."""
 
     def train() -> None:
         training = training_of(spec, excerpt)
@@ -225,7 +235,7 @@ def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> in
 
 
 def machine_of(device: torch.device) -> dict[str, Any]:
-    """What a measurement in this process has to say of where it was taken."""
+    """The machine and the software of a measurement in this process."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else environment.cpu_name()
     described = environment.describe(
         device=device.type, device_name=name, threads=torch.get_num_threads(), kernel_path=kernel_path(device), data=""
@@ -235,7 +245,7 @@ def machine_of(device: torch.device) -> dict[str, Any]:
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
-    """For people, of what `machine_of` gives."""
+    """One line for people about what `machine_of` returns."""
     return (
         f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
         f"torch {machine['torch']}, kernel path: {machine['kernel_path']}"
@@ -243,7 +253,9 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Without lines; names to the left, numbers to the right. Where it is narrow names fold, and no number is cut."""
+    """A table without lines, names left, numbers right. On a narrow screen names fold, and no
+    number is cut.
+    """
     rows = list(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for at, name in enumerate(columns):

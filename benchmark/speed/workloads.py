@@ -1,4 +1,6 @@
-"""Cells of the paper on made-up data of the real shape: enough to take training steps, nothing to learn from."""
+"""Cells of the paper on made-up data of the real shape, to time training steps with; there is
+nothing to learn.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,14 @@ from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell, cifar10, mnist
 
 BATCHES = 8
-MODELS = tuple(name for name in models.available() if name != "resnet50")  # that one takes batches of 1024
+MODELS = tuple(name for name in models.available() if name != "resnet50")  # its batches are 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Excerpt(TensorDataset):
-    """A few batches that stand for an epoch of the real length: methods see the real steps per epoch."""
+    """A few batches in place of an epoch of the real length; methods see the real number of steps
+    per epoch.
+    """
 
     epoch_examples: int
 
@@ -33,8 +37,10 @@ class Excerpt(TensorDataset):
 
 
 def spec_of(model: str, method: str) -> RunSpec:
-    """The paper's cell of one of MODELS, on made-up pixels; the method's defaults. Raises SpecError."""
-    real, optimizer = setting(model)
+    """The paper's cell of one of MODELS, on made-up pixels, with the method's defaults. Raises
+    SpecError.
+    """
+    real, optimizer = data_and_optimizer(model)
     pixels = Data(
         name="synthetic",
         shape=SHAPES.get(real.name),
@@ -48,7 +54,7 @@ def spec_of(model: str, method: str) -> RunSpec:
         raise SpecError(f"method {method}: {error}") from error
 
 
-def setting(model: str) -> tuple[Data, Optimizer]:
+def data_and_optimizer(model: str) -> tuple[Data, Optimizer]:
     """The data and the optimizer that the suites give a model."""
     if model in mnist.LENETS:
         return mnist.MNIST, mnist.SGD
@@ -62,4 +68,4 @@ def load(model: str, spec: RunSpec, device: torch.device) -> Excerpt:
     pixels = data.load(spec.data, data_dir=Path(), device=device)
     assert isinstance(pixels, TensorDataset)
     fields = {field.name: getattr(pixels, field.name) for field in dataclasses.fields(pixels)}
-    return Excerpt(**fields, epoch_examples=TRAIN_EXAMPLES[setting(model)[0].name])
+    return Excerpt(**fields, epoch_examples=TRAIN_EXAMPLES[data_and_optimizer(model)[0].name])

@@ -1,8 +1,9 @@
-"""Suites: named lists of cells. A suite is a function that returns specs; its module says the rest.
+"""Suites: named lists of cells. A suite is a function that returns specs, in a file of its own;
+files in this folder are found by name.
 
 A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds) and
 `suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the others.
-Nothing here imports torch until a suite is expanded: method defaults come from `methods`.
+torch is imported only when a suite is expanded, as method defaults come from `methods`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,9 @@ BOTH_PROTOCOLS = ("paper", "official")
 
 @dataclass(frozen=True)
 class Suite:
-    """An expanded suite. plugin: the user's file that defines it, or None. own: its cells before --seeds and --set."""
+    """An expanded suite. plugin: the user's file that defines it, or None. own: the cells without
+    --seeds and --set.
+    """
 
     name: str
     description: str
@@ -43,7 +46,7 @@ def describe() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def load(name_or_file: str) -> Suite:
-    """A suite by name or by file. Raises SpecError where there is none, or where it does not hold."""
+    """A suite by name or by file. Raises SpecError if there is none, or if it is not valid."""
     if name_or_file.endswith(".py"):
         path = Path(name_or_file).resolve()
         module, name = load_file(path), path.stem
@@ -89,17 +92,19 @@ def cell(
     step_records: int | None = None,
     **hyperparameters: Any,
 ) -> RunSpec:
-    """A spec with every hyperparameter of the method resolved. Raises ValueError for bad ones."""
+    """A spec with the method's hyperparameters resolved (`Method.identity`). Raises ValueError for
+    bad ones.
+    """
     import methods
 
     made = methods.create(method, **hyperparameters)
-    resolved = made.hyperparameters()
-    density = resolved.pop("density", None)
+    identity = made.identity()
+    density = identity.pop("density", None)
     return RunSpec(
         data=data,
         model=model,
         optimizer=optimizer,
-        method={"name": method, "version": made.version, **resolved},
+        method={"name": method, "version": made.version, **identity},
         density=density,
         seed=seed,
         protocol=tuple(protocol),
@@ -108,7 +113,7 @@ def cell(
 
 
 def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
-    """Each cell once, in first order, with the memberships of all its mentions."""
+    """Each cell once, in order of first appearance, with the memberships of all its appearances."""
     found: dict[str, RunSpec] = {}
     for spec in specs:
         before = found.get(spec.run_id, spec)
@@ -120,20 +125,20 @@ def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
 
 
 def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec, ...]:
-    """The same cells under these seeds in place of their own."""
+    """The same cells with these seeds instead of their own."""
     return merged(dataclasses.replace(spec, seed=seed) for spec in specs for seed in seeds)
 
 
 def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
-    """The cells with a field changed, marked as departing. Method fields change where a method has them.
+    """The cells with a field changed, marked as departing. A method's field changes only in cells
+    whose method has it.
 
     Raises SpecError for an unknown field or a value that does not fit.
     """
     section, _, name = dotted.partition(".")
     if section == "method":
-        has = [spec for spec in specs if name in spec.method and name not in ("name", "version")]
-        valid = {key for spec in specs for key in spec.method if key not in ("name", "version")}
-        if not has:
+        valid = {key for spec in specs for key in _hyperparameters(spec)}
+        if name not in valid:
             raise SpecError(f"no cell's method has '{name}': {nearest(name, valid)}")
     elif dotted == "density" and all(spec.density is None for spec in specs):
         raise SpecError("no cell's method keeps a density that could be set")
@@ -142,25 +147,46 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
     return merged(_set(spec, dotted, value) for spec in specs)
 
 
+def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
+    """The method's hyperparameters without the density, including those that the spec leaves out at
+    their default.
+    """
+    from methods.registry import method_class
+
+    try:
+        added = method_class(spec.method["name"]).added_hyperparameters()
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    everything = {**added, **spec.method}
+    return {name: value for name, value in everything.items() if name not in ("name", "version", "density")}
+
+
 def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
     section, _, name = dotted.partition(".")
-    current = fields(spec).get(dotted)
-    if (section == "method" and name not in spec.method) or (dotted == "density" and spec.density is None):
-        return spec
-    changed = replace_field(spec, dotted, value)
-    if section == "method" or dotted == "density":
-        import methods
-
-        given = {key: inner for key, inner in changed.method.items() if key not in ("name", "version")}
-        given |= {} if changed.density is None else {"density": changed.density}
-        try:
-            resolved = methods.create(changed.method["name"], **given).hyperparameters()
-        except ValueError as error:
-            raise SpecError(str(error)) from error
-        density = resolved.pop("density", None)
-        tail = {"name": spec.method["name"], "version": spec.method["version"]}
-        changed = dataclasses.replace(changed, method={**tail, **resolved}, density=density)
+    if section != "method" and dotted != "density":
+        current, changed = fields(spec).get(dotted), replace_field(spec, dotted, value)
+    else:
+        hyperparameters = _hyperparameters(spec) | ({} if spec.density is None else {"density": spec.density})
+        name = name or dotted
+        if name not in hyperparameters:
+            return spec
+        current, changed = hyperparameters[name], _with_method(spec, {**hyperparameters, name: value})
     if changed == spec:
         return spec
     departs = (*spec.departs, f"{dotted}={value} (suite: {current})")
     return dataclasses.replace(changed, departs=departs)
+
+
+def _with_method(spec: RunSpec, hyperparameters: Mapping[str, Any]) -> RunSpec:
+    """The cell with its method's hyperparameters, density included, replaced. Raises SpecError for
+    bad ones.
+    """
+    import methods
+
+    try:
+        identity = methods.create(spec.method["name"], **hyperparameters).identity()
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    density = identity.pop("density", None)
+    method = {"name": spec.method["name"], "version": spec.method["version"], **identity}
+    return dataclasses.replace(spec, method=method, density=density)

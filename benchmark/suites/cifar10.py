@@ -1,4 +1,6 @@
-"""Table 2 and Figures 3 and 5 to 12: VGG-16 and wide residual networks on CIFAR-10 (docs/protocols.md)."""
+"""Table 2 and Figures 3 and 5 to 12: VGG-16 and wide residual networks on CIFAR-10
+(docs/protocols.md).
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def paper(seed: int) -> list[RunSpec]:
 
 
 def official(seed: int) -> list[RunSpec]:
-    """The authors' code at the alphas of the tables and figures; Figure 3's whole range is the paper's alone."""
+    """The authors' code at the alphas of the tables and figures; Figure 3's whole range is the
+    paper's alone.
+    """
     specs = []
     for name in MODELS:
         alphas = TABLE_2_ALPHAS if name in TABLE_2 else PATTERN_ALPHAS
@@ -68,7 +72,9 @@ def official(seed: int) -> list[RunSpec]:
 
 
 def baselines(seed: int) -> list[RunSpec]:
-    """The paper's recipe for all, so that methods alone differ; Table 2's rivals are quoted from other recipes."""
+    """The paper's recipe for all, so that only the methods differ; Table 2's rivals are quoted from
+    other recipes.
+    """
     return [
         by_paper(name, method, seed, density=density)
         for name in TABLE_2

@@ -1,4 +1,6 @@
-"""The default suite: every model and method on scikit-learn's digits, embedded, in minutes on a laptop."""
+"""The default suite: every model and method on scikit-learn's digits, embedded, in minutes on a
+laptop.
+"""
 
 from __future__ import annotations
 

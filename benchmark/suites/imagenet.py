@@ -1,4 +1,6 @@
-"""Table 3: ResNet-50 on ImageNet (docs/protocols.md). The authors published no code for it: one protocol."""
+"""Table 3: ResNet-50 on ImageNet (docs/protocols.md). The authors published no code for it: one
+protocol.
+"""
 
 from __future__ import annotations
 

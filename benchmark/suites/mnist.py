@@ -42,7 +42,9 @@ def suite() -> list[RunSpec]:
 
 
 def lenet(name: str, method: str, seed: int, **hyperparameters: Any) -> RunSpec:
-    """A.1's setting; where paper and code agree there is one cell. Figure 4's cell records epoch 1 by step."""
+    """A.1's setting; where paper and code agree there is one cell. Figure 4's cell records epoch 1
+    by step.
+    """
     figure4 = (name, method, hyperparameters) == ("lenet-300-100", "dst", {"alpha": LENET_ALPHA})
     return cell(
         method,
@@ -85,7 +87,9 @@ def lstm(name: str, method: str, protocol: str, seed: int, **hyperparameters: An
 
 
 def ladders(seed: int) -> list[RunSpec]:
-    """Alphas that are to bracket the printed density of each model; what `twins` has already is left out."""
+    """Alphas that are to bracket the printed density of each model; what `twins` has already is
+    left out.
+    """
     at_lenets = [lenet(name, "dst", seed, alpha=alpha) for name in LENETS for alpha in LADDERS[name]]
     stated = {"paper": LSTM_ALPHA, "official": OFFICIAL_LSTM_ALPHA}
     at_lstms = [

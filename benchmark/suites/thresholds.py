@@ -62,7 +62,9 @@ def shapes(name: str, seed: int) -> list[RunSpec]:
 
 
 def equal_penalty(name: str, shape: str) -> float:
-    """The alpha that gives a shape, over the whole model at t = 0, the penalty of the vector at its default."""
+    """The alpha that gives a shape, over the whole model at t = 0, the penalty of the vector at its
+    default.
+    """
     counts = COUNTS[name]
     return float(ALPHAS[name] * counts.vector / getattr(counts, shape))
 

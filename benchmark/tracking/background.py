@@ -1,4 +1,4 @@
-"""Keeps MLflow up to date while a grid runs, from a process of its own, which may hang or die."""
+"""Keeps MLflow up to date while a grid runs, from a separate process that may hang or die."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ REPAIR = "'python -m benchmark sync' repairs it"
 
 
 class Mirror:
-    """`python -m benchmark sync` as a child, one at a time: at intervals inside `with`, and once in `finish`.
+    """Runs `python -m benchmark sync` as a child process, at intervals inside `with` and once in
+    `finish`.
 
-    warn receives the first trouble, one line, and nothing after it.
+    warn: receives the first problem as one line, and nothing after it.
     """
 
     def __init__(self, out: Path, *, wanted: bool, warn: Callable[[str], None]) -> None:
@@ -55,7 +56,7 @@ class Mirror:
             self._thread.join()
 
     def finish(self) -> None:
-        """Import what is left, unless MLflow was in trouble a moment ago."""
+        """Import what is left, unless the last sync failed."""
         if self._wanted and self._well:
             try:
                 self._sync(LAST_SECONDS)
@@ -96,7 +97,7 @@ class Mirror:
             self._warn(f"{trouble}; {REPAIR}")
 
     def _watch(self, child: subprocess.Popen[bytes], limit_seconds: float | None) -> str | None:
-        """Wait for the child's end; what went wrong, or None."""
+        """Wait for the child to end; what went wrong, or None."""
         assert child.stdout is not None
         output = b""
         since = heard = time.monotonic()

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def downloaded(out: Path) -> Iterator[tuple[Path, list[tuple[RunSpec, Row]]]]:
     """(a temporary folder with the cells' records, every cell with its row), all from MLflow.
 
-    `results.write_rows` writes the tables from these as it does from a run folder. Raises store.TrackingError.
+    `results.write_rows` writes the tables from these as it does from a run folder. Raises
+    store.TrackingError.
     """
     if "MLFLOW_TRACKING_URI" not in os.environ and not (out / "mlflow.db").exists():
         raise store.TrackingError(f"{out} has no mlflow.db: give --out, or set MLFLOW_TRACKING_URI")

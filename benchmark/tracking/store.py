@@ -1,4 +1,6 @@
-"""The MLflow store of a run folder: where it is, how to reach it, and one sync of it at a time."""
+"""The MLflow store of a run folder: its address, a client for it, and a lock that allows one sync
+at a time.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ Report = Callable[[str], None]
 
 
 class TrackingError(Exception):
-    """MLflow is missing, does not answer, or cannot hold this folder: one line."""
+    """MLflow is missing, does not answer, or cannot hold this folder: a message of one line."""
 
 
 def installed() -> bool:
@@ -44,15 +46,17 @@ def store_uri(out: Path) -> str:
 
 
 def store_address(out: Path) -> str:
-    """The store for people to read: without a password."""
+    """The store's address for people, without a password."""
     return _public(store_uri(out))
 
 
 def folder_id(out: Path) -> str:
-    """What tells this run folder from others in a shared store; made once."""
+    """An id that distinguishes this run folder from others in a shared store; made once."""
     path = out / "folder-id"
     if not path.exists():
-        aside = path.with_name(f".folder-id.{uuid.uuid4().hex}.tmp")  # whole, or not there: the disk may be full
+        aside = path.with_name(
+            f".folder-id.{uuid.uuid4().hex}.tmp"
+        )  # written whole or not at all, as the disk may be full
         write_atomic(aside, uuid.uuid4().hex.encode())
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
@@ -62,7 +66,9 @@ def folder_id(out: Path) -> str:
 
 @contextlib.contextmanager
 def turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
-    """One sync of a folder at a time, by the rules of attempts at a cell: the dead are passed over."""
+    """Allow one sync of a folder at a time, by the rules of attempts at a cell: dead ones do not
+    count.
+    """
     place, observer = out / ".mlflow-sync", Observer()
     deadline = time.monotonic() + wait_seconds
     while (turn := claim(place, observer)) is None:
@@ -81,7 +87,9 @@ def turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
 
 @contextlib.contextmanager
 def trouble(out: Path) -> Iterator[None]:
-    """Whatever MLflow raises is a TrackingError of one line, without a password that the address has."""
+    """Turn whatever MLflow raises into a TrackingError of one line, without a password from the
+    address.
+    """
     try:
         yield
     except (TrackingError, FolderError):
@@ -89,7 +97,7 @@ def trouble(out: Path) -> Iterator[None]:
     except Exception as error:
         uri = store_uri(out)
         text = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, _public(uri))
-        cause = re.search(r"\(Caused by (.*)\)", text)  # of what requests says, the end
+        cause = re.search(r"\(Caused by (.*)\)", text)  # the end of what `requests` says
         raise TrackingError(f"MLflow at {_public(uri)}: {(cause[1] if cause else text)[:200]}") from error
 
 
@@ -98,7 +106,9 @@ def _public(uri: str) -> str:
 
 
 def connect(out: Path, patience_seconds: float) -> MlflowClient:
-    """A client whose every call ends within about the patience, on a store that is made where there is none."""
+    """A client whose calls each end within about `patience_seconds`; creates the store if there is
+    none.
+    """
     if not installed():
         raise TrackingError(MISSING)
     uri = store_uri(out)
@@ -114,12 +124,14 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
     if uri.startswith("sqlite:") and (own or "?" not in uri):
         path = _plain(Path(uri.removeprefix("sqlite:///")))
         _create_sqlite(path)
-        uri = f"sqlite:///{path}?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits between
+        uri = f"sqlite:///{path}?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits in between
     return MlflowClient(uri)
 
 
 def _plain(path: Path) -> Path:
-    """The store under a name that an address can hold, by way of a link: `?` would begin the address's options."""
+    """The store's path, through a link if it has characters such as `?` that mean something in an
+    address.
+    """
     if not set("?#%") & set(str(path)):
         return path
     link = tempfile.mkdtemp(prefix="mlflow-store-")
@@ -130,10 +142,11 @@ def _plain(path: Path) -> Path:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Make the store aside and rename it: one that is killed while it makes its tables is of no use.
+    """Create the store under another name and rename it, as a store whose creation was interrupted
+    is useless.
 
-    Its default experiment, which nothing uses, gets a place as well: MLflow's own, the current folder, it
-    writes into an SQL statement as it stands, and an apostrophe in that name ends the text.
+    Its default experiment, which nothing uses, gets an explicit folder: MLflow writes its own
+    default, the current folder, unescaped into an SQL statement, where an apostrophe breaks it.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -149,7 +162,9 @@ def _create_sqlite(path: Path) -> None:
 
 
 def experiment(client: MlflowClient, out: Path) -> str:
-    """The experiment's id. A server keeps artifacts where it says; beside a database they lie in the run folder."""
+    """The experiment's id. A server decides where artifacts are kept; with a database they are in
+    the run folder.
+    """
     served = not re.match(r"(sqlite|mysql|postgresql|mssql)", store_uri(out))
     place = (out / "mlartifacts").resolve().as_uri()
     found = client.get_experiment_by_name(EXPERIMENT)
@@ -168,7 +183,7 @@ def experiment(client: MlflowClient, out: Path) -> str:
 
 
 def search(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
-    """Every run that meets the condition, the oldest first."""
+    """Every run that meets the condition, oldest first."""
     token = None
     while True:
         page = client.search_runs(

@@ -1,8 +1,10 @@
-"""The MLflow mirror of a run folder: what the folder holds is imported, and can be had back from it alone.
+"""The MLflow mirror of a run folder: imports what the folder holds, so that tables can be rebuilt
+from MLflow.
 
-The folder is the truth. How far a cell was imported is read from its MLflow run's own tags, so any
-machine that sees the folder can go on, and importing twice changes nothing: `records` and
-`records_sha256` name the imported prefix of metrics.jsonl, `mirrored` the state of everything else.
+The folder is the truth. The tags of a cell's MLflow run say how much was imported, so any machine
+that sees the folder can continue, and importing twice changes nothing: `records` and
+`records_sha256` identify the imported prefix of metrics.jsonl, `mirrored` the state of everything
+else.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ ARTIFACTS = ("spec.json", "environment.json", "result.json", "metrics.jsonl")
 
 @dataclass
 class Synced:
-    """What one import did. cells: with a run in MLflow; changed: of them, written to; records: imported now."""
+    """What one import did. cells: with a run in MLflow; changed: those of them that were written
+    to; records: imported.
+    """
 
     uri: str
     cells: int = 0
@@ -46,9 +50,10 @@ class Synced:
 
 
 def sync(out: Path, *, report: Report, patience_seconds: float = store.PATIENCE_SECONDS) -> Synced:
-    """Import what is new in a run folder. Raises store.TrackingError, and FolderError for a damaged folder.
+    """Import what is new in a run folder. Raises store.TrackingError, and FolderError for a damaged
+    folder.
 
-    report: receives a line whenever something was done. patience_seconds: how long to wait for one answer.
+    report: receives a line for each thing done. patience_seconds: how long to wait for one answer.
     """
     found = results.members(out)
     with store.trouble(out), store.turn(out, 2.5 * patience_seconds, report) as turn:
@@ -67,7 +72,7 @@ def sync(out: Path, *, report: Report, patience_seconds: float = store.PATIENCE_
 
 
 class _Mirror:
-    """One import: the runs that are there, and what is done to them."""
+    """One import: the runs that exist, and what is written to them."""
 
     def __init__(self, out: Path, client: MlflowClient, turn: Attempt, report: Report) -> None:
         self._out, self._client, self._turn, self._report = out, client, turn, report
@@ -77,11 +82,11 @@ class _Mirror:
         self.damaged: list[str] = []
         self._runs: dict[tuple[str, str], Run] = {}
         for run in store.search(client, self._experiment, f"tags.folder = '{self._folder}'"):
-            if self._runs.setdefault(run_key(run), run) is not run:  # what an import that was cut off left twice
+            if self._runs.setdefault(run_key(run), run) is not run:  # a duplicate that an interrupted import left
                 client.delete_run(run.info.run_id)
 
     def suite(self, name: str, rows: Sequence[Row]) -> None:
-        """The parent run of a suite, with the suite's expansion."""
+        """Write the parent run of a suite, with the suite's expansion."""
         path = self._out / "suites" / f"{name}.json"
         counts = {status: sum(row["status"] == status for row in rows) for status in results.STATUSES}
         over = counts["pending"] + counts["running"] == 0
@@ -97,7 +102,7 @@ class _Mirror:
         self._set_tags(run, {"mirrored": state, "cells": len(rows), **counts})
 
     def cell(self, member: Member, row: Row) -> None:
-        """The run of one cell; none while nothing of it was ever begun."""
+        """Write the run of one cell, unless the cell was never begun."""
         if self._turn.superseded.is_set():
             raise store.TrackingError("another sync took over")
         cell = self._out / "cells" / member.spec.run_id
@@ -117,7 +122,7 @@ class _Mirror:
         resuming = row["status"] == "running" or (row["status"] == "pending" and not lines)
         behind = run is not None and resuming and len(lines) < _imported(run)
         if run is not None and not behind and not _continues(run, lines):
-            self._client.delete_run(run.info.run_id)  # its cell was begun anew, or went back to a checkpoint
+            self._client.delete_run(run.info.run_id)  # its cell was restarted, or went back to a checkpoint
             run = None
         run = run or self._begin(member, row, cell)
         if not behind:
@@ -144,12 +149,12 @@ class _Mirror:
     def _tags(self, member: Member, row: Row) -> dict[str, Any]:
         parent = self._runs["suite", member.suites[0]]
         named = ("run_id", "suite", "dataset", "model", "method", "alpha", "density_target", "seed", "protocol")
-        told = ("status", "commit", "departs", "error", "device")
+        others = ("status", "commit", "departs", "error", "device")
         return {
             "kind": "cell",
             "folder": self._folder,
             "mlflow.parentRunId": parent.info.run_id,
-            **{name: row[name] for name in (*named, *told)},
+            **{name: row[name] for name in (*named, *others)},
         }
 
     def _create(self, key: tuple[str, str], name: str, tags: Mapping[str, Any], began: int) -> Run:
@@ -160,7 +165,9 @@ class _Mirror:
         return run
 
     def _records(self, run: Run, lines: Sequence[bytes]) -> None:
-        """Import the records after those that the run's tags name, and move the tags on with each batch."""
+        """Import the records after those that the run's tags name, and update the tags with each
+        batch.
+        """
         start = _imported(run)
         digest = hashlib.sha256(b"".join(lines[:start]))
         began = run.info.start_time
@@ -176,14 +183,18 @@ class _Mirror:
                 batch = []
 
     def _log(self, run: Run, metrics: Sequence[Metric], tags: Mapping[str, Any]) -> None:
-        """The tags last: what is imported once more after a cut is the same points, which the store drops."""
+        """Write the tags last: after an interruption the same points are imported again, and the
+        store drops them.
+        """
         for at in range(0, len(metrics), BATCH_METRICS):
             self._client.log_batch(run.info.run_id, metrics=metrics[at : at + BATCH_METRICS])
             self._report("records")
         self._set_tags(run, tags)
 
     def _summary(self, run: Run, row: Row, lines: Sequence[bytes]) -> None:
-        """The row's measurements that no epoch has, as metrics at the last epoch. Infinities are in row.json."""
+        """Log the row's measurements that no epoch has, at the last epoch. Infinities are only in
+        row.json.
+        """
         from mlflow.entities import Metric
 
         if row["status"] != "done":
@@ -225,7 +236,9 @@ def run_key(run: Run) -> tuple[str, str]:
 
 
 def _lines(cell: Path) -> list[bytes]:
-    """The whole records of a cell: its result's, or those that its last attempt has written so far."""
+    """The complete records of a cell: those of its result, or what its last attempt has written so
+    far.
+    """
     result = read_sealed(cell / "result.json")
     if result is not None:
         return results.metrics(cell, result).splitlines(keepends=True)
@@ -238,7 +251,7 @@ def _lines(cell: Path) -> list[bytes]:
 
 
 def _continues(run: Run, lines: Sequence[bytes]) -> bool:
-    """Whether the imported records are the beginning of the folder's."""
+    """Whether the imported records are a prefix of the folder's."""
     count = _imported(run)
     return count == 0 or _digest(*lines[:count]) == run.data.tags.get("records_sha256")
 
@@ -248,9 +261,10 @@ def _imported(run: Run) -> int:
 
 
 def _metrics(lines: Sequence[bytes], began: int) -> Iterator[tuple[int, list[Metric]]]:
-    """(number of the record, its metrics). Epochs count an epoch record's steps, steps those named step/…
+    """(number of the record, its metrics). An epoch record's step is its epoch; metrics named
+    step/… count steps.
 
-    The timestamp is a function of the record: equal points are one point in the store.
+    The timestamp is a function of the record, so equal points are one point in the store.
     """
     from mlflow.entities import Metric
 

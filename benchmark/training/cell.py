@@ -57,11 +57,11 @@ def execute(
     stop: threading.Event,
     group: Group | None = None,
 ) -> Outcome:
-    """Train one cell, or continue with it; done cells and cells that another worker has are left alone.
+    """Train one cell, or continue with it; done cells and other workers' cells are not touched.
 
-    report receives each epoch's record and each warning. stop asks for the state to be saved at the next step.
-    group: the processes that train the cell together, this one their leader. Raises DataError, SpecError,
-    DriftError and DiskFullError, which the user has to fix.
+    report receives each epoch's record and each warning. stop asks for the state to be saved at the
+    next step. group: the processes that train the cell together, this one their leader. Raises
+    DataError, SpecError, DriftError and DiskFullError, which the user has to fix.
     """
     cell = execution.cell(spec.run_id)
     if (finished := read_sealed(cell / "result.json")) is not None:

@@ -1,4 +1,5 @@
-"""How the steps of a cell are executed: what decides its bits and its speed, and is no field of its spec.
+"""How the steps of a cell are executed: what decides its bits and its speed, and is no field of its
+spec.
 
 Each attempt records it as `engine`; resuming with another engine is drift. docs/decisions/0015
 says what each part gains.
@@ -27,10 +28,10 @@ KEEP_BYTES = 2**31 - 1
 class Engine:
     """The forward and backward passes of one cell on one kind of device, cpu or cuda.
 
-    With precision float32 everything is float32. With tf32, on a GPU, the matrix products and convolutions of the
-    passes use TF32. With bfloat16 the forward pass runs under autocast and the backward pass follows it; weights,
-    gradients, the loss and the optimizer stay float32. Evaluation is always float32. Raises SpecError for tf32 on
-    a CPU.
+    With precision float32 everything is float32. With tf32, on a GPU, the matrix products and
+    convolutions of the passes use TF32. With bfloat16 the forward pass runs under autocast and the
+    backward pass follows it; weights, gradients, the loss and the optimizer stay float32.
+    Evaluation is always float32. Raises SpecError for tf32 on a CPU.
     """
 
     spec: RunSpec
@@ -42,7 +43,7 @@ class Engine:
 
     @property
     def channels_last(self) -> bool:
-        """Whether images, and with them all that convolutions compute, lie [b, h, w, c] in memory."""
+        """Whether images, and so all outputs of convolutions, are [b, h, w, c] in memory."""
         if self.device == "cpu":
             return self.spec.model.name in CHANNELS_LAST_ON_CPU and self.spec.precision == "float32"
         return self.spec.precision != "float32" and self.spec.model.name not in WITHOUT_CONVOLUTIONS
@@ -56,14 +57,16 @@ class Engine:
         return F.cross_entropy(logits.float(), labels)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Around a forward pass: in bfloat16 where the cell asks for that."""
+        """Around a forward pass, which is in bfloat16 if that is the cell's precision."""
         if self.spec.precision != "bfloat16":
             return contextlib.nullcontext()
         return torch.autocast(self.device, torch.bfloat16)
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
-        """Within it products may be in TF32 where the cell asks for that: around forward and backward passes."""
+        """Around forward and backward passes; allows TF32 within it if that is the cell's
+        precision.
+        """
         allowed = self.spec.precision == "tf32"
         if allowed:
             _allow_tf32(True)
@@ -79,9 +82,11 @@ class Engine:
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images [b, c, h, w], the channel the fastest axis in memory; weights need not be turned.
+    """The same images [b, c, h, w] with the channel as the fastest axis in memory; weights stay as
+    they are.
 
-    Of one channel both orders are one, and the strides alone say which: torch's own `contiguous` leaves them.
+    With one channel both layouts have the same bytes, so the strides are set explicitly: torch
+    leaves them.
     """
     b, c, h, w = images.shape
     turned = images.contiguous(memory_format=torch.channels_last)
@@ -89,11 +94,12 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def prepare_process(device: str) -> None:
-    """Settings of a process that trains: on the CPU one thread, on a GPU deterministic kernels and no TF32.
+    """Prepare a process that trains: one thread on the CPU, deterministic kernels and no TF32 on a
+    GPU.
 
-    On the CPU, numbers below 1.2e-38 are taken for 0: the momentum of weights that no longer matter
-    falls among them for good, where an addition takes a hundred times as long. And freed memory is kept for the
-    next step (glibc alone), which would page it in anew.
+    On the CPU numbers below 1.2e-38 become 0, because the momentum of weights that no longer matter
+    stays that small, and additions of such numbers take a hundred times as long. Freed memory is
+    kept for the next step (glibc only), which would otherwise page it in again.
     """
     if device == "cpu":
         torch.set_num_threads(1)
@@ -101,7 +107,7 @@ def prepare_process(device: str) -> None:
         _keep_freed_memory()
         return
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a kernel a tensor
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # one kernel per tensor
     torch.backends.cudnn.benchmark = False
     _allow_tf32(False)
 

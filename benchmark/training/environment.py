@@ -1,4 +1,6 @@
-"""Where a cell ran: commit, versions, device, threads. What of it decides the bits is `drift`-checked."""
+"""Where a cell ran: commit, versions, device, threads; and `drift`, the differences that can change
+its bits.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ def describe(
 ) -> dict[str, Any]:
     """The environment of one attempt as plain values.
 
-    kernel_path: what computes masked weights (`methods.kernels.path`). data: fingerprint of the data set's bytes.
-    processes: how many train the cell together. engine: see `benchmark.training.engine`.
+    kernel_path: what computes masked weights (`methods.kernels.path`). data: fingerprint of the
+    data set's bytes. processes: how many train the cell together. engine: see
+    `benchmark.training.engine`.
     """
     versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
     return {
@@ -49,7 +52,9 @@ def describe(
 
 
 def commit() -> dict[str, Any]:
-    """{commit, dirty} of the source tree, new source files counted; None where it is no git checkout of ours."""
+    """{commit, dirty} of the source tree, new source files included; None if it is no git checkout
+    of this project.
+    """
     folder = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str | None:
@@ -66,7 +71,7 @@ def commit() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's model, as the system names it; `cpu` where it does not."""
+    """The processor's model as the system names it, else `cpu`."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -76,7 +81,9 @@ def cpu_name() -> str:
 
 
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two environments and decides the bits: `threads: 1 -> 2`."""
+    """The differences between two environments that can change the bits, such as `threads: 1 ->
+    2`.
+    """
     before, now = (
         {**found, "engine": _engine(found["engine"])} if "engine" in found else found for found in (before, now)
     )
@@ -85,7 +92,9 @@ def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _engine(recorded: str | Mapping[str, bool]) -> str:
-    """What of an engine is used, such as `channels_last+fused`; earlier attempts recorded this text, in any order."""
+    """The parts of an engine that are used, such as `channels_last+fused`; earlier attempts
+    recorded such a text.
+    """
     used = recorded.split("+") if isinstance(recorded, str) else [name for name, on in recorded.items() if on]
     return "+".join(sorted(used))
 

@@ -18,18 +18,18 @@ CHECKPOINT_SHARE = 0.02
 class Execution:
     """Where cells read and write, and how they run; no part of a cell's identity.
 
-    out: the run folder. device: cpu or cuda; auto where the workers' machines decide. processes: how many train
-    one cell together. started_together: torchrun or srun started these processes with the command, not the
-    worker. accept_drift: resume cells in a changed environment. retry_failed: run failed cells again. plugins:
-    the user's files that register what the specs name. checkpoint_seconds: between two checkpoints; None: see
-    `seconds_to_next_checkpoint`.
+    out: the run folder. device: cpu or cuda; auto where the workers' machines decide. processes:
+    how many train one cell together. processes_started: torchrun or srun started these processes
+    with the command, not the worker. accept_drift: resume cells in a changed environment.
+    retry_failed: run failed cells again. plugins: the user's files that register what the specs
+    name. checkpoint_seconds: between two checkpoints; None: see `seconds_to_next_checkpoint`.
     """
 
     out: Path
     data_dir: Path
     device: str = "cpu"
     processes: int = 1
-    started_together: bool = False
+    processes_started: bool = False
     accept_drift: bool = False
     retry_failed: bool = False
     plugins: tuple[Path, ...] = ()
@@ -42,8 +42,9 @@ class Execution:
     def seconds_to_next_checkpoint(self, cost_seconds: float) -> float:
         """How long to train after a checkpoint that took `cost_seconds` to write.
 
-        `checkpoint_seconds` if given, else the variable BENCH_CHECKPOINT_SECONDS, else CHECKPOINT_SECONDS or as
-        long as keeps the cost of checkpoints under CHECKPOINT_SHARE of the training.
+        `checkpoint_seconds` if given, else the variable BENCH_CHECKPOINT_SECONDS, else
+        CHECKPOINT_SECONDS or as long as keeps the cost of checkpoints under CHECKPOINT_SHARE of the
+        training.
         """
         if self.checkpoint_seconds is not None:
             return self.checkpoint_seconds

@@ -1,7 +1,9 @@
-"""The gradient of one optimizer step: one forward and backward pass, or many, in one process or in several.
+"""The gradient of one optimizer step: one forward and backward pass, or many, in one process or in
+several.
 
-A step's batch is cut into micro-batches of equal size, in order, and each process takes an equal number of
-consecutive ones. The number of processes changes only the order in which gradients are added up.
+A step's batch is cut into micro-batches of equal size, in order, and each process takes an equal
+number of consecutive ones. The number of processes changes only the order in which gradients are
+added up.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from methods import Attachment
 
 
 class Gradient:
-    """The passes of one cell's model. Raises SpecError where the processes cannot share a step's passes equally.
+    """The passes of one cell's model. Raises SpecError where the processes cannot share a step's
+    passes equally.
 
     share: which examples of a batch are this process's. whole: a step is one pass.
     """
@@ -37,7 +40,9 @@ class Gradient:
         self.share = slice(self._first * self._size, (self._first + mine) * self._size)
 
     def wrap(self) -> None:
-        """Wrap the model, with its parameters as they are now, so that gradients are means over the processes."""
+        """Wrap the model, with its parameters as they are now, so that gradients are means over the
+        processes.
+        """
         self._network = self._group.wrap(self._model)
 
     def backward(self, inputs: Tensor, labels: Tensor, *, step: int, examples: int) -> Tensor:
@@ -77,7 +82,9 @@ class Gradient:
         return loss[0]
 
     def _pass(self, inputs: Tensor, labels: Tensor, weight: float, *, last: bool) -> Tensor:
-        """One forward and backward pass. The last pass of a step exchanges gradients and adds the penalty."""
+        """One forward and backward pass. The last pass of a step exchanges gradients and adds the
+        penalty.
+        """
         if not len(labels):  # the others wait for this process's gradients, which are 0
             inputs, labels = inputs.new_zeros(2, *inputs.shape[1:]), labels.new_zeros(2)
         with contextlib.nullcontext() if last else self._group.local(self._network):
@@ -89,6 +96,8 @@ class Gradient:
 
 @torch.no_grad()
 def restore_(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
-    """Set a model's buffers, such as batch normalisation's running statistics, to these values in place."""
+    """Set a model's buffers, such as batch normalisation's running statistics, to these values in
+    place.
+    """
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)

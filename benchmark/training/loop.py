@@ -1,4 +1,6 @@
-"""The training loop. It knows methods only by their interface, and a step never waits for the device."""
+"""The training loop. It knows methods only by their interface, and a step never waits for the
+device.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def learning_rate(spec: Optimizer, epoch: int) -> float:
 
 
 def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Fused SGD or Adam, one pass over each parameter; neighbouring groups with equal options become one."""
+    """Fused SGD or Adam, one pass over each parameter; neighbouring groups with equal options
+    become one.
+    """
     groups = _merged(groups)
     if spec.name == "adam":
         return torch.optim.Adam(groups, lr=spec.lr, fused=True)
@@ -37,7 +41,9 @@ def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours of equal options as one group, parameters in their order: each group costs time in every step."""
+    """Neighbours of equal options as one group, parameters in their order: each group costs time in
+    every step.
+    """
     merged: list[dict[str, Any]] = []
     for group in groups:
         if merged and {**merged[-1], "params": None} == {**group, "params": None}:
@@ -53,10 +59,11 @@ CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_exampl
 class Training:
     """One cell's live objects and how far it is: everything that a checkpoint holds.
 
-    epoch, step, steps_done: whole epochs done, steps of the current epoch, steps in all. A method whose phases
-    add steps may end within an epoch. group: the processes that train the cell together; all of them hold the
-    same state. engine: how its steps are executed; by default the engine of the spec on the data's device.
-    Raises SpecError for a spec that does not fit its model, data, method or number of processes.
+    epoch, step, steps_done: whole epochs done, steps of the current epoch, steps in all. A method
+    whose phases add steps may end within an epoch. group: the processes that train the cell
+    together; all of them hold the same state. engine: how its steps are executed; by default the
+    engine of the spec on the data's device. Raises SpecError for a spec that does not fit its
+    model, data, method or number of processes.
     """
 
     def __init__(
@@ -197,7 +204,9 @@ class Training:
 
 
 def train_epoch(training: Training, after_step: Callable[[], None]) -> None:
-    """Train for the rest of the current epoch. after_step is called after every step and may raise to stop."""
+    """Train for the rest of the current epoch. after_step is called after every step and may raise
+    to stop.
+    """
     model, attached = training.model.train(), training.attached
     if training.step == 0:
         training.loss_sum.zero_()
@@ -219,7 +228,9 @@ def train_epoch(training: Training, after_step: Callable[[], None]) -> None:
 
 
 def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Take one optimizer step on a batch, or on this process's share of it; the batch's mean loss, 0-dim, detached."""
+    """Take one optimizer step on a batch, or on this process's share of it; the batch's mean loss,
+    0-dim, detached.
+    """
     attached, examples = training.attached, training.batch_examples
     training.set_learning_rate()
     loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
@@ -245,7 +256,9 @@ def _record_step(training: Training, before: dict[str, Tensor], loss: Tensor) ->
 
 
 def digest(model: nn.Module, *others: Mapping[str, Any]) -> str:
-    """SHA-256 over every tensor of a model's state and of other state dictionaries; equal for equal bits."""
+    """SHA-256 over every tensor of a model's state and of other state dictionaries; equal for equal
+    bits.
+    """
     sha = hashlib.sha256()
 
     def feed(value: Any) -> None:

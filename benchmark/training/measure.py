@@ -1,7 +1,7 @@
-"""Accuracy, density, parameters and FLOPs of a network, by code that no method owns.
+"""Accuracy, density, parameters and FLOPs of a network, measured by code that belongs to no method.
 
-Everything is measured on a plain copy of the network, its zeros baked in (`plain_copy`), so that
-measuring disturbs no training state.
+Everything is measured on a plain copy of the network with its zeros baked in (`plain_copy`), so
+that measuring does not disturb the training.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def kept(masks: Mapping[str, Tensor], plain: nn.Module) -> Kept:
 def density_as_authors_count(masks: Mapping[str, Tensor], plain: nn.Module) -> float:
     """The density, with the LSTM's output gate counted as the authors' code does.
 
-    Their cell adds up the gate's kept *weights*, signed, in place of its mask (mnist_lstm/model/
-    lstmcell.py). torch orders the gates i, f, g, o along the first axis. Equal to the density for
-    every other layer.
+    Their cell adds up the gate's kept *weights*, with their signs, instead of its mask
+    (mnist_lstm/model/ lstmcell.py). torch orders the gates i, f, g, o along the first axis. Equal
+    to the density for every other layer.
     """
     total = 0.0
     for name, mask in masks.items():
@@ -98,7 +98,7 @@ def density_as_authors_count(masks: Mapping[str, Tensor], plain: nn.Module) -> f
 
 
 def parameters_remaining(plain: nn.Module, measured: Kept) -> int:
-    """All parameters of the network but the maskable weights that the masks drop."""
+    """All parameters of the network except the maskable weights that the masks drop."""
     everything = sum(parameter.numel() for parameter in plain.parameters())
     return everything - sum(measured.weights.values()) + sum(measured.kept.values())
 
@@ -106,7 +106,7 @@ def parameters_remaining(plain: nn.Module, measured: Kept) -> int:
 def forward_flops(plain: nn.Module, in_shape: tuple[int, ...]) -> dict[str, int]:
     """Dense FLOPs of one example's forward pass by weight: 2 for each multiply-add.
 
-    Counts the maskable layers' products alone: not biases, normalisation, activations or gates.
+    Counts only the products of maskable layers: no biases, normalisation, activations or gates.
     """
     weights = maskable_weights(plain)
     by_module: dict[nn.Module, list[MaskableWeight]] = {}

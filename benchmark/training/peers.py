@@ -23,7 +23,9 @@ GRACE_SECONDS = 30.0
 
 
 class Offer:
-    """The leader waits for its followers; `text` says where they connect, as `address port token`."""
+    """The leader waits for its followers; `text` says where they connect, as `address port
+    token`.
+    """
 
     def __init__(self, address: str) -> None:
         local, both = address == "127.0.0.1", socket.has_dualstack_ipv6()
@@ -59,8 +61,9 @@ def connect(offer: str) -> socket.socket:
 class Peers:
     """Connections to the other processes, each with a thread that listens.
 
-    lost: called in such a thread when a process has ended or has been silent for SILENCE_SECONDS. failure: what a
-    process announced before it ended; this process then has GRACE_SECONDS to end in order.
+    lost: called in such a thread when a process has ended or has been silent for SILENCE_SECONDS.
+    failure: what a process announced before it ended; this process then has GRACE_SECONDS to end in
+    order.
     """
 
     def __init__(self, peers: list[socket.socket], lost: Callable[[], None]) -> None:
@@ -101,5 +104,7 @@ class Peers:
 
 
 def end(code: int) -> None:
-    """End this process from any thread: its main thread may wait in a call that nothing else would end."""
+    """End this process from any thread: its main thread may wait in a call that nothing else would
+    end.
+    """
     os._exit(code)

@@ -1,4 +1,6 @@
-"""The processes that train one cell together: the leader, rank 0, claims it and writes; the others follow."""
+"""The processes that train one cell together: the leader, rank 0, claims it and writes; the others
+follow.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ FOREVER = datetime.timedelta(days=365)  # `Peers`, not a time limit, ends a wait
 
 
 class PeerError(Exception):
-    """Another process of the cell failed. exit_code: that of its cause, if the user has something to fix."""
+    """Another process of the cell failed. exit_code: that of its cause, if the user has something
+    to fix.
+    """
 
     def __init__(self, failure: dict[str, Any]) -> None:
         super().__init__(failure["error"])
@@ -56,7 +60,8 @@ class Group:
 
     @contextlib.contextmanager
     def boundary(self, in_step: tuple[type[BaseException], ...] = (BaseException,)) -> Iterator[None]:
-        """Around what the leader does between two steps; then the followers learn whether it goes on.
+        """Around what the leader does between two steps; then the followers learn whether it goes
+        on.
 
         in_step: errors after which all processes are still at the same point of the cell.
         """
@@ -90,8 +95,9 @@ class Group:
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model, its gradients means over the processes.
 
-        find_unused_parameters keeps torch from reordering the gradients after the first step; a resumed cell
-        would add them up in another order (docs/decisions/0010-processes-of-a-cell.md).
+        find_unused_parameters keeps torch from reordering the gradients after the first step; a
+        resumed cell would add them up in another order
+        (docs/decisions/0010-processes-of-a-cell.md).
         """
         if self.size == 1:
             return model
@@ -102,7 +108,9 @@ class Group:
             )
 
     def local(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Around passes of a wrapped model whose gradients stay in this process until a later pass."""
+        """Around passes of a wrapped model whose gradients stay in this process until a later
+        pass.
+        """
         return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
     def sum_(self, values: Tensor) -> None:
@@ -124,7 +132,8 @@ class Group:
     def cause(self, error: Exception) -> Exception:
         """The error's cause: the failure that another process announced, if there is one.
 
-        If another process died without announcing anything, this process ends here and the cell is tried again.
+        If another process died without announcing anything, this process ends here and the cell is
+        tried again.
         """
         if self.peers is None or self.idle:
             return error
@@ -136,7 +145,8 @@ class Group:
 def join(store: Any, *, rank: int, size: int, address: str) -> Group | None:
     """The group of the processes that share a store; None if the leader has nothing to do.
 
-    address: the leader's; only the leader gives it. Raises if a process does not join within JOIN_SECONDS.
+    address: the leader's; only the leader gives it. Raises if a process does not join within
+    JOIN_SECONDS.
     """
     store.set_timeout(datetime.timedelta(seconds=JOIN_SECONDS))
     group = Group(rank, size)

@@ -1,4 +1,4 @@
-"""How a cell ended, and the result that the first of its attempts publishes."""
+"""How an attempt at a cell ended, and how its result becomes the cell's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "bus
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one call of `execute` ended; error: one line, its cause."""
+    """How one call of `execute` ended. error: the cause in one line."""
 
     status: Status
     error: str = ""
 
 
 def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
-    """Make an attempt's result the cell's, unless another one was first: then that one's stands.
+    """Make an attempt's result the cell's, unless another attempt was first; then that result
+    stands.
 
-    metrics.jsonl is written before the link that commits, and afterwards made the winner's.
+    metrics.jsonl is written before the link that commits the result, and corrected to the winner's
+    afterwards.
     """
     if read_sealed(cell / "result.json") is None:
         _set_aside_damaged(cell)
@@ -41,7 +43,7 @@ def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
 
 
 def _set_aside_damaged(cell: Path) -> None:
-    """Move a damaged result.json out of the way; one that another worker put there meanwhile stays."""
+    """Move a damaged result.json away; a good one that another worker put there meanwhile stays."""
     aside = cell / f"result.damaged-{uuid.uuid4().hex}.json"
     with contextlib.suppress(FileNotFoundError):
         (cell / "result.json").rename(aside)

@@ -1,4 +1,6 @@
-"""What a cell writes down: a record an epoch, a record a step where asked, and its result."""
+"""What a cell records: one record per epoch, one per step where the spec asks for it, and its
+result.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from benchmark.training.loop import Training
 
 
 def epoch_record(training: Training) -> dict[str, Any]:
-    """The measurements after the epoch just done. Where loss or weights are not finite, `diverged` and no more."""
+    """The measurements after the epoch just done; only `diverged` if the loss or a weight is not
+    finite.
+    """
     loss = float(training.loss_sum) / training.epoch_examples
     record: dict[str, Any] = {
         "epoch": training.epoch,
@@ -45,9 +49,9 @@ def epoch_record(training: Training) -> dict[str, Any]:
 
 
 def step_records(training: Training) -> list[dict[str, Any]]:
-    """A record for each step of the epoch just done, where its steps were recorded; else none.
+    """One record for each step of the epoch just done, if its steps were recorded.
 
-    `masked/<parameter>` and `recovered/<parameter>`: weights that this step dropped and took back.
+    `masked/<parameter>` and `recovered/<parameter>`: weights that this step dropped and restored.
     """
     if not training.step_records:
         return []
@@ -109,7 +113,7 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
     """train_flops: over all steps, each at its own densities; inference_flops: of one example.
 
     A step costs twice the sparse forward pass (forward, input gradient) and a weight gradient that
-    is dense or sparse, as the method says. Layers that do not count are dense.
+    is dense or sparse, as the method says. Layers outside the density are dense.
     """
     dense = measure.forward_flops(plain, training.data.in_shape)
     examples = training.examples
@@ -130,7 +134,9 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
 
 
 def _evaluation_batch(training: Training) -> int:
-    """A model that carries state from batch to batch is evaluated in batches of the training's size."""
+    """A model that carries state from batch to batch is evaluated in batches of the training's
+    size.
+    """
     carries = getattr(training.model, "carries", False)
     return training.spec.optimizer.batch_size if carries else measure.EVALUATION_BATCH
 

@@ -20,7 +20,8 @@ from typing import Any
 from benchmark import suites
 from benchmark.run_folder.attempts import Observer, folder_of, numbers
 from benchmark.run_folder.files import read_sealed
-from benchmark.training.cell import Place, execute
+from benchmark.training.cell import execute
+from benchmark.training.execution import Execution
 
 WAIT_SECONDS = 120.0
 SUITE = """
@@ -134,8 +135,9 @@ def write_suite(path: Path, models: dict[str, int], *, methods: str | list[str] 
 def train_alone(suite: str, out: Path, *, seeds: Sequence[int] | None = None) -> dict[str, Any]:
     """The bits of a suite's cells, trained one after the other in this process, undisturbed."""
     specs = suites.load(suite).specs
+    execution = Execution(out=out, data_dir=out)
     for spec in specs if seeds is None else suites.with_seeds(specs, seeds):
-        outcome = execute(spec, Place(out, out), observer=Observer(), report=lambda _: None, stop=threading.Event())
+        outcome = execute(spec, execution, observer=Observer(), report=lambda _: None, stop=threading.Event())
         assert outcome.status == "done"
     return bits(out)
 

@@ -20,7 +20,8 @@ from benchmark import results, suites
 from benchmark.run_folder.attempts import Observer, folder_of
 from benchmark.run_folder.files import read_json, sealed
 from benchmark.spec import RunSpec
-from benchmark.training.cell import Place, execute
+from benchmark.training.cell import execute
+from benchmark.training.execution import Execution
 
 CELLS = 10_000
 SUITE = """
@@ -51,7 +52,9 @@ def build(suite: str, out: Path, *, begin: int = 0, done: int | None = None) -> 
     loaded = suites.load(suite)
     results.remember(out, loaded.name, loaded.exhibits, loaded.specs)
     first, *others = loaded.specs[begin:done]
-    outcome = execute(first, Place(out, out), observer=Observer(), report=lambda _: None, stop=threading.Event())
+    outcome = execute(
+        first, Execution(out=out, data_dir=out), observer=Observer(), report=lambda _: None, stop=threading.Event()
+    )
     assert outcome.status == "done"
     trained = out / "cells" / first.run_id
     files = {path.name: path.read_bytes() for path in folder_of(trained, 1).iterdir() if path.suffix == ".json"}

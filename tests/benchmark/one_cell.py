@@ -9,7 +9,8 @@ from typing import Any
 from benchmark.run_folder.attempts import Observer
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell as spec_of
-from benchmark.training.cell import Place, execute
+from benchmark.training.cell import execute
+from benchmark.training.execution import Execution
 from benchmark.training.publish import Outcome
 
 
@@ -24,8 +25,9 @@ class Runner:
     """Runs one cell of a folder in this process; keeps what it reports."""
 
     def __init__(self, out: Path, spec: RunSpec) -> None:
-        self.spec, self.place = spec, Place(out, out, checkpoint_seconds=0)
-        self.cell = self.place.cell(spec.run_id)
+        self.spec = spec
+        self.execution = Execution(out=out, data_dir=out, checkpoint_seconds=0)
+        self.cell = self.execution.cell(spec.run_id)
         self.reports: list[dict[str, Any]] = []
 
     def run(self, *, stop_after: int | None = None) -> Outcome:
@@ -37,7 +39,7 @@ class Runner:
             if stop_after is not None and record.get("epoch") == stop_after:
                 stop.set()
 
-        return execute(self.spec, self.place, observer=Observer(), report=report, stop=stop)
+        return execute(self.spec, self.execution, observer=Observer(), report=report, stop=stop)
 
     @property
     def warnings(self) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from grids import Bench, Grid
 
 from benchmark import results
-from benchmark.commands import output as views
+from benchmark.commands import output
 from benchmark.commands.filters import select
 from benchmark.results import Member, Row
 from benchmark.run_folder.files import read_json, read_sealed, write_json
@@ -307,6 +307,6 @@ def test_no_mean_is_over_cells_of_other_hyperparameters() -> None:
         for seed in (0, 1)
     ]
     rows = [{"run_id": spec.run_id, "spec": spec.canonical_json} for spec in specs]
-    found = views.hyperparameters_that_vary(rows)
+    found = output.hyperparameters_that_vary(rows)
     assert [found[spec.run_id] for spec in specs] == [{"threshold": "vector"}] * 2 + [{"threshold": "scalar"}] * 2
-    assert set(map(str, views.hyperparameters_that_vary(rows[:2]).values())) == {"{}"}
+    assert set(map(str, output.hyperparameters_that_vary(rows[:2]).values())) == {"{}"}

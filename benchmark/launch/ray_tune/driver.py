@@ -1,8 +1,8 @@
 """The process that talks to Ray: `python -m benchmark.launch.ray_tune.driver`.
 
-It reads one line of configuration from standard input.
-Ray's signal handlers, output and death stay in here. Messages are JSON lines on standard output: first
-{"workers", "device"} or {"error"}, then events of cells. It ends with its parent, and a local Ray with it.
+It keeps Ray's signal handlers, output and crashes out of the launching process. It reads one line
+of configuration from standard input and writes JSON lines to standard output: first {"workers",
+"device"} or {"error"}, then events of cells. It ends with its parent, and a local Ray with it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ def main() -> None:
     try:
         tuner, ready = prepare(order, messages)
     except Exception as error:
-        messages.tell({"error": (str(error).strip().splitlines() or [type(error).__name__])[0]})
+        messages.send({"error": (str(error).strip().splitlines() or [type(error).__name__])[0]})
         raise
-    messages.tell(ready)
+    messages.send(ready)
     tuner.fit()
 
 
 def prepare(order: dict[str, Any], messages: Messages) -> tuple[tune.Tuner, dict[str, Any]]:
-    """Connect to Ray, or start one; the grid as Tune's, and how many cells run at once on which device."""
+    """Connect to Ray, or start it; the grid as a Tuner, and {workers, device}: how many cells run
+    at once, and where.
+    """
     _connect(order)
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     execution, gpus = order["execution"], int(has.get("GPU", 0))
@@ -86,7 +88,7 @@ def _connect(order: dict[str, Any]) -> None:
 
 
 def gpu_share(workers: int, gpus: int) -> float:
-    """The share of one GPU that a cell gets, so that so many of them run at once; 0 without GPUs."""
+    """The share of one GPU that a cell gets so that `workers` cells run at once; 0 without GPUs."""
     if gpus == 0:
         return 0.0
     return 1 / math.ceil(workers / gpus)
@@ -97,12 +99,12 @@ def _run_id(trial: Trial) -> str:
 
 
 class Messages(tune.Callback):
-    """Passes on what Tune hears of its trials."""
+    """Passes the events of Tune's trials on as messages."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         try:
             with os.fdopen(os.dup(self._descriptor), "wb") as pipe:
                 pipe.write(json.dumps(message).encode() + b"\n")
@@ -114,23 +116,23 @@ class Messages(tune.Callback):
     ) -> None:
         if "event" in result:
             kind = result["event"]
-            self.tell({"run_id": _run_id(trial), "kind": kind, "payload": result[kind]})
+            self.send({"run_id": _run_id(trial), "kind": kind, "payload": result[kind]})
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         text = f"its trial died ({_cause(trial)}); Ray begins another one, which goes on with it"
-        self.tell({"run_id": _run_id(trial), "kind": "warning", "payload": {"warning": text}})
+        self.send({"run_id": _run_id(trial), "kind": "warning", "payload": {"warning": text}})
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         error = f"its trial died {DEATHS_ALLOWED} times, last with {_cause(trial)}"
-        self.tell({"run_id": _run_id(trial), "kind": "lost", "payload": {"status": "failed", "error": error}})
+        self.send({"run_id": _run_id(trial), "kind": "lost", "payload": {"status": "failed", "error": error}})
 
 
 def _cause(trial: Trial) -> str:
     """The last error's type and first line."""
     error = None
-    with contextlib.suppress(Exception):  # an error that cannot be read is no reason to fail
+    with contextlib.suppress(Exception):  # an unreadable error is no reason to fail
         error = trial.get_pickled_error()
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if error is not None else "no error told"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if error is not None else "no error reported"
 
 
 def _end_with_parent() -> None:
@@ -139,7 +141,7 @@ def _end_with_parent() -> None:
 
 
 def _end() -> None:
-    """At once, and a local Ray with it: it is of this process group."""
+    """End at once, and with it a local Ray, which is in this process group."""
     os.killpg(0, signal.SIGKILL)
 
 

@@ -1,6 +1,7 @@
 """Cells as trials of Ray Tune, on a Ray of this machine or on a running cluster.
 
-What is known of a cell comes from its own process, through Tune; whether it is done is known from the run folder.
+A cell's own process reports its progress through Tune; whether a cell is done is read from the run
+folder.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYT
 
 
 class RayLauncher:
-    """One trial a cell; a driver that dies is started again with the cells left, DRIVERS_ALLOWED of them in all."""
+    """One trial per cell. A driver that dies is started again with the cells left, up to
+    DRIVERS_ALLOWED drivers in all.
+    """
 
     stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
     def __init__(self, execution: Execution, *, workers: int | None, address: str | None, cells: int) -> None:
-        """workers: cells at once; None: one a core or a GPU of this machine, at an address all that the cluster has."""
+        """workers: cells at once; None: one per core or GPU of this machine, or of the cluster at
+        an address.
+        """
         self._execution, self._address = execution, address
         if workers is None and address is None:
             workers = default_workers(execution.device)
@@ -53,7 +58,7 @@ class RayLauncher:
         self._stopping: float | None = None
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
-        """Returns once Ray answers. Raises SpecError where it does not."""
+        """Return once Ray answers. Raises SpecError if it does not."""
         if self._address is not None:
             check_address(self._address)
         self._sign.mkdir(parents=True)
@@ -63,14 +68,14 @@ class RayLauncher:
         return [Job(spec.run_id) for spec in specs]
 
     def stop(self) -> None:
-        """Trials look for the file, so it needs no Ray in good health."""
+        """Trials look for a file, so this works even if Ray does not answer."""
         if self._stopping is None:
             self._stopping = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk: their own writing stops the cells
+            with contextlib.suppress(OSError):  # a full disk stops the cells by itself
                 (self._sign / "stop").touch()
 
     def kill(self) -> None:
-        """The driver and a local Ray: they are of one process group."""
+        """End the driver and a local Ray, which are one process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._driver.pid, signal.SIGKILL)
         self._driver.wait()
@@ -94,7 +99,7 @@ class RayLauncher:
         return not self._active or time.monotonic() - self._stopping > STOP_SECONDS
 
     def _let_end(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):  # Tune writes its own tables
+        with contextlib.suppress(subprocess.TimeoutExpired):  # Tune is writing its own tables
             self._driver.wait(END_SECONDS)
 
     def _start(self) -> None:
@@ -153,7 +158,7 @@ class RayLauncher:
         return self._driver.stdout
 
     def _read(self) -> list[bytes] | None:
-        """Whole lines that have come, or None at the driver's end."""
+        """The whole lines that have arrived, or None if the driver has ended."""
         if not select.select([self._output], [], [], 0.2)[0]:
             return []
         chunk = os.read(self._output.fileno(), 1 << 16)
@@ -182,7 +187,7 @@ class RayLauncher:
     def _died(self) -> Iterator[Event]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._driver.wait(END_SECONDS)
-        self.kill()  # Ray's agents outlive it for a minute
+        self.kill()  # Ray's agents live a minute longer
         code = self._driver.returncode
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
         if self._stopping is None and code and self._drivers < DRIVERS_ALLOWED:
@@ -197,7 +202,7 @@ class RayLauncher:
 
 
 def check_address(address: str) -> None:
-    """Raises SpecError where nothing listens at HOST:PORT: Ray itself tries for many minutes."""
+    """Raises SpecError if nothing listens at HOST:PORT; Ray itself would try for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdigit():
         raise SpecError(f"--ray-address {address}: write HOST:PORT, as `ray start --head` prints it")

@@ -1,4 +1,5 @@
-"""One cell as a trial of Ray Tune: whatever Ray sets in its process, the cell has a worker process of its own.
+"""One cell as a trial of Ray Tune. The cell runs in a worker process of its own, so Ray's settings
+do not reach it.
 
 The cell resumes from our checkpoints; Ray's are not used.
 """
@@ -17,7 +18,10 @@ from benchmark.launch.local import LocalLauncher
 from benchmark.spec import RunSpec, from_dict
 from benchmark.training.execution import Execution
 
-SET_BY_RAY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # from a trial's CPUs: other threads, other bits
+SET_BY_RAY = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)  # Ray sets these from a trial's CPUs, and other threads give other bits
 OURS = "BENCH_"
 STOP_POLL_SECONDS = 0.5
 USAGE = 2
@@ -25,15 +29,15 @@ LEFT = {"event": "end", "end": {"status": "interrupted", "error": ""}}
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The launching process's variables that a cell depends on, for `train` on whichever machine."""
+    """The launching process's variables that a cell depends on, for `train` on any machine."""
     return {name: value for name, value in environment.items() if name in SET_BY_RAY or name.startswith(OURS)}
 
 
 def train(config: dict[str, Any]) -> None:
     """Tune's function trainable: reports each event of its cell as {"event": kind, kind: payload}.
 
-    config: `cell` with its spec, `execution`, `variables`, and `sign`, a folder under --out: a file `stop`
-    in it says that cells shall end.
+    config: `cell` with its spec, `execution`, `variables`, and `sign`, a folder under --out; a file
+    `stop` in it asks cells to end.
     """
     from ray import tune
 
@@ -56,7 +60,7 @@ def train(config: dict[str, Any]) -> None:
 
 
 def unseen(execution: Execution, sign: Path) -> str | None:
-    """What of a run this machine does not see, in one line, or None."""
+    """One line about a file of the run that this machine does not see, or None."""
     for option, path in (("--out", sign), *(("--suite", plugin) for plugin in execution.plugins)):
         if not path.exists():
             return f"{platform.node()} does not see {path}: {option} must lie on storage that every worker sees"

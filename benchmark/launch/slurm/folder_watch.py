@@ -1,4 +1,6 @@
-"""What happens to cells, read from their run folder: for launchers whose workers run on other machines."""
+"""Events of cells, read from their run folder, for a launcher whose workers run on other
+machines.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ FINAL = ("failed", "cancelled")
 
 @dataclass
 class _Seen:
-    """How much of a cell has been told. before: its newest attempt when the watch began."""
+    """How much of a cell has been reported. before: its newest attempt when the watch began."""
 
     spec: RunSpec
     before: int
@@ -27,7 +29,7 @@ class _Seen:
 
 
 class FolderWatch:
-    """Events of cells from the moment of its making on; of attempts that are older, their epochs alone."""
+    """Events of cells since the watch was made; of older attempts only their epochs."""
 
     def __init__(self, out: Path, specs: Sequence[RunSpec]) -> None:
         self._out = out
@@ -38,11 +40,11 @@ class FolderWatch:
 
     @property
     def open(self) -> list[str]:
-        """Ids of the cells whose end has not been told."""
+        """Ids of the cells whose end has not been reported."""
         return list(self._cells)
 
     def close(self, run_id: str) -> None:
-        """Tell no more of this cell."""
+        """Report nothing more about this cell."""
         self._cells.pop(run_id, None)
 
     def poll(self) -> Iterator[Event]:

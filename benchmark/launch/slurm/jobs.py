@@ -1,4 +1,6 @@
-"""Jobs that a cluster has of a run folder: DIR/jobs.jsonl, a line a job, appended before anyone waits for it."""
+"""The cluster jobs of a run folder: DIR/jobs.jsonl, one line per job, appended before anything
+waits for the job.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ NAME = "jobs.jsonl"
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """One job: its id, its cells in order, and the file that its output goes to."""
+    """One job: its id, its cells in order, and the file with its output."""
 
     job: str
     cells: tuple[str, ...]
@@ -28,7 +30,7 @@ class ClusterJob:
     launcher: str = "slurm"
 
     def last_line(self) -> str:
-        """The last line of its output, or what its absence means."""
+        """The last line of the job's output, or why there is none."""
         try:
             lines = Path(self.log).read_text(errors="replace").strip().splitlines()
         except OSError:
@@ -37,7 +39,7 @@ class ClusterJob:
 
 
 def read(out: Path) -> list[ClusterJob]:
-    """All jobs ever submitted for the folder; a line that a power cut broke is passed over."""
+    """All jobs ever submitted for the folder; a line that a power cut broke is skipped."""
     try:
         lines = (out / NAME).read_bytes().splitlines()
     except FileNotFoundError:
@@ -53,7 +55,7 @@ def read(out: Path) -> list[ClusterJob]:
 
 
 def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
-    """Add lines in one write, on disk when it returns."""
+    """Append the jobs in one write; they are on disk when it returns."""
     content = "".join(json.dumps(dataclasses.asdict(job)) + "\n" for job in jobs).encode()
     descriptor = os.open(out / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -64,13 +66,15 @@ def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
 
 
 def steps_saved(out: Path, run_id: str) -> int:
-    """Steps in a cell's newest checkpoint, 0 without one."""
+    """The number of steps in a cell's newest checkpoint; 0 without one."""
     names = (out / "cells" / run_id).glob("attempts/*/checkpoint-*.json")
     return max((int(path.stem.removeprefix("checkpoint-")) for path in names), default=0)
 
 
 def outcome(out: Path, run_id: str) -> dict[str, Any] | None:
-    """{status, error} of a cell that has a result, or whose last attempt failed or was cancelled; else None."""
+    """{status, error} of a cell that has a result, or whose last attempt failed or was cancelled;
+    else None.
+    """
     cell = out / "cells" / run_id
     result = read_sealed(cell / "result.json")
     if result is not None:
@@ -81,19 +85,20 @@ def outcome(out: Path, run_id: str) -> dict[str, Any] | None:
 
 
 def has_result(out: Path, run_id: str) -> bool:
-    """Whether the cell is done or diverged by now: its job may have ended a moment ago."""
+    """Whether the cell is done or diverged by now; its job may have ended a moment ago."""
     return read_sealed(out / "cells" / run_id / "result.json") is not None
 
 
 def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
-    """Those of the cells that have no outcome."""
+    """The cells that have no outcome."""
     return [run_id for run_id in run_ids if outcome(out, run_id) is None]
 
 
 def settle(out: Path) -> list[tuple[ClusterJob, State]]:
-    """Jobs that have cells to train yet, with SLURM's word on them; what cancelled ones left is marked so.
+    """The jobs that still have cells to train, each with its state. Cells that cancelled jobs left
+    are marked cancelled.
 
-    Raises SlurmError where SLURM does not answer.
+    Raises SlurmError if SLURM does not answer.
     """
     left = [job for job in read(out) if job.launcher == "slurm" and unended(out, job.cells)]
     states = slurm_queue.states(job.job for job in left)
@@ -104,7 +109,7 @@ def settle(out: Path) -> list[tuple[ClusterJob, State]]:
 
 
 def mark_cancelled(out: Path, job: ClusterJob) -> None:
-    """What is left of a cancelled job's cells is cancelled, unless another worker has them."""
+    """Mark the cells that a cancelled job left as cancelled, unless another worker has them."""
     for run_id in unended(out, job.cells):
         error = f"its SLURM job {job.job} was cancelled"
         mark_ended(out / "cells" / run_id, error, status="cancelled", dead_jobs={job.job})

@@ -1,4 +1,6 @@
-"""Cells in SLURM job arrays, submitted by submitit; the run folder and SLURM's queue tell what becomes of them."""
+"""Cells in SLURM job arrays, submitted with submitit and followed in the run folder and SLURM's
+queue.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,10 @@ MISSING = "--launcher slurm needs submitit: pip install 'sparse-training-bench[s
 
 
 class SlurmLauncher:
-    """Arrays of jobs of a profile; jobs that SLURM still has from an earlier command are adopted.
+    """Arrays of jobs with a profile's resources. Jobs that SLURM still has from an earlier command
+    are adopted.
 
-    `events` ends with the last cell, or with `stop`: then the jobs go on without this process.
+    `events` ends with the last cell, or after `stop`; then the jobs continue without this process.
     """
 
     stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
@@ -47,14 +50,14 @@ class SlurmLauncher:
         self._jobs: dict[str, ClusterJob] = {}
         self._deaths: collections.Counter[str] = collections.Counter()
         self._saved: dict[str, int] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._observer = Observer()
         self._stopping = False
         self._next_queue = 0.0
         self.adopted = 0
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
-        """Raises SlurmError or LaunchError where SLURM does not take the jobs."""
+        """Raises SlurmError or LaunchError if SLURM does not accept the jobs."""
         self._specs = {spec.run_id: spec for spec in specs}
         self._watch = FolderWatch(self._execution.out, specs)
         known = {job.job: job for job in jobs.read(self._execution.out) if job.launcher == "slurm"}
@@ -119,7 +122,7 @@ class SlurmLauncher:
                 time.sleep(max(POLL_SECONDS, POLL_SHARE * (looked - started)))
 
     def _ask_queue(self) -> Iterator[Event]:
-        """What SLURM says of the jobs; where it does not answer nothing is concluded."""
+        """Ask SLURM about the jobs. If it does not answer, nothing is concluded."""
         open_cells = set(self._watch.open)
         wanted = [job for job in self._jobs.values() if open_cells & set(job.cells)]
         try:
@@ -132,15 +135,15 @@ class SlurmLauncher:
             yield from self._once(next(iter(open_cells)), f"{error}; waiting for it")
 
     def _orphaned(self, run_id: str) -> bool:
-        """Nobody has the cell: no job of ours, and no other worker."""
+        """Whether no job of ours and no other worker has the cell."""
         cell = self._execution.out / "cells" / run_id
         taken = numbers(cell)
         in_a_job = any(run_id in job.cells for job in self._jobs.values())
         return not in_a_job and (not taken or self._observer.over(folder_of(cell, taken[-1])))
 
     def _once(self, run_id: str, text: str) -> Iterator[Event]:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._reported:
+            self._reported.add(text)
             yield Event(run_id, "warning", {"warning": text})
 
     def _stuck(self, job: ClusterJob, state: State) -> Iterator[Event]:
@@ -150,8 +153,8 @@ class SlurmLauncher:
             )
 
     def _settle(self, ended: Sequence[tuple[ClusterJob, State]]) -> Iterator[Event]:
-        """Find an end, or another job, for the cells that ended jobs left open."""
-        yield from self._watch.poll()  # a job's last result may be younger than the last look at the folder
+        """End the cells that ended jobs left open, or leave them for another job."""
+        yield from self._watch.poll()  # a job may have written its last result since the last poll
         for job, state in ended:
             del self._jobs[job.job]
             self._observer.dead_jobs.add(job.job)
@@ -184,7 +187,7 @@ def job_name(out: Path) -> str:
 
 
 def script(execution: Execution, profile: Profile, *, workers: int | None, cells: int) -> str:
-    """The sbatch script of such a grid's first array, as submitit writes it; needs no SLURM."""
+    """The sbatch script of a grid's first array, as submitit writes it. Needs no SLURM."""
     submitit_slurm = _submitit()
     launcher = SlurmLauncher(execution, profile, workers=workers, detach=True)
     chunks = -(-cells // profile.cells_per_job)
@@ -217,18 +220,20 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
     executor = submitit.SlurmExecutor(folder=folder)
     executor.update_parameters(**parameters)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints there what its error says as well
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit also prints what its error says
             submitted = executor.map_array(run_cells, tasks)
     except (FailedJobError, FailedSubmissionError) as error:
         lines = str(error).strip().splitlines()
         said = [line for line in lines if line.startswith("sbatch: error")]
-        hint = "'sinfo' tells whether a cluster answers; --dry-run needs none"
+        hint = "'sinfo' shows whether a cluster answers; --dry-run needs none"
         raise SlurmError(f"SLURM did not take the jobs ({(said or lines)[-1]}): {hint}") from error
     return [(str(job.job_id), str(job.paths.stdout)) for job in submitted]
 
 
 def _python_path() -> str:
-    """Where a job finds this program, and what the user's suites import: this folder, and PYTHONPATH."""
+    """Where a job finds this program and what the user's suites import: the current folder and
+    PYTHONPATH.
+    """
     program = str(Path(__file__).resolve().parents[3])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(dict.fromkeys(path for path in (program, os.getcwd(), *given) if path))

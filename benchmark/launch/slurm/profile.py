@@ -1,4 +1,6 @@
-"""What a cluster wants to know of each job: a TOML file, slurm/*.toml in this repository."""
+"""A cluster profile: the resources of each job, from a TOML file such as slurm/*.toml in this
+repository.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,13 @@ SIGNAL_SHARE = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One job's resources, and how cells are laid out over jobs.
+    """One job's resources, and how cells are distributed over jobs.
 
-    time_minutes: a job's limit; cells that are not done by then save their state and are queued again.
-    memory_gb: of a job. array_parallelism: jobs that run at once. cells_per_job: trained by one job,
-    several at a time where it has the workers. setup: shell lines before the program, such as `module
-    load`. environment: variables of the job. None and empty: what the cluster does by default.
+    time_minutes: a job's limit; cells that are not done by then save their state and are queued
+    again. memory_gb: of a job. array_parallelism: jobs that run at once. cells_per_job: cells that
+    one job trains, several at a time if it has the workers. setup: shell lines before the program,
+    such as `module load`. environment: variables of the job. None and empty values leave the
+    cluster's default.
     """
 
     time_minutes: int
@@ -39,13 +42,15 @@ class Profile:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def workers(self, *, processes_per_cell: int = 1) -> int:
-        """Cells that a job trains at a time by default: one a GPU, or one a core, for each process of a cell."""
+        """Cells that a job trains at a time by default: one per GPU or core, divided by the
+        processes of a cell.
+        """
         room = (self.gpus_per_task or self.cpus_per_task) // processes_per_cell
         return min(max(1, room), self.cells_per_job)
 
     @property
     def signal_seconds(self) -> int:
-        """Before the limit, when cells are told to save their state."""
+        """How long before the limit cells are asked to save their state."""
         return min(SIGNAL_SECONDS, self.time_minutes * 60 // SIGNAL_SHARE)
 
     def parameters(self, *, job_name: str, python_path: str) -> dict[str, Any]:

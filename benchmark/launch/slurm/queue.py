@@ -1,4 +1,4 @@
-"""What SLURM says of its jobs: squeue for those that live, sacct for how the others ended."""
+"""The states of SLURM jobs: from squeue for live jobs, from sacct for how others ended."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_ARRAY_SIZE = 1001
 
 
 class SlurmError(LaunchError):
-    """SLURM does not answer, or refuses: one line, its own words."""
+    """SLURM does not answer or refuses: one line in its own words."""
 
 
 @dataclass(frozen=True)
 class State:
-    """A job's state in SLURM's words, with the reason why it waits or its exit code."""
+    """A job's state as SLURM names it, with the reason why it waits or its exit code."""
 
     name: str
     why: str = ""
@@ -38,10 +38,10 @@ class State:
 
 
 def states(jobs: Iterable[str]) -> dict[str, State]:
-    """Each job's state. squeue decides who lives: sacct calls a job ended that SLURM has queued again.
+    """Each job's state. squeue decides which jobs are alive, as sacct calls requeued jobs ended.
 
     UNKNOWN: squeue has forgotten the job, and sacct does not know it or cannot be asked. Raises
-    SlurmError where squeue cannot be asked.
+    SlurmError if squeue cannot be asked.
     """
     wanted = set(jobs)
     if not wanted:
@@ -70,7 +70,7 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def max_array_size() -> int:
-    """How many jobs an array may have; SLURM's default where it does not tell."""
+    """How many jobs an array may have; SLURM's default if it does not say."""
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
     return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
 
@@ -88,10 +88,10 @@ def _call(*command: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise SlurmError(f"{command[0]} gave no answer in {PATIENCE_SECONDS} s") from error
     if done.returncode:
-        raise SlurmError(_words(command[0], done.stderr))
+        raise SlurmError(_last_line(command[0], done.stderr))
     return done.stdout
 
 
-def _words(program: str, text: str) -> str:
-    lines: Sequence[str] = text.strip().splitlines() or ["it failed without a word"]
+def _last_line(program: str, text: str) -> str:
+    lines: Sequence[str] = text.strip().splitlines() or ["it failed without a message"]
     return f"{program}: {lines[-1].removeprefix(f'{program}: error: ')}"

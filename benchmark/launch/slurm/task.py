@@ -1,4 +1,6 @@
-"""What runs inside a SLURM job: a local pool over the job's cells, which comes back after the time limit."""
+"""What runs inside a SLURM job: a local pool over the job's cells, requeued when the time limit is
+near.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,17 @@ from benchmark.training.execution import Execution
 
 AGAIN = (signal.SIGUSR1, signal.SIGUSR2)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *AGAIN)
-SAID = ("epoch", "test_accuracy", "density", "resumed", "warning", "status", "error")
+SHOWN = ("epoch", "test_accuracy", "density", "resumed", "warning", "status", "error")
 REQUEUE_TRIES, REQUEUE_PAUSE_SECONDS = 10, 6.0
 
 
 def run_cells(task: Mapping[str, Any]) -> None:
-    """Train a job's cells. task: execution, specs, workers, probe; plain values, as submitit pickles them.
+    """Train a job's cells. task: execution, specs, workers, probe; plain values, as submitit
+    pickles them.
 
-    After USR1 or USR2 (the time limit is near, or preemption) the job queues itself again, if it got
-    any further; after TERM (scancel, or SLURM queues it again by itself) it saves the state and ends.
+    After SIGUSR1 or SIGUSR2 (the time limit is near, or preemption) the job requeues itself if it
+    made any progress. After SIGTERM (scancel, or SLURM requeues it by itself) it saves the state
+    and ends.
     """
     _see(Path(task["probe"]))
     execution = Execution.from_dict(task["execution"])
@@ -43,7 +47,7 @@ def run_cells(task: Mapping[str, Any]) -> None:
         launcher.stop()
 
     for number in SIGNALS:
-        signal.signal(number, stop)  # in place of submitit's, which would end the process at once
+        signal.signal(number, stop)  # replaces submitit's handler, which would end the process at once
     launcher.submit(specs)
     for event in launcher.events():
         _say(event)
@@ -58,7 +62,7 @@ def _see(probe: Path) -> None:
 
 
 def _progress(out: Path, ids: Sequence[str]) -> tuple[int, int]:
-    """Grows with every cell that ends and every checkpoint."""
+    """(cells ended, steps saved): grows with every cell that ends and with every checkpoint."""
     return len(ids) - len(jobs.unended(out, ids)), sum(jobs.steps_saved(out, run_id) for run_id in ids)
 
 
@@ -77,11 +81,13 @@ def _leave(received: Sequence[int], *, moved: bool) -> None:
             print(error, flush=True)
             time.sleep(REQUEUE_PAUSE_SECONDS)
         else:
-            time.sleep(REQUEUE_PAUSE_SECONDS)  # SLURM ends this process; an end of its own could win over the requeue
+            time.sleep(
+                REQUEUE_PAUSE_SECONDS
+            )  # wait for SLURM to end this process: exiting first could cancel the requeue
             break
     sys.exit(f"stopped by {names}")
 
 
 def _say(event: Event) -> None:
-    words = ", ".join(f"{name} {value}" for name, value in event.payload.items() if name in SAID and value != "")
-    print(f"{time.strftime('%H:%M:%S')} {event.run_id} {event.kind}: {words}".rstrip(": "), flush=True)
+    text = ", ".join(f"{name} {value}" for name, value in event.payload.items() if name in SHOWN and value != "")
+    print(f"{time.strftime('%H:%M:%S')} {event.run_id} {event.kind}: {text}".rstrip(": "), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.commands.estimate import Estimate, _probe_size, key, probe
+from benchmark.commands.estimate import Estimate, key, probe, probe_size
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 
@@ -25,7 +25,7 @@ def spec(model: str, batch_size: int = 64, **fields: object) -> RunSpec:
     ],
 )
 def test_a_probe_has_the_shape_of_the_data_and_a_batch_to_match(of: RunSpec, expected: object) -> None:
-    assert _probe_size(of) == expected
+    assert probe_size(of) == expected
 
 
 def test_an_epoch_of_the_whole_data_set_is_estimated() -> None:

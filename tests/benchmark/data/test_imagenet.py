@@ -24,7 +24,7 @@ from benchmark.data.torchvision_import import import_torchvision
 from benchmark.seeds import generator
 from benchmark.spec import Data, Model, Optimizer, SpecError
 from benchmark.suites import cell
-from benchmark.training import records as record
+from benchmark.training import records
 from benchmark.training.loop import Training, train_epoch
 
 CPU = torch.device("cpu")
@@ -275,8 +275,8 @@ def test_resnet50_resumes_in_mid_epoch_to_the_same_bits(folder: Path, workers: i
     train_epoch(second, lambda: None)
     assert second.steps_done == whole.steps_done == 4
     assert all(torch.equal(value, second.model.state_dict()[key]) for key, value in whole.model.state_dict().items())
-    summary = record.epoch_record(second)
-    assert summary["train_loss"] == record.epoch_record(whole)["train_loss"]
+    summary = records.epoch_record(second)
+    assert summary["train_loss"] == records.epoch_record(whole)["train_loss"]
     assert math.isfinite(summary["train_loss"])
     assert 0 <= summary["test_accuracy"] <= 100
 

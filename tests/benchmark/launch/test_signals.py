@@ -82,7 +82,7 @@ def test_a_worker_that_is_told_to_stop_saves_the_state_and_another_one_goes_on(
         os.kill(*worker_of(out), number)
     done = grids.finish(process)
     assert (done.code, done.stderr) == (0, "")
-    assert done.stdout.count("its worker was told to stop; another one goes on with it") == 4
+    assert done.stdout.count("its worker was asked to stop; another one goes on with it") == 4
     assert ends(out) == ["interrupted"] * 4 + ["done"]
     assert grids.bits(out) == grids.train_alone(small_suite, tmp_path / "alone")
 

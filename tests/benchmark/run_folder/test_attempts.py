@@ -81,10 +81,10 @@ def test_metrics_lost_after_the_result_are_put_back_from_the_winners_attempt(tmp
 
 
 def test_a_cell_whose_workers_die_gets_a_failed_attempt_and_keeps_the_earlier_ones(tmp_path: Path) -> None:
-    attempts.condemn(tmp_path, "its worker died 3 times")
+    attempts.mark_ended(tmp_path, "its worker died 3 times")
     assert attempts.failed_before(tmp_path) == "its worker died 3 times"
     claim(tmp_path, Observer()).end("interrupted")
-    attempts.condemn(tmp_path, "again")
+    attempts.mark_ended(tmp_path, "again")
     ends = [attempts.ended(folder_of(tmp_path, number)) for number in numbers(tmp_path)]
     assert [end["status"] for end in ends if end] == ["failed", "interrupted", "failed"]
 
@@ -97,9 +97,9 @@ def test_a_superseded_worker_commits_nothing(tmp_path: Path) -> None:
         if record.get("epoch") == 2:
             other = folder_of(runner.cell, 2)
             other.mkdir()
-            write_json(other / "owner.json", attempts._owner())
+            write_json(other / "owner.json", attempts.own_process())
 
-    frozen = execute(runner.spec, runner.place, observer=Observer(), report=take_over, stop=threading.Event())
+    frozen = execute(runner.spec, runner.execution, observer=Observer(), report=take_over, stop=threading.Event())
     assert frozen.status == "superseded"
     assert not (runner.cell / "result.json").exists()
     assert not (runner.cell / "metrics.jsonl").exists()
@@ -191,7 +191,7 @@ def test_an_attempt_is_over_at_once_when_its_process_is_gone(tmp_path: Path) -> 
 
 
 def test_an_attempt_of_a_recycled_process_id_is_over(foreign: Path) -> None:
-    owner = attempts._owner()
+    owner = attempts.own_process()
     write_json(foreign / "owner.json", owner)
     assert not Observer().over(foreign)
     write_json(foreign / "owner.json", {**owner, "started": owner["started"] - 1})

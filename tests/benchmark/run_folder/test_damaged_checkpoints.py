@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +18,9 @@ from one_cell import Runner, flip_a_bit, make_spec
 
 from benchmark.run_folder.files import read_json, read_sealed, sealed, write_json
 from benchmark.training import cell
-from benchmark.training.cell import Place
+from benchmark.training.engine import Engine
+from benchmark.training.prepare import environment_of
+from benchmark.training.process_group import Group
 from benchmark.training.publish import Outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,13 +39,13 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Runne
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[str, Any]:
     runner = Runner(tmp_path_factory.mktemp("undisturbed"), make_spec())
     assert runner.run() == Outcome("done")
-    return grids.bits(runner.place.out)
+    return grids.bits(runner.execution.out)
 
 
 @pytest.fixture
 def damaged(stopped: Runner, tmp_path: Path) -> Runner:
     """A copy of the stopped cell, to be damaged."""
-    shutil.copytree(stopped.place.out, tmp_path / "copy")
+    shutil.copytree(stopped.execution.out, tmp_path / "copy")
     return Runner(tmp_path / "copy", stopped.spec)
 
 
@@ -54,7 +57,7 @@ def finish_and_compare(runner: Runner, undisturbed: dict[str, Any], *, resumed: 
     for warning, path in zip(runner.warnings, named, strict=True):
         assert str(path) in warning
         assert "\n" not in warning
-    assert grids.bits(runner.place.out) == undisturbed
+    assert grids.bits(runner.execution.out) == undisturbed
 
 
 def test_an_undamaged_checkpoint_is_used_without_a_word(damaged: Runner, undisturbed: dict[str, Any]) -> None:
@@ -159,7 +162,7 @@ def test_metrics_beyond_the_checkpoint_are_recorded_anew(damaged: Runner, undist
 
 
 def test_two_generations_are_kept_across_attempts(damaged: Runner) -> None:
-    damaged.place = Place(damaged.place.out, damaged.place.out, checkpoint_seconds=1e9)
+    damaged.execution = dataclasses.replace(damaged.execution, checkpoint_seconds=1e9)
     assert damaged.run(stop_after=3).status == "interrupted"
     assert [path.parent.name for path in damaged.checkpoints()] == ["0001", "0001", "0002"]
     flip_a_bit(damaged.checkpoints()[-1], 0.5)
@@ -168,7 +171,7 @@ def test_two_generations_are_kept_across_attempts(damaged: Runner) -> None:
 
 
 def test_a_checkpoint_of_another_cell_is_not_loaded(damaged: Runner, undisturbed: dict[str, Any]) -> None:
-    other = Runner(damaged.place.out, make_spec(seed=1))
+    other = Runner(damaged.execution.out, make_spec(seed=1))
     shutil.copytree(damaged.cell / "attempts", other.cell / "attempts")
     newest, older = reversed(other.checkpoints())
     assert other.run() == Outcome("done")
@@ -179,11 +182,11 @@ def test_a_checkpoint_of_another_cell_is_not_loaded(damaged: Runner, undisturbed
 def test_another_environment_is_refused_unless_drift_is_accepted(
     damaged: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = cell._environment(damaged.spec, damaged.place)
-    monkeypatch.setattr(cell, "_environment", lambda *_: {**now, "threads": now["threads"] + 1})
+    now = environment_of(damaged.spec, damaged.execution, Group(), Engine(damaged.spec, "cpu"))
+    monkeypatch.setattr(cell, "environment_of", lambda *_: {**now, "threads": now["threads"] + 1})
     with pytest.raises(cell.DriftError, match=r"threads: \d+ -> \d+.*--accept-drift"):
         damaged.run()
-    damaged.place = Place(damaged.place.out, damaged.place.out, accept_drift=True)
+    damaged.execution = dataclasses.replace(damaged.execution, accept_drift=True, checkpoint_seconds=None)
     assert damaged.run() == Outcome("done")
     drift = read_json(damaged.cell / "result.json")["environment"]["drift"]
     assert drift == [f"threads: {now['threads']} -> {now['threads'] + 1}"]
@@ -195,11 +198,11 @@ def test_a_damaged_result_is_no_result(damaged: Runner, undisturbed: dict[str, A
     flip_a_bit(result, 0.5)
     assert read_sealed(result) is None
     assert damaged.run() == Outcome("done")
-    assert grids.bits(damaged.place.out) == undisturbed
+    assert grids.bits(damaged.execution.out) == undisturbed
 
 
 def test_two_cells_whose_files_were_exchanged_both_start_again(damaged: Runner, undisturbed: dict[str, Any]) -> None:
-    other = Runner(damaged.place.out, make_spec(seed=1))
+    other = Runner(damaged.execution.out, make_spec(seed=1))
     assert other.run(stop_after=2).status == "interrupted"
     aside = damaged.cell / "aside"
     (damaged.cell / "attempts").rename(aside)
@@ -211,6 +214,6 @@ def test_two_cells_whose_files_were_exchanged_both_start_again(damaged: Runner, 
         assert runner.resumed == []
         assert len(runner.warnings) == 2
         assert all("it belongs to cell" in warning for warning in runner.warnings)
-    alone = Runner(damaged.place.out / "alone", make_spec(seed=1))
+    alone = Runner(damaged.execution.out / "alone", make_spec(seed=1))
     assert alone.run() == Outcome("done")
-    assert grids.bits(damaged.place.out) == undisturbed | grids.bits(alone.place.out)
+    assert grids.bits(damaged.execution.out) == undisturbed | grids.bits(alone.execution.out)

@@ -18,7 +18,8 @@ from one_cell import Runner, make_spec
 from benchmark.run_folder.attempts import STALE_SECONDS, Observer, folder_of
 from benchmark.run_folder.files import DiskFullError
 from benchmark.spec import Optimizer
-from benchmark.training.cell import Place, execute
+from benchmark.training.cell import execute
+from benchmark.training.execution import Execution
 from benchmark.training.publish import Outcome
 
 SIZE_BYTES = 24 * 2**20
@@ -98,13 +99,13 @@ def test_no_room_at_a_chosen_write_is_said_and_the_cell_goes_on_after(
     """The disk fills once an epoch was recorded: the next write to it fails."""
     each_step = Optimizer(lr=0.05, momentum=0.9, batch_size=4, epochs=4)  # an append of several pages
     spec, out = dataclasses.replace(make_spec(), optimizer=each_step, step_records=4), disk / "runs"
-    place = Place(out, out, checkpoint_seconds=checkpoint_seconds)
+    execution = Execution(out=out, data_dir=out, checkpoint_seconds=checkpoint_seconds)
 
     now = [0.0]
     observer = Observer(clock=lambda: now[0])
 
     def run(report: Callable[[dict[str, Any]], object]) -> Outcome:
-        return execute(spec, place, observer=observer, report=report, stop=threading.Event())
+        return execute(spec, execution, observer=observer, report=report, stop=threading.Event())
 
     with pytest.raises(DiskFullError, match="no space left under"):
         run(lambda record: fill(disk, 0) if record.get("epoch") == epoch else None)
@@ -118,7 +119,7 @@ def test_no_room_at_a_chosen_write_is_said_and_the_cell_goes_on_after(
     assert run(lambda _: None) == Outcome("done")
     alone = Runner(tmp_path / "alone", spec)
     assert alone.run() == Outcome("done")
-    assert grids.bits(out) == grids.bits(alone.place.out)
+    assert grids.bits(out) == grids.bits(alone.execution.out)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`speed --data-path`: its arithmetic, what it times, what it refuses. No speed is asserted anywhere."""
+"""`speed data-path`: its arithmetic, what it times, what it refuses. No speed is asserted anywhere."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_data_that_are_missing_are_found_before_anything_is_measured(
 ) -> None:
     (tmp_path / "mnist").symlink_to(data_dir / "mnist")
     monkeypatch.setattr(data_path, "measure", lambda *asked: pytest.fail("measured"))
-    finished = bench("speed", "--data-path", "--data-dir", tmp_path)
+    finished = bench("speed", "data-path", "--data-dir", tmp_path)
     assert finished.code == 3
     assert "CIFAR-10 is not in" in finished.error
 
@@ -120,7 +120,7 @@ def test_the_clock_waits_for_the_device_around_an_epoch_and_not_for_each_batch(m
 def test_the_json_has_a_row_for_every_model_and_batch_size(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     few(monkeypatch)
     asked = ("--model", "lenet-300-100", "--model", "lenet-300-100", "--data", "synthetic", "--device", "cpu")
-    document = bench("speed", "--data-path", *asked, "--json").json
+    document = bench("speed", "data-path", *asked, "--json").json
     assert document["kind"] == "data-path"
     assert document["data"].startswith("made-up")
     assert {"torch", "device_name", "threads", "kernel_path", "commit"} <= set(document["machine"])
@@ -128,14 +128,14 @@ def test_the_json_has_a_row_for_every_model_and_batch_size(bench: Bench, monkeyp
     assert [(path["model"], path["batch_size"]) for path in document["paths"]] == [
         ("lenet-300-100", batch_size) for batch_size in data_path.BATCH_SIZES
     ]
-    table = bench("speed", "--data-path", *asked).stdout
+    table = bench("speed", "data-path", *asked).stdout
     assert all(word in table for word in ("images/s", "load average", "made-up", "torch 2.", "threads: 1"))
 
 
 @pytest.mark.data
 def test_the_real_data_are_measured(bench: Bench, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few(monkeypatch)
-    finished = bench("speed", "--data-path", "--model", "lenet-300-100", "--data-dir", data_dir, "--json")
+    finished = bench("speed", "data-path", "--model", "lenet-300-100", "--data-dir", data_dir, "--json")
     assert {path["data"] for path in finished.json["paths"]} == {"mnist"}
 
 
@@ -143,10 +143,8 @@ def test_the_real_data_are_measured(bench: Bench, data_dir: Path, monkeypatch: p
     ("arguments", "code", "fragments"),
     [
         (["--model", "lenet-300"], 2, ["unknown model 'lenet-300'", "did you mean 'lenet-300-100'?"]),
-        (["--method", "dst"], 2, ["speed --data-path has no use for --method: leave it out"]),
         (["--data", "cifar10"], 2, ["unknown --data 'cifar10'", "own, synthetic"]),
         (["--device", "gpu"], 2, ["unknown device 'gpu'"]),
-        (["--grid"], 2, ["--grid and --data-path are different measurements"]),
         (["--data-dir", "nowhere"], 3, ["MNIST is not in nowhere"]),
         (["--model", "vgg16", "--data-dir", "nowhere"], 3, ["CIFAR-10 is not in nowhere"]),
     ],
@@ -155,6 +153,6 @@ def test_the_real_data_are_measured(bench: Bench, data_dir: Path, monkeypatch: p
 def test_a_wrong_option_of_the_data_path_is_one_line(
     arguments: list[str], code: int, fragments: list[str], bench: Bench
 ) -> None:
-    finished = bench("speed", "--data-path", *arguments)
+    finished = bench("speed", "data-path", *arguments)
     assert (finished.code, finished.stdout) == (code, "")
     assert all(fragment in finished.error for fragment in fragments), finished.error

@@ -1,4 +1,4 @@
-"""`speed --grid`: its arithmetic, what it runs, what it refuses. No speed is asserted anywhere."""
+"""`speed grid`: its arithmetic, what it runs, what it refuses. No speed is asserted anywhere."""
 
 from __future__ import annotations
 
@@ -93,7 +93,6 @@ def test_a_grid_that_was_disturbed_is_not_measured(event: Event) -> None:
         (["--method", "dts"], 2, ["unknown method 'dts'", "did you mean 'dst'?"]),
         (["--data", "mnist"], 2, ["unknown --data 'mnist'", "own, synthetic"]),
         (["--device", "gpu"], 2, ["unknown device 'gpu'"]),
-        (["--start-up"], 2, ["--grid and --start-up are different measurements"]),
         (["--data-dir", "nowhere"], 3, ["MNIST is not in nowhere"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
@@ -101,12 +100,12 @@ def test_a_grid_that_was_disturbed_is_not_measured(event: Event) -> None:
 def test_a_wrong_option_of_the_grid_is_one_line(
     arguments: list[str], code: int, fragments: list[str], bench: Bench
 ) -> None:
-    finished = bench("speed", "--grid", *arguments)
+    finished = bench("speed", "grid", *arguments)
     assert (finished.code, finished.stdout) == (code, "")
     assert all(fragment in finished.error for fragment in fragments), finished.error
 
 
-ONE = ("speed", "--grid", "--model", "lenet-300-100", "--method", "dst", "--epochs", "2", "--workers", "1")
+ONE = ("speed", "grid", "--model", "lenet-300-100", "--method", "dst", "--epochs", "2", "--workers", "1")
 MADE_UP = ("--device", "cpu", "--data", "synthetic", "--json")
 
 

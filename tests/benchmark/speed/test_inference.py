@@ -1,4 +1,4 @@
-"""`speed --inference`: a finished cell's network in its forms, and who is turned away. No speed is asserted."""
+"""`speed inference`: a finished cell's network in its forms, and who is turned away. No speed is asserted."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from benchmark import results
 from benchmark.spec import Model, RunSpec, SpecError
 from benchmark.speed import inference
 from benchmark.speed import network_forms as forms
-from benchmark.speed.steps import Budget
 from benchmark.suites import cell as spec_of
-from benchmark.training import loop as train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = ("--steps", "5", "--device", "cpu", "--json")
@@ -41,12 +39,12 @@ def done(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Runner:
 
 
 def copied(done: Runner, folder: Path) -> Runner:
-    shutil.copytree(done.place.out, folder / "runs")
+    shutil.copytree(done.execution.out, folder / "runs")
     return Runner(folder / "runs", done.spec)
 
 
 def test_every_form_is_measured_at_both_batch_sizes(done: Runner, bench: Bench) -> None:
-    finished = bench("speed", "--inference", done.spec.run_id[:5], "--out", done.place.out, *FEW)
+    finished = bench("speed", "inference", done.spec.run_id[:5], "--out", done.execution.out, *FEW)
     assert finished.code == 0, finished.stderr
     assert finished.stderr == ""
     document = json.loads(finished.stdout)
@@ -73,7 +71,7 @@ def test_every_form_is_measured_at_both_batch_sizes(done: Runner, bench: Bench) 
 
 
 def test_the_network_is_the_one_that_the_cells_result_describes(done: Runner) -> None:
-    training, result = forms.trained(done.spec, done.place.out, done.place.data_dir, "cpu")
+    training, result = forms.trained(done.spec, done.execution)
     networks, _ = forms.forms_of(training.model)
     labels = torch.cat([labels for _, labels in training.data.test_batches(32)])
     for network in networks.values():
@@ -83,7 +81,7 @@ def test_the_network_is_the_one_that_the_cells_result_describes(done: Runner) ->
 
 
 def test_the_table_names_forms_cell_and_cut_layers(done: Runner, bench: Bench) -> None:
-    finished = bench("speed", "--inference", done.spec.run_id, "--out", done.place.out, "--steps", "5")
+    finished = bench("speed", "inference", done.spec.run_id, "--out", done.execution.out, "--steps", "5")
     lines = finished.stdout.splitlines()
     assert lines[1].split()[:3] == ["masked-dense", "1", "5"]
     for words in ("compact", "csr", "100.00 %", "fc1.weight [300, 64] to ", "threads: 1"):
@@ -95,30 +93,30 @@ def test_a_recurrent_network_that_carries_its_state_has_no_compact_form(tmp_path
     spec = dataclasses.replace(make_spec(epochs=1), model=carried, step_records=None)
     cell = runner(tmp_path, spec)
     assert cell.run().status == "done"
-    document = bench("speed", "--inference", spec.run_id, "--out", tmp_path, *FEW).json
+    document = bench("speed", "inference", spec.run_id, "--out", tmp_path, *FEW).json
     assert [form["form"] for form in document["forms"]] == ["dense", "masked-dense", "csr"]
     assert "cannot compact: the model (RowLSTM) cannot be traced" in document["left_out"]["compact"]
 
 
 def test_an_unknown_run_is_one_line(done: Runner, bench: Bench, tmp_path: Path) -> None:
-    finished = bench("speed", "--inference", "nothing", "--out", done.place.out)
+    finished = bench("speed", "inference", "nothing", "--out", done.execution.out)
     assert (finished.code, finished.stdout) == (2, "")
     assert "run id 'nothing': no cell has it" in finished.error
-    finished = bench("speed", "--inference", done.spec.run_id, "--out", tmp_path)
+    finished = bench("speed", "inference", done.spec.run_id, "--out", tmp_path)
     assert finished.code == 2
     assert f"{tmp_path} is no run folder" in finished.error
 
 
-def test_model_and_method_go_with_training_alone(done: Runner, bench: Bench) -> None:
-    finished = bench("speed", "--inference", done.spec.run_id, "--out", done.place.out, "--method", "dst")
-    assert finished.code == 2
-    assert "speed --inference has no use for" in finished.error
+def test_an_option_of_another_measurement_is_an_error(done: Runner, bench: Bench) -> None:
+    finished = bench("speed", "inference", done.spec.run_id, "--out", done.execution.out, "--method", "dst")
+    assert (finished.code, finished.stdout) == (2, "")
+    assert "No such option: --method" in finished.stderr
 
 
 def test_a_cell_that_is_not_done_is_one_line(tmp_path: Path, bench: Bench) -> None:
     cell = runner(tmp_path, make_spec())
     for status in ("pending", "interrupted"):
-        finished = bench("speed", "--inference", cell.spec.run_id, "--out", tmp_path)
+        finished = bench("speed", "inference", cell.spec.run_id, "--out", tmp_path)
         assert finished.code == 2
         assert f"cell {cell.spec.run_id} is pending: only a network that is trained to its end" in finished.error
         if status == "pending":
@@ -129,7 +127,7 @@ def test_a_lost_checkpoint_is_one_line(done: Runner, tmp_path: Path, bench: Benc
     cell = copied(done, tmp_path)
     for path in cell.checkpoints():
         path.unlink()
-    finished = bench("speed", "--inference", cell.spec.run_id, "--out", cell.place.out)
+    finished = bench("speed", "inference", cell.spec.run_id, "--out", cell.execution.out)
     assert finished.code == 2
     last = finished.stderr.splitlines()[-1]
     assert last.startswith(f"error: cell {cell.spec.run_id} has no good checkpoint left in ")
@@ -139,24 +137,4 @@ def test_an_older_state_does_not_pass_for_the_last(done: Runner, tmp_path: Path)
     cell = copied(done, tmp_path)
     flip_a_bit(cell.checkpoints()[-1], 0.5)
     with pytest.raises(SpecError, match="its checkpoint is not its last state"):
-        forms.trained(cell.spec, cell.place.out, cell.place.data_dir, "cpu")
-
-
-def test_a_cell_whose_thresholds_had_a_group_of_their_own_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As before groups of equal options were one; its learning rate has fallen."""
-    spec = make_spec(epochs=2)
-    falling = dataclasses.replace(spec.optimizer, schedule="step", milestones=(1,), gamma=0.1)
-    cell = runner(tmp_path, dataclasses.replace(spec, optimizer=falling))
-    with monkeypatch.context() as before:
-        before.setattr(train, "_merged", lambda groups: groups)
-        assert cell.run().status == "done"
-    training, _ = forms.trained(cell.spec, cell.place.out, cell.place.data_dir, "cpu")
-    (group,) = training.optimizer.param_groups
-    assert group["lr"] == pytest.approx(0.005)
-
-
-def test_a_budget_is_finite() -> None:
-    with pytest.raises(SpecError, match="--seconds inf: it must be finite"):
-        Budget(3, float("inf"))
+        forms.trained(cell.spec, cell.execution)

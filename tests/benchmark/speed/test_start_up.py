@@ -1,4 +1,4 @@
-"""`speed --start-up`: what it times. That little is imported is tested by name, in test_cli; no time is asserted."""
+"""`speed start-up`: what it times. That little is imported is tested by name, in test_cli; no time is asserted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_command_is_timed_in_every_turn(bench: Bench, monkeypatch: pytest.
         return float(len(seen)), 0.0
 
     monkeypatch.setattr(start_up, "seconds_of", noted)
-    finished = bench("speed", "--start-up", "--json")
+    finished = bench("speed", "start-up", "--json")
     assert finished.code == 0, finished.stderr
     found = finished.json["commands"]
     assert seen[0] == seen[4], "the suite is run before its finished run is timed"

@@ -263,8 +263,8 @@ def test_a_probe_spends_its_budget_on_every_model_first(monkeypatch: pytest.Monk
         probed.append(spec)
         return 1.0, 1
 
-    monkeypatch.setattr("benchmark.commands.estimate._step_seconds", step_seconds)
-    monkeypatch.setattr("benchmark.estimate.time.monotonic", lambda: now)
+    monkeypatch.setattr("benchmark.commands.estimate.step_seconds", step_seconds)
+    monkeypatch.setattr("benchmark.commands.estimate.time.monotonic", lambda: now)
     probe(Estimate(), cells("cifar10"), budget_seconds=35)
     assert [spec.model.name for spec in probed] == ["vgg16", "wrn-16-8", "wrn-28-8", "wrn-16-10"]
     assert len({key(spec) for spec in probed}) == 4
@@ -274,7 +274,7 @@ SHORT = ("--where", "model=vgg16", "--seeds", "0", "--set", "optimizer.epochs=1"
 
 
 def test_a_short_vgg16_is_selected_and_departs(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmark.commands.estimate._step_seconds", lambda spec: (0.1, 100))
+    monkeypatch.setattr("benchmark.commands.estimate.step_seconds", lambda spec: (0.1, 100))
     finished = bench("run", "--dry-run", "--suite", "cifar10", *SHORT, "--out", tmp_path / "runs", "--json")
     assert finished.code == 0
     cells_to_run = finished.json["to_run"]

@@ -132,33 +132,17 @@ def test_the_engine_is_recorded_and_another_one_is_drift(tmp_path: Path) -> None
     runner = Runner(tmp_path, make_spec(epochs=1))
     assert runner.run().status == "done"
     now = read_json(runner.cell / "environment.json")
-    assert now["engine"] == str(Engine(runner.spec, "cpu")) == "fused"
-    assert environment.drift(now, {**now, "engine": "channels_last+fused"}) == ["engine: fused -> channels_last+fused"]
-    before = {key: value for key, value in now.items() if key != "engine"}
-    assert environment.drift(before, now) == ["engine: plain -> fused"], "of a checkpoint from before it was recorded"
-    assert str(Engine(spec(model="lenet-5-caffe"), "cpu")) == "channels_last+fused"
+    assert now["engine"] == {"channels_last": False, "fused": True, "flush_denormal": False}
+    other = Engine(spec(model="lenet-5-caffe"), "cpu").to_dict()
+    assert environment.drift(now, {**now, "engine": other}) == ["engine: fused -> channels_last+fused"]
 
 
-def test_an_optimizer_goes_on_fused_from_a_state_that_was_not() -> None:
-    live = training(spec())
-    state = live.state_dict()
-    for group in state["optimizer"]["param_groups"]:
-        group["fused"] = None
-    live.load_state_dict(state)
-    assert [group["fused"] for group in live.optimizer.param_groups] == [True]
-
-
-def test_an_optimizer_of_one_group_goes_on_from_a_state_of_two() -> None:
-    """As thresholds had a group of their own, even where its options were those of the weights."""
-    live, resumed = training(spec("dst")), training(spec("dst"))
-    train_epoch(live, lambda: None)
-    state = copy.deepcopy(live.state_dict())
-    (group,) = state["optimizer"]["param_groups"]
-    halves = group["params"][:-3], group["params"][-3:]
-    state["optimizer"]["param_groups"] = [{**group, "params": half} for half in halves]
-    resumed.load_state_dict(state)
-    assert len(resumed.optimizer.param_groups) == 1
-    assert trained(resumed) == trained(live)
+def test_an_engine_that_was_recorded_as_text_is_still_compared() -> None:
+    now = {"engine": {"channels_last": True, "fused": True, "flush_denormal": True}}
+    assert environment.drift({"engine": "channels_last+fused+flush_denormal"}, now) == []
+    graph = {"engine": "channels_last+fused+flush_denormal+cuda_graph"}
+    named = "channels_last+cuda_graph+flush_denormal+fused -> channels_last+flush_denormal+fused"
+    assert environment.drift(graph, now) == [f"engine: {named}"]
 
 
 def test_a_state_whose_groups_have_come_to_equal_options_keeps_them() -> None:

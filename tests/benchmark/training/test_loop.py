@@ -15,7 +15,7 @@ import methods
 from benchmark import data
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
-from benchmark.training import records as record
+from benchmark.training import records
 from benchmark.training.loop import Training, learning_rate, train_epoch, train_step
 
 PIXELS = Data(name="synthetic", train_limit=200, test_limit=50)
@@ -33,11 +33,11 @@ def training(of: RunSpec) -> Training:
 
 
 def run(of: RunSpec, epochs: int = 1) -> tuple[Training, list[dict[str, Any]]]:
-    live, records = training(of), []
+    live, found = training(of), []
     for _ in range(epochs):
         train_epoch(live, lambda: None)
-        records += [*record.step_records(live), record.epoch_record(live)]
-    return live, records
+        found += [*records.step_records(live), records.epoch_record(live)]
+    return live, found
 
 
 class Watch(TorchDispatchMode):
@@ -129,7 +129,7 @@ def test_a_resume_in_mid_epoch_ends_in_the_same_bits() -> None:
     resumed = []
     for _ in range(2):
         train_epoch(second, lambda: None)
-        resumed += [*record.step_records(second), record.epoch_record(second)]
+        resumed += [*records.step_records(second), records.epoch_record(second)]
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
     assert [timeless(row) for row in resumed] == [timeless(row) for row in rows]
@@ -226,7 +226,7 @@ def test_weights_that_the_last_step_made_infinite_are_recorded_as_diverged() -> 
     train_epoch(live, lambda: None)
     with torch.no_grad():
         next(live.model.parameters())[0] = torch.inf
-    assert record.epoch_record(live)["diverged"]
+    assert records.epoch_record(live)["diverged"]
 
 
 def test_a_density_that_leaves_a_layer_without_weights_is_the_users_mistake() -> None:

@@ -12,8 +12,7 @@ import methods
 from benchmark import data, models
 from benchmark.spec import Data, Model, Optimizer
 from benchmark.suites import cell
-from benchmark.training import measure
-from benchmark.training import records as record
+from benchmark.training import measure, records
 from benchmark.training.loop import Training, train_epoch
 
 DIGITS = Data(name="digits", train_limit=128, test_limit=100)
@@ -47,13 +46,13 @@ def test_train_flops_of_a_static_network_are_three_sparse_passes() -> None:
     dense = measure.forward_flops(measure.plain_copy(live.model), (1, 28, 28))
     share = {name: float(mask.sum()) / mask.numel() for name, mask in live.attached.masks().items()}
     expected = 3 * 128 * sum(dense[name] * share[name] for name in dense)
-    assert record.flops(live, measure.plain_copy(live.model))["train_flops"] == pytest.approx(expected)
+    assert records.flops(live, measure.plain_copy(live.model))["train_flops"] == pytest.approx(expected)
 
 
 def test_train_flops_of_trainable_thresholds_have_a_dense_weight_gradient() -> None:
     live = trained("dst")
     dense = sum(measure.forward_flops(measure.plain_copy(live.model), (1, 28, 28)).values())
-    flops = record.flops(live, measure.plain_copy(live.model))["train_flops"]
+    flops = records.flops(live, measure.plain_copy(live.model))["train_flops"]
     assert 128 * dense < flops <= 3 * 128 * dense
 
 
@@ -70,7 +69,7 @@ def test_accuracy_equals_one_pass_over_all_test_examples() -> None:
 def test_measuring_leaves_the_training_as_it_was() -> None:
     live = trained("dst", "lstm-a")
     before = {name: value.clone() for name, value in live.model.state_dict().items()}
-    record.epoch_record(live)
+    records.epoch_record(live)
     assert live.model.training
     for name, value in live.model.state_dict().items():
         assert torch.equal(value, before[name])
@@ -111,10 +110,10 @@ def test_the_authors_count_is_the_density_of_feed_forward_networks() -> None:
 
 def test_a_result_reports_last_best_and_sparsest_epoch() -> None:
     live = trained("dst")
-    last = record.epoch_record(live)
+    last = records.epoch_record(live)
     best = {**last, "epoch": 0, "test_accuracy": 99.5, "density": 0.7, "mask_flips": 3}
     sparsest = {**last, "epoch": 0, "test_accuracy": 1.0, "density": 0.001, "mask_flips": 4}
-    row = record.result(live, [best, sparsest, last])
+    row = records.result(live, [best, sparsest, last])
     assert (row["best_test_accuracy"], row["density_at_best_test_accuracy"]) == (99.5, 0.7)
     assert (row["min_density"], row["test_accuracy_at_min_density"]) == (0.001, 1.0)
     assert (row["test_accuracy"], row["density"]) == (last["test_accuracy"], last["density"])

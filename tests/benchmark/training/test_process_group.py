@@ -21,21 +21,23 @@ import torch.distributed as dist
 
 from benchmark import data, models, results
 from benchmark.launch import process_ranks as ranks
-from benchmark.models import _Entry
+from benchmark.models import Entry
 from benchmark.run_folder.attempts import ended, folder_of
 from benchmark.run_folder.files import read_json
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_processes, from_dict, replace_field
 from benchmark.suites import cell
+from benchmark.training.engine import Engine
 from benchmark.training.environment import drift
+from benchmark.training.execution import Execution
 from benchmark.training.loop import Training, digest, train_epoch
-from benchmark.training.peers import Lifeline
-from benchmark.training.prepare import begin
+from benchmark.training.peers import Peers
+from benchmark.training.prepare import prepare_training
 from benchmark.training.process_group import Group, join
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 PIXELS = Data(name="synthetic", shape=(3, 8, 8), train_limit=330, test_limit=50, augment="crop-flip")
-TINY = _Entry("benchmark.models.wide_resnet:WideResNet", "with batch normalisation", {"depth": 10, "width": 1})
+TINY = Entry("benchmark.models.wide_resnet:WideResNet", "with batch normalisation", {"depth": 10, "width": 1})
 LOSS_TOLERANCE = 1e-5  # relative, each of 22 steps
 MASK_TOLERANCE = 1e-3  # entries that may differ after them: |w| and t, or two momenta, can be as near as rounding
 SUITE = """
@@ -100,15 +102,20 @@ def everything() -> list[RunSpec]:
 METHODS = [DST, SET, ("sparse_momentum", {"density": 0.2}), ("dsr", {"density": 0.2}), ("static", {"density": 0.2})]
 
 
+def prepared(of: RunSpec, group: Group | None = None) -> Training:
+    execution = Execution(out=Path(), data_dir=Path())
+    return prepare_training(of, execution, group or Group(), Engine(of, "cpu"))
+
+
 def train_rank(rank: int, port: int, trees: list[dict[str, Any]], folder: Path) -> None:
     torch.set_num_threads(1)
-    models._CATALOGUE["tiny"] = TINY
+    models.CATALOGUE["tiny"] = TINY
     store = dist.TCPStore("127.0.0.1", port, is_master=rank == 0, wait_for_workers=False)
     group = join(store, rank=rank, size=2, address="127.0.0.1")
     assert group is not None
     found = []
     for tree in trees:
-        training = begin(from_dict(tree), Path(), "cpu", group)
+        training = prepared(from_dict(tree), group)
         found.append((history(training), training.attached.masks(), training.examples))
     torch.save(found, folder / f"{rank}.pt")
     dist.barrier()
@@ -118,7 +125,7 @@ def train_rank(rank: int, port: int, trees: list[dict[str, Any]], folder: Path) 
 def test_two_processes_hold_the_same_bits_after_every_step_and_train_as_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models._CATALOGUE, "tiny", TINY)
+    monkeypatch.setitem(models.CATALOGUE, "tiny", TINY)
     specs = everything()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -133,7 +140,7 @@ def test_two_processes_hold_the_same_bits_after_every_step_and_train_as_one_does
     for one, led, followed in zip(specs, leader, follower, strict=True):
         assert len(led[0]) == 22
         assert led[0] == followed[0], one.label
-        alone = begin(one, Path(), "cpu", Group())
+        alone = prepared(one)
         expected = history(alone)
         assert [loss for loss, _ in led[0]] == pytest.approx([loss for loss, _ in expected], rel=LOSS_TOLERANCE)
         masks = alone.attached.masks()
@@ -150,7 +157,7 @@ def test_micro_batches_add_up_to_the_whole_batch(model: str) -> None:
     """Without batch normalisation; an epoch of 330 ends with 10 examples, in passes of 8 and 2."""
     wide = dataclasses.replace(PIXELS, shape=(1, 16, 16))
     whole, parts = (dataclasses.replace(spec("dst", model=model, micro=m, alpha=2e-3), data=wide) for m in (None, 8))
-    one, many = begin(whole, Path(), "cpu", Group()), begin(parts, Path(), "cpu", Group())
+    one, many = prepared(whole), prepared(parts)
     losses = [[loss for loss, _ in history(training)] for training in (one, many)]
     assert losses[1] == pytest.approx(losses[0], rel=LOSS_TOLERANCE)
     for name, threshold in one.attached.thresholds().items():
@@ -159,8 +166,8 @@ def test_micro_batches_add_up_to_the_whole_batch(model: str) -> None:
 
 def test_batch_statistics_are_the_mean_over_the_passes_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pass starts from the statistics before the step, so a step moves them once, whatever the passes."""
-    monkeypatch.setitem(models._CATALOGUE, "tiny", TINY)
-    live, twin = (begin(spec("dense", model="tiny", micro=16), Path(), "cpu", Group()) for _ in range(2))
+    monkeypatch.setitem(models.CATALOGUE, "tiny", TINY)
+    live, twin = (prepared(spec("dense", model="tiny", micro=16)) for _ in range(2))
     images, labels = next(iter(live.batches(0)))
     before = {name: buffer.clone() for name, buffer in twin.model.named_buffers()}
     after = []
@@ -251,10 +258,10 @@ def test_a_peer_that_falls_silent_or_ends_is_noticed(monkeypatch: pytest.MonkeyP
     for mute in (True, False):
         lost = threading.Event()
         ours, theirs = socket.socketpair()
-        Lifeline([ours], lost.set)
+        Peers([ours], lost.set)
         alive = threading.Event()
         if not mute:
-            Lifeline([theirs], alive.set)
+            Peers([theirs], alive.set)
             assert not lost.wait(0.6)
             theirs.shutdown(socket.SHUT_RDWR)
         assert lost.wait(2)

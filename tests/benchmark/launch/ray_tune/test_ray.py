@@ -15,10 +15,10 @@ from typing import Any
 import grids
 import pytest
 
-from benchmark.launch.base import Work
 from benchmark.launch.ray_tune.trial import unseen
 from benchmark.run_folder.attempts import ended, folder_of, numbers
 from benchmark.run_folder.files import read_json
+from benchmark.training.execution import Execution
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 pytestmark = [needs_ray, pytest.mark.usefixtures("one_thread")]
@@ -165,13 +165,13 @@ def at_work(out: Path) -> list[tuple[str, int]]:
 
 def test_what_a_worker_does_not_see_is_named(tmp_path: Path) -> None:
     plugin = tmp_path / "suite.py"
-    work = Work(out=tmp_path, data_dir=tmp_path, device="cpu", plugins=(plugin,))
+    execution = Execution(out=tmp_path, data_dir=tmp_path, device="cpu", plugins=(plugin,))
     sign = tmp_path / "ray" / "sign"
-    assert f"does not see {sign}: --out must lie on storage that every worker sees" in str(unseen(work, sign))
+    assert f"does not see {sign}: --out must lie on storage that every worker sees" in str(unseen(execution, sign))
     sign.mkdir(parents=True)
-    assert f"does not see {plugin}: --suite must lie" in str(unseen(work, sign))
+    assert f"does not see {plugin}: --suite must lie" in str(unseen(execution, sign))
     plugin.touch()
-    assert unseen(work, sign) is None
+    assert unseen(execution, sign) is None
 
 
 @pytest.mark.slow

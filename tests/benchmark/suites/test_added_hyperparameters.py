@@ -1,0 +1,63 @@
+"""A hyperparameter that a method gets later changes no cell's identity while it has its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import methods
+from benchmark import data, suites
+from benchmark.commands.output import hyperparameters_that_vary
+from benchmark.results import pending_row
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
+from benchmark.training.loop import Training
+from methods.algorithms.static import Static
+
+
+@dataclass(kw_only=True)
+class Later(Static):
+    """Static, with a hyperparameter that it did not always have."""
+
+    name = "later"
+    added = {"warm_up": 0}  # noqa: RUF012
+
+    warm_up: int = 0
+
+
+methods.register("later", f"{__name__}:Later")
+DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=32, test_limit=16)
+
+
+def spec(**given: object) -> RunSpec:
+    optimizer = Optimizer(lr=0.1, batch_size=16, epochs=1)
+    return suites.cell("later", data=DATA, model=Model(name="lenet-300-100"), optimizer=optimizer, **given)
+
+
+def test_at_its_default_it_is_left_out_of_the_spec() -> None:
+    assert "warm_up" not in spec().method
+    assert spec(warm_up=0).run_id == spec().run_id
+    assert spec(warm_up=3).method["warm_up"] == 3
+    assert spec(warm_up=3).run_id != spec().run_id
+
+
+def test_it_can_be_set_and_set_back_though_the_spec_leaves_it_out() -> None:
+    (changed,) = suites.with_field([spec()], "method.warm_up", 3)
+    assert (changed.method["warm_up"], changed.departs) == (3, ("method.warm_up=3 (suite: 0)",))
+    assert suites.with_field([spec()], "method.warm_up", 0) == (spec(),)
+    (back,) = suites.with_field([changed], "method.warm_up", 0)
+    assert back.run_id == spec().run_id
+    with pytest.raises(SpecError, match=r"no cell's method has 'warmup': did you mean 'warm_up'\?"):
+        suites.with_field([spec()], "method.warmup", 3)
+
+
+def test_a_summary_names_it_where_cells_differ_in_it() -> None:
+    rows = [pending_row(one, ("made up",)) for one in (spec(), spec(warm_up=3))]
+    assert list(hyperparameters_that_vary(rows).values()) == [{}, {"warm_up": 3}]
+
+
+def test_a_cell_trains_with_the_default_that_its_spec_leaves_out() -> None:
+    training = Training(spec(), data.load(DATA, data_dir=Path(), device=torch.device("cpu")))
+    assert training.attached.method.hyperparameters()["warm_up"] == 0
