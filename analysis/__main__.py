@@ -65,10 +65,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="What is compared with it.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Show what changed from A to B: cells, statuses, numbers and means, machines and commits.
-
-    Exit code 0.
-    """
+    """Show what changed from A to B: cells, statuses, numbers, machines, commits. Exit code 0."""
     from analysis import compare as comparison
     from analysis.data.read import load
 

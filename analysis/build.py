@@ -70,7 +70,7 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
 
 
 def exhibits(results: Results) -> dict[str, Maker]:
-    """name -> what writes it: the paper's numbered tables, its numbered figures, then the others."""
+    """name -> what writes it: the paper's tables and figures by number, then the others."""
     found = {name: maker for makers in MAKERS for name, maker in makers(results).items()}
     return dict(sorted(found.items(), key=lambda item: _place(item[0])))
 

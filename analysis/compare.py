@@ -1,6 +1,4 @@
-"""What changed between two result sets: cells, statuses, numbers, means of conditions, machines and
-commits.
-"""
+"""What changed between two result sets: cells, statuses, numbers, machines and commits."""
 
 from __future__ import annotations
 
@@ -26,8 +24,10 @@ NOISE = 2.0  # standard deviations over seeds
 
 @dataclass(frozen=True)
 class Change:
-    """kind: what sort; cell: of which run or condition; what: status, a column…; a, b: as texts;
-    note: how much.
+    """One difference between A and B.
+
+    kind: what sort; cell: of which run or condition; what: the status or the column; a, b: the
+    values as text; note: how large it is.
     """
 
     kind: str
@@ -39,9 +39,7 @@ class Change:
 
 
 def compare(a: Tables, b: Tables) -> tuple[list[Change], dict[str, int]]:
-    """Every change from A to B, and how many cells are in which, and how many of both are
-    bit-identical.
-    """
+    """Every change from A to B, and counts: cells in each set, in both, bit-identical in both."""
     left, right = (tables.results.set_index("run_id", drop=False) for tables in (a, b))
     both = [run_id for run_id in left.index if run_id in right.index]
     only_a = [run_id for run_id in left.index if run_id not in right.index]
@@ -89,7 +87,7 @@ def _of_cell(a: pd.Series, b: pd.Series, spread: Mapping[tuple[str, str], float]
 
 
 def _of_places(a: pd.DataFrame, b: pd.DataFrame) -> Iterable[Change]:
-    """Device, commit and departures of the cells that are done in both, equal changes on one line."""
+    """Device, commit and departures of cells that are done in both; equal changes on one line."""
     done = (a["status"] == "done") & (b["status"] == "done")
     for column in WHERE:
         pairs = [(x, y) for x, y in zip(a.loc[done, column], b.loc[done, column], strict=True) if x != y]
@@ -108,9 +106,7 @@ def _noise(a: pd.Series, b: pd.Series, column: str, sd: float) -> str:
 
 
 def _of_conditions(a: Sequence[Condition], b: Sequence[Condition]) -> Iterable[Change]:
-    """Means of the conditions that both have, where they differ: Welch's 95 % interval of B minus
-    A.
-    """
+    """Changed means of the conditions that both have, with Welch's 95 % interval of B minus A."""
     known = {condition.key: condition for condition in b}
     for before in a:
         after = known.get(before.key)

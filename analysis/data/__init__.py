@@ -1,3 +1,1 @@
-"""What was measured: results tables from disk, their cells by condition, and the choice of
-conditions to show.
-"""
+"""What was measured: results tables, their cells by condition, and which conditions to show."""

@@ -19,8 +19,9 @@ FACTOR = 1.25  # within which densities match, here and in the verdicts on the p
 
 @dataclass(frozen=True)
 class Group:
-    """Conditions of one data set, model and optimizer. label: unique among the groups it was made
-    with.
+    """Conditions of one data set, model and optimizer.
+
+    label: unique among the groups it was made with.
     """
 
     label: str
@@ -81,9 +82,7 @@ def groups(conditions: Iterable[Condition]) -> list[Group]:
 
 
 def density_matches(group: Group) -> list[DensityMatch]:
-    """For each density that some method was asked to keep: the conditions that keep it within the
-    factor.
-    """
+    """For each density that some method was asked to keep, the conditions that keep about it."""
     densities = sorted({c.density for c in group.sparse if c.density is not None}, reverse=True)
     emergent = sorted({c.method for c in group.sparse if c.density is None})
     found = []
@@ -126,9 +125,7 @@ def _protocols(group: Group) -> set[str]:
 
 
 def _labels(found: Sequence[Group]) -> list[str]:
-    """The model's name, with its protocol, learning rate, epochs or a number where several groups
-    share it.
-    """
+    """The model's name; protocol, learning rate or epochs too where several groups share it."""
     names = [printed.architecture(group.model) for group in found]
     for more in (_protocol, _rate, _epochs):
         shared = [sum((g.dataset, n) == (group.dataset, name) for g, n in zip(found, names, strict=True)) > 1

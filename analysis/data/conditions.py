@@ -1,4 +1,4 @@
-"""Conditions: cells that differ only in their seed, taken together; and which of their cells count."""
+"""Conditions: cells that differ only in their seed, and which of these cells count."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ class Condition:
 
     @property
     def model(self) -> str:
-        """The architecture, with its widths where they are not its own: nothing pools or pairs the
-        two.
-        """
+        """The architecture, and its widths if they are others, so that no mean mixes them."""
         return self.architecture if self.widths is None else f"{self.architecture} {'-'.join(map(str, self.widths))}"
 
     @property
@@ -100,9 +98,7 @@ class Condition:
 
     @property
     def variant(self) -> dict[str, Any]:
-        """Hyperparameters that make this a variant of the method: of another value than published,
-        or added later.
-        """
+        """Hyperparameters that make this a variant: not of the published value, or added later."""
         own, published = self.spec["method"], PUBLISHED.get(self.method, {})
         other = {name: own[name] for name, value in published.items() if own.get(name, value) != value}
         return other | {name: own[name] for name in self.added if name not in published}
@@ -175,9 +171,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Results:
-    """The results tables, and their cells as conditions: ordered by data set, model, method, alpha
-    and density.
-    """
+    """The results tables, and their cells as conditions."""
 
     tables: Tables
 
@@ -228,17 +222,16 @@ def spec_without_seed(spec: str) -> str:
 
 
 def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> str:
-    """What distinguishes a spec from its method's others: its alpha or its density, then its
-    variant.
-    """
+    """What distinguishes a spec from others of its method: alpha or density, and variant."""
     alpha, density = spec["method"].get("alpha"), spec.get("density")
     asked = f"alpha {alpha:g}" if alpha is not None else f"density {density:g}" if density is not None else ""
     return ", ".join(filter(None, [asked, *(f"{name} {value}" for name, value in (variant or {}).items())]))
 
 
 def dense_twin(sparse: Condition, among: Sequence[Condition]) -> Condition | None:
-    """The dense condition that a sparse one is compared with: same data, model, epochs, learning
-    rate, protocol.
+    """The dense condition that a sparse one is compared with.
+
+    It has the same data, model, epochs, learning rate and protocol.
     """
     same = [
         dense

@@ -26,16 +26,14 @@ FROM_TRACES = {"best": ("test_accuracy", max), "lowest": ("density", min)}
 
 
 def headline(model: str) -> str:
-    """The epoch that a model's headline number is read at, fixed in advance: best test accuracy;
-    LSTM: last.
-    """
+    """The epoch of a model's headline number, fixed in advance: best test accuracy; LSTM: last."""
     return "last" if model.startswith("lstm") else "best"
 
 
 def dense_epoch(model: str, epoch: str) -> str:
-    """The epoch that the dense twin is read at: the same.
+    """The epoch that the dense twin is read at.
 
-    For the lowest density, its headline: its own is 1.
+    It is the same epoch; for the lowest density, which a dense network does not have, its headline.
     """
     return headline(model) if epoch == "lowest" else epoch
 
@@ -46,18 +44,14 @@ def read_at(condition: Condition) -> tuple[str, ...]:
 
 
 def measured(name: str, results: Results) -> list[Condition]:
-    """The conditions as a table of the paper needs them: with top-5 accuracies where it prints
-    them.
-    """
+    """The conditions of a table of the paper, with top-5 accuracies where it prints them."""
     own = of_table(name, results.conditions)
     top5 = any(target.metric == "top5" for target in printed.targets(name))
     return with_top5(own, results.tables.traces) if top5 else own
 
 
 def with_top5(conditions: Iterable[Condition], traces: pd.DataFrame) -> list[Condition]:
-    """The conditions with the top-5 accuracy at the best and the lowest-density epoch, which only
-    traces have.
-    """
+    """Adds the top-5 accuracy at the best and the lowest-density epoch, which only traces have."""
     names = ("test_accuracy", "test_top5_accuracy", "density")
     found = list(conditions)
     wanted = {run_id for condition in found for run_id in condition.run_ids}
@@ -67,9 +61,7 @@ def with_top5(conditions: Iterable[Condition], traces: pd.DataFrame) -> list[Con
 
 
 def _records(rows: pd.DataFrame, names: Sequence[str]) -> list[dict[str, float]]:
-    """What a run recorded, one mapping per epoch in order; epochs that lack one of the names are
-    left out.
-    """
+    """What a run recorded, one mapping per epoch that has all of the names."""
     epochs: dict[float, dict[str, float]] = {}
     for epoch, name, value in zip(rows["epoch"], rows["name"], rows["value"], strict=True):
         epochs.setdefault(epoch, {})[name] = float(value)

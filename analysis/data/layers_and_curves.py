@@ -1,6 +1,4 @@
-"""What runs recorded over time and of their layers: curves from traces.csv, kept weights from
-layers.csv.
-"""
+"""What runs recorded: curves over time from traces.csv, kept weights by layer from layers.csv."""
 
 from __future__ import annotations
 
@@ -23,8 +21,9 @@ SHORTCUT = "(shortcut)"
 
 @dataclass(frozen=True)
 class LayerRatios:
-    """Weights that a condition's done seeds keep. kept: [runs, layers]; weights: [layers], how many
-    there are.
+    """Weights that a condition's done seeds keep.
+
+    kept: [runs, layers]; weights: [layers], how many each layer has.
     """
 
     run_ids: tuple[str, ...]
@@ -39,10 +38,10 @@ class LayerRatios:
 
 
 def history(tables: Tables, sparse: Condition, dense: Condition | None) -> pd.DataFrame:
-    """Densities by step of epoch 1 and by epoch, and test accuracy by epoch; of the dense twin only
-    accuracy.
+    """Densities and test accuracy by epoch, and densities by step of epoch 1.
 
-    Long, one row per recorded value; `step` is NaN in what was recorded once an epoch.
+    Of the dense twin only its accuracy. Long, one row per recorded value; `step` is NaN in what was
+    recorded once an epoch.
     """
     ours = _traces(tables, sparse)
     is_density = (ours["name"] == "density") | ours["name"].str.startswith("density/")
@@ -68,9 +67,7 @@ def wide(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_epoch(tables: Tables, condition: Condition, name: str) -> pd.DataFrame:
-    """A value recorded once an epoch: one row per epoch, one column per seed; empty where nothing
-    is recorded.
-    """
+    """A value recorded once an epoch: one row per epoch, one column per seed; may be empty."""
     rows = _rows(tables, condition, name)
     return _by_seed(rows[rows["step"].isna()], "epoch")
 
@@ -117,8 +114,7 @@ def mean_remaining(tables: Tables, condition: Condition) -> pd.Series:
 
 
 def layer_names(parameters: Sequence[str]) -> dict[str, str]:
-    """Qualified parameter names -> the paper's words, where they follow a pattern: Conv 3, FC 1,
-    Layer 2.
+    """Qualified parameter names -> the paper's words, where they follow a pattern: Conv 3, FC 1.
 
     Convolutions inside blocks are numbered in the order given; shortcuts count and are marked.
     """

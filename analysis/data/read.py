@@ -38,8 +38,9 @@ class InputError(Exception):
 
 @dataclass(frozen=True)
 class Tables:
-    """results: one row per cell, columns of benchmark.results. traces, layers: long, of the
-    finished cells.
+    """results: one row per cell, columns of benchmark.results.
+
+    traces, layers: long, of the finished cells.
     """
 
     results: pd.DataFrame
@@ -85,9 +86,7 @@ def _traces(file: Path, wanted: set[str]) -> pd.DataFrame:
 
 
 def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
-    """Raises InputError where two files have a cell done and their traces.csv record different
-    values.
-    """
+    """Raises InputError where two files have a cell done with different values in traces.csv."""
     chosen = tables.results.set_index("run_id")["file"]
     for table in read:
         done = table[table["status"].isin(FINISHED)].set_index("run_id")["file"]
@@ -111,10 +110,7 @@ def _records(traces: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The results tables that the paths name or hold, each once.
-
-    Raises InputError where there is none.
-    """
+    """The results tables that the paths name or hold, each once. Raises InputError for none."""
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
@@ -134,9 +130,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
 
 def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Each cell once: a finished row wins over an unfinished one, equal rows are one, others
-    conflict.
-    """
+    """Each cell once: a finished row wins over an unfinished one; unequal ones conflict."""
     rows = pd.concat(tables, ignore_index=True)
     order = {status: rank for rank, status in enumerate((*FINISHED, "failed", "cancelled", "running", "pending"))}
     rows["rank"] = rows["status"].map(order)
@@ -255,8 +249,9 @@ def _header(file: Path) -> set[str]:
 
 
 def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, name: str, why: str) -> None:
-    """Raises InputError for the first bad row; {row} in `why` stands for it, {value} for what its
-    `name` holds.
+    """Raises InputError for the first bad row.
+
+    In `why`, {row} stands for the row and {value} for what its column `name` holds.
     """
     if bad.any():
         row = table[bad].iloc[0]

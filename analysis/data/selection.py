@@ -1,6 +1,4 @@
-"""Which conditions an exhibit shows: DST's cells, those beside a printed number; and notes on what
-is left out.
-"""
+"""Which conditions an exhibit shows, and notes on those that it leaves out."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ class Match:
     """A condition of ours beside a printed row.
 
     basis: "stated" (the alpha or the density that the paper prints) or "nearest" (the alpha run
-    here whose remaining percentage comes nearest). decides: whether the printed number's verdict is
-    on it.
+    here whose remaining percentage is nearest). decides: whether the printed number's verdict is on
+    it.
     """
 
     condition: Condition
@@ -31,9 +29,7 @@ class Match:
 
 
 def dst_of(results: Results, dataset: str) -> list[Condition]:
-    """DST as published on a data set; of the paper's data sets only what follows one of the
-    protocols.
-    """
+    """DST as published on a data set; on the paper's data sets only in one of the protocols."""
     own = [c for c in results.conditions if (c.dataset, c.method) == (dataset, "dst") and len(c.rows)]
     return [c for c in own if (c.follows_protocol if dataset in printed.DATASETS else c.as_published)]
 
@@ -47,10 +43,10 @@ def dst_conditions(
     learning_rate: float | None = None,
     done: bool = True,
 ) -> list[Condition]:
-    """DST's conditions of a model, by alpha, in one protocol: the paper's, unless only others have
-    finished runs.
+    """DST's conditions of a model in one protocol, by alpha.
 
-    done: only those with finished runs.
+    The protocol is the paper's, unless only others have finished runs. done: only conditions with
+    finished runs.
     """
     found = [
         c
@@ -89,9 +85,7 @@ def of_table(name: str, conditions: Iterable[Condition]) -> list[Condition]:
 
 
 def as_stated(name: str, conditions: Iterable[Condition]) -> list[Condition]:
-    """Those of a printed table that follow one of the protocols, at the learning rate that the
-    table is about.
-    """
+    """Those of a printed table in one of the protocols, at the learning rate of the table."""
     rate = printed.RATES.get(name)
     return [c for c in of_table(name, conditions) if c.follows_protocol and rate in (None, c.learning_rate)]
 
@@ -103,8 +97,10 @@ def printed_and_ours(name: str, conditions: Sequence[Condition]) -> list[tuple[T
 
 
 def matching(target: Target, conditions: Sequence[Condition]) -> list[Match]:
-    """In each protocol: the stated alpha or density, and, for methods with an alpha, the one whose
-    last epoch's remaining percentage comes nearest to the printed one, on a log scale.
+    """Our conditions beside a printed row, in each protocol.
+
+    They are at the stated alpha or density and, for methods with an alpha, at the one whose last
+    epoch's remaining percentage is nearest to the printed one on a log scale.
     """
     same = [c for c in conditions if (c.model, c.method) == (target.model, target.method) and len(c.rows)]
     chosen: dict[int, Match] = {}
@@ -140,7 +136,7 @@ def incomplete(conditions: Iterable[Condition]) -> list[str]:
 
 
 def left_out_counts(results: Results, shown: Sequence[Condition]) -> list[str]:
-    """How many cells are in no mean: of these conditions, or departing from them in other fields."""
+    """How many cells are in no mean: of these conditions, or departing from them."""
     counts = sum((Counter(c.lost()) for c in shown), Counter[str]())
     kinds = {(c.dataset, c.model, c.method, c.alpha) for c in shown}
     departing = sum(c.departing for c in results.conditions if (c.dataset, c.model, c.method, c.alpha) in kinds)
@@ -149,9 +145,7 @@ def left_out_counts(results: Results, shown: Sequence[Condition]) -> list[str]:
 
 
 def left_out(conditions: Iterable[Condition]) -> list[str]:
-    """A note for every condition with cells in no mean: diverged, failed, cancelled, departing or
-    drifted.
-    """
+    """A note for every condition with cells in no mean: diverged, failed or departing."""
     notes = []
     for condition in conditions:
         counts = {**condition.lost(), **condition.departures()}
@@ -162,10 +156,7 @@ def left_out(conditions: Iterable[Condition]) -> list[str]:
 
 
 def lost_note(results: Results) -> list[str]:
-    """A note of how many cells are in no mean, and why; empty where there are none.
-
-    Tables 1 to 3 name each.
-    """
+    """A note of how many cells are in no mean, and why; empty where there are none."""
     counts = Counter[str]()
     for condition in results.conditions:
         counts += Counter({**condition.lost(), "departing from the suite": condition.departing})
@@ -174,8 +165,10 @@ def lost_note(results: Results) -> list[str]:
 
 
 def _decided(target: Target, matches: list[Match]) -> list[Match]:
-    """Marks the match that the verdict is on: the paper's protocol at the stated alpha, or at the
-    nearest where the paper states none. Numbers that the paper quotes from others get none.
+    """Marks the match that the verdict is on.
+
+    That is the paper's protocol at the stated alpha, or at the nearest where the paper states none.
+    Numbers that the paper quotes from others get no verdict.
     """
     basis = "nearest" if target.alpha is None else "stated"
     own = [m for m in matches if m.protocol == "paper" and m.basis == basis and target.origin == "measured"]

@@ -37,9 +37,7 @@ class Point:
 
 
 def makers(results: Results) -> Makers:
-    """One figure of each kind for each data set with sparse results; without any, both are named as
-    not run.
-    """
+    """One figure of each kind for each data set with sparse results."""
     found = groups(results.conditions)
     if not found:
         return {name: partial(_not_run, name) for name in TITLES}
@@ -71,8 +69,9 @@ def by_density(group: Group) -> list[Point]:
 
 
 def by_flops(group: Group, column: str) -> list[Point]:
-    """Every sparse condition and the dense one by FLOPs in percent of the dense mean; none without
-    a dense run.
+    """The sparse conditions and the dense one by FLOPs in percent of the dense mean.
+
+    None where there is no dense run.
     """
     dense = group.dense
     whole = 0.0 if dense is None else float(dense.done[column].mean())
@@ -165,8 +164,9 @@ def _panel(axis: Any, points: Sequence[Point]) -> None:
 
 
 def _make_room(axis: Any, points: Sequence[Point]) -> None:
-    """Widen the axes to these points and their error bars: matplotlib does not count points that
-    are moved sideways.
+    """Widens the axes to these points and their error bars.
+
+    Matplotlib does not count points that are moved sideways.
     """
     for sign in (-1, 1):
         corner = [(p.cost.mean + sign * _sd(p.cost), p.accuracy.mean + sign * _sd(p.accuracy)) for p in points]

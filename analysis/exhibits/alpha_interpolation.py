@@ -86,9 +86,7 @@ class Reading:
 
     @property
     def stated(self) -> float | None:
-        """The alpha that the paper states; the official protocol's own, if it has one, is among the
-        conditions too.
-        """
+        """The alpha that the paper states."""
         return self.target.alpha
 
     @property
@@ -98,9 +96,7 @@ class Reading:
 
 
 def readings(results: Results) -> list[Reading]:
-    """Each density that the paper measured and printed, beside every group of its network that has
-    DST runs.
-    """
+    """Each density that the paper measured, beside every group of its network with DST runs."""
     every = groups(results.conditions)
     return [
         Reading(target, group, epoch)

@@ -1,6 +1,4 @@
-"""The compact networks that DST's sparse patterns suggest: widths, a suite that trains them, and
-the results.
-"""
+"""The compact networks that DST's sparse patterns suggest, and a suite that trains them."""
 
 from __future__ import annotations
 
@@ -46,8 +44,9 @@ HOW = (
 
 @dataclass(frozen=True)
 class Network:
-    """A network of one group. sparse: the DST condition that it is compared with; found: its
-    result, if any.
+    """A network of one group.
+
+    sparse: the DST condition that it is compared with; found: its result, if any.
     """
 
     group: Group
@@ -71,8 +70,7 @@ class Network:
 
 
 def suggested(own: Sequence[int], remaining: Sequence[float]) -> tuple[int, ...]:
-    """The widths of the compact network: each hidden layer keeps as large a share of its units as
-    of its weights.
+    """The widths of the compact network: each hidden layer keeps the share of its weights.
 
     own: widths of the hidden layers. remaining: ratios of every layer; the output layer's is last,
     and its units, the classes, stay. A layer keeps at least one unit. Raises ValueError where the
@@ -84,25 +82,22 @@ def suggested(own: Sequence[int], remaining: Sequence[float]) -> tuple[int, ...]
 
 
 def weights_of(own: Sequence[int], widths: Sequence[int], weights: Sequence[int]) -> int:
-    """How many weights the network has with other widths; `weights` are those of each layer at its
-    `own` widths.
+    """How many weights the network has with other widths.
+
+    weights: those of each layer at its `own` widths.
     """
     ratios = [1.0, *(new / old for old, new in zip(own, widths, strict=True)), 1.0]
     return sum(round(count * ratios[i] * ratios[i + 1]) for i, count in enumerate(weights))
 
 
 def even(own: Sequence[int], weights: Sequence[int], wanted: int) -> tuple[int, ...]:
-    """All hidden layers times one factor, so that the network's weights come nearest to `wanted`,
-    on a log scale.
-    """
+    """All hidden layers times one factor, so that the weights come nearest to `wanted`."""
     ladder = dict.fromkeys(tuple(max(1, round(step / STEPS * width)) for width in own) for step in range(1, STEPS + 1))
     return min(ladder, key=lambda widths: abs(math.log(weights_of(own, widths, weights) / wanted)))
 
 
 def networks(results: Results) -> list[Network]:
-    """For every DST condition with a layer table: the full, the sparse, the compact and the even
-    network.
-    """
+    """For every DST condition with a layer table: the full, sparse, compact and even network."""
     narrow = [c for c in results.conditions if c.widths is not None and c.method == "dense" and len(c.rows)]
     return [
         network

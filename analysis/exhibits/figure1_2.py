@@ -1,6 +1,4 @@
-"""Figures 1 and 2: the trainable masked layer and the step function's derivatives, drawn from the
-paper's equations.
-"""
+"""Figures 1 and 2: the masked layer and the derivatives of the step, from the paper's equations."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ BLUE = LAYERS[0]
 
 
 def step(x: float) -> float:
-    """S(x) of Figure 2(a), strict as in the authors' code: a weight equal to its threshold is
-    pruned.
-    """
+    """S(x) of Figure 2(a), strict as in the authors' code: at the threshold a weight is pruned."""
     return 1.0 if x > 0 else 0.0
 
 
@@ -98,9 +94,7 @@ def example() -> pd.DataFrame:
 
 
 def draw_masked_layer(data: pd.DataFrame, title: str) -> Any:
-    """From W and t on the left, over |W| - t and S, to the mask; then W * M, the product that meets
-    the input.
-    """
+    """W and t on the left, then |W| - t, S and the mask; above, W * M meets the input."""
     figure, axes = mosaic_figure([["all"]], (10.4, 4.0), title)
     axis = axes["all"]
     axis.set(xlim=(0, 21.6), ylim=(-4.3, 4.0), aspect="equal")

@@ -1,6 +1,4 @@
-"""Figure 3, and its like for other data sets: accuracy and remaining ratio by alpha, beside the
-dense baseline.
-"""
+"""Figure 3, and its like for other data sets: accuracy and remaining ratio by alpha."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Panel:
         return any(len(c.done) for c in self.conditions)
 
     def summaries(self, what: str) -> list[tuple[float, Summary]]:
-        """(alpha, "accuracy" in percent or "ratio" over its seeds) of what is done, at the headline
-        epoch.
-        """
+        """(alpha, "accuracy" in percent or "ratio") of what is done, at the headline epoch."""
         column = self.columns[what]
         return [(c.alpha or 0.0, c.summary(column)) for c in self.conditions if len(c.done)]
 
@@ -122,9 +118,7 @@ def _draw_panel(upper: Any, lower: Any, panel: Panel, *, first: bool) -> None:
 
 
 def _log_alphas(axis: Any, alphas: Sequence[float]) -> None:
-    """A log scale with a tick per decade, or at the alphas themselves where they span less than two
-    decades.
-    """
+    """A log scale with a tick per decade; a tick per alpha below a span of two decades."""
     axis.set_xscale("log")
     axis.set_xlim(min(alphas) / 1.8, max(alphas) * 1.8)
     axis.minorticks_off()
@@ -159,9 +153,7 @@ def _ratio_scale(axis: Any, tops: Sequence[float]) -> None:
 
 
 def _partial(axis: Any, panel: Panel) -> None:
-    """Alphas with seeds missing, and how many were lost; where the falling ratio is not: early ones
-    low, late high.
-    """
+    """Marks alphas with seeds missing or lost, where the falling ratio leaves room."""
     alphas = [c.alpha or 0.0 for c in panel.conditions]
     for c in panel.conditions if panel.is_run else ():
         if len(c.done) == len(c.rows):
@@ -176,7 +168,7 @@ def _partial(axis: Any, panel: Panel) -> None:
 
 
 def finding(panels: Sequence[Panel]) -> str:
-    """For each model: how the ratio falls with alpha, and the accuracy against dense at both ends."""
+    """For each model: how the ratio falls with alpha, and the accuracy beside dense."""
     return "; ".join(_finding(panel) for panel in panels) + "."
 
 

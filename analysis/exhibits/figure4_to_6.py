@@ -1,5 +1,4 @@
-"""Figures 4 to 6 and 8 to 10, and Figure 4's like for other data sets: layers, model and accuracy
-over training.
+"""Figures 4 to 6 and 8 to 10, and Figure 4's like for other data sets: curves over training.
 
 Thin lines or bands are seeds, bold lines their mean.
 """
@@ -48,8 +47,10 @@ FIRST_STEPS = 100  # of which section 5.1 says that the ratios fluctuate
 
 @dataclass(frozen=True)
 class Marks:
-    """What is drawn beside the curves. milestones: epochs of learning rate decay. printed: the
-    paper's final values: "density" as a fraction, "sparse" and "dense" accuracy as percentages.
+    """What is drawn beside the curves.
+
+    milestones: epochs of learning rate decay. printed: the paper's final values: "density" as a
+    fraction, "sparse" and "dense" accuracy as percentages.
     """
 
     milestones: tuple[int, ...] = ()
@@ -67,9 +68,7 @@ def makers(results: Results) -> Makers:
 
 
 def by_step_and_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) -> Any:
-    """Like Figure 4: layers (a) by step of epoch 1, where recorded, and (b) by epoch, with test
-    accuracy.
-    """
+    """Like Figure 4: layers (a) by step of epoch 1, where recorded, (b) by epoch, with accuracy."""
     stepped = bool(data["step"].notna().any())
     mosaic = [["steps", "layers"], ["steps", "accuracy"]] if stepped else [["layers"], ["accuracy"]]
     figure, axes = mosaic_figure(mosaic, (9.6 if stepped else 5.6, 4.4), title)
@@ -83,9 +82,7 @@ def by_step_and_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) ->
 
 
 def by_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) -> Any:
-    """Like Figure 5: (a) layer remaining ratios by epoch, (b) the model's, with sparse and dense
-    test accuracy.
-    """
+    """Like Figure 5: (a) layers by epoch, (b) the model, with sparse and dense test accuracy."""
     figure, axes = mosaic_figure([["layers", "model"], ["layers", "accuracy"]], (9.6, 4.6), title)
     epochs = data[data["step"].isna()]
     _ratios(axes["layers"], epochs, "epoch", layers=True, marks=Marks(marks.milestones))
@@ -98,9 +95,7 @@ def by_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) -> Any:
 
 
 def _steps(axis: Any, data: pd.DataFrame) -> None:
-    """Every step of epoch 1, and the first hundred again in the empty corner, where the epoch is
-    long enough.
-    """
+    """Every step of epoch 1; in the empty corner of a long epoch, the first hundred steps again."""
     _ratios(axis, data, "step", layers=True, marks=Marks())
     axis.set(title="(a) each step of the first epoch", xlabel="Training step", ylabel=RATIO)
     first = data[data["step"] <= FIRST_STEPS]
@@ -187,9 +182,7 @@ def _end(data: pd.DataFrame, clock: str) -> float:
 
 
 def _label_ends(axis: Any, ends: Sequence[tuple[float, str, Any]]) -> None:
-    """Names at the right end of the lines, moved apart where they would overlap, with a thin line
-    to their curve.
-    """
+    """Names at the right end of the lines, moved apart where they would overlap."""
     low, high = axis.get_ylim()
     inches = axis.get_figure().get_size_inches()[1] * axis.get_subplotspec().rowspan.__len__()
     rows = axis.get_subplotspec().get_gridspec().nrows
@@ -205,8 +198,9 @@ def _label_ends(axis: Any, ends: Sequence[tuple[float, str, Any]]) -> None:
 
 
 def spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Ascending places in [0, 1] moved as little as it takes to stand `gap` apart, within [0, 1]
-    where they fit.
+    """Ascending places in [0, 1], moved as little as possible to stand `gap` apart.
+
+    They stay within [0, 1] where they fit.
     """
     from scipy.optimize import isotonic_regression
 
@@ -298,9 +292,7 @@ def _printed(name: str) -> dict[str, float]:
 
 
 def finding(data: pd.DataFrame, milestones: Sequence[int]) -> str:
-    """Where layers and model end, what decay and the first steps do, and how sparse and dense
-    accuracy compare.
-    """
+    """Where layers and model end, what the decay and the first steps do, sparse beside dense."""
     epochs = data[data["step"].isna()]
     ratio = epochs[epochs["name"].str.startswith("density")].groupby(["name", "epoch"])["value"].mean().unstack("name")
     names = _layers_of(data)

@@ -1,6 +1,4 @@
-"""Figures 7, 11 and 12, and their like for other data sets: how much of each layer remains, by
-alpha.
-"""
+"""Figures 7, 11 and 12, and their like for other data sets: how much of each layer remains."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ Counts = Mapping[tuple[str, float], str]
 
 
 def makers(results: Results) -> Makers:
-    """The paper's three; and their like for MNIST and every data set that the paper does not have."""
+    """The paper's three, and their like for MNIST and data sets that the paper lacks."""
     others = sorted({c.dataset for c in results.conditions} - set(printed.DATASETS))
     return {
         **{name: partial(_figure, results, name) for name in MODELS},
@@ -46,8 +44,8 @@ def makers(results: Results) -> Makers:
 def one_model(data: pd.DataFrame, title: str, counts: Counts) -> Any:
     """A bar for each alpha, dots for its seeds; below them each layer's number of parameters.
 
-    counts: (model, alpha) -> how many seeds, for the legend; also for alphas that are wanted and
-    were not run.
+    counts: (model, alpha) -> how many seeds, for the legend; also for wanted alphas that were not
+    run.
     """
     figure, axes = mosaic_figure([["kept"], ["weights"]], (9.6, 4.9), title, height_ratios=(2.4, 1))
     _bars(axes["kept"], data, counts)
@@ -65,9 +63,7 @@ def one_model(data: pd.DataFrame, title: str, counts: Counts) -> Any:
 
 
 def several_models(data: pd.DataFrame, title: str, counts: Counts) -> Any:
-    """The same for models with few layers, one panel each; the numbers of parameters stand under
-    the layers.
-    """
+    """The same for models with few layers, one panel each, with the parameters under the layers."""
     models = list(data["model"].unique())
     columns = 1 if len(models) == 1 else 2
     names = [f"panel{i}" for i in range(len(models))] + ["."] * (-len(models) % columns)
@@ -177,9 +173,7 @@ def _write(
 
 
 def finding(data: pd.DataFrame) -> str:
-    """Which layers keep most and least at each alpha, and the lowest correlation of the layers
-    between alphas.
-    """
+    """Which layers keep most and least at each alpha, and how far the alphas agree."""
     return " ".join(_finding(own, printed.architecture(str(model))) for model, own in data.groupby("model", sort=False))
 
 

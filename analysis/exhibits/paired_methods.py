@@ -1,6 +1,4 @@
-"""Methods compared two by two at matched density, seed by seed: differences and the probability of
-improvement.
-"""
+"""Methods compared two by two at matched density, seed by seed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""How consistent the sparse pattern is (section 5.3): how far rankings of layers by remaining ratio
-agree.
-"""
+"""How consistent the sparse pattern is (section 5.3): how far rankings of the layers agree."""
 
 from __future__ import annotations
 
@@ -52,8 +50,9 @@ COLOURS = {"alphas": "#0072B2", "seeds": "#D55E00", "methods": "#009E73"}
 
 @dataclass(frozen=True)
 class Rankings:
-    """Rankings of the same layers. raters: what each ranking is of; ratios: of its runs, [runs,
-    layers].
+    """Rankings of the same layers by remaining ratio.
+
+    raters: what each ranking is of; ratios: those of its runs, [runs, layers].
     """
 
     group: Group
@@ -106,9 +105,7 @@ class Rankings:
 
 
 def rankings(results: Results) -> list[Rankings]:
-    """Every set of at least two rankings: of DST over alphas and over seeds, and of methods at one
-    density.
-    """
+    """Every set of two rankings or more: of DST over alphas or seeds, of methods at one density."""
     tables, every = results.tables, groups(results.conditions)
     found = [r for g in every for r in (*_alphas(g, tables), *_seeds(g, tables), *_methods(g, tables))]
     return [r for r in found if not math.isnan(r.w)]

@@ -1,6 +1,4 @@
-"""Tables 1 to 3 in the paper's layout, printed rows beside ours; and the same layout for other data
-sets.
-"""
+"""Tables 1 to 3 in the paper's layout, printed rows beside ours; the same for other data sets."""
 
 from __future__ import annotations
 
@@ -66,7 +64,9 @@ class Line:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """quantities: those of each column, several to be joined by a slash. judged: has a column of
+    """A table in the paper's layout.
+
+    quantities: those of each column, several to be joined by a slash. judged: has a column of
     verdicts.
     """
 
@@ -88,8 +88,7 @@ def makers(results: Results) -> Makers:
 
 
 def paper_table(name: str, conditions: Sequence[Condition], verdicts: Sequence[Verdict] | None = None) -> ResultTable:
-    """A table of the paper: each printed row, and below it ours, at the stated alpha and at the
-    nearest one.
+    """A table of the paper: below each printed row ours, at the stated and the nearest alpha.
 
     conditions: epochs.measured. verdicts: table_verdicts of the same conditions, where they are
     known already.
@@ -115,9 +114,7 @@ def paper_table(name: str, conditions: Sequence[Condition], verdicts: Sequence[V
 
 
 def dataset_table(dataset: str, conditions: Sequence[Condition]) -> ResultTable:
-    """The same layout for a data set that the paper has no table of: every sparse condition, last
-    epoch.
-    """
+    """The same layout for a data set that the paper has no table of; last epoch."""
     own = [c for c in conditions if c.dataset == dataset]
     lines = [measured_line(c, dense_twin(c, own), c.label) for c in own if c.method != "dense" and len(c.rows)]
     caption = f"Not in the paper: the data set {dataset}, in the layout of the paper's Table 2; last epoch"
@@ -186,7 +183,7 @@ def rules(name: str) -> list[str]:
 
 
 def as_table(table: ResultTable) -> Table:
-    """What a reader sees: the paper's row, ours at its headline epoch, and ours minus the paper's."""
+    """What a reader sees: the paper's row, ours at its headline epoch, ours minus the paper's."""
     several = len({line.method for line in table.lines}) > 1
     rows: list[Row] = []
     before = ("", "")
@@ -230,9 +227,7 @@ def records(table: ResultTable) -> list[dict[str, Any]]:
 
 
 def cell(line: Line, epoch: str, name: str) -> str:
-    """A number as a reader sees it: `97.90 ± 0.07 (n=5) [97.83, 97.97]`, `not run`, or empty where
-    not printed.
-    """
+    """A number as a reader sees it: `97.90 ± 0.07 (n=5) [97.83, 97.97]`, `not run`, or empty."""
     if name == "parameters" and line.source == "ours":
         epoch = "last"
     value = line.values.get((epoch, name))
@@ -261,9 +256,7 @@ def _write_dataset_table(results: Results, dataset: str, out: Path) -> Written:
 
 
 def _texts(line: Line, quantities: Sequence[Sequence[str]]) -> list[tuple[str, list[str], str]]:
-    """(source, numbers, verdict) of a line, and of ours minus the paper's below it, where there is
-    one.
-    """
+    """(source, numbers, verdict) of a line, and below it of ours minus the paper's."""
     numbers = [_joined([cell(line, line.shown, name) for name in names]) for names in quantities]
     found = [(", ".join(filter(None, [line.source, line.label])), numbers, " / ".join(line.verdicts))]
     if any(epoch == line.shown for epoch, _ in line.against):
@@ -330,9 +323,7 @@ def _parameters(
     condition: Condition,
     targets: Sequence[Target],
 ) -> None:
-    """Remaining parameters in millions, of the last epoch, the only one that results tables have
-    them of.
-    """
+    """Remaining parameters in millions; results tables have them only of the last epoch."""
     values["last", "parameters"] = condition.summary("parameters_remaining", scale=1e-6)
     stated = next((target.parameters_millions for target in targets if target.parameters_millions), None)
     if stated is not None:

@@ -1,7 +1,7 @@
-"""Appendix A.2: one threshold per layer, per row or per weight, compared in the three ways of the
-suite `thresholds`.
+"""Appendix A.2: one threshold per layer, per row or per weight.
 
-The paper says in words what they give, and prints no numbers.
+They are compared in the three ways of the suite `thresholds`. The paper says in words what they
+give, and prints no numbers.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _write(results: Results, out: Path) -> Written:
 
 
 def against_vector(line: Line) -> tuple[Comparison, Comparison]:
-    """Accuracy minus the vector's, and the logarithm of the densities' ratio, both paired by seed."""
+    """Accuracy minus the vector's, and the log ratio of the densities, both paired by seed."""
     if line.condition is None or line.vector is None or line.condition is line.vector:
         nothing = Comparison(math.nan, math.nan, math.nan)
         return nothing, nothing

@@ -1,4 +1,4 @@
-"""What training costs: seconds a step beside the dense cell of the same seed, machine and commit."""
+"""What training costs: seconds a step beside the dense cell of the same seed and machine."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Cost:
-    """A sparse condition and its dense twin on one machine at one commit. pairs: (dense, sparse)
-    seconds, by seed.
+    """A sparse condition and its dense twin on one machine at one commit.
+
+    pairs: (dense, sparse) seconds, by seed.
     """
 
     group: Group
@@ -68,8 +69,9 @@ def costs(results: Results) -> list[Cost]:
 
 
 def steps_of(dense: Condition) -> float:
-    """Training steps of a dense condition, from its FLOPs: 3 forward passes an example; nan where
-    they are unknown.
+    """Training steps of a dense condition, from its FLOPs; nan where they are unknown.
+
+    An example costs three forward passes.
     """
     flops = dense.done.iloc[0]
     optimizer = dense.spec["optimizer"]

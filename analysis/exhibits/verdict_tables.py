@@ -1,6 +1,4 @@
-"""The verdicts as exhibits: one beside each of Tables 1 to 3 with every epoch and test, and a
-summary of all.
-"""
+"""The verdicts as exhibits: a table beside each of Tables 1 to 3, and a summary of all."""
 
 from __future__ import annotations
 
@@ -181,9 +179,7 @@ def _holds_zero(comparison: Comparison) -> bool:
 
 
 def _against_margin(comparison: Comparison, margin: float) -> str:
-    """The difference with its interval, and whether that lies within the margin, outside it, or
-    across it.
-    """
+    """The difference with its interval: within the margin, outside it, or across it."""
     if not comparison.testable:
         return points(comparison)
     low, high = comparison.interval(confidence=0.90)

@@ -66,9 +66,7 @@ class Verdict:
 
     @property
     def decides(self) -> bool:
-        """Whether this is the printed number's verdict, or one at another alpha or in the official
-        protocol.
-        """
+        """Whether it is the printed number's verdict, not one at another alpha or protocol."""
         return self.match is None or self.match.decides or self.target.origin == "quoted"
 
     @property
@@ -92,8 +90,9 @@ class Verdict:
 
 
 def table_verdicts(name: str, conditions: Sequence[Condition]) -> list[Verdict]:
-    """On every number of a table, in its order: each epoch and condition (epochs.measured), with
-    Holm's correction.
+    """On every number of a table: each epoch and condition, with Holm's correction.
+
+    conditions: epochs.measured.
     """
     chosen = as_stated(name, conditions)
     return decide([
@@ -114,10 +113,7 @@ def deciding(found: Iterable[Verdict]) -> list[Verdict]:
 
 
 def p_of_claims(accuracy: Comparison, remaining: Comparison, margin: float) -> dict[str, float]:
-    """claim -> p.
-
-    One of the three is true; each is shown by rejecting the other two (docs/verdicts.md).
-    """
+    """claim -> p. One claim is true; each is shown by rejecting the others (docs/verdicts.md)."""
     spread = math.log(FACTOR)
     ways_to_fail = (
         accuracy.p_below(-margin),
@@ -156,9 +152,7 @@ def decide(drafts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[tuple[str, float, float]]:
-    """(claim, p, Holm's p) of each (accuracy, remaining, margin); the claim is "" where none is
-    shown.
-    """
+    """(claim, p, Holm's p) of each (accuracy, remaining, margin); "" where no claim is shown."""
     best: list[tuple[str, float]] = []
     for accuracy, remaining, margin in cells:
         if accuracy.testable and remaining.testable:
@@ -171,7 +165,7 @@ def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[tuple[s
 
 
 def counts(found: Iterable[Verdict]) -> dict[str, int]:
-    """How many printed numbers have each verdict, at the headline epoch; quoted ones are left out."""
+    """How many printed numbers have each verdict, at the headline epoch, without quoted ones."""
     total: dict[str, int] = {}
     for verdict in deciding(found):
         name = verdict.verdict.partition(" (")[0]
@@ -190,9 +184,7 @@ def finding(where: str, found: Sequence[Verdict]) -> str:
 
 
 def _of_cell(name: str, target: Target, matches: Sequence[Match], among: Sequence[Condition]) -> list[Verdict]:
-    """A draft for each condition and epoch; where none of them decides, one more that says "not
-    run".
-    """
+    """A draft for each condition and epoch; where none decides, one more that says "not run"."""
     compared = [
         _compared(name, target, match, dense_twin(match.condition, among), epoch)
         for match in matches
@@ -259,9 +251,7 @@ def _verdict(draft: Verdict, claim: str) -> str:
 
 
 def _near(draft: Verdict) -> bool:
-    """False where the alpha is the nearest one, and its last epoch not within the factor of the
-    printed percentage.
-    """
+    """False where the alpha is the nearest one, and too far from the printed percentage."""
     if draft.match is None or draft.match.basis != "nearest":
         return True
     ratios = _log_density(draft.match.condition.by_seed(DENSITY["last"]).values(), draft.target)
@@ -269,9 +259,7 @@ def _near(draft: Verdict) -> bool:
 
 
 def _family(draft: Verdict) -> tuple[str, ...]:
-    """What Holm's correction runs over: a table's numbers at one epoch; verdicts that do not decide
-    are apart.
-    """
+    """What Holm's correction runs over: a table's deciding verdicts at one epoch; others apart."""
     beside = "" if draft.decides or draft.match is None else f"{draft.match.protocol} {draft.match.basis}"
     when = "headline" if draft.is_headline else draft.epoch
     return (draft.exhibit, draft.target.origin, when, beside)
@@ -288,9 +276,7 @@ def _log_density(fractions: Iterable[float], target: Target) -> list[float]:
 
 
 def _printed_difference(target: Target) -> float | None:
-    """Of the printed accuracies: what the paper prints as their difference does not always follow
-    from them.
-    """
+    """Of the printed accuracies; the difference that the paper prints is not always that."""
     return None if target.sparse is None or target.dense is None else target.sparse - target.dense
 
 

@@ -1,4 +1,4 @@
-"""An exhibit: files under one name, with what the page, the manifest and a screen reader say of it."""
+"""An exhibit: files under one name, and what the page and the manifest say of it."""
 
 from __future__ import annotations
 
@@ -101,10 +101,9 @@ def write_table(
     remark: str = "",
     more_runs: Iterable[str] = (),
 ) -> Written:
-    """NAME.md, NAME.tex, and NAME.csv with every number of the records in full; nothing for a table
-    without rows.
+    """NAME.md, NAME.tex, and NAME.csv with every number of the records in full.
 
-    more_runs: the runs of records that the table does not show.
+    Nothing for a table without rows. more_runs: the runs of records that the table does not show.
     """
     if not table.rows:
         return Written(name=table.name, title=table.caption, remark=remark or "not run")

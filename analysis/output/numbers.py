@@ -19,9 +19,9 @@ def with_seeds(value: Summary) -> str:
 
 
 def printed_number(mean: float | None, sd: float | None, *, signed: bool = False, exact: bool = False) -> str:
-    """A number with its ± where it has one; exact: without one, as many digits as it has.
+    """A number with its ±, if it has one; empty for None.
 
-    Empty for None.
+    exact: without a ±, write as many digits as it has.
     """
     if mean is None:
         return ""

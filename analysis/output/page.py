@@ -1,4 +1,4 @@
-"""index.html: every exhibit of a build on one self-contained page, each number linked to its runs."""
+"""index.html: every exhibit of a build on one page, each number linked to its runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PageTable:
 
     @property
     def folded(self) -> tuple[str, ...]:
-        """Notes that begin alike, where they are so many that a reader wants them out of the way."""
+        """Notes that begin alike, where there are many of them."""
         starts = Counter(note.partition(":")[0] for note in self.notes)
         return tuple(note for note in self.notes if starts[note.partition(":")[0]] > FOLDED)
 
@@ -64,8 +64,9 @@ class PageTable:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture within the page. source: a data URI; width, height: of the bitmap; text: its
-    alternative.
+    """A picture within the page.
+
+    source: a data URI; width, height: of the bitmap; text: its alternative.
     """
 
     source: str
@@ -91,8 +92,9 @@ class Section:
 
 
 def write_page(results: Results, written: Sequence[Written], out: Path, *, verdicts: Sequence[str] = ()) -> Path:
-    """Write index.html for these exhibits. verdicts: the headline verdict of each printed number,
-    counted first.
+    """Write index.html for these exhibits.
+
+    verdicts: the headline verdict of each printed number, counted first.
     """
     path = out / "index.html"
     path.write_text(page(results, written, verdicts=verdicts), encoding="utf-8")

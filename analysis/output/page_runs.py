@@ -1,6 +1,4 @@
-"""The page's appendix of runs: what was trained, on which machine, at which commit; what is in no
-mean, and why.
-"""
+"""The page's appendix of runs: what was trained, where, at which commit; what is in no mean."""
 
 from __future__ import annotations
 
@@ -60,9 +58,7 @@ class RunGroup:
 
 @dataclass
 class RunIndex:
-    """Where the page describes a set of runs: at the runs themselves where they are one group, else
-    in a list.
-    """
+    """Where the page describes a set of runs: at the runs of one group, or in a list of groups."""
 
     groups: Sequence[RunGroup]
     sets: dict[tuple[int, ...], str] = field(default_factory=dict)
@@ -109,8 +105,9 @@ def left_out(groups: Iterable[RunGroup]) -> list[tuple[str, str, list[tuple[RunG
 
 @dataclass(frozen=True)
 class Network:
-    """The runs of one network on one data set. shared: what their specs have in common; rows: the
-    rest, by group.
+    """The runs of one network on one data set.
+
+    shared: what their specs have in common; rows: the rest, by group.
     """
 
     name: str

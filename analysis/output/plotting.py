@@ -1,6 +1,4 @@
-"""Figures in the project's look: axes, colours and markers, legends, and files with the same bytes
-every time.
-"""
+"""Figures in the project's look, written with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -67,9 +65,7 @@ def methods_in_order(methods: Iterable[str]) -> list[str]:
 
 
 def layer_colours(names: Sequence[str]) -> dict[str, Any]:
-    """A colour for each layer, by its position; many layers run along one scale, and the last ones
-    stand out.
-    """
+    """A colour for each layer, by its position; the last of many layers stand out."""
     if len(names) <= len(LAYERS):
         return dict(zip(names, LAYERS, strict=False))
     import matplotlib as mpl
@@ -96,9 +92,7 @@ def _plotting() -> tuple[Any, Any]:
 def mosaic_figure(
     mosaic: Sequence[Sequence[str]], size: tuple[float, float], title: str, **layout: Any
 ) -> tuple[Any, Any]:
-    """A figure of `size` inches and its axes by name in the mosaic; the title's lines above, to the
-    left.
-    """
+    """A figure of `size` inches with its title, and its axes by name in the mosaic."""
     plt, sns = _plotting()
     figure, axes = plt.subplot_mosaic([list(row) for row in mosaic], figsize=size, layout="constrained", **layout)
     figure.suptitle(greek(title), fontsize=10, x=0.01, ha="left")
@@ -162,9 +156,7 @@ def name_rows(axis: Any, names: Sequence[str], *, most: int) -> None:
 
 
 def plain_log(axis: Any, name: str, *, most: int = MOST_TICKS) -> None:
-    """A log axis, "x" or "y", with plain numbers, at most so many of them; only decades where these
-    are many.
-    """
+    """A log axis, "x" or "y", with at most so many plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     getattr(axis, f"set_{name}scale")("log")
@@ -178,9 +170,7 @@ def plain_log(axis: Any, name: str, *, most: int = MOST_TICKS) -> None:
 
 
 def _limits(axis: Any, name: str) -> tuple[float, float]:
-    """The limits of an axis; a factor of 3 to each side where its data stand in one place, which
-    has no range.
-    """
+    """The limits of an axis; a factor of 3 to each side where its data are at one place."""
     low, high = getattr(axis.dataLim, f"interval{name}")
     if 0 < low <= high <= low * (1 + 1e-9):
         getattr(axis, f"set_autoscale{name}_on")(False)

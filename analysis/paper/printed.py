@@ -110,9 +110,7 @@ class LayerSizes:
     parameters: int
 
     def thresholds(self, shape: str) -> int:
-        """How many thresholds DST trains: "scalar", one per layer; "vector", per row; "matrix", per
-        weight.
-        """
+        """How many DST trains: one per layer ("scalar"), row ("vector") or weight ("matrix")."""
         return {"scalar": self.layers, "vector": self.rows, "matrix": self.weights}[shape]
 
 

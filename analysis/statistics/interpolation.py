@@ -1,4 +1,4 @@
-"""Where a curve through measured points passes a wanted value, on log scales, with its uncertainty."""
+"""Where a curve through measured points passes a wanted value, and how sure that is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from analysis.statistics.resampling import DRAWS, SEED, Floats, percentile_inter
 
 
 def crossings(alphas: Sequence[float], densities: Sequence[float], wanted: float) -> list[float]:
-    """The alphas at which the line through (log alpha, log density) passes `wanted`, in ascending
-    order.
+    """The alphas at which the line through (log alpha, log density) passes `wanted`, ascending.
 
     alphas ascend; all numbers are above 0. No extrapolation: empty where the points do not bracket
     it.
@@ -43,12 +42,11 @@ def crossing_interval(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> tuple[float, float, float]:
-    """(low, high, share): percentile interval of the first crossing where each alpha's runs are
-    resampled.
+    """(low, high, share) of the first crossing where each alpha's runs are resampled.
 
-    runs: densities of each alpha's seeds; their geometric mean is the point of the curve. share: of
-    the draws that cross at all; the interval is over those. (nan, nan, nan) where every alpha has a
-    single run.
+    runs: densities of each alpha's seeds; their geometric mean is the point of the curve. low,
+    high: percentiles. share: of the draws that cross at all; the interval is over those. (nan, nan,
+    nan) where every alpha has a single run.
     """
     if all(len(densities) < 2 for densities in runs):
         return float("nan"), float("nan"), float("nan")
@@ -62,7 +60,7 @@ def crossing_interval(
 
 
 def _first_crossings(alphas: Floats, curves: Floats, wanted: float) -> Floats:
-    """The first of `crossings` of each curve, [alphas, draws] -> [draws]; nan where there is none."""
+    """The first of `crossings` of each curve, [alphas, draws] -> [draws]; nan for none."""
     x, above = np.log(alphas)[:, None], np.log(curves) - np.log(wanted)
     left, right = above[:-1], above[1:]
     crosses = (left * right <= 0) & (left != right)

@@ -33,9 +33,7 @@ def kendalls_w(ratings: Sequence[Sequence[float]] | Floats) -> float:
 
 
 def pairwise(ratings: Sequence[Sequence[float]] | Floats) -> list[tuple[int, int, float, float]]:
-    """(i, j, Spearman's rho, Kendall's tau-b) of every two raters; nan where one of them is all
-    ties.
-    """
+    """(i, j, Spearman's rho, Kendall's tau-b) of every two raters; nan for one with only ties."""
     from scipy.stats import kendalltau
 
     table = np.asarray(ratings, dtype=float)
@@ -53,10 +51,7 @@ def pairwise(ratings: Sequence[Sequence[float]] | Floats) -> list[tuple[int, int
 
 
 def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = DRAWS, seed: int = SEED) -> Floats:
-    """W of rankings whose items are shuffled separately for each rater: [draws].
-
-    Its mean is 1 / m.
-    """
+    """W of rankings whose items are shuffled separately for each rater: [draws]; mean 1 / m."""
     ranked = ranks(ratings)
     generator = np.random.default_rng(seed)
     shuffled = generator.permuted(np.broadcast_to(ranked, (draws, *ranked.shape)).copy(), axis=2)
@@ -64,17 +59,14 @@ def chance(ratings: Sequence[Sequence[float]] | Floats, *, draws: int = DRAWS, s
 
 
 def p_value(observed: float, by_chance: Floats) -> float:
-    """The share of shuffled rankings that agree as well or better; the observation is counted in,
-    so it is never 0.
-    """
+    """The share of shuffled rankings that agree as well; never 0, as the observation counts."""
     return float((1 + (by_chance >= observed - 1e-12).sum()) / (1 + len(by_chance)))
 
 
 def interval_over_runs(groups: Sequence[Floats], *, draws: int = DRAWS, seed: int = SEED) -> tuple[float, float]:
-    """Percentile interval of W where each rater is a mean of runs, [runs, items]: its runs are
-    resampled.
+    """Percentile interval of W where each rater is a mean of runs, which are resampled.
 
-    (nan, nan) where every rater has a single run.
+    groups: of each rater its runs, [runs, items]. (nan, nan) where every rater has a single run.
     """
     if all(len(group) < 2 for group in groups):
         return float("nan"), float("nan")

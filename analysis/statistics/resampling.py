@@ -45,8 +45,7 @@ def percentile_interval(replicates: Sequence[float] | Floats, *, confidence: flo
 
 
 def probability_of_improvement(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """P(ours > theirs) over all pairs of runs, ties counted half: the Mann-Whitney statistic over n
-    m.
+    """P(ours > theirs) over all pairs of runs, ties counted half: Mann-Whitney's U over n m.
 
     Agarwal et al., Deep RL at the Edge of the Statistical Precipice, NeurIPS 2021, section 4.3.
     Raises ValueError for an empty side.

@@ -1,6 +1,4 @@
-"""Statistics of small samples: t intervals, comparisons with a number or a sample, Holm's
-correction.
-"""
+"""Statistics of small samples: t intervals, comparisons, Holm's correction."""
 
 from __future__ import annotations
 
@@ -25,16 +23,16 @@ def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple
 
 
 def half_width(sd: float, n: int, *, confidence: float = 0.95) -> float:
-    """Half-width of the t interval of a mean of n values of that sample deviation; nan for n < 2."""
+    """Half-width of the t interval of a mean of n values with this deviation; nan for n < 2."""
     return _quantile((1 + confidence) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference, its standard error and degrees of freedom; the last two nan where n < 2:
-    nothing can be tested.
+    """A difference, its standard error and degrees of freedom.
 
-    df is math.inf where the normal distribution replaces Student's t.
+    The last two are nan where nothing can be tested (n < 2). df is math.inf where the normal
+    distribution replaces Student's t.
     """
 
     difference: float
@@ -106,7 +104,7 @@ def against_sample(values: Sequence[float], mean: float, *, sd: float, n: int) -
 def equivalence(comparison: Comparison, margin: float) -> float:
     """p of two one-sided tests: the difference lies within ±margin.
 
-    At most 0.05 where the 90 % interval does.
+    It is at most 0.05 exactly where the 90 % interval lies within.
     """
     return max(comparison.p_above(-margin), comparison.p_below(margin))
 

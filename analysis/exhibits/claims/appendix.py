@@ -24,7 +24,7 @@ SHAPES = ("scalar", "vector", "matrix")
     ),
 )
 def reset_widens_alphas(results: Results) -> Outcome:
-    """A unit is a network: how many of the alphas run both ways train, with the reset and without."""
+    """A unit is a network: how many of its alphas train with the reset, and how many without."""
     held, said, used = [], [], []
     for with_reset, without in _both_ways(results):
         alphas = sorted(set(with_reset) & set(without))
@@ -66,9 +66,7 @@ def matrix_is_like_vector(results: Results) -> Outcome:
     ),
 )
 def scalar_is_less_robust(results: Results) -> Outcome:
-    """A unit is a network: the relative spread of the density over seeds, each shape at its nearest
-    alpha.
-    """
+    """A unit is a network: the relative spread of the density over seeds, at the nearest alphas."""
     held, said, used = [], [], []
     for shapes in _by_shape(results):
         chosen = _nearest_to_vector(shapes)
@@ -93,9 +91,7 @@ def scalar_is_less_robust(results: Results) -> Outcome:
     ),
 )
 def vector_adds_little(results: Results) -> Outcome:
-    """From above: every layer has at least as many biases or normalisation parameters as output
-    units.
-    """
+    """An upper bound: a layer has a bias or normalisation parameter per output at least."""
     dense = [s for s in results.conditions if s.method == "dense" and len(s.done) and "parameters_remaining" in s.done]
     named = {s.model for shapes in _by_shape(results) for s in shapes["vector"]}
     shares: dict[str, tuple[float, Condition]] = {}
@@ -186,9 +182,7 @@ def _without(condition: Condition, *hyperparameters: str) -> str:
 
 
 def _by_shape(results: Results) -> Iterator[dict[str, list[Condition]]]:
-    """Conditions that differ only in alpha and the thresholds' shape, by shape; where there is more
-    than one shape.
-    """
+    """Conditions that differ only in alpha and the thresholds' shape, by shape."""
     groups: dict[str, dict[str, list[Condition]]] = {}
     for condition in _dst(results):
         shape = condition.spec["method"].get("threshold", "vector")
@@ -199,7 +193,7 @@ def _by_shape(results: Results) -> Iterator[dict[str, list[Condition]]]:
 
 
 def _nearest_to_vector(shapes: dict[str, list[Condition]]) -> dict[str, Condition] | None:
-    """For each shape the condition of two seeds or more whose density is nearest to the vector's."""
+    """For each shape the condition of several seeds with the density nearest to the vector's."""
     several_seeds = {shape: [s for s in found if len(s.done) > 1] for shape, found in shapes.items()}
     if not all(several_seeds.values()):
         return None
@@ -220,9 +214,7 @@ def _relative_spread(condition: Condition) -> float:
 
 
 def _both_ways(results: Results) -> Iterator[tuple[dict[float, Condition], dict[float, Condition]]]:
-    """(with the reset, without it) by alpha, of networks that were run both ways at one alpha or
-    more.
-    """
+    """(with the reset, without it) by alpha, of networks that were run both ways at some alpha."""
     groups: dict[str, tuple[dict[float, Condition], dict[float, Condition]]] = {}
     for condition in (s for s in results.conditions if s.method == "dst" and s.alpha is not None and len(s.rows)):
         off = not condition.spec["method"].get("reset_density", PUBLISHED["dst"]["reset_density"])

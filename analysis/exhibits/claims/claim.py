@@ -1,6 +1,4 @@
-"""A claim of the paper beside its test: the decorator that registers it, and what a test can result
-in.
-"""
+"""A claim of the paper beside its test: the decorator that registers it, and its outcomes."""
 
 from __future__ import annotations
 
@@ -39,7 +37,9 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """claim: in our words; paper: what it says there; tested_by: the test in words; test: the test
+    """One claim of the paper.
+
+    claim: in our words; paper: what it says there; tested_by: the test in words; test: the test
     itself.
     """
 
@@ -57,7 +57,7 @@ _registered: dict[str, Claim] = {}
 def claim(id: str, *, section: str, claim: str, paper: str, tested_by: str) -> Callable[[Test], Test]:
     """Registers the function below it as the test of a claim.
 
-    Raises ValueError for an id that there is already.
+    Raises ValueError for an id that is already registered.
     """
 
     def register(test: Test) -> Test:
@@ -82,9 +82,7 @@ def registered() -> list[Claim]:
 
 
 def judge(held: Sequence[bool], numbers: str, used: Iterable[Condition]) -> Outcome:
-    """Supported where the test held in every unit (a seed, a condition, a network), mixed where in
-    some.
-    """
+    """Supported where the test held in every unit (seed, condition or network), mixed in some."""
     if not held:
         return Outcome("not run", numbers)
     result: Result = "supported" if all(held) else "mixed" if any(held) else "not supported"
@@ -113,8 +111,9 @@ def twin_of(results: Results, condition: Condition) -> Condition | None:
 
 
 def by_alpha(results: Results, model: str) -> list[Condition]:
-    """DST's conditions of a model that differ only in alpha, by alpha; of CIFAR-10 at Figure 3's
-    learning rate.
+    """DST's conditions of a model that differ only in alpha, by alpha.
+
+    On CIFAR-10 at the learning rate of Figure 3.
     """
     found = measured(results, model, learning_rate=None if model in MNIST_MODELS else LEARNING_RATE)
     return sorted((c for c in found if c.alpha is not None), key=lambda c: c.alpha or 0.0)

@@ -135,10 +135,9 @@ def _some_alpha(
     bound: float,
     good: Callable[[float, float], bool],
 ) -> Outcome:
-    """Whether each model has an alpha that is good by its mean density and its mean difference to
-    dense.
+    """Whether each model has an alpha that is good by mean density and mean difference to dense.
 
-    Only alphas that got as sparse as the bound can say that there is none.
+    Only alphas that got as sparse as the bound can show that there is none.
     """
     held, said, used = [], [], []
     for model in models:

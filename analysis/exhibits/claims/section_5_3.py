@@ -39,9 +39,7 @@ def other_layers_are_kept(results: Results) -> Outcome:
 
 
 def _against_the_whole(results: Results, names: Sequence[str], *, sparser: bool) -> Outcome:
-    """Whether layers of VGG-16 keep less, or more, than the network as a whole; a unit is a layer
-    at an alpha.
-    """
+    """Whether layers of VGG-16 keep less, or more, than the whole; a unit is a layer and alpha."""
     held, said, used = [], [], []
     for condition in by_alpha(results, "vgg16"):
         layers, whole = mean_remaining(results.tables, condition), mean_of(condition, "density")
