@@ -44,8 +44,11 @@ MEASURED = (
     "train_seconds",
 )
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
+TRACES = ("run_id", "epoch", "step", "name", "value")
+LAYERS = ("run_id", "parameter", "weights", "kept")
 MEMBERSHIPS = ("suite", "protocol", "departs")
 SEPARATOR = ";"
+DRIFT = "drift: "
 CSV_CHARACTERS = 2**20
 
 Row = dict[str, Any]
@@ -162,7 +165,7 @@ def row(out: Path, member: Member) -> Row:
     if result is None:
         return found
     environment = result["environment"]
-    drift = [f"drift: {change}" for change in environment.get("drift", [])]
+    drift = [f"{DRIFT}{change}" for change in environment.get("drift", [])]
     commit = environment["commit"] or "unknown"
     return {
         **found,
@@ -230,8 +233,8 @@ def write_rows(found: Sequence[Row], out: Path, to: Path) -> None:
     write_csv(to / "results.csv", COLUMNS, found)
     write_parquet(to / "results.parquet", found)
     done = [entry["run_id"] for entry in found if entry["status"] in ("done", "diverged")]
-    write_csv(to / "traces.csv", ("run_id", "epoch", "step", "name", "value"), traces(out, done))
-    write_csv(to / "layers.csv", ("run_id", "parameter", "weights", "kept"), layers(out, done))
+    write_csv(to / "traces.csv", TRACES, traces(out, done))
+    write_csv(to / "layers.csv", LAYERS, layers(out, done))
 
 
 def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:

@@ -21,6 +21,7 @@ def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
         "torchvision": _torchvision,
         "device": _device,
         "kernels": _kernels,
+        "bfloat16": _bfloat16,
         "cores": lambda: f"{os.cpu_count()}",
         "source": lambda: f"commit {commit()['commit']}, dirty: {commit()['dirty']}",
         "out": lambda: _out(out),
@@ -68,6 +69,14 @@ def _kernels() -> str:
     from methods import kernels
 
     return f"masked weights on the CPU: {kernels.path('cpu')}"
+
+
+def _bfloat16() -> str:
+    from benchmark.training.engine import cpu_runs_bfloat16_lstms
+
+    if not cpu_runs_bfloat16_lstms():
+        raise RuntimeError("this CPU trains all models in bfloat16 except LSTMs (oneDNN needs AVX-512 for those)")
+    return "this CPU trains all models in bfloat16"
 
 
 def _out(out: Path) -> str:

@@ -77,7 +77,9 @@ class Attempt:
 
 
 def claim(cell: Path, observer: Observer) -> Attempt | None:
-    """A new attempt at the cell; None while another attempt is active or if the cell has a result."""
+    """A new attempt at the cell; None while another attempt is active or if the cell has a
+    result.
+    """
     taken = numbers(cell)
     if taken and not observer.over(folder_of(cell, taken[-1])):
         return None

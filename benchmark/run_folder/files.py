@@ -17,7 +17,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(Exception):
-    """No space is left where something has to be written: one line with the place and what to do."""
+    """No space is left where something has to be written: one line with the place and what to
+    do.
+    """
 
     exit_code = 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from benchmark.spec import RunSpec, SpecError
 
 CHANNELS_LAST_ON_CPU = ("lenet-5-caffe",)  # slower for vgg16 there
-WITHOUT_CONVOLUTIONS = ("lenet-300-100", "lstm-a", "lstm-b")
+RECURRENT = ("lstm-a", "lstm-b")
+WITHOUT_CONVOLUTIONS = ("lenet-300-100", *RECURRENT)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 KEEP_BYTES = 2**31 - 1
 
@@ -40,6 +42,12 @@ class Engine:
     def __post_init__(self) -> None:
         if self.spec.precision == "tf32" and self.device == "cpu":
             raise SpecError(f"{self.spec.label}: precision tf32 needs a GPU: use float32 or bfloat16 on a CPU")
+        recurrent = self.spec.model.name in RECURRENT
+        if self.spec.precision == "bfloat16" and self.device == "cpu" and recurrent and not cpu_runs_bfloat16_lstms():
+            raise SpecError(
+                f"{self.spec.label}: this CPU cannot run an LSTM in bfloat16 (oneDNN needs AVX-512 for it): "
+                "use float32, a GPU or another CPU"
+            )
 
     @property
     def channels_last(self) -> bool:
@@ -79,6 +87,21 @@ class Engine:
     def to_dict(self) -> dict[str, bool]:
         """What an attempt records of it, as `engine` in environment.json."""
         return {"channels_last": self.channels_last, "fused": True, "flush_denormal": _flushes_denormals()}
+
+
+@functools.cache
+def cpu_runs_bfloat16_lstms() -> bool:
+    """Whether torch can run an LSTM in bfloat16 on this CPU. oneDNN has no such primitive without
+    AVX-512.
+    """
+    x, state = torch.zeros(1, 1, 1), torch.zeros(1, 1, 1)
+    weight, bias = torch.zeros(4, 1), torch.zeros(4)
+    try:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            torch.lstm(x, (state, state), [weight, weight, bias, bias], True, 1, 0.0, False, False, False)
+    except RuntimeError:
+        return False
+    return True
 
 
 def channels_last(images: Tensor) -> Tensor:

@@ -289,3 +289,18 @@ def test_the_whole_of_cifar10_is_planned(bench: Bench, tmp_path: Path) -> None:
     finished = bench("plan", "--suite", "cifar10", "--seeds", "0", "--out", tmp_path / "runs", "--json")
     assert (finished.code, finished.json["cells"]) == (0, CELLS["cifar10"])
     assert finished.json["estimated_seconds"] > 0
+
+
+def test_each_setting_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_those_of_table_1() -> None:
+    specs = suites.load("gap").specs
+    dense = {(s.data, s.optimizer, s.seed) for s in specs if s.method["name"] == "dense"}
+    assert {(s.data, s.optimizer, s.seed) for s in specs} == dense
+    table1 = {s for s in suites.load("mnist").specs if s.model.name == "lenet-300-100"}
+    stated = {s for s in specs if (s.data, s.optimizer) == (mnist.MNIST, mnist.SGD)}
+    assert sum(s.step_records is not None for s in specs) == 5
+    assert {s.run_id for s in table1 & stated if s.method.get("alpha") in (5e-4, 1e-3)} == {
+        s.run_id
+        for s in stated
+        if s.method["name"] == "dst"
+        and (s.method["threshold"], s.method["estimator"], s.method["reset_density"]) == ("vector", "long_tailed", 0.01)
+    }

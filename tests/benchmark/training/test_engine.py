@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from one_cell import Runner, make_spec
+from processor import need_bfloat16_lstm
 from torch import Tensor
 
 import methods
@@ -64,6 +67,8 @@ def test_a_convolution_computes_in_channels_last_and_its_weights_stay_as_they_ar
 @pytest.mark.parametrize("method", methods.available())
 @pytest.mark.parametrize("model", ["lenet-300-100", "lenet-5-caffe", CARRIED], ids=str)
 def test_bfloat16_trains_every_method_and_resumes_in_the_same_bits(method: str, model: str | Model) -> None:
+    if model is CARRIED:
+        need_bfloat16_lstm()
     of = spec(method, model, "bfloat16")
     first, states = training(of), []
 
@@ -104,6 +109,25 @@ def test_a_bfloat16_cell_that_was_stopped_ends_in_the_bits_of_one_that_was_not(t
     assert sums[0] == sums[1]
     assert read_json(whole.cell / "spec.json")["precision"] == "bfloat16"
     assert "bfloat16" in of.label
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables choose among instruction sets of x86")
+def test_a_bfloat16_lstm_is_refused_by_name_on_a_cpu_without_avx512(tmp_path: Path) -> None:
+    """oneDNN, told to use AVX2 only, has what a CPU without AVX-512 has."""
+    avx2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = ["run", "--suite", "digits", "--where", "method=dense", "--where", "model=lstm-a", "--seeds", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", *command, "--set", "precision=bfloat16", "--out", str(tmp_path)],
+        env={**os.environ, **avx2},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert errors == [
+        "error: lstm-a dense bfloat16 seed=0: this CPU cannot run an LSTM in bfloat16 (oneDNN needs AVX-512 for it): "
+        "use float32, a GPU or another CPU"
+    ]
 
 
 def test_tf32_on_a_cpu_is_refused_in_one_line(tmp_path: Path) -> None:

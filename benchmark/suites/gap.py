@@ -1,0 +1,78 @@
+"""Which set-up of LeNet-300-100 gives the density that Table 1 prints? Design and decision rule:
+docs/gap.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from benchmark.spec import Data, Model, Optimizer, RunSpec
+from benchmark.suites import cell
+from benchmark.suites.mnist import LENET_ALPHA, MNIST, SGD, lenet
+
+DESCRIPTION = "what explains Table 1's density: LeNet-300-100 over inputs, estimators, alphas, epochs, optimizers"
+EXHIBITS = ()
+SEEDS = range(5)
+MODEL = "lenet-300-100"
+INPUTS = (MNIST, dataclasses.replace(MNIST, standardize=True))
+ESTIMATORS = ("long_tailed", "straight_through")
+ALPHAS = (LENET_ALPHA, 1e-3)
+EPOCHS = (20, 40, 60)
+DECAY = 1e-4
+OPTIMIZERS = (
+    dataclasses.replace(SGD, lr=0.02),
+    dataclasses.replace(SGD, lr=0.005),
+    dataclasses.replace(SGD, batch_size=32),
+    dataclasses.replace(SGD, batch_size=128),
+    dataclasses.replace(SGD, momentum=0.95),
+    dataclasses.replace(SGD, nesterov=True),
+    dataclasses.replace(SGD, weight_decay=DECAY),
+    dataclasses.replace(SGD, name="adam", lr=1e-3, momentum=0.0),
+)
+HYPERPARAMETERS: tuple[dict[str, Any], ...] = (
+    {"reset_density": None},
+    {"threshold": "scalar"},
+    {"threshold": "matrix"},
+)
+
+
+def suite() -> list[RunSpec]:
+    return [spec for seed in SEEDS for spec in [*in_full(seed), *one_change(seed)]]
+
+
+def in_full(seed: int) -> list[RunSpec]:
+    """Inputs x estimators x alphas x epochs, and a dense twin for each input and number of
+    epochs.
+    """
+    specs = []
+    for data in INPUTS:
+        for epochs in EPOCHS:
+            optimizer = dataclasses.replace(SGD, epochs=epochs)
+            specs.append(one("dense", seed, data=data, optimizer=optimizer))
+            for alpha in ALPHAS:
+                for estimator in ESTIMATORS:
+                    specs.append(one("dst", seed, data=data, optimizer=optimizer, alpha=alpha, estimator=estimator))
+    return specs
+
+
+def one_change(seed: int) -> list[RunSpec]:
+    """From the stated setting one change at a time, each other optimizer with its dense twin."""
+    specs = []
+    for optimizer in OPTIMIZERS:
+        specs += [one(method, seed, optimizer=optimizer) for method in ("dense", "dst")]
+    decayed = dataclasses.replace(SGD, weight_decay=DECAY)
+    specs.append(one("dst", seed, optimizer=decayed, threshold_weight_decay=DECAY))
+    return [*specs, *(one("dst", seed, **changed) for changed in HYPERPARAMETERS)]
+
+
+def one(method: str, seed: int, *, data: Data = MNIST, optimizer: Optimizer = SGD, **hyperparameters: Any) -> RunSpec:
+    """A cell of `mnist` where data and optimizer are the stated ones, so that it is trained
+    once.
+    """
+    values = {"alpha": LENET_ALPHA, **hyperparameters} if method == "dst" else hyperparameters
+    if (data, optimizer) == (MNIST, SGD):
+        if values.get("estimator") == "long_tailed":
+            del values["estimator"]  # the default, which the cell that records its steps does not name
+        return lenet(MODEL, method, seed, **values)
+    return cell(method, data=data, model=Model(name=MODEL), optimizer=optimizer, seed=seed, protocol=(), **values)

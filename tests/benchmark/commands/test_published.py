@@ -1,0 +1,116 @@
+"""Tables outside run folders: which cells count as done there, and how rows of a run folder join them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grids import Grid
+
+from benchmark import results
+from benchmark.commands import published
+from benchmark.results import COLUMNS
+from benchmark.spec import SpecError
+
+
+def rows_of(grid: Grid, *statuses: str) -> list[results.Row]:
+    return [row for row in results.rows(grid.out) if not statuses or row["status"] in statuses]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def rewrite(file: Path, run_id: str, **changed: Any) -> None:
+    rows = [{**row, **changed} if row["run_id"] == run_id else row for row in table(file)]
+    results.write_csv(file, COLUMNS, rows)
+
+
+def test_rows_join_a_table_in_two_batches_as_in_one(grid: Grid, tmp_path: Path) -> None:
+    rows = rows_of(grid)
+    assert published.merge(rows, grid.out, tmp_path / "one") == len(rows)
+    for part in (rows[:2], rows[2:]):
+        assert published.merge(part, grid.out, tmp_path / "two") == len(part)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert table(tmp_path / "one" / "results.csv") == table(grid.out / "results.csv")
+    assert table(tmp_path / "one" / "traces.csv") == table(grid.out / "traces.csv")
+
+
+def test_merging_twice_changes_nothing(grid: Grid, tmp_path: Path) -> None:
+    published.merge(rows_of(grid, "done", "diverged"), grid.out, tmp_path)
+    before = contents(tmp_path)
+    assert published.merge(rows_of(grid, "done", "diverged"), grid.out, tmp_path) == 0
+    assert contents(tmp_path) == before
+
+
+def test_a_pending_row_is_replaced_when_its_cell_is_done_and_never_the_other_way(grid: Grid, tmp_path: Path) -> None:
+    done = rows_of(grid, "done")
+    pending = [{**row, **dict.fromkeys(results.MEASURED, ""), "status": "pending"} for row in done]
+    published.merge(pending, grid.out, tmp_path)
+    assert {row["status"] for row in table(tmp_path / "results.csv")} == {"pending"}
+    assert published.merge(done, grid.out, tmp_path) == len(done)
+    assert published.merge(pending, grid.out, tmp_path) == 0
+    assert {row["status"] for row in table(tmp_path / "results.csv")} == {"done"}
+    assert {row["run_id"] for row in table(tmp_path / "layers.csv")} == {row["run_id"] for row in done}
+
+
+def test_a_finished_row_with_other_numbers_is_refused_and_nothing_is_written(grid: Grid, tmp_path: Path) -> None:
+    rows = rows_of(grid, "done")
+    published.merge(rows[:1], grid.out, tmp_path)
+    rewrite(tmp_path / "results.csv", rows[0]["run_id"], test_accuracy="12.5")
+    before = contents(tmp_path)
+    with pytest.raises(SpecError, match=rf"{rows[0]['run_id']} with test_accuracy 12\.5, the run folder has"):
+        published.merge(rows, grid.out, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_only_the_time_may_differ_between_two_trainings_of_a_cell(grid: Grid, tmp_path: Path) -> None:
+    rows = rows_of(grid, "done")
+    published.merge(rows, grid.out, tmp_path)
+    rewrite(tmp_path / "results.csv", rows[0]["run_id"], train_seconds="1e6", device="another")
+    assert published.merge(rows, grid.out, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.csv", b"a,b\n1,2\n", "is no table of ours: it has no column 'run_id'"),
+        ("results.csv", b"\xff\xfe\x00", "cannot be read as a table"),
+        ("traces.csv", b"run_id,epoch,step,name,value\nx,1\n", "line 2: it does not have 5 values"),
+    ],
+)
+def test_a_foreign_table_is_refused_and_left_as_it_is(
+    grid: Grid, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        published.merge(rows_of(grid, "done"), grid.out, tmp_path)
+    assert contents(tmp_path) == {name: content}
+
+
+def test_only_intact_rows_count_as_done(grid: Grid, tmp_path: Path) -> None:
+    published.merge(rows_of(grid), grid.out, tmp_path)
+    done = [row["run_id"] for row in rows_of(grid, "done")]
+    assert published.done([tmp_path]) == set(done)
+    assert published.done([tmp_path / "results.csv"]) == set(done)
+    file = tmp_path / "results.csv"
+    rewrite(file, done[0], test_accuracy="nan")
+    assert published.done([tmp_path]) == set(done[1:])
+    rewrite(file, done[1], departs="drift: threads: 1 -> 2")
+    assert published.done([tmp_path]) == set(done[2:])
+    rewrite(file, done[2], spec=table(file)[0]["spec"])
+    assert published.done([tmp_path]) == set()
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"holds no results\.csv"):
+        published.done([tmp_path])
+    with pytest.raises(SpecError, match="does not exist"):
+        published.done([tmp_path / "none"])
