@@ -31,7 +31,7 @@ test: setup  ## all tests, two at a time
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,000 cells take
-	BENCH_TEST_KILLS=50 $(BIN)/python -m pytest -q -s tests/benchmark/test_kills.py
+	BENCH_TEST_KILLS=50 $(BIN)/python -m pytest -q -s tests/benchmark/launch/test_kills.py
 	folder=$$(mktemp -d) && $(BIN)/python tests/benchmark/large_grid.py "$$folder"; code=$$?; rm -rf "$$folder"; exit $$code
 
 paper: setup  ## the paper's tables and figures from the measured tables, and paper_figures/index.html

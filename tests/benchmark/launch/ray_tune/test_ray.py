@@ -50,7 +50,9 @@ def family(pid: int) -> list[int]:
 def driver_of(process: subprocess.Popen[str]) -> int:
     """The child that talks to Ray."""
     (driver,) = (
-        child for child in grids.children(process.pid) if b"ray_driver" in Path(f"/proc/{child}/cmdline").read_bytes()
+        child
+        for child in grids.children(process.pid)
+        if b"ray_tune.driver" in Path(f"/proc/{child}/cmdline").read_bytes()
     )
     return driver
 
