@@ -19,6 +19,8 @@ OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, e
 DRIFT = "drift: "  # begins what benchmark.results writes of a cell resumed under --accept-drift
 LOST = ("diverged", "failed", "cancelled")
 PROTOCOLS = ("paper", "official")
+# Hyperparameters that make no variant: every exhibit shows alpha, and the protocols differ in the decay.
+NO_VARIANT = ("alpha", "threshold_weight_decay")
 # Hyperparameters that define a method as published; another value is a variant of the method.
 PUBLISHED = {"dst": {"estimator": "long_tailed", "threshold": "vector", "reset_density": 0.01}}
 
@@ -255,6 +257,6 @@ def _shared_hyperparameters(specs: Iterable[Mapping[str, Any]]) -> dict[tuple[st
     """(method, version) -> the hyperparameters that all of its specs have."""
     found: dict[tuple[str, Any], set[str]] = {}
     for spec in specs:
-        names = set(spec["method"]) | {"alpha"}
+        names = {*spec["method"], *NO_VARIANT}
         found[_method(spec)] = found.get(_method(spec), names) & names
     return found

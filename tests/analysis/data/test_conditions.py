@@ -90,6 +90,13 @@ def test_hyperparameters_of_another_version_are_no_variant(tmp_path: Path) -> No
     assert {c.label for c in results(tmp_path, [*cells(), *second]).conditions} == {"alpha 0.0005"}
 
 
+def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(tmp_path: Path) -> None:
+    official = [with_method(row, threshold_weight_decay=5e-4) for row in cells(protocol="official")]
+    found = results(tmp_path, [*cells(protocol="paper"), *official]).conditions
+    assert [c.variant for c in found] == [{}, {}]
+    assert all(c.follows_protocol for c in found)
+
+
 @pytest.mark.parametrize("changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": 0}])
 def test_dst_with_another_threshold_estimator_or_no_reset_is_not_as_published(
     tmp_path: Path, changed: dict[str, Any]
