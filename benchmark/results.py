@@ -155,7 +155,7 @@ def members(out: Path) -> dict[str, Member]:
 
 
 def row(out: Path, member: Member) -> Row:
-    """The results row of one cell as it stands on disk."""
+    """The results row of one cell, from its files."""
     cell = out / "cells" / member.spec.run_id
     result = read_sealed(cell / "result.json")
     status, error = (result["status"], result["error"]) if result else unfinished(cell)

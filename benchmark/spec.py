@@ -1,8 +1,9 @@
 """RunSpec: what one cell trains, as plain values, and the identity that follows from them.
 
-A cell's identity is the SHA-256 of its canonical JSON. A field that is None is left out of it,
-so that a field added later with None as its default changes no identity. A method's
-hyperparameters are all in it: None is a value of theirs like any other.
+A cell's identity is the SHA-256 of its canonical JSON. A field that is None is left out, so that a
+field added later with None as its default changes no identity. A method's hyperparameters are in
+it, also those that are None, except those that the method got later and that have their default
+(`Method.added`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SCHEDULES = ("constant", "step")
 
 
 class SpecError(ValueError):
-    """A field, name or value that a user gave does not exist or does not fit."""
+    """A field, name or value given by the user does not exist or does not fit."""
 
     exit_code = 2
 
@@ -59,7 +60,8 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The architecture. initialization, hidden_state: see docs/protocols.md; None is torch's own.
+    """The architecture. initialization, hidden_state: see docs/protocols.md; None is torch's
+    default.
 
     widths: of every hidden layer in order, units or channels; None for the architecture's own.
     """
@@ -191,7 +193,7 @@ def fields(spec: RunSpec) -> dict[str, Any]:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`did you mean 'x'? valid: …`, the end of every message about an unknown name."""
+    """The end of every message about an unknown name: `did you mean 'x'? valid: …`."""
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""

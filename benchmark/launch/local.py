@@ -197,9 +197,7 @@ class LocalLauncher:
         self._selector.unregister(worker.output)
         self._workers.remove(worker)
         code = worker.process.wait()
-        if (
-            self._execution.processes_started
-        ):  # its followers ended with it; only the user's command can start them again
+        if self._execution.processes_started:  # its followers have ended too; only the user can restart them
             self._queue.clear()
             self._later.clear()
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"

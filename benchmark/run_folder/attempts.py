@@ -67,7 +67,7 @@ class Attempt:
         """status: done, diverged, failed, cancelled, interrupted or superseded. error: one line,
         its cause.
 
-        code: the exit code that goes with it, where the user has something to mend.
+        code: the exit code, if the user has something to fix.
         """
         self._over.set()
         self._thread.join()

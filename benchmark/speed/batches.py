@@ -1,10 +1,9 @@
-"""How many images a second training gets, gathered and augmented: `python -m benchmark speed
-data-path`.
+"""How many images per second training gets, gathered and augmented: `speed data-path`.
 
 A turn is an epoch of batches as training draws them, the same epoch without its augmentation, and
-some steps of dense training, one right after the other; the next turn takes them in the other
-order. Drawing an epoch's order and augmentation is part of its time. On a GPU the clock waits for
-the device around all of it, not for each batch.
+some steps of dense training, right after each other; the next turn has the other order. Drawing an
+epoch's order and augmentation is part of its time. On a GPU the clock waits for the device around
+the whole epoch, not after each batch.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ COLUMNS = ("model", "data", "batch", "images/s", "quartiles", "plain", "train/s"
 
 @dataclass(frozen=True)
 class Turns:
-    """Seconds an image, one for each turn. plain: none where nothing is augmented."""
+    """Seconds per image, one value per turn. plain: empty if nothing is augmented."""
 
     own: list[float]
     plain: list[float]
@@ -88,9 +87,7 @@ def _measured(names: Sequence[str], chosen: str, data_dir: Path, device: torch.d
 
 
 def pixels_of(model: str, chosen: str) -> Data:
-    """The data that a model trains on, or made-up pixels of their shape and number, treated
-    alike.
-    """
+    """The data that a model trains on, or made-up pixels of the same shape and number."""
     real, _ = data_and_optimizer(model)
     if chosen == "own":
         return real
@@ -99,7 +96,7 @@ def pixels_of(model: str, chosen: str) -> Data:
 
 
 def measure(model: str, own: TensorDataset, batch_size: int) -> Turns:
-    """The turns, after one that is not counted."""
+    """Measure the turns; a first one is not counted."""
     plain, seconds_of_step = dataclasses.replace(own, augment=None), dense_steps(model, own, batch_size)
     turns = Turns([], [], [])
     arms: list[tuple[list[float], Callable[[int], float]]] = [
@@ -115,7 +112,7 @@ def measure(model: str, own: TensorDataset, batch_size: int) -> Turns:
 
 
 def epoch_seconds(dataset: Dataset, batch_size: int, epoch: int) -> float:
-    """One epoch's batches, drawing and all, until the device has made the last."""
+    """Seconds of drawing one epoch and making its batches, until the device has made the last."""
     wait_for(dataset.device)
     started = time.perf_counter()
     for _ in dataset.train_batches(batch_size=batch_size, seed=0, epoch=epoch):
@@ -125,8 +122,8 @@ def epoch_seconds(dataset: Dataset, batch_size: int, epoch: int) -> float:
 
 
 def dense_steps(model: str, dataset: Dataset, batch_size: int) -> Callable[[], float]:
-    """Trains a model densely for about STEPS_SECONDS, each time that it is called: seconds of a
-    step.
+    """A function that trains a model densely for about STEPS_SECONDS at each call and returns the
+    seconds of a step.
     """
     of = spec_of(model, "dense")
     training = Training(

@@ -1,5 +1,4 @@
-"""What whole cells cost in a grid, start-up and steady state apart: `python -m benchmark speed
-grid`.
+"""What whole cells cost in a grid, with start-up and steady state apart: `speed grid`.
 
 A grid has ROUNDS cells per worker, of one model and one method. It runs as with `run`: the local
 launcher, an evaluation and a record every epoch, checkpoints, results, the MLflow mirror. A
@@ -105,9 +104,7 @@ def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output
 
 
 def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
-    """The paper's cell of a model, the method's defaults, under as many seeds as there are cells.
-    Raises SpecError.
-    """
+    """The paper's cell of a model with the method's defaults, once per seed. Raises SpecError."""
     pixels, optimizer = data_and_optimizer(model)
     if setup.data == "synthetic":
         shape, size = SHAPES.get(pixels.name), TRAIN_EXAMPLES[pixels.name]
@@ -132,7 +129,7 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
 def summary(
     spec: RunSpec, times: Sequence[Times], training: Sequence[float], wall_seconds: float, *, workers: int
 ) -> dict[str, Any]:
-    """The document's row of a grid. times: of its cells, as handed out; training: the steady cells'
+    """The document's row of a grid. times: its cells in order; training: the steady cells'
     train_seconds.
     """
     epochs, model, method = spec.optimizer.epochs, spec.model.name, spec.method["name"]
@@ -166,7 +163,7 @@ def authors_epoch_seconds(model: str, method: str) -> float | None:
 
 
 def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
-    """Run the cells in an empty folder; when each of them got how far, as handed out."""
+    """Run the cells in an empty folder; the times of each, in the order in which they started."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # the mirror is to lie in the folder, not among the user's results
     results.prepare(out)
     results.remember(out, "speed", (), specs)
@@ -187,7 +184,9 @@ def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
 
 
 def note(times: dict[str, Times], event: Event, now: float) -> None:
-    """Take in one event. Raises MeasurementError for one that an undisturbed grid does not have."""
+    """Note the time of one event. Raises MeasurementError for an event that an undisturbed grid
+    does not have.
+    """
     if event.kind == "started":
         times[event.run_id] = Times(now)
     elif event.kind == "epoch" and event.payload["epoch"] == 1:

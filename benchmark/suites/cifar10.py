@@ -60,8 +60,8 @@ def paper(seed: int) -> list[RunSpec]:
 
 
 def official(seed: int) -> list[RunSpec]:
-    """The authors' code at the alphas of the tables and figures; Figure 3's whole range is the
-    paper's alone.
+    """The authors' code at the alphas of the tables and figures; Figure 3's whole range is only in
+    the paper's protocol.
     """
     specs = []
     for name in MODELS:

@@ -1,8 +1,8 @@
 """Equation 3's long-tailed estimator of the step's derivative against the straight-through one
 (Figure 2).
 
-At A.1's alpha of each model and at twice that: the estimators may leave different densities at one
-alpha.
+At A.1's alpha of each model and at twice that, as the estimators may leave different densities at
+one alpha.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def suite() -> list[RunSpec]:
 
 
 def lenet(name: str, method: str, seed: int, **hyperparameters: Any) -> RunSpec:
-    """A.1's setting; where paper and code agree there is one cell. Figure 4's cell records epoch 1
-    by step.
+    """A.1's recipe; paper and code agree, so there is one cell. Figure 4's cell records every step
+    of epoch 1.
     """
     figure4 = (name, method, hyperparameters) == ("lenet-300-100", "dst", {"alpha": LENET_ALPHA})
     return cell(
@@ -87,9 +87,7 @@ def lstm(name: str, method: str, protocol: str, seed: int, **hyperparameters: An
 
 
 def ladders(seed: int) -> list[RunSpec]:
-    """Alphas that are to bracket the printed density of each model; what `twins` has already is
-    left out.
-    """
+    """Alphas around the printed density of each model, without those that `twins` has already."""
     at_lenets = [lenet(name, "dst", seed, alpha=alpha) for name in LENETS for alpha in LADDERS[name]]
     stated = {"paper": LSTM_ALPHA, "official": OFFICIAL_LSTM_ALPHA}
     at_lstms = [
@@ -103,7 +101,7 @@ def ladders(seed: int) -> list[RunSpec]:
 
 
 def baselines(seed: int) -> list[RunSpec]:
-    """Erdos-Renyi-Kernel masks for all of them: they differ in what they do after the start."""
+    """All start from Erdos-Renyi-Kernel masks and differ in what they do afterwards."""
     specs = []
     for name, printed in PRINTED_DENSITY.items():
         for density in (printed, 0.05):

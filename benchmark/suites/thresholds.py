@@ -70,6 +70,6 @@ def equal_penalty(name: str, shape: str) -> float:
 
 
 def dst(name: str, seed: int, **hyperparameters: Any) -> RunSpec:
-    """The model's cell in its own suite, so that a cell which both have is trained once."""
+    """The model's cell as in its own suite, so that a cell of both suites is trained once."""
     make = mnist.lenet if name in mnist.LENETS else cifar10.by_paper
     return make(name, "dst", seed, **hyperparameters)

@@ -54,9 +54,7 @@ def folder_id(out: Path) -> str:
     """An id that distinguishes this run folder from others in a shared store; made once."""
     path = out / "folder-id"
     if not path.exists():
-        aside = path.with_name(
-            f".folder-id.{uuid.uuid4().hex}.tmp"
-        )  # written whole or not at all, as the disk may be full
+        aside = path.with_name(f".folder-id.{uuid.uuid4().hex}.tmp")  # whole or absent: the disk may be full
         write_atomic(aside, uuid.uuid4().hex.encode())
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)

@@ -18,10 +18,7 @@ from benchmark.launch.local import LocalLauncher
 from benchmark.spec import RunSpec, from_dict
 from benchmark.training.execution import Execution
 
-SET_BY_RAY = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-)  # Ray sets these from a trial's CPUs, and other threads give other bits
+SET_BY_RAY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # from a trial's CPUs; other threads, other bits
 OURS = "BENCH_"
 STOP_POLL_SECONDS = 0.5
 USAGE = 2

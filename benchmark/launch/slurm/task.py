@@ -81,9 +81,8 @@ def _leave(received: Sequence[int], *, moved: bool) -> None:
             print(error, flush=True)
             time.sleep(REQUEUE_PAUSE_SECONDS)
         else:
-            time.sleep(
-                REQUEUE_PAUSE_SECONDS
-            )  # wait for SLURM to end this process: exiting first could cancel the requeue
+            # SLURM ends this process; exiting first could cancel the requeue
+            time.sleep(REQUEUE_PAUSE_SECONDS)
             break
     sys.exit(f"stopped by {names}")
 
