@@ -1,1 +1,1 @@
-"""Rebuilds the paper's tables and figures from results tables alone."""
+"""Rebuilds the paper's tables and figures from results tables only."""

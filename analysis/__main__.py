@@ -28,7 +28,7 @@ def verbs() -> None:
 @app.command()
 def build(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="[PATH]...", help="More of --results.", show_default=False)
+        list[Path], typer.Argument(metavar="[PATH]...", help="The same as --results.", show_default=False)
     ] = [],  # noqa: B006
     results: Annotated[
         list[Path],
@@ -37,15 +37,15 @@ def build(
         ),
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Where the exhibits are written.")] = OUT,
-    only: Annotated[str | None, typer.Option(metavar="NAME,…", help="These exhibits alone.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="NAME,…", help="Only these exhibits.")] = None,
 ) -> None:
     """Write every exhibit: tables as md, tex and csv; figures as pdf, png, svg and csv.
 
-    And, without --only, index.html with all of them, and manifest.json.
-    Without --results: paper_figures/results, and runs where there is one.
+    Without --only, also write index.html, with all of them on one page, and manifest.json.
+    The default of --results is paper_figures/results, and runs if it exists.
     """
     from analysis.build import build as build_exhibits
-    from analysis.read import InputError, load
+    from analysis.data.read import InputError, load
 
     found = [*results, *paths] or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
@@ -65,9 +65,9 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="What is compared with it.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Say what changed from A to B: cells, statuses, numbers and means, machines and commits. Exit code 0."""
+    """Show what changed from A to B: cells, statuses, numbers, machines, commits. Exit code 0."""
     from analysis import compare as comparison
-    from analysis.read import load
+    from analysis.data.read import load
 
     found, counted = comparison.compare(load([a]), load([b]))
     print((comparison.document if as_json else comparison.text)(found, counted), end="")
@@ -75,7 +75,7 @@ def compare(
 
 def main() -> NoReturn:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
-    from analysis.read import InputError
+    from analysis.data.read import InputError
 
     try:
         app()

@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from analysis import claims, paper, paper_figures, threshold_shapes, verdict_tables
-from analysis.exhibit import Maker, Results, Written, write_table
-from analysis.manifest import write_manifest
-from analysis.ours import ours
-from analysis.read import InputError, Tables
-from analysis.report import write_page
-from analysis.settings import settings
-from analysis.tables import left_out, suite_table
+from analysis.data.conditions import Results
+from analysis.data.read import InputError, Tables
+from analysis.exhibits import (
+    accuracy_density_and_flops,
+    alpha_interpolation,
+    compact_networks,
+    figure1_2,
+    figure3,
+    figure4_to_6,
+    figure7,
+    lstm_counting,
+    paired_methods,
+    pattern_consistency,
+    table1_to_3,
+    table_a2,
+    training_cost,
+    verdict_tables,
+)
+from analysis.exhibits.claims import table as claims
+from analysis.exhibits.verdicts import deciding, verdict_rows
+from analysis.output.exhibit import Maker, Written
+from analysis.output.manifest import write_manifest
+from analysis.output.page import write_page
 from benchmark.spec import nearest
+
+MAKERS = (
+    table1_to_3.makers,
+    verdict_tables.makers,
+    table_a2.makers,
+    figure1_2.makers,
+    figure3.makers,
+    figure4_to_6.makers,
+    figure7.makers,
+    pattern_consistency.EXHIBIT.makers,
+    accuracy_density_and_flops.makers,
+    paired_methods.EXHIBIT.makers,
+    compact_networks.EXHIBIT.makers,
+    alpha_interpolation.EXHIBIT.makers,
+    lstm_counting.EXHIBIT.makers,
+    training_cost.EXHIBIT.makers,
+    claims.makers,
+)
 
 
 def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Written]:
     """Write the exhibits, all or those named; of all of them also index.html and manifest.json.
 
-    Raises InputError for a name that there is none of.
+    Raises InputError for an unknown name.
     """
-    results = Results(tables, tuple(settings(tables.results)))
+    results = Results(tables)
     makers = exhibits(results)
     unknown = [name for name in only if name not in makers]
     if unknown:
@@ -30,33 +63,19 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
     out.mkdir(parents=True, exist_ok=True)
     written = [make(out) for name, make in makers.items() if not only or name in only]
     if not only:
-        verdicts = [v.verdict for v in verdict_tables.headlines(results)]
+        verdicts = [v.verdict for v in deciding(verdict_rows(results))]
         page = write_page(results, written, out, verdicts=verdicts)
         write_manifest(tables, written, [page], out)
     return written
 
 
 def exhibits(results: Results) -> dict[str, Maker]:
-    """name -> what writes it: tables, then the figures."""
-    return {
-        **verdict_tables.makers(results),
-        **threshold_shapes.makers(results),
-        **_own_tables(results),
-        **paper_figures.makers(results),
-        **ours(results),
-        **claims.makers(results),
-    }
+    """name -> what writes it: the paper's tables and figures by number, then the others."""
+    found = {name: maker for makers in MAKERS for name, maker in makers(results).items()}
+    return dict(sorted(found.items(), key=lambda item: _place(item[0])))
 
 
-def _own_tables(results: Results) -> dict[str, Maker]:
-    """One for each data set of which the paper has no table."""
-    found: dict[str, Maker] = {}
-    for dataset in sorted({s.dataset for s in results.settings} - set(paper.DATASETS)):
-        found[dataset] = partial(_suite_table, results, dataset)
-    return found
-
-
-def _suite_table(results: Results, dataset: str, out: Path) -> Written:
-    table = suite_table(dataset, results.settings)
-    lost = left_out(s for s in results.settings if s.dataset == dataset)
-    return write_table(table, out, remark="" if table.rows else " ".join(lost))
+def _place(name: str) -> tuple[int, int]:
+    """Sorts what has a number in the paper by it, and leaves the others in their order."""
+    numbered = re.match(r"(table|figure)(\d+)", name)
+    return (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)

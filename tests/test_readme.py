@@ -8,51 +8,85 @@ import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from typer.main import get_command
 
 import methods
-from analysis.stats import mean_interval
+from benchmark.cli import app
 from benchmark.suites import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "paper_figures/results/mnist-lenet-300-100/results.csv"
 README = (ROOT / "README.md").read_text()
+WORDS = " ".join(README.split())
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "paper_figures/results/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+FOLDERS = ("mnist-lenet-300-100", "mnist-lenet-5-caffe")
 
 
-def measured(results: Path = RESULTS) -> dict[tuple[str, str], list[dict[str, str]]]:
+def measured(folder: str) -> dict[tuple[str, str], list[dict[str, str]]]:
+    """(method, alpha) -> the committed rows, one per seed."""
     groups = defaultdict(list)
-    with results.open() as file:
+    with (ROOT / "paper_figures/results" / folder / "results.csv").open() as file:
         for row in csv.DictReader(file):
             groups[row["method"], row["alpha"]].append(row)
     return groups
 
 
-@pytest.mark.parametrize("key", list(measured()))
-def test_the_results_table_is_the_committed_one(key: tuple[str, str]) -> None:
-    rows = measured()[key]
-    (line,) = (line for line in README.splitlines() if line.startswith(f"| {key[0]} | {key[1]} |"))
-    accuracy = mean_interval([float(row["test_accuracy"]) for row in rows])
-    density = mean_interval([100 * float(row["density"]) for row in rows])
-    cells = [cell.strip() for cell in line.split("|")[3:6]]
-    remaining = "100" if key[0] == "dense" else "{:.2f} ± {:.2f}".format(*density)
-    assert cells == [str(len(rows)), "{:.2f} ± {:.2f}".format(*accuracy), remaining]
-    assert {row["status"] for row in rows} == {"done"}
+def mean_and_deviation(rows: list[dict[str, str]], column: str) -> str:
+    """Of five seeds, in percent."""
+    assert len(rows) == 5
+    scale = 1 if column.startswith("test_accuracy") else 100
+    values = [scale * float(row[column]) for row in rows]
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f} %"
+
+
+def test_the_verdicts_shown_are_those_of_table_1() -> None:
+    with (ROOT / "paper_figures/table1.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shown = [line for line in README.splitlines() if line.startswith(("| lenet", "| lstm"))]
+    printed = [row for row in rows if row["source"] == "paper"]
+    assert len(shown) == len(printed) == 4
+    for line, paper in zip(shown, printed, strict=True):
+        ours = next(r for r in rows if r["source"] == "ours" and r["architecture"] == paper["architecture"])
+        expected = [paper["architecture"], _point(paper, "printed"), _point(ours, "best"), _point(ours, "last")]
+        assert [cell.strip() for cell in line.strip("|").split("|")] == [*expected, ours["verdict"]]
+
+
+def _point(row: dict[str, str], epoch: str) -> str:
+    """Accuracy and remaining percentage at an epoch; "-" where nothing ran."""
+    if not row[f"{epoch}_sparse_mean"]:
+        return "-"
+    accuracy, remaining = (
+        f"{float(row[f'{epoch}_{what}_mean']):.2f} ± {float(row[f'{epoch}_{what}_sd']):.2f} %"
+        for what in ("sparse", "remaining")
+    )
+    return f"{accuracy} at {remaining}"
+
+
+def test_what_is_said_of_lenet_300_100_is_what_its_rows_say() -> None:
+    rows = measured("mnist-lenet-300-100")
+    stated, twice = rows["dst", "0.0005"], rows["dst", "0.001"]
+    share = statistics.fmean(float(row["density"]) for row in stated) / 0.0248
+    assert 3 < share < 4, "more than three times the printed share"
+    assert f"about the printed share, {mean_and_deviation(twice, 'density')}" in WORDS
+    assert f"reaches {mean_and_deviation(twice, 'test_accuracy')} at the last epoch" in WORDS
+    assert f"(dense: {mean_and_deviation(rows['dense', ''], 'test_accuracy')})" in WORDS
 
 
 def test_what_is_said_of_lenet_5_caffe_is_what_its_rows_say() -> None:
-    rows = measured(ROOT / "paper_figures/results/mnist-lenet-5-caffe/results.csv")
-    said = [(rows["dense", ""], "test_accuracy", 1)]
+    rows = measured("mnist-lenet-5-caffe")
+    protocols = " ".join((ROOT / "docs/protocols.md").read_text().split())
     for alpha in ("0.0005", "0.001"):
-        said += [(rows["dst", alpha], "test_accuracy_at_min_density", 1), (rows["dst", alpha], "min_density", 100)]
-    for found, name, scale in said:
-        values = [scale * float(row[name]) for row in found]
-        assert len(values) == 5
-        for page in (README, (ROOT / "docs/protocols.md").read_text()) if "min" in name else (README,):
-            assert f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f} %" in " ".join(page.split()), name
-    ends = [100 * float(row["density"]) for (method, _), found in rows.items() if method == "dst" for row in found]
-    assert f"anything from {min(ends):.0f} to {max(ends):.0f} %" in " ".join(README.split())
+        for column in ("min_density", "test_accuracy_at_min_density"):
+            said = mean_and_deviation(rows["dst", alpha], column)
+            assert said in WORDS, (alpha, column)
+            assert said in protocols, (alpha, column)
+    assert f"(dense: {mean_and_deviation(rows['dense', ''], 'test_accuracy')})" in WORDS
+    ends = [100 * float(row["density"]) for row in rows["dst", "0.0005"] + rows["dst", "0.001"]]
+    assert f"anything from {min(ends):.0f} to {max(ends):.0f} %" in WORDS
 
 
 def test_the_baselines_named_are_the_committed_means() -> None:
@@ -64,18 +98,19 @@ def test_the_baselines_named_are_the_committed_means() -> None:
                 if row["density_target"] == "0.05":
                     accuracies[row["method"], fraction].append(float(row["test_accuracy"]))
     for method, fraction in (("static", None), ("set", None), ("dsr", 0.05), ("sparse_momentum", None)):
-        mean, _ = mean_interval(accuracies[method, fraction])
-        assert re.search(rf"`{method}`\s+{mean:.2f}", README), (method, mean)
+        mean = statistics.fmean(accuracies[method, fraction])
+        assert f"`{method}` {mean:.2f} %" in WORDS, (method, mean)
 
 
-def test_no_placeholder_is_left() -> None:
-    assert re.findall(r"^[A-Z_]{6,}$", README, re.MULTILINE) == []
+def test_the_named_commits_are_the_ones_that_were_run() -> None:
+    rows = [row for folder in FOLDERS for found in measured(folder).values() for row in found]
+    assert {row["status"] for row in rows} == {"done"}
+    (said,) = re.findall(r"commits (.*?)\. The verdict", WORDS)
+    assert set(re.findall(r"`(\w+)`", said)) == {row["commit"][:7] for row in rows}
 
 
-def test_the_named_commit_is_the_one_that_was_run() -> None:
-    commits = {row["commit"] for rows in measured().values() for row in rows}
-    (named,) = re.findall(r"commit `(\w+)`", README)
-    assert [commit.startswith(named) for commit in commits] == [True]
+def test_the_readme_stays_short() -> None:
+    assert len(README.splitlines()) < 150
 
 
 def test_the_example_method_keeps_its_promises() -> None:
@@ -83,10 +118,43 @@ def test_the_example_method_keeps_its_promises() -> None:
     methods.conformance.check_method(module.OneShot)
 
 
-def test_every_file_that_the_readme_links_to_exists() -> None:
-    links = re.findall(r"\]\(((?!https?:)[^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(((?!https?:)[^)]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name != "decisions"], ids=lambda page: page.name
+)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"`((?:methods|benchmark|analysis|tests|slurm|docs|paper_figures)/[\w./-]*)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_command_and_every_option_of_run_is_on_the_page() -> None:
+    page = (ROOT / "docs/command-line.md").read_text()
+    group: Any = get_command(app)
+    assert [name for name in _commands(group) if f"`{name}" not in page] == []
+    options = [option for parameter in group.commands["run"].params for option in parameter.opts]
+    assert [option for option in options if f"`{option}" not in page] == []
+
+
+def _commands(group: Any) -> list[str]:
+    """Every command by its words, such as `speed grid`."""
+    found = []
+    for name, command in group.commands.items():
+        found += [f"{name} {inner}" for inner in _commands(command)] if hasattr(command, "commands") else [name]
+    return found
+
+
+def _anchors(page: Path) -> list[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_a_training_loop_of_ones_own_prunes_and_finalizes() -> None:

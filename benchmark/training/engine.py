@@ -1,8 +1,8 @@
 """How the steps of a cell are executed: what decides its bits and its speed, and is no field of its
 spec.
 
-Each attempt records it as `engine`; resuming with another engine is drift. docs/performance.md says
-what each part gains.
+Each attempt records it as `engine`; resuming with another engine is drift. docs/decisions/0015
+says what each part gains.
 """
 
 from __future__ import annotations

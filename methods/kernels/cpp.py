@@ -29,7 +29,7 @@ def _missing() -> str | None:
 class Cpp(Backend):
     """One pass over a weight forward, and one backward.
 
-    A linear layer is computed block by block where that is faster (docs/decisions/0014).
+    A linear layer is computed block by block where that is faster (docs/decisions/0021).
     """
 
     name = "cpp"

@@ -9,8 +9,8 @@ from typing import Any
 
 import synthetic
 
-from analysis import paper
-from analysis.threshold_shapes import SHAPES, architectures
+from analysis.exhibits.table_a2 import SHAPES
+from analysis.paper import printed
 from benchmark.results import COLUMNS
 
 LADDERS = {
@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
     """Deterministic noise around what the paper prints; one LeNet-5 seed diverges, one VGG seed drifts."""
     noise = random.Random(0)
     found = [row for model in LADDERS for row in _of_model(model, noise)]
-    found += [row for model in architectures() for row in _shapes(model, noise)]
+    found += [row for model in printed.layer_sizes() for row in _shapes(model, noise)]
     for row in found:
         if (row["model"], row["seed"], row["alpha"]) == ("lenet-5-caffe", 1, 5e-4) and "threshold" not in row["spec"]:
             row.update({"status": "diverged", "test_accuracy": "", "density": ""})
@@ -62,13 +62,13 @@ def write(folder: Path) -> Path:
 
 
 def _of_model(model: str, noise: random.Random) -> list[dict[str, Any]]:
-    printed = [t for name in ("table1", "table2", "table3") for t in paper.targets(name) if t.model == model]
-    dataset = printed[0].dataset
+    lines = [t for name in ("table1", "table2", "table3") for t in printed.targets(name) if t.model == model]
+    dataset = lines[0].dataset
     found = []
     for seed in range(5 if dataset == "mnist" else 3):
         found.append(_cell(model, "dense", seed, dataset, noise))
         found += [_cell(model, "dst", seed, dataset, noise, alpha=alpha) for alpha in LADDERS[model]]
-        for target in printed:
+        for target in lines:
             if target.method != "dst" and target.metric == "top1" and target.density_percent:
                 density = target.density_percent / 100
                 found.append(_cell(model, target.method, seed, dataset, noise, density=density))
@@ -81,7 +81,7 @@ def _shapes(model: str, noise: random.Random) -> list[dict[str, Any]]:
     found = []
     for shape in (SHAPES[0], SHAPES[2]):
         default = LADDERS[model][0]
-        architecture = architectures()[model]
+        architecture = printed.layer_sizes()[model]
         equal = default * architecture.rows / architecture.thresholds(shape)
         for seed in range(3):
             for alpha, kept in ((default, 0.5), (equal, 0.1), (2 * equal, 0.07), (0.5 * equal, 0.12)):
@@ -98,7 +98,7 @@ def _cell(
     alpha: float | None = None, density: float | None = None, kept: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     lr, epochs = SIZES[dataset]
-    about = next(t for name in ("table1", "table2", "table3") for t in paper.targets(name) if t.model == model)
+    about = next(t for name in ("table1", "table2", "table3") for t in printed.targets(name) if t.model == model)
     accuracy = (about.dense or 0) - (0 if method == "dense" else 0.4) + noise.gauss(0, 0.08)
     share = density if density is not None else (kept or DENSITIES.get(alpha or 0, 1.0)) * (1 + noise.gauss(0, 0.03))
     row = synthetic.cell(

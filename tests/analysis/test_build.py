@@ -12,9 +12,9 @@ import pytest
 import synthetic
 
 from analysis.build import build
-from analysis.figures import spread
-from analysis.histories import layer_names
-from analysis.read import load
+from analysis.data.layers_and_curves import layer_names
+from analysis.data.read import load
+from analysis.exhibits.figure4_to_6 import spread
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "paper_figures/results"
@@ -163,7 +163,7 @@ def test_help_needs_no_plotting_library() -> None:
 
 
 def test_nothing_of_torch_is_imported_by_a_build() -> None:
-    code = "import sys, analysis.build, analysis.figures; print('torch' in sys.modules or 'mlflow' in sys.modules)"
+    code = "import sys, analysis.build; print('torch' in sys.modules or 'mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -11,7 +11,7 @@ import synthetic
 
 from analysis import __main__ as command
 from analysis.compare import compare, text
-from analysis.read import load
+from analysis.data.read import load
 
 MODEL = "lenet-300-100"
 

@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from pathlib import Path
-from analysis import palette
+from analysis.output import plotting
 from analysis.build import build
-from analysis.read import load
-palette.FORMATS = {"png": {}}  # three formats take three times as long and no more memory
+from analysis.data.read import load
+plotting.FORMATS = {"png": {}}  # three formats take three times as long and no more memory
 build(load([Path(sys.argv[1])]), Path(sys.argv[2]))
 status = Path("/proc/self/status").read_text()  # getrusage counts the process that started this one too
 print(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

@@ -65,7 +65,8 @@ def flagged(out: Path, departs: list[str], tmp_path: Path) -> None:
     """The tables, the summary and the exhibits say so, and no mean counts the cell."""
     (row,) = [row for row in grids.tables(out)["results.csv"] if row["departs"]]
     assert all(text in row["departs"] for text in departs)
-    from analysis import build, read
+    from analysis import build
+    from analysis.data import read
 
     built = build.build(read.load([out]), tmp_path / "exhibits", only=["synthetic"])
     text = next((path.read_text() for path in built[0].files if path.suffix == ".md"), built[0].remark)

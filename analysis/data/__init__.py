@@ -1,0 +1,1 @@
+"""What was measured: results tables, their cells by condition, and which conditions to show."""

@@ -1,0 +1,151 @@
+"""Groups of conditions that differ only in method, alpha or density, and so may be compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from analysis.data.conditions import Condition
+from analysis.paper import printed
+
+COMPARED = ("method", "density")
+# dense and DST cells of the official protocol draw their first weights in two ways
+STARTS = "initialization"
+DATASET_ORDER = (*printed.DATASETS, "fashion-mnist", "digits")
+FACTOR = 1.25  # within which densities match, here and in the verdicts on the paper's numbers
+
+
+@dataclass(frozen=True)
+class Group:
+    """Conditions of one data set, model and optimizer.
+
+    label: unique among the groups it was made with.
+    """
+
+    label: str
+    conditions: tuple[Condition, ...]
+
+    @property
+    def dataset(self) -> str:
+        return self.conditions[0].dataset
+
+    @property
+    def model(self) -> str:
+        return self.conditions[0].model
+
+    @property
+    def title(self) -> str:
+        return f"{self.label}, {self.dataset}"
+
+    @property
+    def dense(self) -> Condition | None:
+        return next((c for c in self.conditions if c.method == "dense" and len(c.done)), None)
+
+    @property
+    def sparse(self) -> tuple[Condition, ...]:
+        """The sparse conditions with results."""
+        return tuple(c for c in self.conditions if c.method != "dense" and len(c.done))
+
+    def of(self, method: str) -> tuple[Condition, ...]:
+        """The conditions of a method with results, by alpha or density."""
+        return tuple(c for c in self.sparse if c.method == method)
+
+
+@dataclass(frozen=True)
+class DensityMatch:
+    """Conditions of one group at one density, one per method.
+
+    A method that is not asked for a density is there with its nearest alpha; too_far: such methods
+    without an alpha within the factor.
+    """
+
+    group: Group
+    density: float
+    conditions: tuple[Condition, ...]
+    too_far: tuple[str, ...]
+
+
+def groups(conditions: Iterable[Condition]) -> list[Group]:
+    """Every group with a sparse result, without variants of a method and networks of other widths.
+
+    Ordered by data set, the paper's first, then by model and learning rate.
+    """
+    members: dict[str, list[Condition]] = {}
+    for condition in conditions:
+        if len(condition.rows) and condition.as_published and condition.whole_data and condition.widths is None:
+            members.setdefault(_key(condition), []).append(condition)
+    found = [Group("", tuple(part)) for part in members.values()]
+    filled = sorted((group for group in found if group.sparse), key=_order)
+    return [Group(label, group.conditions) for group, label in zip(filled, _labels(filled), strict=True)]
+
+
+def density_matches(group: Group) -> list[DensityMatch]:
+    """For each density that some method was asked to keep, the conditions that keep about it."""
+    densities = sorted({c.density for c in group.sparse if c.density is not None}, reverse=True)
+    emergent = sorted({c.method for c in group.sparse if c.density is None})
+    found = []
+    for density in densities:
+        exact = [c for c in group.sparse if c.density == density]
+        nearest = {method: _nearest(group, method, density) for method in emergent}
+        near = [c for c in nearest.values() if _distance(c, density) <= math.log(FACTOR) + 1e-9]
+        far = tuple(method for method, c in nearest.items() if c not in near)
+        chosen = {c.method: c for c in [*near, *exact]}
+        found.append(DensityMatch(group, density, tuple(chosen.values()), far))
+    return found
+
+
+def _nearest(group: Group, method: str, density: float) -> Condition:
+    """The method's condition whose mean density comes nearest."""
+    return min(group.of(method), key=lambda condition: _distance(condition, density))
+
+
+def _distance(condition: Condition, density: float) -> float:
+    """Of a condition's mean density at the last epoch from another, as the size of a log ratio."""
+    mean = float(condition.done["density"].mean())
+    return abs(math.log(mean / density)) if mean > 0 else math.inf
+
+
+def _key(condition: Condition) -> str:
+    tree = {name: value for name, value in condition.spec.items() if name not in COMPARED}
+    tree["model"] = {name: value for name, value in condition.spec["model"].items() if name != STARTS}
+    return json.dumps(tree, sort_keys=True)
+
+
+def _order(group: Group) -> tuple[int, str, tuple[int, str], float, bool, str]:
+    known, first = list(DATASET_ORDER), group.conditions[0]
+    place = known.index(group.dataset) if group.dataset in known else len(known)
+    rank = printed.rank(group.model)
+    return (place, group.dataset, rank, -first.learning_rate, "paper" not in _protocols(group), _key(first))
+
+
+def _protocols(group: Group) -> set[str]:
+    return {name for condition in group.conditions for name in condition.protocols}
+
+
+def _labels(found: Sequence[Group]) -> list[str]:
+    """The model's name; protocol, learning rate or epochs too where several groups share it."""
+    names = [printed.architecture(group.model) for group in found]
+    for more in (_protocol, _rate, _epochs):
+        shared = [sum((g.dataset, n) == (group.dataset, name) for g, n in zip(found, names, strict=True)) > 1
+                  for group, name in zip(found, names, strict=True)]  # fmt: skip
+        names = [f"{name}{more(g)}" if twice else name for g, name, twice in zip(found, names, shared, strict=True)]
+    seen: dict[tuple[str, str], int] = {}
+    unique = []
+    for group, name in zip(found, names, strict=True):
+        again = seen[group.dataset, name] = seen.get((group.dataset, name), 0) + 1
+        unique.append(name if again == 1 else f"{name}, group {again}")
+    return unique
+
+
+def _protocol(group: Group) -> str:
+    return ", official" if _protocols(group) == {"official"} else ""
+
+
+def _rate(group: Group) -> str:
+    return f", lr {group.conditions[0].learning_rate:g}"
+
+
+def _epochs(group: Group) -> str:
+    return f", {group.conditions[0].spec['optimizer'].get('epochs')} epochs"

@@ -1,0 +1,260 @@
+"""Conditions: cells that differ only in their seed, and which of these cells count."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from analysis.data.read import Tables
+from benchmark.results import SEPARATOR
+
+OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, except by chance
+DRIFT = "drift: "  # begins what benchmark.results writes of a cell resumed under --accept-drift
+LOST = ("diverged", "failed", "cancelled")
+PROTOCOLS = ("paper", "official")
+# Hyperparameters that define a method as published; another value is a variant of the method.
+PUBLISHED = {"dst": {"estimator": "long_tailed", "threshold": "vector", "reset_density": 0.01}}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample standard deviation (nan for n < 2) over n of `expected` seeds."""
+
+    mean: float
+    sd: float
+    n: int
+    expected: int
+
+    @property
+    def seeds(self) -> str:
+        return seeds(self.n, self.expected)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The cells of one spec over its seeds.
+
+    rows: the cells, one per seed, without those that depart from their suite. departing: how many
+    do; drifted: how many of these depart only because of drift. added: the method's hyperparameters
+    in this spec that other specs of the method lack. A spec leaves such a hyperparameter out at its
+    default.
+    """
+
+    spec: Mapping[str, Any]
+    rows: pd.DataFrame
+    departing: int
+    drifted: int = 0
+    added: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its spec as JSON, as `spec_without_seed` gives it."""
+        return json.dumps(self.spec, sort_keys=True)
+
+    @property
+    def dataset(self) -> str:
+        return str(self.spec["data"]["name"])
+
+    @property
+    def architecture(self) -> str:
+        """The model's name without its widths."""
+        return str(self.spec["model"]["name"])
+
+    @property
+    def widths(self) -> tuple[int, ...] | None:
+        """The widths of the hidden layers, None for the architecture's own."""
+        found = self.spec["model"].get("widths")
+        return None if found is None else tuple(found)
+
+    @property
+    def model(self) -> str:
+        """The architecture, and its widths if they are others, so that no mean mixes them."""
+        return self.architecture if self.widths is None else f"{self.architecture} {'-'.join(map(str, self.widths))}"
+
+    @property
+    def method(self) -> str:
+        return str(self.spec["method"]["name"])
+
+    @property
+    def alpha(self) -> float | None:
+        value = self.spec["method"].get("alpha")
+        return None if value is None else float(value)
+
+    @property
+    def density(self) -> float | None:
+        value = self.spec.get("density")
+        return None if value is None else float(value)
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self.spec["optimizer"]["lr"])
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """Hyperparameters that make this a variant: not of the published value, or added later."""
+        own, published = self.spec["method"], PUBLISHED.get(self.method, {})
+        other = {name: own[name] for name, value in published.items() if own.get(name, value) != value}
+        return other | {name: own[name] for name in self.added if name not in published}
+
+    @property
+    def as_published(self) -> bool:
+        return not self.variant
+
+    @property
+    def label(self) -> str:
+        """What distinguishes it from the method's other conditions: `alpha 0.0005`, `density 0.05`."""
+        return label(self.spec, self.variant)
+
+    @property
+    def name(self) -> str:
+        """Model, method and label: `lenet-300-100 dst alpha 0.0005`."""
+        return " ".join(filter(None, [self.model, self.method, self.label]))
+
+    @property
+    def seeds(self) -> str:
+        """How many of its seeds are done: `n=3`, or `n=2/3`."""
+        return seeds(len(self.done), len(self.rows))
+
+    @property
+    def whole_data(self) -> bool:
+        """Whether it trains and tests on all of its data set, none of it held out."""
+        return all(self.spec["data"].get(key) is None for key in ("train_limit", "test_limit", "validation"))
+
+    @property
+    def follows_protocol(self) -> bool:
+        """Whether it follows one of the protocols on the whole data, with the method as published."""
+        return self.whole_data and self.as_published and bool(set(self.protocols) & set(PROTOCOLS))
+
+    @cached_property
+    def protocols(self) -> tuple[str, ...]:
+        found = {name for text in self.rows["protocol"] for name in text.split(SEPARATOR) if name}
+        return tuple(sorted(found, reverse=True))
+
+    @cached_property
+    def done(self) -> pd.DataFrame:
+        return self.rows[self.rows["status"] == "done"]
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Of the cells that are done."""
+        return tuple(self.done["run_id"])
+
+    def lost(self) -> dict[str, int]:
+        """How many cells diverged, failed or were cancelled."""
+        counts = self.rows["status"].value_counts()
+        return {status: int(counts[status]) for status in LOST if status in counts}
+
+    def departures(self) -> dict[str, int]:
+        """How many cells are left out because they are not the suite's."""
+        counts = {
+            "departing from the suite": self.departing - self.drifted,
+            "resumed in a changed environment or suite (drift)": self.drifted,
+        }
+        return {what: count for what, count in counts.items() if count}
+
+    def summary(self, column: str, *, scale: float = 1.0) -> Summary:
+        """Over the done cells that have the column; fewer than `done` where older rows lack it."""
+        return summarize([scale * value for value in self.done[column] if value == value], expected=len(self.rows))
+
+    def by_seed(self, column: str) -> dict[int, float]:
+        """seed -> value, of the done cells that have the column."""
+        pairs = zip(self.done["seed"], self.done[column], strict=True)
+        return {int(seed): float(value) for seed, value in pairs if value == value}
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results tables, and their cells as conditions."""
+
+    tables: Tables
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        return tuple(conditions(self.tables.results))
+
+
+def seeds(n: int, expected: int) -> str:
+    """`n=3`, or `n=2/3` where seeds are missing."""
+    return f"n={n}" if n == expected else f"n={n}/{expected}"
+
+
+def summarize(values: Sequence[float], *, expected: int) -> Summary:
+    mean = statistics.fmean(values) if values else math.nan
+    sd = statistics.stdev(values) if len(values) > 1 else math.nan
+    return Summary(mean, sd, len(values), expected)
+
+
+def conditions(results: pd.DataFrame) -> list[Condition]:
+    """Every condition of a results table, ordered by data set, model, method, alpha and density."""
+    keys = [spec_without_seed(text) for text in results["spec"]]
+    table = results.assign(key=keys, unfinished=results["status"] != "done")
+    departs = table["departs"] != ""
+    counted = table[~departs].sort_values(["seed", "unfinished", "run_id"], kind="stable")
+    counted = counted.drop_duplicates(["key", "seed"])
+    positions = counted.groupby("key", sort=False).indices
+    departing = table.loc[departs, "key"].value_counts()
+    by_drift = table["departs"].map(lambda text: all(part.startswith(DRIFT) for part in text.split(SEPARATOR)))
+    drifted = table.loc[departs & by_drift.astype(bool), "key"].value_counts()
+    counted = counted.drop(columns="key")
+    specs = {key: json.loads(key) for key in dict.fromkeys(keys)}
+    shared = _shared_hyperparameters(specs.values())
+    found = [
+        Condition(
+            spec, counted.iloc[positions.get(key, [])], int(departing.get(key, 0)), int(drifted.get(key, 0)),
+            tuple(name for name in spec["method"] if name not in shared[_method(spec)]),
+        )
+        for key, spec in specs.items()
+    ]  # fmt: skip
+    return sorted(found, key=lambda c: (c.dataset, c.model, c.method, c.alpha or 0, c.density or 0, str(c.spec)))
+
+
+def spec_without_seed(spec: str) -> str:
+    """The JSON of a spec without what distinguishes its seeds: the key of its condition."""
+    tree = {name: value for name, value in json.loads(spec).items() if name not in OTHER_THAN_SEED}
+    return json.dumps(tree, sort_keys=True)
+
+
+def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> str:
+    """What distinguishes a spec from others of its method: alpha or density, and variant."""
+    alpha, density = spec["method"].get("alpha"), spec.get("density")
+    asked = f"alpha {alpha:g}" if alpha is not None else f"density {density:g}" if density is not None else ""
+    return ", ".join(filter(None, [asked, *(f"{name} {value}" for name, value in (variant or {}).items())]))
+
+
+def dense_twin(sparse: Condition, among: Sequence[Condition]) -> Condition | None:
+    """The dense condition that a sparse one is compared with.
+
+    It has the same data, model, epochs, learning rate and protocol.
+    """
+    same = [
+        dense
+        for dense in among
+        if dense.method == "dense"
+        and dense.spec["data"] == sparse.spec["data"]
+        and dense.model == sparse.model
+        and all(dense.spec["optimizer"].get(key) == sparse.spec["optimizer"].get(key) for key in ("lr", "epochs"))
+        and (set(dense.protocols) & set(sparse.protocols) or not (dense.protocols and sparse.protocols))
+        and len(dense.rows)
+    ]
+    likeness = ("model", "optimizer", "precision")
+    return max(same, key=lambda d: [d.spec.get(key) == sparse.spec.get(key) for key in likeness], default=None)
+
+
+def _method(spec: Mapping[str, Any]) -> tuple[str, Any]:
+    return spec["method"]["name"], spec["method"].get("version")
+
+
+def _shared_hyperparameters(specs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, Any], set[str]]:
+    """(method, version) -> the hyperparameters that all of its specs have."""
+    found: dict[tuple[str, Any], set[str]] = {}
+    for spec in specs:
+        names = set(spec["method"]) | {"alpha"}
+        found[_method(spec)] = found.get(_method(spec), names) & names
+    return found

@@ -1,0 +1,276 @@
+"""Results tables from disk: found, checked and merged. What is wrong is named by file and row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from benchmark.results import COLUMNS, MARKER, MEASURED, SEPARATOR, STATUSES
+from benchmark.spec import SCHEMA_VERSION
+
+REQUIRED = (
+    "run_id", "suite", "dataset", "model", "method", "alpha", "density_target", "seed", "protocol", "status",
+    "test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density", "departs", "commit", "spec",
+)  # fmt: skip
+ALWAYS = ("run_id", "dataset", "model", "method", "seed", "status", "spec")
+WHEN_DONE = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")
+ACCURACIES = ("test_accuracy", "best_test_accuracy", "test_top5_accuracy", "test_accuracy_at_min_density")
+DENSITIES = ("density_at_best_test_accuracy", "density", "nonzero_density", "min_density")
+RANGES = {**dict.fromkeys(ACCURACIES, 100.0), **dict.fromkeys(DENSITIES, 1.0)}
+NUMBERS = ("alpha", "density_target", "seed", *MEASURED)
+TRACES = ("run_id", "epoch", "step", "name", "value")
+LAYERS = ("run_id", "parameter", "weights", "kept")
+HEADER = 2  # the header is row 1 of a file, so that the row at index 0 is row 2
+FINISHED = ("done", "diverged")
+MACHINE = ("train_seconds",)  # measured, but not a result that two machines share
+
+
+class InputError(Exception):
+    """A results table that cannot be used: which file, which row, what is wrong."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """results: one row per cell, columns of benchmark.results.
+
+    traces, layers: long, of the finished cells.
+    """
+
+    results: pd.DataFrame
+    traces: pd.DataFrame
+    layers: pd.DataFrame
+
+    def traces_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """The traces of these runs, in the order of the table; does not search the whole table."""
+        return _take(self.traces, self.trace_places, run_ids)
+
+    def layers_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
+        """The layers of these runs, in the order of the table."""
+        return _take(self.layers, self.layer_places, run_ids)
+
+    @cached_property
+    def trace_places(self) -> Mapping[str, npt.NDArray[np.intp]]:
+        """run id -> the positions of its traces."""
+        return _places(self.traces)
+
+    @cached_property
+    def layer_places(self) -> Mapping[str, npt.NDArray[np.intp]]:
+        """run id -> the positions of its layers."""
+        return _places(self.layers)
+
+
+def load(paths: Sequence[Path]) -> Tables:
+    """Every table under these files and folders as one. Raises InputError."""
+    files = find(paths)
+    read = [_results(file) for file in files]
+    kept = merge(read)
+    traces, layers = [_empty(TRACES)], [_empty(LAYERS)]
+    for file in files:
+        wanted = set(kept.loc[kept["file"] == str(file), "run_id"])
+        traces.append(_traces(file, wanted))
+        layers.append(_long(file.with_name("layers.csv"), LAYERS, ("weights", "kept"), (), wanted))
+    found = Tables(kept, _join(traces), _join(layers))
+    _same_records(found, read)
+    return found
+
+
+def _traces(file: Path, wanted: set[str]) -> pd.DataFrame:
+    return _long(file.with_name("traces.csv"), TRACES, ("epoch", "step", "value"), ("step",), wanted)
+
+
+def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
+    """Raises InputError where two files have a cell done with different values in traces.csv."""
+    chosen = tables.results.set_index("run_id")["file"]
+    for table in read:
+        done = table[table["status"].isin(FINISHED)].set_index("run_id")["file"]
+        again = set(done.index[done != chosen[done.index]])
+        there = _traces(Path(str(table["file"].iloc[0])), again) if again else _empty(TRACES)
+        for run_id, records in _records(there).items():
+            if not records.equals(_records(tables.traces_of([run_id])).get(run_id)):
+                raise InputError(
+                    f"{Path(done[run_id]).with_name('traces.csv')}: run {run_id} has other records than in "
+                    f"{Path(chosen[run_id]).with_name('traces.csv')}: keep one of the two"
+                )
+
+
+def _records(traces: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """run id -> what was recorded, without times, in one order."""
+    kept = traces[~traces["name"].astype(str).str.contains("seconds|time")]
+    ordered = kept.sort_values(["run_id", "epoch", "step", "name"], kind="stable").astype(
+        {"value": float, "epoch": float, "step": float}
+    )
+    return {str(run_id): part.reset_index(drop=True) for run_id, part in ordered.groupby("run_id", sort=False)}
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The results tables that the paths name or hold, each once. Raises InputError for none."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"--results {path} does not exist")
+        if path.is_file():
+            file = path.with_name("results.csv") if path.name in ("traces.csv", "layers.csv") else path
+            tables = [file]
+        else:
+            tables = [
+                table for table in sorted(path.rglob("results.csv")) if "cells" not in table.relative_to(path).parts
+            ]
+        if not tables:
+            raise InputError(f"--results {path} holds no results.csv: 'python -m benchmark export' writes one")
+        for table in tables:
+            found.setdefault(table.resolve(), table)
+    return list(found.values())
+
+
+def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Each cell once: a finished row wins over an unfinished one; unequal ones conflict."""
+    rows = pd.concat(tables, ignore_index=True)
+    order = {status: rank for rank, status in enumerate((*FINISHED, "failed", "cancelled", "running", "pending"))}
+    rows["rank"] = rows["status"].map(order)
+    rows = rows.sort_values(["run_id", "rank"], kind="stable", ignore_index=True)
+    compared = ["dataset", "model", "method", "seed", "status", "spec", *(m for m in MEASURED if m not in MACHINE)]
+    for run_id, same in rows[rows["run_id"].duplicated(keep=False)].groupby("run_id"):
+        finished = same[same["status"].isin(FINISHED)]
+        for name in compared if len(finished) > 1 else ():
+            first = finished[name].iloc[0]
+            other = finished[~((finished[name] == first) | (finished[name].isna() & pd.isna(first)))]
+            if len(other):
+                here, there = finished.iloc[0], other.iloc[0]
+                raise InputError(
+                    f"{there['file']}, row {there['line']}: run {run_id} has {name} {there[name]}, "
+                    f"but {first} in {here['file']}, row {here['line']}: keep one of the two"
+                )
+    suites = rows.groupby("run_id")["suite"].agg(_union)
+    kept = rows.drop_duplicates("run_id").drop(columns="rank").reset_index(drop=True)
+    kept["suite"] = kept["run_id"].map(suites)
+    return kept
+
+
+def _union(suites: pd.Series) -> str:
+    return SEPARATOR.join(sorted({name for text in suites for name in text.split(SEPARATOR) if name}))
+
+
+def _results(file: Path) -> pd.DataFrame:
+    _same_schema(file)
+    table = _table(file, REQUIRED, NUMBERS)
+    table = table.assign(file=str(file), line=table.index + HEADER)
+    unknown = [name for name in table if name not in (*COLUMNS, "file", "line")]
+    if unknown:
+        raise InputError(f"{file}, row 1: unknown column {', '.join(unknown)}: not a table of this schema version")
+    for name in COLUMNS:
+        if name not in table:
+            table[name] = float("nan") if name in NUMBERS else ""
+    _check_cells(file, table)
+    return table
+
+
+def _check_cells(file: Path, table: pd.DataFrame) -> None:
+    for name in ALWAYS:
+        _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty")
+    again = table["run_id"].duplicated()
+    first = table["run_id"].map(table[~again].set_index("run_id")["line"])
+    _refuse(file, table.assign(first=first), again, "run_id", "{value} is in row {row[first]} too")
+    _refuse(file, table, ~table["status"].isin(STATUSES), "status", "{value!r} is unknown")
+    _refuse(file, table, (table["seed"] < 0) | (table["seed"] % 1 != 0), "seed", "{value} is no whole number")
+    _refuse(file, table, ~table["spec"].map(_is_spec), "spec", "is no JSON of a cell")
+    for name in WHEN_DONE:
+        _refuse(file, table, (table["status"] == "done") & table[name].isna(), name, "of a done cell is empty or NaN")
+    for name, highest in RANGES.items():
+        outside = table[name].notna() & ~table[name].between(0, highest)
+        _refuse(file, table, outside, name, f"{{value}} is not in [0, {highest:g}]")
+
+
+def _same_schema(file: Path) -> None:
+    """Raises InputError where the run folder that a table lies in states another schema version."""
+    marker = file.with_name(MARKER)
+    try:
+        version = json.loads(marker.read_text(encoding="utf-8"))["schema"] if marker.exists() else SCHEMA_VERSION
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{marker} is damaged: it does not say the schema version of {file}") from None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{marker}: {file} has schema version {version}, this program reads {SCHEMA_VERSION}")
+
+
+def _is_spec(text: str) -> bool:
+    try:
+        tree = json.loads(text)
+        return all("name" in tree[section] for section in ("data", "model", "method")) and "lr" in tree["optimizer"]
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _long(
+    file: Path, columns: Sequence[str], numbers: Sequence[str], optional: Sequence[str], wanted: set[str]
+) -> pd.DataFrame:
+    if not file.exists():
+        return _empty(columns)
+    table = _table(file, columns, numbers)
+    for name in columns:
+        if name not in optional:
+            _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty or NaN")
+    return table.loc[table["run_id"].isin(wanted), list(columns)]
+
+
+def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """A CSV with typed columns; its index counts the lines below the header. Raises InputError."""
+    with file.open("rb") as content:
+        content.seek(0, 2)
+        content.seek(-min(1, content.tell()), 2)
+        end = content.read()
+    if not end:
+        raise InputError(f"{file} is empty")
+    try:
+        table = pd.read_csv(file, dtype=dict.fromkeys(_header(file) - set(numbers), str), keep_default_na=False,
+                            na_values={name: ["", "nan", "NaN"] for name in numbers}, low_memory=False)  # fmt: skip
+    except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+    missing = [name for name in required if name not in table]
+    if missing:
+        raise InputError(f"{file}, row 1: no column {', '.join(missing)}: not a table of this schema version")
+    for name in [name for name in numbers if name in table]:
+        typed = pd.to_numeric(table[name], errors="coerce")
+        _refuse(file, table, typed.isna() & table[name].notna(), name, "{value!r} is no number")
+        table[name] = typed.astype(float)
+    if end != b"\n":
+        raise InputError(f"{file}, row {len(table) + 1}: the file is cut off there: export it anew")
+    return table
+
+
+def _header(file: Path) -> set[str]:
+    with file.open(encoding="utf-8") as lines:
+        return set(next(lines, "").rstrip("\n").split(","))
+
+
+def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, name: str, why: str) -> None:
+    """Raises InputError for the first bad row.
+
+    In `why`, {row} stands for the row and {value} for what its column `name` holds.
+    """
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise InputError(f"{file}, row {row.name + HEADER}: {name} {why.format(value=row[name], row=row)}")
+
+
+def _places(table: pd.DataFrame) -> Mapping[str, npt.NDArray[np.intp]]:
+    return dict(table.groupby("run_id", sort=False).indices)
+
+
+def _take(table: pd.DataFrame, places: Mapping[str, npt.NDArray[np.intp]], run_ids: Iterable[str]) -> pd.DataFrame:
+    found = [places[run_id] for run_id in set(run_ids) if run_id in places]
+    return table.iloc[np.sort(np.concatenate(found))] if found else table.iloc[:0]
+
+
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in columns})
+
+
+def _join(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)] or list(tables[:1])
+    return pd.concat(filled, ignore_index=True)

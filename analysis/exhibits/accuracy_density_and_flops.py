@@ -1,0 +1,228 @@
+"""Accuracy against density and against FLOPs, all methods in one picture, with the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.data.comparable import Group, groups
+from analysis.data.conditions import Condition, Results, Summary
+from analysis.output.exhibit import Makers, Written, write_figure
+from analysis.output.plotting import method_legend, methods_in_order, plain_log, small_multiples, style_of
+from analysis.paper import printed
+
+ACCURACY = "Test accuracy, last epoch (%)"
+FRONT = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 2))}
+REMARK = (
+    "mean over seeds, error bars: one standard deviation; methods at one density are drawn side by side; "
+    "dashes: Pareto front of the means"
+)
+COSTS = {"train_flops": "Training FLOPs (% of dense)", "inference_flops": "Inference FLOPs (% of dense)"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A condition's cost, in percent, and accuracy. front: whether it is on the Pareto front."""
+
+    condition: Condition
+    cost: Summary
+    accuracy: Summary
+    front: bool
+
+
+def makers(results: Results) -> Makers:
+    """One figure of each kind for each data set with sparse results."""
+    found = groups(results.conditions)
+    if not found:
+        return {name: partial(_not_run, name) for name in TITLES}
+    return {
+        f"{dataset}-{name}": partial(write, [g for g in found if g.dataset == dataset])
+        for name, write in (("accuracy-density", _density), ("accuracy-flops", _flops))
+        for dataset in dict.fromkeys(g.dataset for g in found)
+    }
+
+
+TITLES = {
+    "accuracy-density": "Test accuracy against the share of weights kept, all methods (not in the paper)",
+    "accuracy-flops": "Test accuracy against training and inference FLOPs, all methods (not in the paper)",
+}
+
+
+def _not_run(name: str, out: Path) -> Written:
+    return Written(name=name, title=TITLES[name], remark="not run")
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether each (cost, gain) is on the front: no other is as good in both and better in one."""
+    return [not any((c <= cost and g >= gain) and (c < cost or g > gain) for c, g in points) for cost, gain in points]
+
+
+def by_density(group: Group) -> list[Point]:
+    """Every sparse condition by the percentage of weights it keeps."""
+    return _points(group.sparse, "density", scale=100)
+
+
+def by_flops(group: Group, column: str) -> list[Point]:
+    """The sparse conditions and the dense one by FLOPs in percent of the dense mean.
+
+    None where there is no dense run.
+    """
+    dense = group.dense
+    whole = 0.0 if dense is None else float(dense.done[column].mean())
+    return _points((*group.sparse, dense), column, scale=100 / whole) if dense is not None and whole > 0 else []
+
+
+def _points(conditions: Sequence[Condition], column: str, *, scale: float) -> list[Point]:
+    """Of the conditions whose every run has the column."""
+    known = [c for c in conditions if c.done[column].notna().all()]
+    costs = [(c, c.summary(column, scale=scale), c.summary("test_accuracy")) for c in known]
+    front = pareto([(cost.mean, accuracy.mean) for _, cost, accuracy in costs])
+    return [Point(c, cost, accuracy, on) for (c, cost, accuracy), on in zip(costs, front, strict=True)]
+
+
+def _density(found: Sequence[Group], out: Path) -> Written:
+    dataset, title = found[0].dataset, TITLES["accuracy-density"]
+    figure, axes = small_multiples(
+        len(found), columns=3, size=(4.2, 3.2), title=f"{title}: {dataset}\n{REMARK}; grey band: dense"
+    )
+    for axis, group in zip(axes, found, strict=True):
+        _dense_band(axis, group)
+        _panel(axis, by_density(group))
+        axis.set(xlabel="Remaining weights (%)", ylabel=ACCURACY, title=group.label)
+        plain_log(axis, "x")
+    _legend(figure, found)
+    lines = [_line(r, "density", point) for r in found for point in by_density(r)]
+    findings = [_finding(r.label, by_density(r), "kept") for r in found]
+    name = f"{dataset}-accuracy-density"
+    return _written(name, f"{title}: {dataset}", figure, lines, " ".join(findings), found, out)
+
+
+def _flops(every: Sequence[Group], out: Path) -> Written:
+    dataset, title = every[0].dataset, TITLES["accuracy-flops"]
+    name = f"{dataset}-accuracy-flops"
+    found = [r for r in every if any(by_flops(r, column) for column in COSTS)]
+    if not found:
+        return Written(name=name, title=f"{title}: {dataset}", remark="no dense run with FLOPs to compare with")
+    note = f"{REMARK}; FLOPs counted from the masks, not what the hardware executes"
+    figure, axes = small_multiples(
+        2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}: {dataset}\n{note}"
+    )
+    for i, group in enumerate(found):
+        for axis, (column, label) in zip(axes[2 * i : 2 * i + 2], COSTS.items(), strict=True):
+            _panel(axis, by_flops(group, column))
+            axis.set(xlabel=label, ylabel=ACCURACY, title=group.label)
+            if column == "inference_flops":
+                plain_log(axis, "x")
+            else:
+                axis.set_xlim(-4, 105)
+    _legend(figure, found, dense=True)
+    lines = [_line(r, column, point) for r in found for column in COSTS for point in by_flops(r, column)]
+    findings = [_finding(r.label, by_flops(r, "train_flops"), "of the training FLOPs") for r in found]
+    return _written(name, f"{title}: {dataset}", figure, lines, " ".join(filter(None, findings)), found, out)
+
+
+def _written(
+    name: str,
+    title: str,
+    figure: Any,
+    lines: Sequence[dict[str, Any]],
+    finding: str,
+    found: Sequence[Group],
+    out: Path,
+) -> Written:
+    shown = [c for g in found for c in (*g.sparse, *([g.dense] if g.dense else []))]
+    run_ids = [run_id for c in shown for run_id in c.run_ids]
+    return write_figure(name, pd.DataFrame(lines), figure, out, title=title, run_ids=run_ids, finding=finding)
+
+
+def _panel(axis: Any, points: Sequence[Point]) -> None:
+    methods = methods_in_order(p.condition.method for p in points)
+    fixed = [
+        m for m in methods if m != "dense" and all(p.condition.alpha is None for p in points if p.condition.method == m)
+    ]
+    for method in methods:
+        of = sorted((p for p in points if p.condition.method == method), key=lambda p: p.cost.mean)
+        look = style_of(method)
+        _make_room(axis, of)
+        axis.errorbar(
+            [p.cost.mean for p in of], [p.accuracy.mean for p in of],
+            xerr=[_sd(p.cost) for p in of], yerr=[_sd(p.accuracy) for p in of],
+            transform=_beside(axis, fixed.index(method) - (len(fixed) - 1) / 2 if method in fixed else 0),
+            color=look.colour, marker=look.marker, markersize=9 if method == "dense" else 5.5,
+            linewidth=1.0 if len(of) > 1 else 0, elinewidth=0.9, capsize=1.5,
+            markeredgecolor="white", markeredgewidth=0.5, zorder=3,
+        )  # fmt: skip
+    front = sorted((p.cost.mean, p.accuracy.mean) for p in points if p.front)
+    if len(front) > 1:
+        axis.step(*zip(*front, strict=True), where="post", zorder=2, **FRONT)
+
+
+def _make_room(axis: Any, points: Sequence[Point]) -> None:
+    """Widens the axes to these points and their error bars.
+
+    Matplotlib does not count points that are moved sideways.
+    """
+    for sign in (-1, 1):
+        corner = [(p.cost.mean + sign * _sd(p.cost), p.accuracy.mean + sign * _sd(p.accuracy)) for p in points]
+        axis.update_datalim([(x, y) for x, y in corner if x > 0])
+    axis.autoscale_view()
+
+
+def _beside(axis: Any, place: float) -> Any:
+    """The data's places moved sideways by points: methods at one density would hide each other."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axis.transData + ScaledTranslation(place * 5 / 72, 0, axis.get_figure().dpi_scale_trans)
+
+
+def _dense_band(axis: Any, group: Group) -> None:
+    if group.dense is None:
+        return
+    dense = group.dense.summary("test_accuracy")
+    axis.axhline(dense.mean, color=style_of("dense").colour, linewidth=1.0)
+    axis.axhspan(
+        dense.mean - _sd(dense), dense.mean + _sd(dense), color=style_of("dense").colour, alpha=0.2, linewidth=0
+    )
+
+
+def _legend(figure: Any, found: Sequence[Group], *, dense: bool = False) -> None:
+    from matplotlib.lines import Line2D
+
+    methods = methods_in_order(c.method for g in found for c in g.sparse)
+    methods += ["dense"] if dense else []
+    names = [printed.method_name(m) for m in methods]
+    method_legend(figure, methods, names, more=[(Line2D([], [], **FRONT), "Pareto front")])  # type: ignore[arg-type]
+
+
+def _line(group: Group, cost: str, point: Point) -> dict[str, Any]:
+    condition = point.condition
+    absolute = condition.summary(cost) if cost != "density" else point.cost
+    return {
+        "recipe": group.label, "model": group.model, "method": condition.method, "alpha": condition.alpha,
+        "density_target": condition.density, "cost": cost, "cost_percent_mean": point.cost.mean,
+        "cost_percent_sd": point.cost.sd, "cost_mean": absolute.mean if cost != "density" else point.cost.mean / 100,
+        "test_accuracy_mean": point.accuracy.mean, "test_accuracy_sd": point.accuracy.sd, "n": point.accuracy.n,
+        "expected": point.accuracy.expected, "pareto_front": point.front, "run_ids": ";".join(condition.run_ids),
+    }  # fmt: skip
+
+
+def _finding(label: str, points: Sequence[Point], what: str) -> str:
+    sparse = sorted((p for p in points if p.front and p.condition.method != "dense"), key=lambda p: p.cost.mean)
+    if not sparse:
+        return ""
+    named = [
+        f"{printed.method_name(p.condition.method)}{', ' + p.condition.label if p.condition.alpha else ''} "
+        f"({p.accuracy.mean:.2f} % at {p.cost.mean:.3g} % {what})"
+        for p in sparse
+    ]
+    return f"{label}: on the Pareto front are {', '.join(named)}."
+
+
+def _sd(value: Summary) -> float:
+    return 0.0 if math.isnan(value.sd) else value.sd

@@ -1,0 +1,148 @@
+"""A claim of the paper beside its test: the decorator that registers it, and its outcomes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from analysis.data.conditions import Condition, Results, dense_twin
+from analysis.data.layers_and_curves import by_epoch
+from analysis.data.selection import dst_conditions
+
+Result = Literal["supported", "not supported", "mixed", "not run"]
+SECTIONS = ("5.1", "4.1", "4.2", "5.2", "5.3", "A.1", "A.2", "A.3")  # the order of the exhibit
+LEARNING_RATE = 0.1  # the initial one of Figures 3 and 7
+MNIST_MODELS = ("lenet-300-100", "lenet-5-caffe", "lstm-a", "lstm-b")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a test, the numbers that it rests on, and the runs that they are of."""
+
+    result: Result
+    numbers: str = ""
+    run_ids: tuple[str, ...] = ()
+
+
+Test = Callable[[Results], Outcome]
+
+
+class NotRunError(Exception):
+    """What a test needs was not run or not recorded; the text says what, or is empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One claim of the paper.
+
+    claim: in our words; paper: what it says there; tested_by: the test in words; test: the test
+    itself.
+    """
+
+    id: str
+    section: str
+    claim: str
+    paper: str
+    tested_by: str
+    test: Test
+
+
+_registered: dict[str, Claim] = {}
+
+
+def claim(id: str, *, section: str, claim: str, paper: str, tested_by: str) -> Callable[[Test], Test]:
+    """Registers the function below it as the test of a claim.
+
+    Raises ValueError for an id that is already registered.
+    """
+
+    def register(test: Test) -> Test:
+        @functools.wraps(test)
+        def checked(results: Results) -> Outcome:
+            try:
+                return test(results)
+            except NotRunError as why:
+                return Outcome("not run", str(why))
+
+        if id in _registered:
+            raise ValueError(f"there are two claims {id!r}")
+        _registered[id] = Claim(id=id, section=section, claim=claim, paper=paper, tested_by=tested_by, test=checked)
+        return checked
+
+    return register
+
+
+def registered() -> list[Claim]:
+    """The claims of the sections that are imported, in the order of SECTIONS."""
+    return sorted(_registered.values(), key=lambda c: SECTIONS.index(c.section.partition(" ")[0]))
+
+
+def judge(held: Sequence[bool], numbers: str, used: Iterable[Condition]) -> Outcome:
+    """Supported where the test held in every unit (seed, condition or network), mixed in some."""
+    if not held:
+        return Outcome("not run", numbers)
+    result: Result = "supported" if all(held) else "mixed" if any(held) else "not supported"
+    return Outcome(result, numbers, tuple(sorted({run_id for condition in used for run_id in condition.run_ids})))
+
+
+def measured(
+    results: Results, model: str, *, alpha: float | None = None, learning_rate: float | None = None
+) -> list[Condition]:
+    """DST's conditions of one of the paper's models that have runs."""
+    dataset = "mnist" if model in MNIST_MODELS else "cifar10"
+    return dst_conditions(results, dataset, model, alpha=alpha, learning_rate=learning_rate)
+
+
+def stated(results: Results, model: str, *, alpha: float, learning_rate: float | None = None) -> Condition:
+    """The condition that the paper states. Raises NotRunError where it has no runs."""
+    for condition in measured(results, model, alpha=alpha, learning_rate=learning_rate):
+        return condition
+    raise NotRunError
+
+
+def twin_of(results: Results, condition: Condition) -> Condition | None:
+    """Its dense baseline, where that has runs."""
+    twin = dense_twin(condition, results.conditions)
+    return twin if twin is not None and len(twin.done) else None
+
+
+def by_alpha(results: Results, model: str) -> list[Condition]:
+    """DST's conditions of a model that differ only in alpha, by alpha.
+
+    On CIFAR-10 at the learning rate of Figure 3.
+    """
+    found = measured(results, model, learning_rate=None if model in MNIST_MODELS else LEARNING_RATE)
+    return sorted((c for c in found if c.alpha is not None), key=lambda c: c.alpha or 0.0)
+
+
+def above_dense(results: Results, condition: Condition) -> pd.DataFrame:
+    """Sparse minus dense test accuracy by epoch, one column per seed that both have.
+
+    Raises NotRunError where they have no seed in common.
+    """
+    twin = twin_of(results, condition)
+    if twin is None:
+        raise NotRunError
+    sparse, dense = (by_epoch(results.tables, c, "test_accuracy") for c in (condition, twin))
+    both = sparse.columns.intersection(dense.columns)
+    if both.empty:
+        raise NotRunError
+    return (sparse[both] - dense[both]).dropna()
+
+
+def first_epoch(reached: pd.Series) -> int | None:
+    """The first epoch at which it is true."""
+    return int(reached.index[reached][0]) if reached.any() else None
+
+
+def mean_of(condition: Condition, column: str) -> float:
+    return float(condition.done[column].mean())
+
+
+def several(values: Iterable[float], form: str = ".2f") -> str:
+    """Numbers of the seeds as a reader sees them: `0.10, 0.12, 0.11`."""
+    return ", ".join(format(float(value), form) for value in values)

@@ -1,0 +1,154 @@
+"""The claims of section 5.2: VGG-16 at two initial learning rates, which decay at epoch 80."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.data.conditions import Condition, Results
+from analysis.data.layers_and_curves import by_epoch
+from analysis.exhibits.claims.claim import NotRunError, Outcome, above_dense, claim, first_epoch, judge, several, stated
+
+ALPHA = 5e-6
+CONVOLUTIONS = tuple(f"conv{number}.weight" for number in range(1, 14))
+
+
+@claim(
+    "fc2-low-until-80",
+    section="5.2",
+    claim="FC 2 of VGG-16 keeps about a tenth until the learning rate falls at epoch 80",
+    paper='"the remaining ratio of FC 2 is quite low at around 0.1 for the first 80 epochs"',
+    tested_by="learning rate 0.1: its mean ratio over epochs 20-80 lies in 0.05-0.2",
+)
+def output_layer_is_low(results: Results) -> Outcome:
+    condition, curve = _vgg(results, 0.1, "density/fc2.weight", through=80)
+    mean = curve.loc[20:80].mean()
+    return judge(list(mean.between(0.05, 0.2)), f"mean ratio {several(mean)} ({condition.seeds})", [condition])
+
+
+@claim(
+    "fc2-then-1",
+    section="5.2",
+    claim="After epoch 80, FC 2 of VGG-16 rises to 1 almost at once",
+    paper='"increases almost immediately just after the 80 epoch"; "increases up to 1"',
+    tested_by="learning rate 0.1: below 0.5 at epoch 80 and at least 0.95 by epoch 90",
+)
+def output_layer_returns(results: Results) -> Outcome:
+    condition, curve = _vgg(results, 0.1, "density/fc2.weight", through=90)
+    before, after = curve.loc[80], curve.loc[81:90].max()
+    said = f"epoch 80: {several(before)}; highest of epochs 81-90: {several(after)} ({condition.seeds})"
+    return judge(list((before < 0.5) & (after >= 0.95)), said, [condition])
+
+
+@claim(
+    "earlier-unchanged",
+    section="5.2",
+    claim="The earlier layers of VGG-16 hardly change after FC 2 has risen",
+    paper=(
+        '"the remaining ratios of the preceding convolutional layers are almost unchanged after the '
+        'remaining ratio of the output layer increases up to 1"'
+    ),
+    tested_by="learning rate 0.1: no convolution's ratio changes by more than 0.05 from epoch 90 to the last",
+)
+def earlier_layers_stay(results: Results) -> Outcome:
+    changes = {}
+    for name in CONVOLUTIONS:
+        condition, curve = _vgg(results, 0.1, f"density/{name}", through=91)
+        changes[name] = (curve.loc[90:] - curve.loc[90]).abs().max()
+    largest = pd.DataFrame(changes).max(axis=1)
+    return judge(list(largest <= 0.05), f"largest change {several(largest, '.3f')} ({condition.seeds})", [condition])
+
+
+@claim(
+    "accuracy-85-92",
+    section="5.2",
+    claim="The accuracy of VGG-16 jumps from about 85 to over 92 % at epoch 80",
+    paper='"the sudden increase of the test accuracy from around 85% to over 92% just after the learning rate decay"',
+    tested_by="learning rate 0.1: mean of epochs 76-80 in 82-88 %, and over 92 % within epochs 81-85",
+)
+def accuracy_jumps(results: Results) -> Outcome:
+    condition, curve = _vgg(results, 0.1, "test_accuracy", through=85)
+    before, after = curve.loc[76:80].mean(), curve.loc[81:85].max()
+    said = f"epochs 76-80: {several(before)} %; best of 81-85: {several(after)} % ({condition.seeds})"
+    return judge(list(before.between(82, 88) & (after > 92)), said, [condition])
+
+
+@claim(
+    "fc2-at-40",
+    section="5.2",
+    claim="At learning rate 0.01, FC 2 of VGG-16 reaches 1 near epoch 40",
+    paper=(
+        '"the remaining ratio of FC 2 increases up to 1 after around 40 epochs when the test accuracy reaches over 90%"'
+    ),
+    tested_by="learning rate 0.01: first at least 0.99 within epochs 30-50, with accuracy over 90 % then",
+)
+def output_layer_near_40(results: Results) -> Outcome:
+    condition, curve = _vgg(results, 0.01, "density/fc2.weight", through=50)
+    _, accuracy = _vgg(results, 0.01, "test_accuracy", through=50)
+    first = {seed: first_epoch(curve[seed] >= 0.99) for seed in curve}
+    held = [e is not None and 30 <= e <= 50 and bool(accuracy[seed][e] > 90) for seed, e in first.items()]
+    said = ", ".join("never" if e is None else f"epoch {e} ({accuracy[seed][e]:.1f} %)" for seed, e in first.items())
+    return judge(held, f"first at least 0.99: {said} ({condition.seeds})", [condition])
+
+
+@claim(
+    "accuracy-90-92",
+    section="5.2",
+    claim="At learning rate 0.01, the accuracy of VGG-16 gains only about 2 points at epoch 80",
+    paper=(
+        '"the test accuracy only increases about 2% from 90% to 92% roughly after the learning rate decay'
+        ' at the 80 epoch"'
+    ),
+    tested_by="learning rate 0.01: epochs 81-85 are 1-3 points above epochs 76-80, means",
+)
+def accuracy_gains_two(results: Results) -> Outcome:
+    condition, curve = _vgg(results, 0.01, "test_accuracy", through=85)
+    gain = curve.loc[81:85].mean() - curve.loc[76:80].mean()
+    return judge(list(gain.between(1, 3)), f"gain {several(gain, '+.2f')} points ({condition.seeds})", [condition])
+
+
+@claim(
+    "sparse-above-dense-slow",
+    section="5.2",
+    claim="At learning rate 0.01, sparse VGG-16 is above dense all the time",
+    paper='"the sparse accuracy is consistently higher than dense accuracy during the whole training process"',
+    tested_by="learning rate 0.01: seed by seed above dense in at least 95 % of the epochs",
+)
+def sparse_above_dense_slow(results: Results) -> Outcome:
+    return _share_above_dense(results, 0.01, window=1)
+
+
+@claim(
+    "sparse-above-dense",
+    section="5.2",
+    claim="At learning rate 0.1, the running average of sparse VGG-16 is above dense all the time",
+    paper=(
+        '"the running average of sparse accuracy is also higher than that of dense accuracy during the '
+        'whole training process"'
+    ),
+    tested_by=(
+        "learning rate 0.1: seed by seed, averages over 10 epochs above dense in at least 95 % of the "
+        "epochs (10 is ours)"
+    ),
+)
+def sparse_above_dense(results: Results) -> Outcome:
+    return _share_above_dense(results, 0.1, window=10)
+
+
+def _share_above_dense(results: Results, learning_rate: float, *, window: int) -> Outcome:
+    condition = stated(results, "vgg16", alpha=ALPHA, learning_rate=learning_rate)
+    smooth = above_dense(results, condition).rolling(window).mean().dropna()
+    if smooth.empty:
+        raise NotRunError(f"fewer than {window} epochs")
+    share = (smooth > 0).mean()
+    return judge(
+        list(share >= 0.95), f"above in {several(100 * share, '.0f')} % of the epochs ({condition.seeds})", [condition]
+    )
+
+
+def _vgg(results: Results, learning_rate: float, name: str, *, through: int) -> tuple[Condition, pd.DataFrame]:
+    """A recorded value by epoch, of runs that have come through this epoch."""
+    condition = stated(results, "vgg16", alpha=ALPHA, learning_rate=learning_rate)
+    curve = by_epoch(results.tables, condition, name)
+    if curve.empty or curve.index.max() < through:
+        raise NotRunError
+    return condition, curve

@@ -1,0 +1,52 @@
+"""The claims of section 5.3: which layers of VGG-16 are sparse at every alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.data.conditions import Results
+from analysis.data.layers_and_curves import mean_remaining
+from analysis.exhibits.claims.claim import Outcome, by_alpha, claim, judge, mean_of
+
+ALPHAS = (1e-6, 5e-6, 1e-5)  # ours: the paper does not print those of Figure 7
+REDUNDANT = (*(f"conv{number}.weight" for number in range(10, 14)), "fc1.weight")
+KEPT = (*(f"conv{number}.weight" for number in range(3, 8)), "fc2.weight")
+
+
+@claim(
+    "sparse-layers",
+    section="5.3",
+    claim="Conv 10-13 and FC 1 of VGG-16 are the highly sparse layers at every alpha",
+    paper=(
+        '"the last four convolutional layers (Conv 10-13) and the first fully connected layers (FC 1) are'
+        ' highly sparse"'
+    ),
+    tested_by="at 1e-6, 5e-6 and 1e-5 (our choice) each keeps a smaller share than the whole network",
+)
+def redundant_layers_are_sparse(results: Results) -> Outcome:
+    return _against_the_whole(results, REDUNDANT, sparser=True)
+
+
+@claim(
+    "kept-layers",
+    section="5.3",
+    claim="Conv 3-7 and FC 2 of VGG-16 keep much at every alpha",
+    paper='"some layers (Conv 3-7, FC 2) keep a high amount of parameters after pruning"',
+    tested_by="at 1e-6, 5e-6 and 1e-5 (our choice) each keeps a larger share than the whole network",
+)
+def other_layers_are_kept(results: Results) -> Outcome:
+    return _against_the_whole(results, KEPT, sparser=False)
+
+
+def _against_the_whole(results: Results, names: Sequence[str], *, sparser: bool) -> Outcome:
+    """Whether layers of VGG-16 keep less, or more, than the whole; a unit is a layer and alpha."""
+    held, said, used = [], [], []
+    for condition in by_alpha(results, "vgg16"):
+        layers, whole = mean_remaining(results.tables, condition), mean_of(condition, "density")
+        if condition.alpha in ALPHAS and set(names) <= set(layers.index):
+            chosen = layers[list(names)]
+            held += list(chosen < whole if sparser else chosen > whole)
+            used.append(condition)
+            span = f"{100 * chosen.min():.1f}-{100 * chosen.max():.1f} %"
+            said.append(f"alpha {condition.alpha:g}: {span}, whole network {100 * whole:.1f} % ({condition.seeds})")
+    return judge(held, "; ".join(said), used)

@@ -1,0 +1,58 @@
+"""The exhibit `claims`: the paper's claims in words, each beside what our runs say of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from analysis.data.conditions import Results
+from analysis.exhibits.claims import appendix, section_4, section_5_1, section_5_2, section_5_3
+from analysis.exhibits.claims.claim import Claim, Outcome, registered
+from analysis.output.exhibit import Makers, Written, write_table
+from analysis.output.table import Row, Table
+
+IMPORTED = (section_4, section_5_1, section_5_2, section_5_3, appendix)  # each registers its claims
+TITLE = "The paper's claims in words, and what our runs say"
+HEADS = ("Claim", "Section", "The paper's words", "How it is tested here", "Result", "Our numbers", "Runs")
+NOTES = (
+    "Supported: the test holds in every unit (seed, condition or network) that was run. Mixed: in some. Not supported: "
+    "in none. Not run: what it needs was not run or not recorded.",
+    "A number of ours, where the paper gives none, is marked as ours. n: seeds done, of those in the suite where some "
+    "are missing. Runs: how many runs the numbers are of. Departing, failed and diverged cells are in no test except "
+    "A.1's.",
+)
+WIDTHS = (0.16, 0.07, 0.2, 0.2, 0.1, 0.22, 0.06)
+ORDER = ("supported", "mixed", "not supported", "not run")
+
+
+def claims() -> list[Claim]:
+    """All claims, in the exhibit's order."""
+    return registered()
+
+
+def makers(results: Results) -> Makers:
+    return {"claims": partial(_write, results)}
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many claims have which result, in a sentence."""
+    counts = Counter[str](outcome.result for outcome in outcomes)
+    return f"Of {len(outcomes)} claims: {', '.join(f'{counts[name]} {name}' for name in ORDER if counts[name])}."
+
+
+def _write(results: Results, out: Path) -> Written:
+    tested = [(claim, claim.test(results)) for claim in claims()]
+    rows = tuple(Row(_cells(claim, outcome), outcome.run_ids) for claim, outcome in tested)
+    names = [head.lower().replace(" ", "_") for head in HEADS]
+    records = [dict(zip(names, row.cells, strict=True)) | {"run_ids": ";".join(row.run_ids)} for row in rows]
+    table = Table("claims", TITLE, HEADS, rows, NOTES, labels=len(HEADS), measured=HEADS[-2:], widths=WIDTHS)
+    return write_table(table, records, out, finding=summary([outcome for _, outcome in tested]))
+
+
+def _cells(claim: Claim, outcome: Outcome) -> tuple[str, ...]:
+    runs = str(len(outcome.run_ids)) if outcome.run_ids else "-"
+    return (
+        claim.claim, claim.section, claim.paper, claim.tested_by, outcome.result, outcome.numbers or "-", runs,
+    )  # fmt: skip

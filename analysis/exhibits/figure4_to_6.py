@@ -1,0 +1,363 @@
+"""Figures 4 to 6 and 8 to 10, and Figure 4's like for other data sets: curves over training.
+
+Thin lines or bands are seeds, bold lines their mean.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.data.conditions import Condition, Results, dense_twin
+from analysis.data.layers_and_curves import history, layer_names, wide
+from analysis.data.selection import count, dst_conditions, dst_of, incomplete, left_out_counts, protocol_note
+from analysis.output.exhibit import Makers, Written, write_figure
+from analysis.output.plotting import DENSE, MODEL, SPARSE, layer_colours, mosaic_figure, write_in_middle
+from analysis.paper import printed
+
+FIGURES = {  # name: data set, model, alpha, initial learning rate
+    "figure4": ("mnist", "lenet-300-100", 5e-4, None),
+    "figure5": ("cifar10", "vgg16", 5e-6, 0.1),
+    "figure6": ("cifar10", "vgg16", 5e-6, 0.01),
+    "figure8": ("cifar10", "wrn-16-8", 1e-5, 0.1),
+    "figure9": ("cifar10", "wrn-16-10", 1e-5, 0.1),
+    "figure10": ("cifar10", "wrn-28-8", 1e-5, 0.1),
+}
+# Appendix A.1 states another alpha for these, so they are drawn at both.
+AT_DEFAULT_ALPHA = ("figure8", "figure9", "figure10")
+DEFAULT_ALPHA = 5e-6
+FIRST_CONVOLUTIONS = 5  # of a WRN are drawn, and the output layer: appendix A.4
+SEEDS = "thin lines: seeds, bold lines: their mean"
+BANDS = "lines: mean over seeds, bands: ± standard deviation"
+DECAY = "dotted: the learning rate decays"
+PRINTED_IN = {"figure4": "Table 1", "figure5": "section 5.2", "figure6": "section 5.2"}
+FIRST_LAYER_LOW = 0.1  # layer 1 falls below it "quickly" (section 5.1)
+RATIO = "Remaining ratio"
+ACCURACY = "Test accuracy (%)"
+THREAD = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+MANY_SEEDS = 12  # more than these are a band of ± a standard deviation
+FIRST_STEPS = 100  # of which section 5.1 says that the ratios fluctuate
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is drawn beside the curves.
+
+    milestones: epochs of learning rate decay. printed: the paper's final values: "density" as a
+    fraction, "sparse" and "dense" accuracy as percentages.
+    """
+
+    milestones: tuple[int, ...] = ()
+    printed: Mapping[str, float] = field(default_factory=dict)
+
+
+def makers(results: Results) -> Makers:
+    """The paper's; some of them again at A.1's alpha; and Figure 4's like for other data sets."""
+    others = sorted({c.dataset for c in results.conditions} - set(printed.DATASETS))
+    return {
+        **{name: partial(_figure, results, name) for name in FIGURES},
+        **{f"{name}-default-alpha": partial(_at_default_alpha, results, name) for name in AT_DEFAULT_ALPHA},
+        **{f"{dataset}-figure4": partial(_of_dataset, results, dataset) for dataset in others},
+    }
+
+
+def by_step_and_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) -> Any:
+    """Like Figure 4: layers (a) by step of epoch 1, where recorded, (b) by epoch, with accuracy."""
+    stepped = bool(data["step"].notna().any())
+    mosaic = [["steps", "layers"], ["steps", "accuracy"]] if stepped else [["layers"], ["accuracy"]]
+    figure, axes = mosaic_figure(mosaic, (9.6 if stepped else 5.6, 4.4), title)
+    if stepped:
+        _steps(axes["steps"], data[data["step"].notna()])
+    _ratios(axes["layers"], data[data["step"].isna()], "epoch", layers=True, marks=marks)
+    axes["layers"].set(title="(b) each epoch" if stepped else "(b) each epoch; no steps were recorded", ylabel=RATIO)
+    _accuracies(axes["accuracy"], data, marks)
+    _share_epochs(axes["layers"], axes["accuracy"])
+    return figure
+
+
+def by_epoch(data: pd.DataFrame, title: str, marks: Marks = Marks()) -> Any:
+    """Like Figure 5: (a) layers by epoch, (b) the model, with sparse and dense test accuracy."""
+    figure, axes = mosaic_figure([["layers", "model"], ["layers", "accuracy"]], (9.6, 4.6), title)
+    epochs = data[data["step"].isna()]
+    _ratios(axes["layers"], epochs, "epoch", layers=True, marks=Marks(marks.milestones))
+    axes["layers"].set(title="(a) layers", xlabel="Epoch", ylabel=RATIO)
+    _ratios(axes["model"], epochs, "epoch", layers=False, marks=marks)
+    axes["model"].set(title="(b) model", ylabel=RATIO)
+    _accuracies(axes["accuracy"], data, marks)
+    _share_epochs(axes["model"], axes["accuracy"])
+    return figure
+
+
+def _steps(axis: Any, data: pd.DataFrame) -> None:
+    """Every step of epoch 1; in the empty corner of a long epoch, the first hundred steps again."""
+    _ratios(axis, data, "step", layers=True, marks=Marks())
+    axis.set(title="(a) each step of the first epoch", xlabel="Training step", ylabel=RATIO)
+    first = data[data["step"] <= FIRST_STEPS]
+    if data["step"].max() < 5 * FIRST_STEPS or data["value"].min() < 0.55:
+        return
+    inset = axis.inset_axes((0.13, 0.09, 0.6, 0.38))
+    names = _layers_of(data)
+    colours = layer_colours(list(names.values()))
+    for parameter, label in names.items():
+        _lines(inset, first[first["name"] == f"density/{parameter}"], "step", colours[label], width=1.2)
+    _lines(inset, first[first["name"] == "density"], "step", MODEL, style="--", width=1.2)
+    inset.set(xlim=(0, FIRST_STEPS))
+    inset.set_title(f"the first {FIRST_STEPS} steps", fontsize=8, fontweight="normal")
+    inset.tick_params(labelsize=7)
+
+
+def _layers_of(data: pd.DataFrame) -> dict[str, str]:
+    return layer_names([name.removeprefix("density/") for name in _density_names(data)])
+
+
+def _ratios(axis: Any, data: pd.DataFrame, clock: str, *, layers: bool, marks: Marks) -> None:
+    names = _layers_of(data) if layers else {}
+    colours = layer_colours(list(names.values()))
+    ends = []
+    for parameter, label in names.items():
+        part = data[data["name"] == f"density/{parameter}"]
+        _lines(axis, part, clock, colours[label], width=1.7 if len(names) < 8 else 1.2)
+        ends.append((_end(part, clock), label, colours[label]))
+    whole = data[data["name"] == "density"]
+    _lines(axis, whole, clock, MODEL, style="--" if layers else "-")
+    ends.append((_end(whole, clock), "Model", MODEL))
+    axis.set_ylim(-0.02, 1.03)
+    axis.set_xlim(data[clock].min() if clock == "epoch" else 0, data[clock].max())
+    _mark(axis, data[clock].max(), [(marks.printed.get("density"), MODEL)], marks.milestones)
+    _label_ends(axis, ends)
+
+
+def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
+    accuracy = data[(data["name"] == "test_accuracy") & data["step"].isna()]
+    if accuracy.empty:
+        write_in_middle(axis, "no test accuracy recorded")
+        return
+    ends = []
+    for label, part, colour in (
+        ("Dense", accuracy[accuracy["method"] == "dense"], DENSE),
+        ("Sparse", accuracy[accuracy["method"] != "dense"], SPARSE),
+    ):
+        if len(part):
+            _lines(axis, part, "epoch", colour)
+            ends.append((_end(part, "epoch"), label, colour))
+    axis.set(xlabel="Epoch", ylabel=ACCURACY, xlim=(accuracy["epoch"].min(), accuracy["epoch"].max()))
+    if not (accuracy["method"] == "dense").any():
+        axis.set_title("dense: not run", fontsize=8, fontweight="normal", color="#555555", loc="right")
+    printed = [(marks.printed.get("dense"), DENSE), (marks.printed.get("sparse"), SPARSE)]
+    _mark(axis, accuracy["epoch"].max(), printed, marks.milestones)
+    _label_ends(axis, ends)
+
+
+def _mark(axis: Any, last: float, printed: Sequence[tuple[float | None, Any]], milestones: Sequence[int]) -> None:
+    """Dotted lines where the learning rate decays, diamonds where the paper ends."""
+    for epoch in milestones:
+        axis.axvline(epoch, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
+    for value, colour in printed:
+        if value is not None:
+            axis.plot(
+                [last], [value], "D", markersize=5, color="white", markeredgecolor=colour, markeredgewidth=1.2,
+                clip_on=False, zorder=5,
+            )  # fmt: skip
+
+
+def _lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str = "-", width: float = 1.7) -> None:
+    seeds = data.pivot(index=clock, columns="run_id", values="value").astype(float)
+    mean = seeds.mean(axis=1)
+    if seeds.shape[1] > MANY_SEEDS:
+        sd = seeds.std(axis=1)
+        axis.fill_between(seeds.index, mean - sd, mean + sd, color=colour, alpha=0.25, linewidth=0)
+    elif seeds.shape[1] > 1:
+        axis.plot(seeds.index, seeds.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
+    axis.plot(seeds.index, mean, color=colour, linewidth=width, linestyle=style, clip_on=False)
+
+
+def _end(data: pd.DataFrame, clock: str) -> float:
+    return float(data.loc[data[clock] == data[clock].max(), "value"].astype(float).mean())
+
+
+def _label_ends(axis: Any, ends: Sequence[tuple[float, str, Any]]) -> None:
+    """Names at the right end of the lines, moved apart where they would overlap."""
+    low, high = axis.get_ylim()
+    inches = axis.get_figure().get_size_inches()[1] * axis.get_subplotspec().rowspan.__len__()
+    rows = axis.get_subplotspec().get_gridspec().nrows
+    gap = 0.165 / max(0.5, inches / rows - 0.55)
+    order = sorted(ends, key=lambda end: end[0])
+    places = spread([(value - low) / (high - low) for value, _, _ in order], gap=min(gap, 1 / max(1, len(order) - 1)))
+    for (value, label, colour), place in zip(order, places, strict=True):
+        axis.annotate(
+            label, xy=(1, value), xycoords=("axes fraction", "data"), xytext=(1.045, place),
+            textcoords="axes fraction", color=colour, fontsize=8, va="center", annotation_clip=False,
+            arrowprops=THREAD | {"color": colour},
+        )  # fmt: skip
+
+
+def spread(places: Sequence[float], *, gap: float) -> list[float]:
+    """Ascending places in [0, 1], moved as little as possible to stand `gap` apart.
+
+    They stay within [0, 1] where they fit.
+    """
+    from scipy.optimize import isotonic_regression
+
+    if not places:
+        return []
+    steps = [i * gap for i in range(len(places))]
+    level = isotonic_regression([place - step for place, step in zip(places, steps, strict=True)]).x
+    room = max(0.0, 1 - steps[-1])
+    return [min(max(float(base), 0.0), room) + step for base, step in zip(level, steps, strict=True)]
+
+
+def _share_epochs(upper: Any, lower: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in (upper, lower):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    upper.tick_params(labelbottom=False)
+    lower.set_xlim(upper.get_xlim())
+
+
+def _density_names(data: pd.DataFrame) -> list[str]:
+    return [name for name in data["name"].unique() if name.startswith("density/")]
+
+
+def _figure(results: Results, name: str, out: Path) -> Written:
+    dataset, model, alpha, rate = FIGURES[name]
+    chosen = dst_conditions(results, dataset, model, alpha=alpha, learning_rate=rate)
+    return _write(results, name, chosen, printed.CAPTIONS[name], out)
+
+
+def _at_default_alpha(results: Results, name: str, out: Path) -> Written:
+    dataset, model, _, rate = FIGURES[name]
+    chosen = dst_conditions(results, dataset, model, alpha=DEFAULT_ALPHA, learning_rate=rate)
+    title = f"As {printed.number(name)}, at appendix A.1's default alpha: {printed.architecture(model)}"
+    return _write(results, f"{name}-default-alpha", chosen, title, out)
+
+
+def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
+    """The first condition, of lenet-300-100 where it is run."""
+    every = sorted((c for c in dst_of(results, dataset) if len(c.done)), key=lambda c: c.model != "lenet-300-100")
+    name = f"{printed.architecture(every[0].model)}, DST, alpha = {every[0].alpha:g}" if every else ""
+    return _write(results, f"{dataset}-figure4", every, f"{printed.dataset(dataset)}, layout of Figure 4: {name}", out)
+
+
+def _write(
+    results: Results,
+    name: str,
+    chosen: Sequence[Condition],
+    title: str,
+    out: Path,
+) -> Written:
+    if not chosen:
+        return Written(name=name, title=title, remark="not run")
+    sparse, dense = chosen[0], dense_twin(chosen[0], results.conditions)
+    data = history(results.tables, sparse, dense)
+    if not (data["name"] == "density").any():
+        return Written(name=name, title=title, remark="no traces.csv beside the results of its runs")
+    if sparse.model.startswith("wrn"):
+        data = _first_and_output(data)
+    marks = Marks(tuple(sparse.spec["optimizer"].get("milestones") or ()), _printed(name))
+    explained = [
+        SEEDS if len(sparse.done) <= MANY_SEEDS else BANDS,
+        *([DECAY] if marks.milestones else []),
+        *([f"◇ as printed in {PRINTED_IN[name]}"] if marks.printed else []),
+    ]
+    legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}", *explained])
+    draw = by_step_and_epoch if name.endswith("figure4") else by_epoch
+    both = [sparse, *([] if dense is None else [dense])]
+    return write_figure(
+        name, wide(data), draw(data, f"{title}\n{legend}", marks), out, title=title, run_ids=data["run_id"].unique(),
+        finding=finding(data, marks.milestones), remarks=[*incomplete(both), *left_out_counts(results, both)],
+    )  # fmt: skip
+
+
+def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
+    """Of all layers of a WRN, the first five convolutions and the output layer."""
+    return data[~data["name"].isin(_density_names(data)[FIRST_CONVOLUTIONS:-1])]
+
+
+def _printed(name: str) -> dict[str, float]:
+    """The final values that the paper prints of these cells, with the figure or in Table 1."""
+    of = printed.targets("table1")[:1] if name == "figure4" else printed.targets(name)
+    found: dict[str, float] = {}
+    for target in of:
+        percent = target.density_percent
+        values = {"density": percent and percent / 100, "sparse": target.sparse, "dense": target.dense}
+        found |= {key: value for key, value in values.items() if value is not None}
+    return found
+
+
+def finding(data: pd.DataFrame, milestones: Sequence[int]) -> str:
+    """Where layers and model end, what the decay and the first steps do, sparse beside dense."""
+    epochs = data[data["step"].isna()]
+    ratio = epochs[epochs["name"].str.startswith("density")].groupby(["name", "epoch"])["value"].mean().unstack("name")
+    names = _layers_of(data)
+    parts = [
+        _ends(ratio, names, data),
+        *_low(ratio, names),
+        *_decay(ratio, names, milestones),
+        *_first_steps(data, names),
+    ]
+    return "; ".join([*parts, *_accuracy(epochs)]) + "."
+
+
+def _ends(ratio: pd.DataFrame, names: dict[str, str], data: pd.DataFrame) -> str:
+    """The model's ratio at the end, and the layers': all of few, else the two ends."""
+    last = 100 * ratio.iloc[-1]
+    n = data[data["method"] != "dense"]["run_id"].nunique()
+    layers = {label: last[f"density/{parameter}"] for parameter, label in names.items()}
+    if len(layers) > 6:
+        extremes = (min(layers, key=lambda label: layers[label]), max(layers, key=lambda label: layers[label]))
+        layers = {label: layers[label] for label in extremes}
+    kept = ", ".join(f"{label} {value:.3g} %" for label, value in layers.items())
+    return f"After epoch {int(ratio.index[-1])} the model keeps {last['density']:.3g} % of its weights ({kept}; n={n})"
+
+
+def _low(ratio: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """When the first fully connected layer of a model of such layers falls below a tenth."""
+    first = next((p for p, label in names.items() if label == "Layer 1"), None)
+    if first is None:
+        return []
+    below = ratio.index[ratio[f"density/{first}"] < FIRST_LAYER_LOW]
+    when = f"at epoch {int(below[0])}" if len(below) else "at no epoch"
+    return [f"layer 1 first keeps less than {100 * FIRST_LAYER_LOW:g} % {when}"]
+
+
+def _decay(ratio: pd.DataFrame, names: dict[str, str], milestones: Sequence[int]) -> list[str]:
+    """The output layer and the model before the first decay of the learning rate."""
+    if not milestones or milestones[0] not in ratio.index or not names:
+        return []
+    parameter, label = list(names.items())[-1]
+    kept = ratio[f"density/{parameter}"] * 100
+    before, after = f"{kept[milestones[0]]:.3g} % at epoch {milestones[0]}", f"{kept.iloc[-1]:.3g} % at the end"
+    return [f"{label}, the output layer, keeps {before}, before the learning rate decays, and {after}"]
+
+
+def _first_steps(data: pd.DataFrame, names: dict[str, str]) -> list[str]:
+    """How often each layer's mean ratio changes direction within the first hundred steps."""
+    steps = data[data["step"] <= FIRST_STEPS]
+    if steps.empty:
+        return []
+    turns = []
+    for parameter, label in names.items():
+        mean = steps[steps["name"] == f"density/{parameter}"].groupby("step")["value"].mean().astype(float)
+        signs = [change > 0 for change in mean.diff().dropna() if change]
+        turns.append(f"{label} {sum(a != b for a, b in itertools.pairwise(signs))}")
+    return [f"changes of direction of the mean ratio within the first {FIRST_STEPS} steps: {', '.join(turns)}"]
+
+
+def _accuracy(epochs: pd.DataFrame) -> list[str]:
+    accuracy = epochs[epochs["name"] == "test_accuracy"].astype({"value": float})
+    mean = accuracy.assign(dense=accuracy["method"] == "dense").groupby(["dense", "epoch"])["value"].mean()
+    if mean.empty:
+        return []
+    last = {dense: values.iloc[-1] for dense, values in mean.groupby(level="dense")}
+    text = f"sparse accuracy {last[False]:.2f} %" if False in last else "no sparse accuracy"
+    if len(last) < 2:
+        return [text + ", dense not run"]
+    gap = (mean[False] - mean[True]).dropna()
+    return [f"{text}, dense {last[True]:.2f} %; sparse is above dense in {(gap > 0).sum()} of {len(gap)} epochs"]

@@ -1,0 +1,191 @@
+"""Figures 7, 11 and 12, and their like for other data sets: how much of each layer remains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.data.conditions import Condition, Results
+from analysis.data.layers_and_curves import SHORTCUT, kept_weights, layer_names
+from analysis.data.selection import (
+    count,
+    dst_conditions,
+    dst_of,
+    incomplete,
+    left_out_counts,
+    lowest_middle_highest,
+    one_each_alpha,
+    protocol_note,
+)
+from analysis.output.exhibit import Makers, Written, write_figure
+from analysis.output.plotting import ALPHAS, DENSE, greek, mosaic_figure
+from analysis.paper import printed
+
+MODELS = {"figure7": "vgg16", "figure11": "wrn-16-8", "figure12": "wrn-16-10"}
+SHOWN_ALPHAS = (1e-6, 5e-6, 1e-5)  # our choice: the paper's text does not name the three
+LEARNING_RATE = 0.1
+REMAINING = "Parameters\nremaining (%)"
+Counts = Mapping[tuple[str, float], str]
+
+
+def makers(results: Results) -> Makers:
+    """The paper's three, and their like for MNIST and data sets that the paper lacks."""
+    others = sorted({c.dataset for c in results.conditions} - set(printed.DATASETS))
+    return {
+        **{name: partial(_figure, results, name) for name in MODELS},
+        **{f"{dataset}-figure7": partial(_of_dataset, results, dataset) for dataset in ("mnist", *others)},
+    }
+
+
+def one_model(data: pd.DataFrame, title: str, counts: Counts) -> Any:
+    """A bar for each alpha, dots for its seeds; below them each layer's number of parameters.
+
+    counts: (model, alpha) -> how many seeds, for the legend; also for wanted alphas that were not
+    run.
+    """
+    figure, axes = mosaic_figure([["kept"], ["weights"]], (9.6, 4.9), title, height_ratios=(2.4, 1))
+    _bars(axes["kept"], data, counts)
+    axes["kept"].set(ylabel=REMAINING)
+    axes["kept"].tick_params(labelbottom=False)
+    weights = _weights(data)
+    axis = axes["weights"]
+    axis.bar(range(len(weights)), list(weights), 0.8, color=DENSE)
+    for place, value in enumerate(weights):
+        axis.annotate(_thousands(value), (place, value), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
+    _name_layers(axis, data, weights=False)
+    axis.set(ylabel="Parameters", ylim=(0, 1.25 * max(weights)))
+    axis.yaxis.set_major_formatter(lambda value, _: _thousands(value))
+    return figure
+
+
+def several_models(data: pd.DataFrame, title: str, counts: Counts) -> Any:
+    """The same for models with few layers, one panel each, with the parameters under the layers."""
+    models = list(data["model"].unique())
+    columns = 1 if len(models) == 1 else 2
+    names = [f"panel{i}" for i in range(len(models))] + ["."] * (-len(models) % columns)
+    mosaic = [names[i : i + columns] for i in range(0, len(names), columns)]
+    figure, axes = mosaic_figure(mosaic, (9.6, 0.4 + 3.1 * len(mosaic)), title)
+    for model, name in zip(models, names, strict=False):
+        part = data[data["model"] == model]
+        _bars(axes[name], part, counts)
+        _name_layers(axes[name], part, weights=True)
+        axes[name].set(xlabel="Layer, and its number of parameters", ylabel=REMAINING.replace("\n", " "))
+        axes[name].set_title(printed.architecture(model), pad=18)
+    return figure
+
+
+def _bars(axis: Any, data: pd.DataFrame, counts: Counts) -> None:
+    layers = list(data["parameter"].unique())
+    model = data["model"].iloc[0]
+    alphas = sorted(alpha for name, alpha in counts if name == model)
+    width = 0.8 / len(alphas)
+    colours = ALPHAS if len(alphas) > 1 else ALPHAS[1:]
+    for i, alpha in enumerate(alphas):
+        seeds = data[data["alpha"] == alpha]
+        mean = seeds.groupby("parameter")["remaining_percent"].mean().reindex(layers).astype(float)
+        places = [place + (i - (len(alphas) - 1) / 2) * width for place in range(len(layers))]
+        label = greek(f"α = {alpha:g} ({counts[model, alpha]})")
+        axis.bar(places, mean, width * 0.92, color=colours[i % len(colours)], label=label)
+        if seeds["run_id"].nunique() > 1:
+            at = seeds["parameter"].map(dict(zip(layers, places, strict=True)))
+            dots = {"s": 9, "color": "#222222", "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
+            axis.scatter(at, seeds["remaining_percent"], **dots)
+    highest = data["remaining_percent"].max()
+    axis.set(ylim=(0, 105 if highest > 50 else 1.15 * highest), xlim=(-0.6, len(layers) - 0.4))
+    axis.grid(visible=False, axis="x")
+    axis.set_xticks(range(len(layers)))
+    axis.tick_params(axis="x", length=0)
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, handlelength=1.2)
+
+
+def _name_layers(axis: Any, data: pd.DataFrame, *, weights: bool) -> None:
+    """Under each group of bars the layer's name; upright where there are many."""
+    labels = [name.replace(f" {SHORTCUT}", "*") for name in layer_names(list(data["parameter"])).values()]
+    sizes = [f"\n{_thousands(value)}" if weights else "" for value in _weights(data)]
+    axis.set_xticks(range(len(labels)), [f"{label}{size}" for label, size in zip(labels, sizes, strict=True)])
+    axis.tick_params(axis="x", length=0, labelsize=7.5, rotation=90 if len(labels) > 17 else 0)
+    axis.set_xlim(-0.6, len(labels) - 0.4)
+    axis.grid(visible=False, axis="x")
+    if any(label.endswith("*") for label in labels):
+        axis.set_xlabel("Layer; * a shortcut's convolution", fontsize=8)
+
+
+def _weights(data: pd.DataFrame) -> Sequence[float]:
+    return list(data.drop_duplicates("parameter")["weights"])
+
+
+def _thousands(weights: float) -> str:
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if weights >= size:
+            return f"{weights / size:.3g}{unit}"
+    return f"{weights:g}"
+
+
+def _figure(results: Results, name: str, out: Path) -> Written:
+    model, title = MODELS[name], printed.CAPTIONS[name]
+    every = one_each_alpha(dst_conditions(results, "cifar10", model, learning_rate=LEARNING_RATE))
+    legend = "the three α are our choice, the paper's text names none; bars: mean, dots: seeds"
+    chosen = [c for c in every if c.alpha in SHOWN_ALPHAS]
+    if not chosen:
+        return _write(results, name, lowest_middle_highest(every), title, legend, out)
+    return _write(results, name, chosen, title, legend, out, wanted=[(model, alpha) for alpha in SHOWN_ALPHAS])
+
+
+def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
+    every = [c for c in dst_of(results, dataset) if len(c.done)]
+    chosen = []
+    for model in sorted({c.model for c in every}, key=printed.rank):
+        own = [c for c in every if c.model == model]
+        alike = [c for c in own if c.protocols[:1] == own[0].protocols[:1]]
+        chosen += lowest_middle_highest(one_each_alpha(alike))
+    title = f"{printed.dataset(dataset)}, layout of Figure 7: the sparse pattern of DST"
+    return _write(results, f"{dataset}-figure7", chosen, title, "bars: mean, dots: seeds", out)
+
+
+def _write(
+    results: Results,
+    name: str,
+    chosen: Sequence[Condition],
+    title: str,
+    legend: str,
+    out: Path,
+    *,
+    wanted: Sequence[tuple[str, float]] = (),
+) -> Written:
+    """wanted: the models and alphas that are named as not run where they are."""
+    if not chosen:
+        return Written(name=name, title=title, remark="not run")
+    data = kept_weights(results.tables, chosen)
+    if data.empty:
+        return Written(name=name, title=title, remark="no layers.csv beside the results of its runs")
+    counts = dict.fromkeys(wanted, "not run") | {(c.model, c.alpha or 0.0): count([c]) for c in chosen}
+    draw = one_model if name in MODELS else several_models
+    missing = [f"alpha {alpha:g}: not run" for (_, alpha), seeds in counts.items() if seeds == "not run"]
+    return write_figure(
+        name, data, draw(data, f"{title}\n{protocol_note(chosen[0])}{legend}", counts), out, title=title,
+        run_ids=data["run_id"].unique(), finding=finding(data),
+        remarks=[*missing, *incomplete(chosen), *left_out_counts(results, chosen)],
+    )  # fmt: skip
+
+
+def finding(data: pd.DataFrame) -> str:
+    """Which layers keep most and least at each alpha, and how far the alphas agree."""
+    return " ".join(_finding(own, printed.architecture(str(model))) for model, own in data.groupby("model", sort=False))
+
+
+def _finding(data: pd.DataFrame, model: str) -> str:
+    names = layer_names(list(data["parameter"]))
+    mean = data.groupby(["alpha", "parameter"])["remaining_percent"].mean().unstack("alpha").reindex(list(names))
+    parts = []
+    for alpha in mean:
+        order = mean[alpha].sort_values(kind="stable")
+        least, most = (f"{names[str(order.index[at])]} ({order.iloc[at]:.3g} %)" for at in (0, -1))
+        parts.append(f"at alpha {alpha:g} {least} is the sparsest layer and {most} the densest")
+    if mean.shape[1] > 1 and len(mean) > 2:
+        lowest = mean.corr(method="spearman").to_numpy().min()
+        parts.append(f"rank correlation of the layers between alphas: at least {lowest:.2f}")
+    return f"{model}: {'; '.join(parts)}."

@@ -1,0 +1,1 @@
+"""How exhibits are written: tables, figures, the page with all of them, and the manifest."""

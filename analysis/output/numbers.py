@@ -1,0 +1,64 @@
+"""How numbers are written in tables: means, differences, ratios and intervals."""
+
+from __future__ import annotations
+
+import math
+
+from analysis.data.conditions import Summary
+from analysis.statistics.small_samples import Comparison, half_width
+
+
+def mean_and_sd(value: Summary) -> str:
+    """`97.90 ± 0.07`, of one value `97.90`."""
+    return f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
+
+
+def with_seeds(value: Summary) -> str:
+    """`97.90 ± 0.07 (n=5)`, `(n=2/3)` where seeds are missing, or `not run`."""
+    return f"{mean_and_sd(value)} ({value.seeds})" if value.n else "not run"
+
+
+def printed_number(mean: float | None, sd: float | None, *, signed: bool = False, exact: bool = False) -> str:
+    """A number with its ±, if it has one; empty for None.
+
+    exact: without a ±, write as many digits as it has.
+    """
+    if mean is None:
+        return ""
+    if sd is None or math.isnan(sd):
+        return f"{mean:g}" if exact else f"{mean:+.2f}" if signed else f"{mean:.2f}"
+    return f"{mean:+.2f} ± {sd:.2f}" if signed else f"{mean:.2f} ± {sd:.2f}"
+
+
+def p_text(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def points(comparison: Comparison, *, confidence: float = 0.95) -> str:
+    """A difference in points with its interval: `+0.34 [+0.25, +0.43]`."""
+    if math.isnan(comparison.difference):
+        return ""
+    return f"{comparison.difference:+.2f}{limits(*comparison.interval(confidence=confidence), signed=True)}"
+
+
+def factor(comparison: Comparison, *, confidence: float = 0.95) -> str:
+    """The logarithm of a ratio, as the ratio with its interval: `×5.00 [3.61, 6.93]`."""
+    if math.isnan(comparison.difference):
+        return ""
+    low, high = (math.exp(limit) for limit in comparison.interval(confidence=confidence))
+    return f"×{math.exp(comparison.difference):.2f}{limits(low, high)}"
+
+
+def limits(low: float, high: float, *, signed: bool = False) -> str:
+    """An interval to stand behind its number: ` [97.83, 97.97]`; empty where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f" [{low:+.2f}, {high:+.2f}]" if signed else f" [{low:.2f}, {high:.2f}]"
+
+
+def t_interval(value: Summary) -> tuple[float, float]:
+    """The 95 % t interval of a mean; nan for fewer than two seeds."""
+    half = half_width(value.sd, value.n)
+    return value.mean - half, value.mean + half

@@ -1,0 +1,1 @@
+"""What the paper prints: its numbers, captions and names."""

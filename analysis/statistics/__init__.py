@@ -1,0 +1,1 @@
+"""Statistics as pure functions of numbers; they know nothing of cells or tables."""

@@ -1,0 +1,99 @@
+"""Which cells are one condition, and what a hyperparameter that was added to a method later changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from analysis.compare import compare
+from analysis.data.comparable import groups
+from analysis.data.conditions import Condition, Results, spec_without_seed
+from analysis.data.read import load
+from analysis.data.selection import dst_conditions
+from analysis.exhibits.table1_to_3 import paper_table
+
+MODEL = "lenet-300-100"
+
+
+def with_method(row: dict[str, Any], **hyperparameters: Any) -> dict[str, Any]:
+    """The row with more hyperparameters in its spec, and a run id of its own."""
+    spec = json.loads(row["spec"])
+    spec["method"] |= hyperparameters
+    return row | {"spec": json.dumps(spec), "run_id": f"{row['run_id']}-{hyperparameters}"}
+
+
+def cells(method: str = "dst", **given: Any) -> list[dict[str, Any]]:
+    chosen = {"alpha": 5e-4} if method == "dst" else {"density": 0.05} if method == "set" else {}
+    return [synthetic.cell(MODEL, method, seed, **chosen, **given) for seed in (0, 1)]
+
+
+def results(folder: Path, rows: list[dict[str, Any]]) -> Results:
+    return Results(load([synthetic.write(folder, rows)]))
+
+
+@pytest.fixture
+def added(tmp_path: Path) -> Results:
+    """DST and SET, each as before `granularity` was added (or at its default, which is the same) and with it."""
+    rows = [*cells("dense"), *cells("dst"), *cells("set")]
+    rows += [with_method(row, granularity="filter") for row in [*cells("dst"), *cells("set")]]
+    return results(tmp_path, rows)
+
+
+def of(found: Results, method: str) -> list[Condition]:
+    return [condition for condition in found.conditions if condition.method == method]
+
+
+def test_seed_and_step_records_make_no_condition(tmp_path: Path) -> None:
+    rows = cells()
+    rows[1]["spec"] = json.dumps(json.loads(rows[1]["spec"]) | {"step_records": True})
+    (condition,) = results(tmp_path, rows).conditions
+    assert condition.seeds == "n=2"
+    assert {spec_without_seed(row["spec"]) for row in rows} == {condition.key}
+
+
+@pytest.mark.parametrize(("method", "label"), [("dst", "alpha 0.0005"), ("set", "density 0.05")])
+def test_an_added_hyperparameter_is_in_the_label_where_it_is_not_the_default(
+    added: Results, method: str, label: str
+) -> None:
+    default, other = sorted(of(added, method), key=lambda condition: len(condition.variant))
+    assert (default.label, default.variant) == (label, {})
+    assert (other.label, other.variant) == (f"{label}, granularity filter", {"granularity": "filter"})
+    assert (default.as_published, other.as_published) == (True, False)
+
+
+def test_an_added_hyperparameter_makes_a_variant_that_no_exhibit_takes_for_the_method(added: Results) -> None:
+    assert [c.variant for c in dst_conditions(added, "mnist", MODEL)] == [{}]
+    (group,) = groups(added.conditions)
+    assert [c.label for c in group.sparse] == ["alpha 0.0005", "density 0.05"]
+    lines = [line for line in paper_table("table1", added.conditions).lines if line.source == "ours"]
+    assert [line.label for line in lines if line.model == MODEL] == ["alpha 0.0005"]
+
+
+def test_cells_at_the_default_are_the_same_condition_as_before_it_was_added(tmp_path: Path) -> None:
+    alone, both = (
+        results(tmp_path / "a", cells()),
+        results(tmp_path / "b", [*cells(), *(with_method(row, granularity="filter") for row in cells())]),
+    )
+    (before,), (after, _) = alone.conditions, sorted(both.conditions, key=lambda condition: len(condition.variant))
+    assert (before.key, before.label, before.as_published) == (after.key, after.label, after.as_published)
+    found, counted = compare(alone.tables, both.tables)
+    assert {change.kind for change in found} == {"only in B"}
+    assert counted["bit-identical"] == 2
+
+
+def test_hyperparameters_of_another_version_are_no_variant(tmp_path: Path) -> None:
+    second = [with_method(row, version=2, granularity="row") for row in cells()]
+    assert {c.label for c in results(tmp_path, [*cells(), *second]).conditions} == {"alpha 0.0005"}
+
+
+@pytest.mark.parametrize("changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": 0}])
+def test_dst_with_another_threshold_estimator_or_no_reset_is_not_as_published(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    (condition,) = results(tmp_path, [with_method(row, **changed) for row in cells()]).conditions
+    assert condition.variant == changed
+    assert not condition.follows_protocol

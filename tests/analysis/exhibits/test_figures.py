@@ -1,0 +1,214 @@
+"""Each figure's data, recomputed from the rows; its sentence; and what it says of what was not run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+import synthetic_figures
+
+from analysis.build import exhibits
+from analysis.data.conditions import Results
+from analysis.data.read import load
+from analysis.exhibits import figure1_2
+from analysis.output.exhibit import Written
+from analysis.output.plotting import greek
+from analysis.paper import printed
+
+Row = dict[str, Any]
+EMPTY = dict.fromkeys(("test_accuracy", "best_test_accuracy", "density", "density_at_best_test_accuracy"), "")
+CURVES = {
+    "figure4": ("lenet-300-100", 5e-4, 0.01),
+    "figure5": ("vgg16", 5e-6, 0.1),
+    "figure6": ("vgg16", 5e-6, 0.01),
+    "figure8": ("wrn-16-8", 1e-5, 0.1),
+    "figure9": ("wrn-16-10", 1e-5, 0.1),
+    "figure10": ("wrn-28-8", 1e-5, 0.1),
+    "figure8-default-alpha": ("wrn-16-8", 5e-6, 0.1),
+}
+PATTERNS = {"figure7": "vgg16", "figure11": "wrn-16-8", "figure12": "wrn-16-10"}
+
+
+@pytest.fixture(autouse=True)
+def no_files_of_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn and closed; test_build.py writes them."""
+    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
+
+
+def results_of(folder: Path, rows: list[Row]) -> Results:
+    tables = load([synthetic_figures.write(folder, rows)])
+    return Results(tables)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return [*synthetic_figures.cifar10(), *synthetic_figures.mnist()]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> Results:
+    return results_of(tmp_path_factory.mktemp("full"), rows)
+
+
+def made(results: Results, name: str, out: Path) -> Written:
+    return exhibits(results)[name](out)
+
+
+def data(out: Path, name: str) -> list[dict[str, str]]:
+    with (out / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def rate(row: Row) -> float:
+    return float(json.loads(row["spec"])["optimizer"]["lr"])
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_curves_are_the_traces_of_the_papers_setting_and_its_dense_twin(
+    name: str, full: Results, rows: list[Row], tmp_path: Path
+) -> None:
+    model, alpha, lr = CURVES[name]
+    cells = [r for r in rows if r["model"] == model and rate(r) == lr and r["alpha"] in ("", alpha)]
+    written = made(full, name, tmp_path)
+    layers = list(synthetic_figures.LAYERS[model])
+    shown = [*layers[:5], layers[-1]] if model.startswith("wrn") else layers
+    names = {"density", "test_accuracy", *(f"density/{layer}" for layer in shown)}
+    wanted = {
+        (t["run_id"], str(t["epoch"]), str(t["step"]), t["name"]): t["value"]
+        for t in synthetic_figures.traces(cells)
+        if t["name"] in names
+    }
+    found = {
+        (r["run_id"], r["epoch"], r["step"], key): float(value)
+        for r in data(tmp_path, name)
+        for key, value in r.items()
+        if key in names and value
+    }
+    assert found == pytest.approx(wanted)
+    assert written.run_ids == tuple(sorted(r["run_id"] for r in cells))
+    assert written.remark == ""
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_patterns_are_the_layer_tables_of_the_three_alphas(
+    name: str, full: Results, rows: list[Row], tmp_path: Path
+) -> None:
+    made(full, name, tmp_path)
+    cells = [r for r in rows if r["model"] == PATTERNS[name] and r["alpha"] in (1e-6, 5e-6, 1e-5) and rate(r) == 0.1]
+    wanted = {(r["run_id"], r["parameter"]): r["kept"] / r["weights"] * 100 for r in synthetic_figures.layers(cells)}
+    found = {(r["run_id"], r["parameter"]): float(r["remaining_percent"]) for r in data(tmp_path, name)}
+    assert found == pytest.approx(wanted)
+
+
+def test_figure3_shows_every_alpha_of_three_models_and_the_dense_band(
+    full: Results, rows: list[Row], tmp_path: Path
+) -> None:
+    written = made(full, "figure3", tmp_path)
+    cells = [r for r in rows if r["model"] in ("vgg16", "wrn-16-8", "wrn-28-8") and rate(r) == 0.1]
+    found = {r["run_id"]: (float(r["test_accuracy"]), float(r["density"])) for r in data(tmp_path, "figure3")}
+    best = ("best_test_accuracy", "density_at_best_test_accuracy")
+    assert found == {r["run_id"]: tuple(float(r[name]) for name in best) for r in cells}
+    at = [r for r in cells if r["model"] == "vgg16" and r["alpha"] == 1e-9]
+    dense = [r for r in cells if r["model"] == "vgg16" and r["method"] == "dense"]
+    assert (
+        f"to {statistics.fmean(r[best[0]] for r in cells if r['alpha'] == 1e-4 and r['model'] == 'vgg16'):.2f} %"
+        in (written.finding)
+    )
+    assert f"{100 * statistics.fmean(r[best[1]] for r in at):.3g} to" in written.finding
+    assert f"dense {statistics.fmean(r[best[0]] for r in dense):.2f} %" in written.finding
+
+
+def test_findings_say_what_the_output_layer_does_when_the_learning_rate_decays(full: Results, tmp_path: Path) -> None:
+    finding = made(full, "figure5", tmp_path).finding
+    assert "FC 2, the output layer, keeps 12 % at epoch 80, before the learning rate decays, and 100 %" in finding
+    assert "n=3" in finding
+    assert "layer 1 first keeps less than 10 % at epoch 9" in made(full, "figure4", tmp_path).finding
+
+
+def test_partial_data_are_drawn_and_counted(rows: list[Row], tmp_path: Path) -> None:
+    changed = [r for r in rows if r["model"] in ("vgg16", "wrn-16-10")]
+    for i, r in enumerate(changed):
+        if r["model"] == "vgg16" and r["alpha"] == 5e-6 and r["seed"] == 2:
+            changed[i] = r | EMPTY | {"status": "diverged"}
+        elif (r["model"] == "vgg16" and r["alpha"] == 1e-6) or (r["model"] == "wrn-16-10" and r["method"] == "dense"):
+            changed[i] = r | EMPTY | {"status": "pending"}
+    results = results_of(tmp_path / "in", changed)
+    names = (*(f"figure{i}" for i in (3, 4, 5, 7, 8, 9, 10, 11)), "mnist-figure3")
+    remarks = {name: made(results, name, tmp_path).remark for name in names}
+    assert "WideResNet-16-8 not run; WideResNet-28-8 not run; vgg16 dst alpha 1e-06: n=0/3" in remarks["figure3"]
+    assert "left out: 1 diverged" in remarks["figure3"]
+    assert remarks["figure5"] == "vgg16 dst alpha 5e-06: n=2/3; left out: 1 diverged"
+    assert remarks["figure7"].startswith("alpha 1e-06: not run; vgg16 dst alpha 5e-06: n=2/3")
+    assert remarks["figure9"] == "wrn-16-10 dense: n=0/3"
+    assert {remarks[name] for name in ("figure4", "figure8", "figure10", "figure11", "mnist-figure3")} == {"not run"}
+    assert {r["seed"] for r in data(tmp_path, "figure5") if r["method"] == "dst"} == {"0", "1"}
+
+
+def test_without_traces_and_layers_the_figures_say_so(rows: list[Row], tmp_path: Path) -> None:
+    folder = synthetic_figures.write(tmp_path / "in", [r for r in rows if r["model"] == "vgg16"])
+    for name in ("traces", "layers"):
+        (folder / f"{name}.csv").unlink()
+    tables = load([folder])
+    results = Results(tables)
+    assert made(results, "figure5", tmp_path).remark == "no traces.csv beside the results of its runs"
+    assert made(results, "figure7", tmp_path).remark == "no layers.csv beside the results of its runs"
+
+
+def test_empty_tables_give_the_two_drawings_alone(rows: list[Row], tmp_path: Path) -> None:
+    results = results_of(tmp_path / "in", [])
+    written = {name: made(results, name, tmp_path) for name in exhibits(results) if "figure" in name}
+    assert {name for name, w in written.items() if w.files} == {"figure1", "figure2"}
+    assert {w.remark for name, w in written.items() if not w.files} == {"not run"}
+
+
+def test_official_runs_alone_are_shown_and_labelled(rows: list[Row], tmp_path: Path) -> None:
+    official = [r | {"protocol": "official"} for r in rows if r["model"] == "vgg16"]
+    results = results_of(tmp_path / "in", official)
+    assert made(results, "figure3", tmp_path).files
+    assert {r["panel"] for r in data(tmp_path, "figure3")} == {"VGG-16, official"}
+
+
+def test_other_data_sets_and_mnist_have_the_layouts_too(rows: list[Row], tmp_path: Path) -> None:
+    digits = [r | {"protocol": "", "dataset": "digits", "spec": r["spec"].replace('"mnist"', '"digits"')} for r in rows]
+    results = results_of(tmp_path / "in", [r for r in digits if r["model"].startswith("lenet")])
+    assert len(data_of(results, "digits-figure3", tmp_path)) == 2 * 3 * 4
+    assert {r["alpha"] for r in data_of(results, "digits-figure4", tmp_path)} == {"", "0.0005"}
+    assert {r["model"] for r in data_of(results, "digits-figure7", tmp_path)} == {"lenet-300-100", "lenet-5-caffe"}
+
+
+def data_of(results: Results, name: str, out: Path) -> list[dict[str, str]]:
+    made(results, name, out)
+    return data(out, name)
+
+
+def test_figure1s_example_follows_equations_1_and_2(full: Results, tmp_path: Path) -> None:
+    for r in data_of(full, "figure1", tmp_path):
+        w, t, q = (float(r[name]) for name in ("W", "t", "Q"))
+        assert q == pytest.approx(abs(w) - t)
+        assert int(r["M"]) == (q > 0)
+        assert float(r["P"]) == w * (q > 0)
+
+
+def test_figure2s_functions_are_those_that_are_trained_with(full: Results, tmp_path: Path) -> None:
+    import torch
+
+    from methods.thresholds import ESTIMATORS
+
+    found = data_of(full, "figure2", tmp_path)
+    x = torch.tensor([float(r["x"]) for r in found], dtype=torch.float64)
+    for name, estimator in ESTIMATORS.items():
+        assert [float(r[name]) for r in found] == pytest.approx(estimator(x).tolist())
+    assert [figure1_2.long_tailed(v) for v in (0, 0.2, 0.4, -0.7, 1, 1.01)] == pytest.approx([2, 1.2, 0.4, 0.4, 0.4, 0])
+    assert [r["impulse"] for r in found if float(r["x"]) == 0] == ["inf"]
+
+
+def test_every_figure_has_the_papers_caption_and_place() -> None:
+    for i in range(1, 13):
+        assert printed.PLACES[f"figure{i}"].startswith(f"Figure {i}, ")
+        assert printed.CAPTIONS[f"figure{i}"]
+    assert greek("alpha = 5e-06, alphabet") == "α = 5e-6, alphabet"
