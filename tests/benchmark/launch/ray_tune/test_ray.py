@@ -77,7 +77,7 @@ def test_a_grid_on_ray_has_the_bits_of_cells_trained_alone_in_one_attempt_each(
     assert len(processes) > 4, "a driver, Ray's own processes, and cells' workers"
     finished = grids.finish(process)
     assert (finished.code, finished.stderr) == (0, "")
-    assert finished.stdout.count("1/1") == len(METHODS)
+    assert finished.stdout.count(" 1/1 ") == len(METHODS)
     assert grids.bits(out) == undisturbed
     assert set(map(tuple, grids.attempts(out).values())) == {(1,)}
     wait_until_gone(processes)
