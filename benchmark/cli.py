@@ -17,6 +17,7 @@ from benchmark.commands.options import (
     OUT,
     DataDir,
     Device,
+    DoneIn,
     Json,
     NoMlflow,
     Out,
@@ -77,6 +78,7 @@ def run(
     seeds: Seeds = None,
     where: Where = [],  # noqa: B006
     changes: Set = [],  # noqa: B006
+    done_in: DoneIn = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
     accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
     no_mlflow: NoMlflow = False,
@@ -84,7 +86,7 @@ def run(
     json_output: Json = False,
 ) -> None:
     """Train a suite's cells; the same command again continues where it stopped."""
-    selection = Selection(suite, seeds, tuple(where), tuple(changes))
+    selection = Selection(suite, seeds, tuple(where), tuple(changes), tuple(done_in))
     ranks = process_ranks.find(ranks_from)
     if ranks is not None and processes_per_cell not in (1, ranks.size):
         raise SpecError(f"--processes-per-cell {processes_per_cell}: {ranks.size} processes were started already")
@@ -128,10 +130,11 @@ def plan(
     seeds: Seeds = None,
     where: Where = [],  # noqa: B006
     changes: Set = [],  # noqa: B006
+    done_in: DoneIn = [],  # noqa: B006
     json_output: Json = False,
 ) -> None:
     """How many cells, which are done, and an estimate of the time."""
-    selection = Selection(suite, seeds, tuple(where), tuple(changes))
+    selection = Selection(suite, seeds, tuple(where), tuple(changes), tuple(done_in))
     print_plan(selection, out, workers=workers, device=device, json_output=json_output)
 
 
@@ -173,7 +176,7 @@ def sync(
 def export(
     out: Out = OUT,
     source: Annotated[str, typer.Option("--from", help="folders, or mlflow: only from MLflow.")] = "folders",
-    to: Annotated[Path | None, typer.Option(help="Write them here, not into the run folder.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Add the rows to the tables in this folder.")] = None,
     where: Where = [],  # noqa: B006
     json_output: Json = False,
 ) -> None:

@@ -6,27 +6,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark import results
-from benchmark.commands import filters
+from benchmark.commands import filters, published
 from benchmark.commands.output import emit
 from benchmark.spec import check_names
 from benchmark.tracking.export import downloaded
 
 
 def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_output: bool) -> None:
-    """Write the tables from the run folder or from MLflow, of all cells or some, here or into
-    another folder.
+    """Write the tables from the run folder or from MLflow, of all cells or some.
+
+    to: a folder of tables that the rows join (`published.merge`); without it the run folder's own
+    tables are written anew.
     """
     check_names([source], ("folders", "mlflow"), "--from")
     place = to or out
     if source == "mlflow":
         with downloaded(out) as (folder, cells):
             rows = filters.rows_left(cells, where)
-            results.write_rows(rows, folder, place)
+            added = _write(rows, folder, out, to)
     else:
         rows = filters.rows_left(results.cells(results.existing(out)), where)
-        results.write_rows(rows, out, place)
+        added = _write(rows, out, out, to)
     names = ["results.csv", "results.parquet", "traces.csv", "layers.csv"]
     if json_output:
-        emit({"out": str(place), "rows": len(rows), "files": names})
+        emit({"out": str(place), "rows": len(rows), "added": added, "files": names})
     else:
-        print(f"{place}: {', '.join(names)}; {len(rows)} rows")
+        print(f"{place}: {', '.join(names)}; {len(rows)} rows" + (f", {added} of them new" if to else ""))
+
+
+def _write(rows: Sequence[results.Row], folder: Path, out: Path, to: Path | None) -> int:
+    """Write the tables of rows whose records lie in `folder`; how many rows are new there."""
+    if to is not None:
+        return published.merge(rows, folder, to)
+    results.write_rows(rows, folder, out)
+    return len(rows)

@@ -14,6 +14,10 @@ Where = Annotated[list[str], typer.Option(metavar="FIELD=v,w", help="Only these 
 Set = Annotated[
     list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Changes the specs, so new cells; repeatable.")
 ]
+DoneIn = Annotated[
+    list[Path],
+    typer.Option("--done-in", metavar="PATH", help="Skip cells that these results tables have done; repeatable."),
+]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one a core or a GPU by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

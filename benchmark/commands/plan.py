@@ -27,7 +27,8 @@ def plan(
     """
     suite = selection.expand()
     results.check(out)
-    cells = selection.cells(suite, out)
+    selected = selection.cells(suite, out)
+    cells = selection.unpublished(selected)
     todo = unended(cells, retry_failed=retry_failed)
     pool = workers or default_workers(resolve_device(device))
     estimate = Estimate()
@@ -40,6 +41,7 @@ def plan(
         "out": str(out),
         "cells": len(cells),
         "counts": {status: count for status, count in counts.items() if count},
+        "done_elsewhere": len(selected) - len(cells),
         "done": [spec.run_id for spec, row in cells if row["status"] == "done"],
         "to_run": [{"run_id": spec.run_id, "label": spec.label, "departs": list(spec.departs)} for spec in todo],
         "estimated_seconds": estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool),
@@ -47,13 +49,16 @@ def plan(
         "workers": pool,
         **({} if script is None else {"script": script}),
     }
-    (emit if json_output else _print)(document)
+    if json_output:
+        emit(document)
+    else:
+        _print(document, selection.skipped_text(len(selected) - len(cells)))
 
 
-def _print(document: dict[str, Any]) -> None:
+def _print(document: dict[str, Any], skipped: str) -> None:
     screen, script = console(json_output=False), document.get("script")
-    states = ", ".join(f"{count} {status}" for status, count in document["counts"].items())
-    heading = f"suite {document['suite']}: {document['cells']} cells in {document['out']}; {states}"
+    states = ", ".join(f"{count} {status}" for status, count in document["counts"].items()) or "none to run"
+    heading = f"suite {document['suite']}: {document['cells']} cells in {document['out']}; {states}{skipped}"
     screen.print(heading, markup=False, soft_wrap=True)
     for cell in document["to_run"]:
         screen.print(f"  {cell['run_id']} {cell['label']}", highlight=False, markup=False)

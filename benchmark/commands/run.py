@@ -40,7 +40,8 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     suite = selection.expand()
     results.prepare(out)
     suite_changes.check(out, suite, accept=execution.accept_drift)
-    cells = selection.cells(suite, out)
+    selected = selection.cells(suite, out)
+    cells = selection.unpublished(selected)
     todo = unended(cells, retry_failed=execution.retry_failed)
     if todo:
         execution = for_workers(execution, choice, suite)
@@ -49,9 +50,8 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     launch.prepare(choice, execution, todo)
     chosen = [spec for spec, _ in cells]
     results.remember(out, suite.name, suite.exhibits, chosen)
-    screen.print(
-        f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before", highlight=False
-    )
+    skipped = selection.skipped_text(len(selected) - len(cells))
+    say(screen, f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before{skipped}")
     code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
@@ -142,7 +142,8 @@ def sbatch_script(selection: Selection, execution: Execution, choice: launch.Cho
     from benchmark.launch.slurm import launcher
 
     suite = selection.expand()
-    todo = unended(selection.cells(suite, execution.out), retry_failed=execution.retry_failed)
+    cells = selection.unpublished(selection.cells(suite, execution.out))
+    todo = unended(cells, retry_failed=execution.retry_failed)
     execution = for_workers(execution, choice, suite)
     return launcher.script(execution, launch.profile_of(choice), workers=choice.workers, cells=len(todo))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import data, models, results, suites
-from benchmark.commands import filters
+from benchmark.commands import filters, published
 from benchmark.results import Row
 from benchmark.spec import RunSpec, SpecError, check_names, fields
 
@@ -22,12 +22,16 @@ FIELD_OF = {"dataset": "data.name", "model": "model.name", "method": "method.nam
 
 @dataclass(frozen=True)
 class Selection:
-    """A suite with its seeds replaced, fields changed and cells filtered."""
+    """A suite with its seeds replaced, fields changed and cells filtered.
+
+    done_in: results tables; a cell with an intact row in one of them is not run again.
+    """
 
     suite: str
     seeds: str | None
     where: tuple[str, ...]
     changes: tuple[str, ...]
+    done_in: tuple[Path, ...] = ()
 
     def expand(self) -> suites.Suite:
         """The suite with its seeds and changes, every name in it checked. Raises SpecError."""
@@ -63,6 +67,15 @@ class Selection:
         """The filtered cells, each with its row from the run folder."""
         rows = [(spec, results.row(out, results.Member(spec, (suite.name,)))) for spec in suite.specs]
         return filters.select(rows, self.where)
+
+    def unpublished(self, cells: Sequence[tuple[RunSpec, Row]]) -> list[tuple[RunSpec, Row]]:
+        """The cells that no table of `done_in` has done. Raises SpecError for what is no table."""
+        settled = published.done(self.done_in)
+        return [(spec, row) for spec, row in cells if spec.run_id not in settled]
+
+    def skipped_text(self, count: int) -> str:
+        """How many cells `unpublished` left out, for the end of a line; empty without `done_in`."""
+        return f"; {count} more are done in {', '.join(map(str, self.done_in))}" if self.done_in else ""
 
 
 def parse_seeds(text: str) -> list[int]:

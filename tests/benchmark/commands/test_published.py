@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grids import Grid
+from grids import Bench, Grid
 
 from benchmark import results
 from benchmark.commands import published
@@ -114,3 +114,21 @@ def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
         published.done([tmp_path])
     with pytest.raises(SpecError, match="does not exist"):
         published.done([tmp_path / "none"])
+
+
+def test_run_and_plan_skip_cells_that_a_table_has_done(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    exported = bench("export", "--out", grid.out, "--where", "status=done", "--to", tmp_path / "tables")
+    assert "3 rows, 3 of them new" in exported.stdout
+    again = bench("export", "--out", grid.out, "--where", "status=done", "--to", tmp_path / "tables")
+    assert "3 rows, 0 of them new" in again.stdout
+    common = ("--suite", grid.suite, "--where", "method=dense,dst,static", "--out", tmp_path / "runs")
+    plan = bench("plan", *common, "--done-in", tmp_path / "tables", "--json")
+    assert [entry["run_id"] for entry in plan.json["to_run"]] == [
+        row["run_id"] for row in rows_of(grid, "diverged") if row["method"] == "dense"
+    ]
+    assert plan.json["done_elsewhere"] == 3
+    done = bench("run", *common, "--where", "status=pending", "--where", "method=dst", "--done-in", tmp_path / "tables")
+    assert done.code == 0
+    assert f"0 cells, 0 of them ended before; 1 more are done in {tmp_path / 'tables'}" in done.stdout
+    refused = bench("run", *common, "--done-in", tmp_path / "none")
+    assert (refused.code, refused.error.strip()) == (2, f"error: --done-in {tmp_path / 'none'} does not exist")
