@@ -23,6 +23,7 @@ REMARK = (
     "mean over seeds, error bars: one standard deviation; methods at one density are drawn side by side; "
     "dashes: Pareto front of the means"
 )
+PRINTED = {"marker": "*", "markersize": 13, "markerfacecolor": "white", "markeredgewidth": 1.2, "linewidth": 0}
 COSTS = {"train_flops": "Training FLOPs (% of dense)", "inference_flops": "Inference FLOPs (% of dense)"}
 
 
@@ -94,10 +95,12 @@ def _density(found: Sequence[Group], out: Path) -> Written:
     for axis, group in zip(axes, found, strict=True):
         _dense_band(axis, group)
         _panel(axis, by_density(group))
+        _printed_points(axis, group)
         axis.set(xlabel="Remaining weights (%)", ylabel=ACCURACY, title=group.label)
         plain_log(axis, "x")
-    _legend(figure, found)
+    _legend(figure, found, paper=any(printed_for(group) for group in found))
     lines = [_line(r, "density", point) for r in found for point in by_density(r)]
+    lines += [_printed_line(group, target) for group in found for target in printed_for(group)]
     findings = [_finding(r.label, by_density(r), "kept") for r in found]
     name = f"{dataset}-accuracy-density"
     return _written(name, f"{title}: {dataset}", figure, lines, " ".join(findings), found, out)
@@ -138,7 +141,8 @@ def _written(
 ) -> Written:
     shown = [c for g in found for c in (*g.sparse, *([g.dense] if g.dense else []))]
     run_ids = [run_id for c in shown for run_id in c.run_ids]
-    return write_figure(name, pd.DataFrame(lines), figure, out, title=title, run_ids=run_ids, finding=finding)
+    data = pd.DataFrame(lines).astype({"n": "Int64", "expected": "Int64"})  # a printed point has neither
+    return write_figure(name, data, figure, out, title=title, run_ids=run_ids, finding=finding)
 
 
 def _panel(axis: Any, points: Sequence[Point]) -> None:
@@ -169,9 +173,37 @@ def _make_room(axis: Any, points: Sequence[Point]) -> None:
     Matplotlib does not count points that are moved sideways.
     """
     for sign in (-1, 1):
-        corner = [(p.cost.mean + sign * _sd(p.cost), p.accuracy.mean + sign * _sd(p.accuracy)) for p in points]
-        axis.update_datalim([(x, y) for x, y in corner if x > 0])
+        costs = [p.cost.mean + sign * _sd(p.cost) for p in points]
+        # an error bar that ends at 0 or below has no end on a logarithmic axis: it reaches the edge
+        shown = [cost if cost > 0 else p.cost.mean / 5 for cost, p in zip(costs, points, strict=True)]
+        gains = [p.accuracy.mean + sign * _sd(p.accuracy) for p in points]
+        axis.update_datalim(list(zip(shown, gains, strict=True)))
     axis.autoscale_view()
+
+
+def printed_for(group: Group) -> list[printed.Target]:
+    """What the paper prints of its own DST runs on the group's network and data."""
+    tables = [target for exhibit in ("table1", "table2", "table3") for target in printed.targets(exhibit)]
+    wanted = (group.dataset, group.model, "dst", "measured", "top1")
+    return [t for t in tables if (t.dataset, t.model, t.method, t.origin, t.metric) == wanted]
+
+
+def _printed_points(axis: Any, group: Group) -> None:
+    """The paper's points, hollow, with its ±."""
+    for target in printed_for(group):
+        axis.errorbar(
+            [target.density_percent], [target.sparse],
+            xerr=[target.density_std or 0.0], yerr=[target.sparse_std or 0.0],
+            color=style_of("dst").colour, elinewidth=0.9, zorder=4, **PRINTED,
+        )  # fmt: skip
+
+
+def _printed_line(group: Group, target: printed.Target) -> dict[str, Any]:
+    return {
+        "recipe": group.label, "model": group.model, "method": "dst, as printed", "alpha": target.alpha,
+        "cost": "density", "cost_percent_mean": target.density_percent, "cost_percent_sd": target.density_std,
+        "test_accuracy_mean": target.sparse, "test_accuracy_sd": target.sparse_std, "run_ids": "",
+    }  # fmt: skip
 
 
 def _beside(axis: Any, place: float) -> Any:
@@ -191,13 +223,16 @@ def _dense_band(axis: Any, group: Group) -> None:
     )
 
 
-def _legend(figure: Any, found: Sequence[Group], *, dense: bool = False) -> None:
+def _legend(figure: Any, found: Sequence[Group], *, dense: bool = False, paper: bool = False) -> None:
     from matplotlib.lines import Line2D
 
     methods = methods_in_order(c.method for g in found for c in g.sparse)
     methods += ["dense"] if dense else []
     names = [printed.method_name(m) for m in methods]
-    method_legend(figure, methods, names, more=[(Line2D([], [], **FRONT), "Pareto front")])  # type: ignore[arg-type]
+    more = [(Line2D([], [], **FRONT), "Pareto front")]  # type: ignore[arg-type]
+    if paper:
+        more.append((Line2D([], [], color=style_of("dst").colour, **PRINTED), "DST, printed in the paper"))  # type: ignore[arg-type]
+    method_legend(figure, methods, names, more=more)
 
 
 def _line(group: Group, cost: str, point: Point) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from analysis.data.comparable import groups
 from analysis.data.conditions import Results, dense_twin
 from analysis.data.read import load
 from analysis.data.selection import lost_note
+from analysis.exhibits import accuracy_density_and_flops
 from analysis.exhibits.accuracy_density_and_flops import pareto
 from analysis.exhibits.compact_networks import even, networks, suggested, suite_file, weights_of
 from analysis.output.exhibit import Written
@@ -293,3 +294,26 @@ def test_an_even_network_has_about_as_many_weights_and_one_factor() -> None:
     widths = even(HIDDEN, WEIGHTS, 14_784)
     assert weights_of(HIDDEN, widths, WEIGHTS) == pytest.approx(14_784, rel=0.03)
     assert widths[0] == pytest.approx(3 * widths[1], abs=2)
+
+
+def test_every_point_lies_inside_its_panel_and_the_papers_stand_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deviation above the mean ends below 0, which a logarithmic axis does not have."""
+    kept = (0.02, 0.03, 0.74)
+    rows = [synthetic_methods.cell(NAME, "dst", seed, kept=k, alpha=5e-4) for seed, k in enumerate(kept)]
+    drawn = []
+    real = accuracy_density_and_flops.write_figure
+    monkeypatch.setattr(
+        accuracy_density_and_flops, "write_figure", lambda name, data, figure, *a, **k: (
+            drawn.append((data, figure)), real(name, data, figure, *a, **k))[1]
+    )  # fmt: skip
+    written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("mnist-accuracy-density",))
+    (data, figure), = drawn  # fmt: skip
+    low, high = figure.axes[0].get_xlim()
+    floor, ceiling = figure.axes[0].get_ylim()
+    assert list(data["method"]) == ["dst", "dst, as printed"]
+    assert all(low < x < high for x in data["cost_percent_mean"])
+    assert all(floor < y < ceiling for y in data["test_accuracy_mean"])
+    printed_row = data.iloc[1]
+    assert (printed_row["cost_percent_mean"], printed_row["test_accuracy_mean"]) == (2.48, 97.69)
