@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-import methods
+import methods.registry
 from benchmark import data, suites
 from benchmark.commands.output import hyperparameters_that_vary
 from benchmark.results import pending_row
@@ -27,8 +28,14 @@ class Later(Static):
     warm_up: int = 0
 
 
-methods.register("later", f"{__name__}:Later")
 DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=32, test_limit=16)
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    with methods.registry.temporary():
+        methods.register("later", f"{__name__}:Later")
+        yield
 
 
 def spec(**given: object) -> RunSpec:
