@@ -199,7 +199,7 @@ class Attachment:
         """
         ctx = self.context
         if len(ctx.thresholds) and len(ctx.masks):
-            return torch.stack([mask.sum() for mask in self.masks().values()])
+            return torch.stack([torch.count_nonzero(mask) for mask in self.masks().values()])
         if len(ctx.thresholds):
             return ctx.thresholds.kept_counts()
         return ctx.masks.kept_counts()
@@ -207,7 +207,7 @@ class Attachment:
     def density(self) -> float:
         """The share of maskable weights that the masks keep."""
         masks = self.masks().values()
-        return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+        return sum(int(torch.count_nonzero(mask)) for mask in masks) / sum(mask.numel() for mask in masks)
 
     def state_dict(self) -> dict[str, Any]:
         """What a bit-exact resume needs beside the model's and the optimizer's state.

@@ -71,7 +71,8 @@ class DropGrow(Method):
         masks, kept: bool masks before and after dropping. The counts sum to the number of dropped
         weights.
         """
-        return {name: int(mask.sum()) - int(kept[name].sum()) for name, mask in masks.items()}
+        count = torch.count_nonzero
+        return {name: int(count(mask)) - int(count(kept[name])) for name, mask in masks.items()}
 
     def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
         """Bool mask of exactly `count` entries of one weight to grow, none of them in `kept`.

@@ -69,7 +69,7 @@ class Masks:
     def _refresh(self) -> None:
         self._masks = {name: self._masks[name] for name in self._weights if name in self._masks}
         self._factors = []
-        self._kept = torch.stack([self[name].sum() for name in self._weights])
+        self._kept = torch.stack([torch.count_nonzero(self[name]) for name in self._weights])
 
     def apply_(self) -> None:
         """Zero every pruned weight: one multiplication of all weights by their masks."""

@@ -36,15 +36,27 @@ def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
 def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:
     """Mask of exactly `count` entries of the highest score; ties go to the earlier entry.
 
-    among: bool mask of the entries that may be chosen. Raises ValueError where they are too few.
+    among: bool mask of the entries that may be chosen. NaN counts as the highest score. Takes time
+    proportional to the number of entries. Raises ValueError where too few may be chosen.
     """
     flat = score.flatten()
-    if among is not None:
-        flat = torch.where(among.flatten(), flat, -torch.inf)
-    room = flat.numel() if among is None else int(among.sum())
+    allowed = torch.ones_like(flat, dtype=torch.bool) if among is None else among.flatten()
+    room = int(torch.count_nonzero(allowed))
     if count > room:
         raise ValueError(f"cannot choose {count} of {room} entries")
-    order = torch.argsort(flat, descending=True, stable=True)[:count]
-    mask = torch.zeros_like(flat, dtype=torch.bool)
-    mask[order] = True
+    if count == 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    lowest = (flat if among is None else flat[allowed]).kthvalue(room - count + 1).values
+    mask, tied = _compare(flat, lowest)
+    mask &= allowed
+    tied &= allowed
+    mask[tied.nonzero()[: count - int(torch.count_nonzero(mask))]] = True
     return mask.view(score.shape)
+
+
+def _compare(values: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks of the values above the limit and of those equal to it, NaN the highest of all."""
+    is_nan = values.isnan()
+    if limit.isnan():
+        return torch.zeros_like(is_nan), is_nan
+    return (values > limit) | is_nan, values == limit

@@ -82,8 +82,8 @@ class DSR(DropGrow):
         return mask & (size < self._threshold) & ~scores.top(size, 1, among=mask)
 
     def growth_counts(self, ctx: Context, masks: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, int]:
-        before = {name: int(mask.sum()) for name, mask in masks.items()}
-        survivors = {name: int(mask.sum()) for name, mask in kept.items()}
+        before = {name: int(torch.count_nonzero(mask)) for name, mask in masks.items()}
+        survivors = {name: int(torch.count_nonzero(mask)) for name, mask in kept.items()}
         dropped = sum(before.values()) - sum(survivors.values())
         self._adapt(dropped, wanted=self.prune_fraction * sum(before.values()))
         never_kept = {name: mask.numel() - before[name] for name, mask in masks.items()}

@@ -62,7 +62,7 @@ class SparseMomentum(DropGrow):
         check_fraction("final_drop_fraction", self.final_drop_fraction, low_open=False)
 
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
-        kept = int(mask.sum())
+        kept = int(torch.count_nonzero(mask))
         rate = cosine(ctx.step, ctx.total_steps, start=self.drop_fraction, end=self.final_drop_fraction)
         sparsity = 1 - kept / mask.numel()
         if sparsity < DENSE_LAYER_SPARSITY and self.importance(ctx)[name] > 1 / len(ctx.weights):
@@ -80,8 +80,10 @@ class SparseMomentum(DropGrow):
         return {name: mean / total if total > 0 else 1 / len(means) for name, mean in means.items()}
 
     def growth_counts(self, ctx: Context, masks: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, int]:
-        total = sum(int(mask.sum()) for mask in masks.values()) - sum(int(mask.sum()) for mask in kept.values())
-        free = {name: int((~mask).sum()) for name, mask in kept.items()}
+        total = sum(int(torch.count_nonzero(mask)) for mask in masks.values()) - sum(
+            int(torch.count_nonzero(mask)) for mask in kept.values()
+        )
+        free = {name: int(torch.count_nonzero(~mask)) for name, mask in kept.items()}
         most = {name: math.floor(0.99 * count) for name, count in free.items()}
         return share(self.importance(ctx), room=most if sum(most.values()) >= total else free, total=total)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -52,6 +54,23 @@ def test_top_chooses_exactly_the_count_and_nothing_better_is_left(values: list[i
     assert int(mask.sum()) == count
     if 0 < count < len(values):
         assert score[mask].min() >= score[~mask].max()
+
+
+VALUES = st.one_of(st.integers(-3, 3), st.sampled_from([math.nan, math.inf, 0.0, -0.0]))
+
+
+@given(st.lists(st.tuples(VALUES, st.booleans()), min_size=1, max_size=40), st.data())
+def test_top_chooses_what_a_stable_sort_puts_first(entries: list[tuple[float, bool]], data: st.DataObject) -> None:
+    score = torch.tensor([value for value, _ in entries], dtype=torch.float32)
+    among = torch.tensor([allowed for _, allowed in entries])
+    count = data.draw(st.integers(0, int(among.sum())))
+    ordered = torch.where(among, score, -torch.inf).argsort(descending=True, stable=True)
+    assert true_at(scores.top(score, count, among=among)) == sorted(ordered[:count].tolist())
+
+
+def test_a_score_of_minus_infinity_is_chosen_before_an_entry_that_may_not_be() -> None:
+    among = torch.tensor([False, True, True])
+    assert true_at(scores.top(torch.tensor([1.0, -torch.inf, 2.0]), 2, among=among)) == [1, 2]
 
 
 def test_random_scores_come_from_the_generator_alone() -> None:
