@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
+from rich.text import Text
 
 from benchmark import data, models, suites
 from benchmark.commands.output import console, emit
@@ -13,7 +16,7 @@ def list_names(what: str, json_output: bool) -> None:
     """Print the names of the suites, methods, models or data sets, each with one line about it."""
     check_names([what], ("suites", "methods", "models", "data"), "list")
     if what == "suites":
-        found = {name: f"{text} [{', '.join(exhibits)}]" for name, (text, exhibits) in suites.describe().items()}
+        found = {name: text + _feeds(exhibits) for name, (text, exhibits) in suites.describe().items()}
     elif what == "methods":
         import methods
 
@@ -25,5 +28,10 @@ def list_names(what: str, json_output: bool) -> None:
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in found.items():
-        table.add_row(name, text)
+        table.add_row(name, Text(text))  # square brackets are no markup here
     console(json_output=False).print(table)
+
+
+def _feeds(exhibits: Sequence[str]) -> str:
+    """The tables and figures that a suite feeds, for the end of its line."""
+    return f" [{', '.join(exhibits)}]" if exhibits else ""

@@ -51,7 +51,9 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     chosen = [spec for spec, _ in cells]
     results.remember(out, suite.name, suite.exhibits, chosen)
     skipped = selection.skipped_text(len(selected) - len(cells))
-    say(screen, f"suite {suite.name}: {len(cells)} cells, {len(cells) - len(todo)} of them ended before{skipped}")
+    plural = "cell" if len(cells) == 1 else "cells"
+    ended = len(cells) - len(todo)
+    say(screen, f"suite {suite.name}: {len(cells)} {plural}, {ended} of them ended before{skipped}")
     code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
