@@ -276,7 +276,7 @@ def _write(
 
 
 def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
-    """Of all layers of a WRN, the first five convolutions and the output layer."""
+    """The rows of the first five convolutions and of the output layer of a WRN."""
     return data[~data["name"].isin(_density_names(data)[FIRST_CONVOLUTIONS:-1])]
 
 

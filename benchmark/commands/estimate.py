@@ -41,9 +41,7 @@ class Estimate:
         return key(spec) in self._known
 
     def epoch_seconds(self, kind: Key) -> float | None:
-        """The mean for cells of this kind, else for their model, else for all; None if nothing is
-        known.
-        """
+        """The mean for cells of this kind, else for their model, else for all; else None."""
         for near in (kind, kind[:2], ()):
             known = [sums for k, sums in self._known.items() if k[: len(near)] == near]
             if known:
@@ -51,9 +49,7 @@ class Estimate:
         return None
 
     def seconds(self, epochs: Mapping[Key, int], *, cells: int, workers: int) -> float | None:
-        """Wall-clock seconds for `epochs` of each kind, in this many cells, shared by this many
-        workers.
-        """
+        """Wall-clock seconds for `epochs` of each kind, in `cells` cells, on `workers` workers."""
         each = [(self.epoch_seconds(kind), count) for kind, count in epochs.items() if count]
         if any(seconds is None for seconds, _ in each):
             return None
@@ -115,8 +111,9 @@ def step_seconds(spec: RunSpec) -> tuple[float, int]:
 
 
 def probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
-    """The image shape and batch size to probe with; smaller than the cell's where examples are
-    large.
+    """The image shape and batch size to probe with.
+
+    Both are at most the cell's; the batch is smaller where examples are large.
     """
     batch, size = spec.optimizer.batch_size, spec.data.image_size
     shape = (3, size, size) if size is not None else SHAPES.get(spec.data.name, spec.data.shape)

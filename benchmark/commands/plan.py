@@ -22,8 +22,9 @@ def plan(
     retry_failed: bool = False,
     script: str | None = None,
 ) -> None:
-    """Print how many cells there are, which are done, and how long the rest takes. script: what
-    would be submitted.
+    """Print how many cells there are, which are done, and how long the rest takes.
+
+    script: what would be submitted.
     """
     suite = selection.expand()
     results.check(out)

@@ -1,5 +1,6 @@
-"""Suites that changed after a run folder listed their cells: which of these are no longer in the
-suite, and why.
+"""Suites that changed after a run folder listed their cells.
+
+Reports which of these cells are no longer in the suite, and why.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ NAMED = 3
 
 
 def check(out: Path, suite: Suite, *, accept: bool) -> None:
-    """Raises SpecError if the folder has cells of an earlier version of the suite. accept: marks
-    them instead.
+    """Raises SpecError if the folder has cells of an earlier version of the suite.
+
+    accept: marks them instead.
     """
     path = out / "suites" / f"{suite.name}.json"
     if not path.exists():
@@ -53,9 +55,7 @@ def _setting(tree: Mapping[str, Any]) -> str:
 
 
 def _difference(stray: RunSpec, own: Sequence[RunSpec]) -> str:
-    """`optimizer.epochs: 2 -> 3`: how a stray differs from the cell of the suite that is most like
-    it.
-    """
+    """`optimizer.epochs: 2 -> 3`: how a stray differs from the most similar cell of the suite."""
     before = fields(stray)
     closest = min((_changes(before, fields(spec)) for spec in own), key=len)
     return ", ".join(closest[:NAMED]) + (" and more" if len(closest) > NAMED else "")

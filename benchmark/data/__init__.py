@@ -1,5 +1,6 @@
-"""Data sets, checked before they are parsed; held as uint8 tensors on the device, or read by loader
-processes.
+"""Data sets, checked before they are parsed.
+
+They are held as uint8 tensors on the device, or read by loader processes.
 
 torch is imported where it is used, so that `list data` answers at once.
 """

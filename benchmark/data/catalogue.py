@@ -1,5 +1,6 @@
-"""The data sets by name, and the interface of their modules. Imports no torch, so that `list data`
-answers at once.
+"""The data sets by name, and the interface of their modules.
+
+Imports no torch, so that `list data` answers at once.
 
 Each name is a module of this package that follows `Source`.
 """

@@ -1,6 +1,4 @@
-"""Which launcher runs the cells: the choice of the command line, checked, and the launcher made
-from it.
-"""
+"""Which launcher runs the cells: the command line's choice, checked, and the launcher itself."""
 
 from __future__ import annotations
 
@@ -62,8 +60,7 @@ def check(choice: Choice) -> None:
 
 
 def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> None:
-    """Before cells run: check that the processes can share each cell, and let started processes
-    meet.
+    """Before cells run: check that the processes can share each cell, and let started ones meet.
 
     Raises SpecError for a cell that the processes cannot share.
     """
@@ -82,8 +79,9 @@ def profile_of(choice: Choice) -> Profile:
 
 
 def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
-    """The launcher for this many cells. Raises SpecError for a profile that is wrong and for too
-    many workers.
+    """The launcher for this many cells.
+
+    Raises SpecError for a profile that is wrong and for too many workers.
     """
     execution = execution.absolute()
     if choice.name == "slurm":

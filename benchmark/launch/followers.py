@@ -26,8 +26,9 @@ COMMAND = [sys.executable, "-m", "benchmark.launch.followers"]
 
 
 def keep_first_device(execution: Execution) -> list[str]:
-    """Make the first of the worker's GPUs its only one; all of them, for `lead`. Before torch is
-    imported.
+    """Make the first of the worker's GPUs its only one, before torch is imported.
+
+    Returns all of them, for `lead`.
     """
     if execution.processes == 1 or execution.device == "cpu":
         return []
@@ -73,8 +74,9 @@ def _start(size: int, devices: Sequence[str]) -> Any:
 
 
 def become(ranks: Ranks, device: str, *, idle: bool) -> NoReturn:
-    """Continue as a follower of the command's rank 0, in a fresh interpreter. idle: there is
-    nothing to do.
+    """Continue as a follower of the command's rank 0, in a fresh interpreter.
+
+    idle: there is nothing to do.
     """
     from benchmark.launch.local import process_environment
 

@@ -17,7 +17,9 @@ FIRST_PORT, PORTS = 10_000, 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """rank: of `size` processes. local_rank: on its machine. address, port: of rank 0, where the
+    """This process's place among the processes of a command.
+
+    rank: of `size` processes. local_rank: on its machine. address, port: of rank 0, where the
     processes meet.
     """
 
@@ -34,8 +36,9 @@ class Ranks:
 
 
 def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | None:
-    """This process's ranks. auto: torchrun's, or None for a single process. slurm: srun's. Raises
-    SpecError.
+    """This process's ranks.
+
+    auto: torchrun's, or None for a single process. slurm: srun's. Raises SpecError.
     """
     check_names([source], SOURCES, "value of --ranks")
     if source == "slurm":

@@ -1,5 +1,6 @@
-"""A worker process: `python -m benchmark.launch.worker`. It reads one line of configuration, then
-one spec per line.
+"""A worker process: `python -m benchmark.launch.worker`.
+
+It reads one line of configuration, then one spec per line.
 
 Its messages are JSON lines on standard output; everything else that it or its libraries print goes
 to standard error. It ends with its dispatcher: the end of standard input means that nobody waits

@@ -34,8 +34,9 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """[b, c, h, w] to [b, classes], images of any size: (depth - 4) / 6 blocks in each of three
-    groups.
+    """[b, c, h, w] to [b, classes], images of any size.
+
+    It has (depth - 4) / 6 blocks in each of three groups.
 
     The maskable layers in the authors' order, which the paper's figures 8 to 12 are numbered by
     (inferred): `conv1`, then of each block in turn `conv1`, `conv2` and, in the first of a group,

@@ -57,8 +57,9 @@ class Turns:
 
 
 def data_path(names: Sequence[str], chosen: str, data_dir: Path, device_name: str, json_output: bool) -> None:
-    """Measure the data path of every model and print it. chosen: one of DATA. Raises SpecError and
-    DataError.
+    """Measure the data path of every model and print it.
+
+    chosen: one of DATA. Raises SpecError and DataError.
     """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS))
     check_names(asked, MODELS, "model")
@@ -122,9 +123,7 @@ def epoch_seconds(dataset: Dataset, batch_size: int, epoch: int) -> float:
 
 
 def dense_steps(model: str, dataset: Dataset, batch_size: int) -> Callable[[], float]:
-    """A function that trains a model densely for about STEPS_SECONDS at each call and returns the
-    seconds of a step.
-    """
+    """A function that trains densely for about STEPS_SECONDS and returns a step's seconds."""
     of = spec_of(model, "dense")
     training = Training(
         dataclasses.replace(of, optimizer=dataclasses.replace(of.optimizer, batch_size=batch_size)), dataset

@@ -1,5 +1,6 @@
-"""The subcommands of `speed`: what is measured, and its options. Without a subcommand, steps are
-measured.
+"""The subcommands of `speed` and their options.
+
+Without a subcommand, steps are measured.
 """
 
 from __future__ import annotations

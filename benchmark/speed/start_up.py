@@ -1,5 +1,6 @@
-"""How long commands that train nothing take, each as a process of its own: `python -m benchmark
-speed start-up`.
+"""How long commands that train nothing take: `python -m benchmark speed start-up`.
+
+Each command is a process of its own.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def start_up(json_output: bool, repeats: int = REPEATS) -> None:
 
 
 def seconds_of(arguments: Sequence[str]) -> tuple[float, float]:
-    """(wall, CPU) seconds of `python -m benchmark` with these arguments. Raises MeasurementError
-    where it fails.
+    """(wall, CPU) seconds of `python -m benchmark` with these arguments.
+
+    Raises MeasurementError where it fails.
     """
     cpu, started = _cpu_seconds(), time.perf_counter()
     command = [sys.executable, "-m", "benchmark", *arguments]

@@ -1,5 +1,6 @@
-"""What a method's training step costs, as ratios to dense steps beside it: `python -m benchmark
-speed steps`.
+"""What a method's training step costs: `python -m benchmark speed steps`.
+
+Costs are ratios to dense steps that are timed in alternation.
 
 A pair is one dense step and one step of the method on the same batch, right after each other; the
 next pair has the other order. Whatever slows the machine for a while slows both and does not change
@@ -93,9 +94,7 @@ class Pair:
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """Quartiles of two or more values, interpolated; the smallest and the largest value are the
-    ends.
-    """
+    """Quartiles of two or more values, interpolated, between the smallest and the largest value."""
     return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
@@ -113,8 +112,9 @@ def speed(
     *,
     threads: int = 1,
 ) -> None:
-    """Measure every model with every method and print it. threads: of both arms. Raises
-    SpecError.
+    """Measure every model with every method and print it.
+
+    threads: of both arms. Raises SpecError.
     """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
     check_names(asked[0], MODELS, "model")
@@ -133,9 +133,7 @@ def speed(
 
 @contextmanager
 def prepared(device: torch.device, threads: int = 1) -> Iterator[None]:
-    """Prepare the process as a worker is, or with more threads; restores the number of threads
-    afterwards.
-    """
+    """Prepare the process as a worker is, or with more threads; restores the number of threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     before = torch.get_num_threads()
     prepare_process(device.type)
@@ -190,9 +188,7 @@ def timed_pairs(
     least: int,
     seconds_of: Callable[[Any, Batch], float] | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each dense step and of the other step beside it; the order within a pair
-    alternates.
-    """
+    """Seconds of each dense step and of the other step next to it; their order alternates."""
     seconds_in: Callable[[Any, Batch], float] = seconds_of or _step_seconds
     arms = (dense, other)
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -253,8 +249,9 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table without lines, names left, numbers right. On a narrow screen names fold, and no
-    number is cut.
+    """A table without lines, names left, numbers right.
+
+    On a narrow screen names fold, and no number is cut.
     """
     rows = list(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))

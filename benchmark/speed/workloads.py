@@ -1,6 +1,4 @@
-"""Cells of the paper on made-up data of the real shape, to time training steps with; there is
-nothing to learn.
-"""
+"""Cells of the paper on made-up data of the real shape, to time training steps with."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ MODELS = tuple(name for name in models.available() if name != "resnet50")  # its
 
 @dataclass(frozen=True, eq=False)
 class Excerpt(TensorDataset):
-    """A few batches in place of an epoch of the real length; methods see the real number of steps
-    per epoch.
-    """
+    """A few batches in place of a whole epoch; methods see the real number of steps per epoch."""
 
     epoch_examples: int
 
@@ -37,8 +33,9 @@ class Excerpt(TensorDataset):
 
 
 def spec_of(model: str, method: str) -> RunSpec:
-    """The paper's cell of one of MODELS, on made-up pixels, with the method's defaults. Raises
-    SpecError.
+    """The paper's cell of one of MODELS, on made-up pixels, with the method's defaults.
+
+    Raises SpecError.
     """
     real, optimizer = data_and_optimizer(model)
     pixels = Data(

@@ -1,5 +1,7 @@
-"""Suites: named lists of cells. A suite is a function that returns specs, in a file of its own;
-files in this folder are found by name.
+"""Suites: named lists of cells.
+
+A suite is a function that returns specs, in a file of its own; files in this folder are found by
+name.
 
 A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds) and
 `suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the others.
@@ -27,8 +29,9 @@ BOTH_PROTOCOLS = ("paper", "official")
 
 @dataclass(frozen=True)
 class Suite:
-    """An expanded suite. plugin: the user's file that defines it, or None. own: the cells without
-    --seeds and --set.
+    """An expanded suite.
+
+    plugin: the user's file that defines it, or None. own: the cells without --seeds and --set.
     """
 
     name: str
@@ -92,8 +95,9 @@ def cell(
     step_records: int | None = None,
     **hyperparameters: Any,
 ) -> RunSpec:
-    """A spec with the method's hyperparameters resolved (`Method.identity`). Raises ValueError for
-    bad ones.
+    """A spec with the method's hyperparameters resolved (`Method.identity`).
+
+    Raises ValueError for bad ones.
     """
     import methods
 
@@ -130,8 +134,9 @@ def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec,
 
 
 def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
-    """The cells with a field changed, marked as departing. A method's field changes only in cells
-    whose method has it.
+    """The cells with a field changed, marked as departing.
+
+    A method's field changes only in cells whose method has it.
 
     Raises SpecError for an unknown field or a value that does not fit.
     """
@@ -148,9 +153,7 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
 
 
 def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
-    """The method's hyperparameters without the density, including those that the spec leaves out at
-    their default.
-    """
+    """The method's hyperparameters without the density; defaults left out of the spec are in."""
     from methods.registry import method_class
 
     try:
@@ -178,8 +181,9 @@ def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
 
 
 def _with_method(spec: RunSpec, hyperparameters: Mapping[str, Any]) -> RunSpec:
-    """The cell with its method's hyperparameters, density included, replaced. Raises SpecError for
-    bad ones.
+    """The cell with its method's hyperparameters, density included, replaced.
+
+    Raises SpecError for bad ones.
     """
     import methods
 

@@ -24,8 +24,9 @@ UPDATE_EVERY = "5 steps"  # an epoch has 23, or 15: methods that drop and grow g
 
 
 def suite() -> list[RunSpec]:
-    """Methods without a density hyperparameter keep their own: dense keeps all weights, others what
-    alpha leaves.
+    """Methods without a density hyperparameter keep their own.
+
+    dense keeps all weights, others what alpha leaves.
     """
     import methods
 

@@ -42,8 +42,9 @@ def suite() -> list[RunSpec]:
 
 
 def lenet(name: str, method: str, seed: int, **hyperparameters: Any) -> RunSpec:
-    """A.1's recipe; paper and code agree, so there is one cell. Figure 4's cell records every step
-    of epoch 1.
+    """A.1's recipe; paper and code agree, so there is one cell.
+
+    Figure 4's cell records every step of epoch 1.
     """
     figure4 = (name, method, hyperparameters) == ("lenet-300-100", "dst", {"alpha": LENET_ALPHA})
     return cell(

@@ -25,8 +25,9 @@ REPAIR = "'python -m benchmark sync' repairs it"
 
 
 class Mirror:
-    """Runs `python -m benchmark sync` as a child process, at intervals inside `with` and once in
-    `finish`.
+    """Runs `python -m benchmark sync` as a child process.
+
+    It runs at intervals inside `with` and once in `finish`.
 
     warn: receives the first problem as one line, and nothing after it.
     """

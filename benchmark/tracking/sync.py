@@ -1,5 +1,4 @@
-"""The MLflow mirror of a run folder: imports what the folder holds, so that tables can be rebuilt
-from MLflow.
+"""The MLflow mirror of a run folder: imports all of it, so that tables can be rebuilt.
 
 The folder is the truth. The tags of a cell's MLflow run say how much was imported, so any machine
 that sees the folder can continue, and importing twice changes nothing: `records` and
@@ -39,8 +38,9 @@ ARTIFACTS = ("spec.json", "environment.json", "result.json", "metrics.jsonl")
 
 @dataclass
 class Synced:
-    """What one import did. cells: with a run in MLflow; changed: those of them that were written
-    to; records: imported.
+    """What one import did.
+
+    cells: with a run in MLflow; changed: those of them that were written to; records: imported.
     """
 
     uri: str
@@ -50,8 +50,9 @@ class Synced:
 
 
 def sync(out: Path, *, report: Report, patience_seconds: float = store.PATIENCE_SECONDS) -> Synced:
-    """Import what is new in a run folder. Raises store.TrackingError, and FolderError for a damaged
-    folder.
+    """Import what is new in a run folder.
+
+    Raises store.TrackingError, and FolderError for a damaged folder.
 
     report: receives a line for each thing done. patience_seconds: how long to wait for one answer.
     """
@@ -165,9 +166,7 @@ class _Mirror:
         return run
 
     def _records(self, run: Run, lines: Sequence[bytes]) -> None:
-        """Import the records after those that the run's tags name, and update the tags with each
-        batch.
-        """
+        """Import the records after those that the run's tags name; each batch updates the tags."""
         start = _imported(run)
         digest = hashlib.sha256(b"".join(lines[:start]))
         began = run.info.start_time
@@ -183,8 +182,9 @@ class _Mirror:
                 batch = []
 
     def _log(self, run: Run, metrics: Sequence[Metric], tags: Mapping[str, Any]) -> None:
-        """Write the tags last: after an interruption the same points are imported again, and the
-        store drops them.
+        """Write the tags last.
+
+        After an interruption the same points are imported again, and the store drops them.
         """
         for at in range(0, len(metrics), BATCH_METRICS):
             self._client.log_batch(run.info.run_id, metrics=metrics[at : at + BATCH_METRICS])
@@ -192,8 +192,9 @@ class _Mirror:
         self._set_tags(run, tags)
 
     def _summary(self, run: Run, row: Row, lines: Sequence[bytes]) -> None:
-        """Log the row's measurements that no epoch has, at the last epoch. Infinities are only in
-        row.json.
+        """Log the row's measurements that no epoch has, at the last epoch.
+
+        Infinities are only in row.json.
         """
         from mlflow.entities import Metric
 
@@ -236,9 +237,7 @@ def run_key(run: Run) -> tuple[str, str]:
 
 
 def _lines(cell: Path) -> list[bytes]:
-    """The complete records of a cell: those of its result, or what its last attempt has written so
-    far.
-    """
+    """The complete records of a cell: its result's, or those that its last attempt wrote so far."""
     result = read_sealed(cell / "result.json")
     if result is not None:
         return results.metrics(cell, result).splitlines(keepends=True)
@@ -261,8 +260,9 @@ def _imported(run: Run) -> int:
 
 
 def _metrics(lines: Sequence[bytes], began: int) -> Iterator[tuple[int, list[Metric]]]:
-    """(number of the record, its metrics). An epoch record's step is its epoch; metrics named
-    step/… count steps.
+    """(number of the record, its metrics).
+
+    An epoch record's step is its epoch; metrics named step/… count steps.
 
     The timestamp is a function of the record, so equal points are one point in the store.
     """

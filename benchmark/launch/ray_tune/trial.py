@@ -1,5 +1,6 @@
-"""One cell as a trial of Ray Tune. The cell runs in a worker process of its own, so Ray's settings
-do not reach it.
+"""One cell as a trial of Ray Tune.
+
+The cell runs in a worker process of its own, so Ray's settings do not reach it.
 
 The cell resumes from our checkpoints; Ray's are not used.
 """

@@ -1,5 +1,6 @@
-"""The cluster jobs of a run folder: DIR/jobs.jsonl, one line per job, appended before anything
-waits for the job.
+"""The cluster jobs of a run folder: DIR/jobs.jsonl, one line per job.
+
+The line is appended before anything waits for the job.
 """
 
 from __future__ import annotations
@@ -72,9 +73,7 @@ def steps_saved(out: Path, run_id: str) -> int:
 
 
 def outcome(out: Path, run_id: str) -> dict[str, Any] | None:
-    """{status, error} of a cell that has a result, or whose last attempt failed or was cancelled;
-    else None.
-    """
+    """{status, error} of a cell with a result or a failed or cancelled last attempt; else None."""
     cell = out / "cells" / run_id
     result = read_sealed(cell / "result.json")
     if result is not None:
@@ -95,8 +94,9 @@ def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
 
 
 def settle(out: Path) -> list[tuple[ClusterJob, State]]:
-    """The jobs that still have cells to train, each with its state. Cells that cancelled jobs left
-    are marked cancelled.
+    """The jobs that still have cells to train, each with its state.
+
+    Cells that cancelled jobs left are marked cancelled.
 
     Raises SlurmError if SLURM does not answer.
     """

@@ -1,6 +1,4 @@
-"""Cells in SLURM job arrays, submitted with submitit and followed in the run folder and SLURM's
-queue.
-"""
+"""Cells in SLURM job arrays, submitted with submitit, watched in the run folder and the queue."""
 
 from __future__ import annotations
 
@@ -34,8 +32,9 @@ MISSING = "--launcher slurm needs submitit: pip install 'sparse-training-bench[s
 
 
 class SlurmLauncher:
-    """Arrays of jobs with a profile's resources. Jobs that SLURM still has from an earlier command
-    are adopted.
+    """Arrays of jobs with a profile's resources.
+
+    Jobs that SLURM still has from an earlier command are adopted.
 
     `events` ends with the last cell, or after `stop`; then the jobs continue without this process.
     """
@@ -231,8 +230,9 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
 
 
 def _python_path() -> str:
-    """Where a job finds this program and what the user's suites import: the current folder and
-    PYTHONPATH.
+    """Where a job finds this package and what the user's suites import.
+
+    That is this checkout, the current folder and PYTHONPATH.
     """
     program = str(Path(__file__).resolve().parents[3])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
