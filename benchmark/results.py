@@ -197,10 +197,10 @@ def pending_row(spec: RunSpec, suites: Sequence[str]) -> Row:
 
 def unfinished(cell: Path) -> tuple[str, str]:
     """(status, error) of a cell without a result: pending, running or failed."""
-    taken = numbers(cell)
-    if not taken:
+    attempts = numbers(cell)
+    if not attempts:
         return "pending", ""
-    last = folder_of(cell, taken[-1])
+    last = folder_of(cell, attempts[-1])
     end = ended(last)
     if end is not None:
         return (end["status"] if end["status"] in ("failed", "cancelled") else "pending"), end["error"]

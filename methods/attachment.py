@@ -156,8 +156,8 @@ class Attachment:
         return self._advance()
 
     def _advance(self) -> bool:
-        ends = sum(phase.steps for phase in self.phases[: self._phase + 1])
-        if self.context.step < ends or self._phase + 1 == len(self.phases):
+        phase_end = sum(phase.steps for phase in self.phases[: self._phase + 1])
+        if self.context.step < phase_end or self._phase + 1 == len(self.phases):
             return False
         self._phase += 1
         self.context.phase = self.phases[self._phase]
@@ -182,7 +182,7 @@ class Attachment:
         if not len(self.context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
         self.context.masks.set(masks)
-        self.context.masks.revive_()
+        self.context.masks.restore_initial_()
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the name of the weight they prune, detached; {} for methods without any."""

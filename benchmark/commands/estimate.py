@@ -102,11 +102,11 @@ def step_seconds(spec: RunSpec) -> tuple[float, int]:
     torch.set_num_threads(1)
     try:
         training = Training(short, data.load(pixels, data_dir=Path(), device=torch.device("cpu")))
-        ends: list[float] = []
-        train_epoch(training, lambda: ends.append(time.perf_counter()))
+        step_ends: list[float] = []
+        train_epoch(training, lambda: step_ends.append(time.perf_counter()))
     finally:
         torch.set_num_threads(threads)
-    steps = sorted(after - before for before, after in itertools.pairwise(ends))
+    steps = sorted(after - before for before, after in itertools.pairwise(step_ends))
     return steps[len(steps) // 2] * batch / probed, -(-examples // batch)
 
 

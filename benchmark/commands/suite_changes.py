@@ -46,11 +46,11 @@ def _strays(entries: Iterable[dict[str, Any]], own: Sequence[RunSpec]) -> list[d
     """Listed cells that are marked as no departure, and that the suite has under no seed."""
     ids = {spec.run_id for spec in own}
     unknown = [entry for entry in entries if entry["run_id"] not in ids and not entry["departs"]]
-    settings = {_setting(spec.to_dict()) for spec in own} if unknown else set()
-    return [entry for entry in unknown if _setting(entry["spec"]) not in settings]
+    own_specs = {_without_seed(spec.to_dict()) for spec in own} if unknown else set()
+    return [entry for entry in unknown if _without_seed(entry["spec"]) not in own_specs]
 
 
-def _setting(tree: Mapping[str, Any]) -> str:
+def _without_seed(tree: Mapping[str, Any]) -> str:
     return json.dumps({key: value for key, value in tree.items() if key != "seed"}, sort_keys=True)
 
 

@@ -77,12 +77,12 @@ class Attempt:
 
 def claim(cell: Path, observer: Observer) -> Attempt | None:
     """A new attempt at the cell; None if another attempt is active or the cell has a result."""
-    taken = numbers(cell)
-    if taken and not observer.over(folder_of(cell, taken[-1])):
+    attempts = numbers(cell)
+    if attempts and not observer.over(folder_of(cell, attempts[-1])):
         return None
     if read_sealed(cell / "result.json") is not None:  # an attempt publishes before it ends
         return None
-    number = taken[-1] + 1 if taken else 1
+    number = attempts[-1] + 1 if attempts else 1
     (cell / "attempts").mkdir(parents=True, exist_ok=True)
     aside = cell / "attempts" / f".{uuid.uuid4().hex}"
     aside.mkdir()
@@ -144,8 +144,8 @@ def gone(attempt: Path) -> bool:
 
 def failed_before(cell: Path) -> str | None:
     """The error of a cell's last attempt if that failed, else None."""
-    taken = numbers(cell)
-    end = ended(folder_of(cell, taken[-1])) if taken else None
+    attempts = numbers(cell)
+    end = ended(folder_of(cell, attempts[-1])) if attempts else None
     return str(end["error"]) if end is not None and end["status"] == "failed" else None
 
 

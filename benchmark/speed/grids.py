@@ -122,9 +122,9 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
         out, started = Path(folder), time.perf_counter()
         times = _run(specs, out, setup)
         wall_seconds = time.perf_counter() - started
-        ends = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
-    training = [end["measured"]["train_seconds"] for end in ends[setup.pool :]]
-    machine = {key: ends[0]["environment"][key] for key in KEPT}
+        cell_results = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
+    training = [result["measured"]["train_seconds"] for result in cell_results[setup.pool :]]
+    machine = {key: cell_results[0]["environment"][key] for key in KEPT}
     return summary(specs[0], list(times.values()), training, wall_seconds, workers=setup.pool), machine
 
 

@@ -229,7 +229,7 @@ def latency_row(pair: Mapping[str, Any]) -> list[str]:
 
 def form_row(form: Mapping[str, Any]) -> list[str]:
     """One line of the table of files and outputs, from one of the document's forms."""
-    agreement = ["-", "-"]
+    differences = ["-", "-"]
     if form["max_difference"] is not None:
-        agreement = [f"{form['max_difference']:.1e}", f"{100 * form['equal_predictions']:.2f} %"]
-    return [form["form"], str(form["bytes"]), str(form["compressed_bytes"]), *agreement]
+        differences = [f"{form['max_difference']:.1e}", f"{100 * form['equal_predictions']:.2f} %"]
+    return [form["form"], str(form["bytes"]), str(form["compressed_bytes"]), *differences]

@@ -30,7 +30,7 @@ from benchmark.commands.output import console, emit
 from benchmark.commands.selection import resolve_device
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.speed.peak_memory import peak_bytes
-from benchmark.speed.workloads import MODELS, Excerpt, load, spec_of
+from benchmark.speed.workloads import MODELS, FewBatches, load, spec_of
 from benchmark.training import environment
 from benchmark.training.engine import prepare_process
 from benchmark.training.loop import Training, train_step
@@ -156,11 +156,11 @@ def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch
 def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pair:
     """One method on one model. Raises SpecError if the budget is longer than the training."""
     dense_spec, spec = spec_of(model, "dense"), spec_of(model, method)
-    excerpt = load(model, spec, device)
-    batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
+    few_batches = load(model, spec, device)
+    batches = list(few_batches.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
     # the first training on a GPU also includes the libraries' own memory
-    _, *peaks = [_peak_bytes(of, excerpt, batches) for of in (dense_spec, dense_spec, spec)]
-    dense, other = (training_of(of, excerpt) for of in (dense_spec, spec))
+    _, *peaks = [_peak_bytes(of, few_batches, batches) for of in (dense_spec, dense_spec, spec)]
+    dense, other = (training_of(of, few_batches) for of in (dense_spec, spec))
     longest = min(dense.attached.total_steps, other.attached.total_steps) - WARM_UP_PAIRS
     if budget.steps > longest:
         raise SpecError(f"--steps {budget.steps}: a training of {model} has room for {longest}")
@@ -212,22 +212,22 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def training_of(spec: RunSpec, excerpt: Excerpt) -> Training:
-    training = Training(spec, excerpt)
+def training_of(spec: RunSpec, few_batches: FewBatches) -> Training:
+    training = Training(spec, few_batches)
     training.model.train()
     models.start_epoch(training.model)
     return training
 
 
-def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int:
+def _peak_bytes(spec: RunSpec, few_batches: FewBatches, batches: Sequence[Batch]) -> int:
     """The most that a training holds in its first steps, without its data."""
 
     def train() -> None:
-        training = training_of(spec, excerpt)
+        training = training_of(spec, few_batches)
         for batch in batches[:MEMORY_STEPS]:
             train_step(training, *batch)
 
-    return peak_bytes(train, excerpt.device)
+    return peak_bytes(train, few_batches.device)
 
 
 def machine_of(device: torch.device) -> dict[str, Any]:

@@ -19,7 +19,7 @@ MODELS = tuple(name for name in models.available() if name != "resnet50")  # its
 
 
 @dataclass(frozen=True, eq=False)
-class Excerpt(TensorDataset):
+class FewBatches(TensorDataset):
     """A few batches in place of a whole epoch; methods see the real number of steps per epoch."""
 
     epoch_examples: int
@@ -60,9 +60,9 @@ def data_and_optimizer(model: str) -> tuple[Data, Optimizer]:
     return cifar10.CIFAR10, cifar10.SGD
 
 
-def load(model: str, spec: RunSpec, device: torch.device) -> Excerpt:
+def load(model: str, spec: RunSpec, device: torch.device) -> FewBatches:
     """The data of such a cell, on the device."""
     pixels = data.load(spec.data, data_dir=Path(), device=device)
     assert isinstance(pixels, TensorDataset)
     fields = {field.name: getattr(pixels, field.name) for field in dataclasses.fields(pixels)}
-    return Excerpt(**fields, epoch_examples=TRAIN_EXAMPLES[data_and_optimizer(model)[0].name])
+    return FewBatches(**fields, epoch_examples=TRAIN_EXAMPLES[data_and_optimizer(model)[0].name])

@@ -125,7 +125,7 @@ class _Mirror:
         if run is not None and not behind and not _continues(run, lines):
             self._client.delete_run(run.info.run_id)  # its cell was restarted, or went back to a checkpoint
             run = None
-        run = run or self._begin(member, row, cell)
+        run = run or self._start_run(member, row, cell)
         if not behind:
             self._records(run, lines)
         self._artifacts(run, cell, row)
@@ -133,12 +133,12 @@ class _Mirror:
         self._end(run, STATES.get(row["status"], "SCHEDULED"), cell / "result.json")
         self._set_tags(run, {**self._tags(member, row), "mirrored": state})
 
-    def _begin(self, member: Member, row: Row, cell: Path) -> Run:
+    def _start_run(self, member: Member, row: Row, cell: Path) -> Run:
         from mlflow.entities import Param
 
         key = ("cell", member.spec.run_id)
-        taken = numbers(cell)
-        began = _milliseconds(folder_of(cell, taken[0]) / "owner.json" if taken else cell / "result.json")
+        attempts = numbers(cell)
+        began = _milliseconds(folder_of(cell, attempts[0]) / "owner.json" if attempts else cell / "result.json")
         run = self._create(key, member.spec.label, self._tags(member, row), began)
         given = {name: value for name, value in fields(member.spec).items() if name not in results.MEMBERSHIPS}
         given |= {"alpha": member.spec.method.get("alpha")}
@@ -208,8 +208,8 @@ class _Mirror:
 
     def _artifacts(self, run: Run, cell: Path, row: Row) -> None:
         run_id = run.info.run_id
-        taken = numbers(cell)
-        own = folder_of(cell, taken[-1]) if taken else cell
+        attempts = numbers(cell)
+        own = folder_of(cell, attempts[-1]) if attempts else cell
         for name in ARTIFACTS if row["status"] != "running" else ARTIFACTS[:2]:
             path = next((path for path in (cell / name, own / name) if path.exists()), None)
             if path is not None:
@@ -241,9 +241,9 @@ def _lines(cell: Path) -> list[bytes]:
     result = read_sealed(cell / "result.json")
     if result is not None:
         return results.metrics(cell, result).splitlines(keepends=True)
-    taken = numbers(cell)
+    attempts = numbers(cell)
     try:
-        content = (folder_of(cell, taken[-1]) / "metrics.jsonl").read_bytes() if taken else b""
+        content = (folder_of(cell, attempts[-1]) / "metrics.jsonl").read_bytes() if attempts else b""
     except FileNotFoundError:
         content = b""
     return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]

@@ -72,14 +72,14 @@ def steps_saved(out: Path, run_id: str) -> int:
     return max((int(path.stem.removeprefix("checkpoint-")) for path in names), default=0)
 
 
-def outcome(out: Path, run_id: str) -> dict[str, Any] | None:
+def final_status(out: Path, run_id: str) -> dict[str, Any] | None:
     """{status, error} of a cell with a result or a failed or cancelled last attempt; else None."""
     cell = out / "cells" / run_id
     result = read_sealed(cell / "result.json")
     if result is not None:
         return {"status": result["status"], "error": result["error"]}
-    taken = numbers(cell)
-    end = ended(folder_of(cell, taken[-1])) if taken else None
+    attempts = numbers(cell)
+    end = ended(folder_of(cell, attempts[-1])) if attempts else None
     return end if end is not None and end["status"] in ("failed", "cancelled") else None
 
 
@@ -89,8 +89,8 @@ def has_result(out: Path, run_id: str) -> bool:
 
 
 def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
-    """The cells that have no outcome."""
-    return [run_id for run_id in run_ids if outcome(out, run_id) is None]
+    """The cells that have no final status."""
+    return [run_id for run_id in run_ids if final_status(out, run_id) is None]
 
 
 def settle(out: Path) -> list[tuple[ClusterJob, State]]:

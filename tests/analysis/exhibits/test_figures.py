@@ -69,7 +69,7 @@ def rate(row: Row) -> float:
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_the_curves_are_the_traces_of_the_papers_setting_and_its_dense_twin(
+def test_the_curves_are_the_traces_of_the_papers_condition_and_its_dense_twin(
     name: str, full: Results, rows: list[Row], tmp_path: Path
 ) -> None:
     model, alpha, lr = CURVES[name]

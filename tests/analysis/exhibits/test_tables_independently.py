@@ -117,7 +117,7 @@ def test_table3_has_top5_at_the_best_epoch_and_the_remaining_parameters(
         check(line, "last_parameters", [1e-6 * float(row["parameters_remaining"]) for row in own], None)
 
 
-def test_means_are_of_done_rows_of_the_setting_alone(folder: Path, rows: dict[str, dict[str, str]]) -> None:
+def test_means_are_of_only_done_rows_of_the_condition(folder: Path, rows: dict[str, dict[str, str]]) -> None:
     for name in ("table1", "table2", "table3"):
         for line in (line for line in read(folder / f"out/{name}.csv") if line["run_ids"]):
             used = [rows[i] for i in line["run_ids"].split(";")]

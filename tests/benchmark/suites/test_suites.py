@@ -291,7 +291,7 @@ def test_the_whole_of_cifar10_is_planned(bench: Bench, tmp_path: Path) -> None:
     assert finished.json["estimated_seconds"] > 0
 
 
-def test_each_setting_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_those_of_table_1() -> None:
+def test_each_condition_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_those_of_table_1() -> None:
     specs = suites.load("gap").specs
     dense = {(s.data, s.optimizer, s.seed) for s in specs if s.method["name"] == "dense"}
     assert {(s.data, s.optimizer, s.seed) for s in specs} == dense
