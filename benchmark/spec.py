@@ -62,9 +62,8 @@ class Data:
 class Model:
     """The architecture.
 
-    initialization, hidden_state: see docs/protocols.md; None is torch's default.
-
-    widths: of every hidden layer in order, units or channels; None for the architecture's own.
+    initialization, hidden_state: see docs/protocols.md; None is torch's default. widths: of every
+    hidden layer in order, units or channels; None for the architecture's own.
     """
 
     name: str

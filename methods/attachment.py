@@ -41,12 +41,7 @@ def attach(
     modules it matches. Raises ValueError for an unknown method or hyperparameter, for a pattern
     that matches no module, and for a model with nothing to prune.
     """
-    if isinstance(method_or_name, Method):
-        if hyperparameters:
-            raise ValueError("hyperparameters go with a method's name, not with a Method")
-        method = method_or_name
-    else:
-        method = create(method_or_name, **hyperparameters)
+    method = _method(method_or_name, hyperparameters)
     for name, count in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
         if count < 1:
             raise ValueError(f"{name} is {count}: it must be at least 1")
@@ -67,6 +62,14 @@ def attach(
         train_batches=train_batches or _no_batches,
     )
     return Attachment(method, context, phases)
+
+
+def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
+    if not isinstance(method_or_name, Method):
+        return create(method_or_name, **hyperparameters)
+    if hyperparameters:
+        raise ValueError("hyperparameters go with a method's name, not with a Method")
+    return method_or_name
 
 
 def _no_batches() -> Iterable[tuple[Tensor, Tensor]]:

@@ -219,9 +219,8 @@ def _compared(name: str, target: Target, match: Match, twin: Condition | None, e
 def _tested(draft: Verdict, paper_runs: int | None = None) -> tuple[Comparison, Comparison]:
     """What is tested: accuracy and remaining ratio against the printed means.
 
-    Without paper_runs the means are taken as fixed; with it they are means of so many runs.
-
-    The printed ± is then their standard deviation; of the logarithm of the remaining ratio, by the
+    Without paper_runs the means are taken as fixed; with it they are means of so many runs. The
+    printed ± is then their standard deviation; of the logarithm of the remaining ratio, by the
     delta method, it is ± / mean. Nothing is tested where there is no verdict to give.
     """
     target = draft.target

@@ -34,9 +34,8 @@ class Cell:
     """One cell of a table on the page.
 
     text; head: the heading of its column; href: the runs it came from, or empty; tone: good, bad,
-    open, none or empty.
-
-    repeated: whether the text is that of the row above, whose cell below it is blank.
+    open, none or empty. repeated: whether the text is that of the row above, whose cell below it is
+    blank.
     """
 
     text: str

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from benchmark import data
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
-from benchmark.spec import RunSpec
+from benchmark.spec import Data, RunSpec
 
 PROBE_STEPS = 4
 PROBE_PIXELS = 8 * 32 * 32
@@ -83,13 +86,8 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
 
 
 def step_seconds(spec: RunSpec) -> tuple[float, int]:
-    import dataclasses
-    from pathlib import Path
-
     import torch
 
-    from benchmark import data
-    from benchmark.spec import Data
     from benchmark.training.loop import Training, train_epoch
 
     examples = spec.data.train_limit or TRAIN_EXAMPLES.get(spec.data.name, 2000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+import methods
 from benchmark import data, models, suites
 from benchmark.commands.output import console, emit
 from benchmark.spec import check_names
@@ -15,8 +16,6 @@ def list_names(what: str, json_output: bool) -> None:
     if what == "suites":
         found = {name: f"{text} [{', '.join(exhibits)}]" for name, (text, exhibits) in suites.describe().items()}
     elif what == "methods":
-        import methods
-
         found = methods.describe()
     else:
         found = models.describe() if what == "models" else data.describe()

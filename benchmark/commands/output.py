@@ -52,10 +52,8 @@ def condition(row: Mapping[str, Any]) -> str:
 def hyperparameters_that_vary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """run id -> the hyperparameters in which the shown cells of its method differ.
 
-    alpha and density are left out.
-
-    A hyperparameter that a spec leaves out has its default there, and so differs from every value
-    that is given.
+    alpha and density are left out. A hyperparameter that a spec leaves out has its default there,
+    and so differs from every value that is given.
     """
     methods = {row["run_id"]: json.loads(row["spec"])["method"] for row in rows}
     names = {name for method in methods.values() for name in method} - {"name", "version", "alpha", "density"}

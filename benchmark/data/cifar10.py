@@ -79,7 +79,7 @@ def fingerprint(data_dir: Path) -> str:
 
 
 def _split(names: tuple[str, ...], data_dir: Path) -> Split:
-    batches = [_unpickle(_content(name, data_dir)) for name in names]
+    batches = [unpickle(_content(name, data_dir)) for name in names]
     images = torch.cat([torch.tensor(batch["data"]).reshape(-1, *SHAPE) for batch in batches])
     return Split(images, torch.tensor([label for batch in batches for label in batch["labels"]]))
 
@@ -111,7 +111,8 @@ class _Unpickler(pickle.Unpickler):
         return self.ALLOWED[module, name]
 
 
-def _unpickle(content: bytes) -> dict[str, Any]:
+def unpickle(content: bytes) -> dict[str, Any]:
+    """A batch of images and labels; only the types that such a batch needs are made."""
     batch: dict[str, Any] = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     return batch
 

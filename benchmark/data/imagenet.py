@@ -45,10 +45,9 @@ class Folders:
     def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
         """Images of spec.image_size, 224 by default; standardised by the usual statistics.
 
-        Raises SpecError.
-
-        augment "resized-crop-flip": torchvision's RandomResizedCrop and RandomHorizontalFlip. None:
-        as in evaluation, the shorter side resized to 8/7 of the size, and the centre cropped.
+        Raises SpecError. augment "resized-crop-flip": torchvision's RandomResizedCrop and
+        RandomHorizontalFlip. None: as in evaluation, the shorter side resized to 8/7 of the size,
+        and the centre cropped.
         """
         check_names([spec.augment] if spec.augment is not None else [], AUGMENTATIONS, "data.augment")
         train, test = limited(spec, self.train, self.test)

@@ -51,11 +51,9 @@ class Dataset(Protocol):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b].
 
-        The last batch may be smaller.
-
-        Order and augmentation follow only from (seed, epoch), so the batches from start_step on
-        have the same bits whether or not the earlier ones were made. share: only these examples of
-        each batch, unchanged; of the last batch there may be none.
+        The last batch may be smaller. Order and augmentation follow only from (seed, epoch), so the
+        batches from start_step on have the same bits whether or not the earlier ones were made.
+        share: only these examples of each batch, unchanged; of the last batch there may be none.
         """
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -217,10 +215,8 @@ def limited(spec: Data, train: S, test: S) -> tuple[S, S]:
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population deviation per channel, float32 [c], of pixels in [0, 1].
 
-    images: uint8 [n, c, h, w].
-
-    From exact counts of the 256 levels, so the bits are the same on every machine and no float copy
-    is needed.
+    images: uint8 [n, c, h, w]. From exact counts of the 256 levels, so the bits are the same on
+    every machine and no float copy is needed.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(dim=1)])

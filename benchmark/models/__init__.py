@@ -1,10 +1,8 @@
 """The architectures by name.
 
-torch is imported when one is made, so that `list models` answers at once.
-
-A model's `uncounted` are patterns of module names that stay dense and are not part of the density.
-If a model has a `start_epoch()`, it is called at the start of every training epoch and every
-evaluation.
+torch is imported when one is made, so that `list models` answers at once. A model's `uncounted` are
+patterns of module names that stay dense and are not part of the density. If a model has a
+`start_epoch()`, it is called at the start of every training epoch and every evaluation.
 """
 
 from __future__ import annotations
@@ -29,9 +27,7 @@ class Entry:
     """One architecture.
 
     cls: "module:Class". fixed: arguments that the name implies. options: `Model` fields and their
-    values.
-
-    hidden_layers: the number of `Model.widths`; 0 if the widths are fixed.
+    values. hidden_layers: the number of `Model.widths`; 0 if the widths are fixed.
     """
 
     cls: str

@@ -19,9 +19,7 @@ from benchmark.spec import SpecError
 class LeNet300100(nn.Module):
     """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes].
 
-    Takes images of any shape.
-
-    widths: units of the two hidden layers.
+    Takes images of any shape. widths: units of the two hidden layers.
     """
 
     uncounted: ClassVar[tuple[str, ...]] = ()

@@ -64,9 +64,7 @@ class Attempt:
         """End the attempt.
 
         status: done, diverged, failed, cancelled, interrupted or superseded. error: one line, its
-        cause.
-
-        code: the exit code, if the user has something to fix.
+        cause. code: the exit code, if the user has something to fix.
         """
         self._over.set()
         self._thread.join()

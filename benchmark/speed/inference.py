@@ -58,11 +58,10 @@ MEASURED = ("test_accuracy", "density")
 class Form:
     """One form of the network.
 
-    bytes, compressed_bytes: of its saved state_dict, without and with zlib.
-
-    max_difference: the largest difference between its outputs on the test split and those of
-    masked-dense. equal_predictions: the share of images with the same class. Both None for dense,
-    which is another function.
+    bytes, compressed_bytes: of its saved state_dict, without and with zlib. max_difference: the
+    largest difference between its outputs on the test split and those of masked-dense.
+    equal_predictions: the share of images with the same class. Both None for dense, which is
+    another function.
     """
 
     form: str

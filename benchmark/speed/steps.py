@@ -1,10 +1,9 @@
 """What a method's training step costs: `python -m benchmark speed steps`.
 
-Costs are ratios to dense steps that are timed in alternation.
-
-A pair is one dense step and one step of the method on the same batch, right after each other; the
-next pair has the other order. Whatever slows the machine for a while slows both and does not change
-their ratio. Each step is the training loop's own, `benchmark.training.loop.train_step`.
+Costs are ratios to dense steps that are timed in alternation. A pair is one dense step and one step
+of the method on the same batch, right after each other; the next pair has the other order. Whatever
+slows the machine for a while slows both and does not change their ratio. Each step is the training
+loop's own, `benchmark.training.loop.train_step`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Suites: named lists of cells.
 
 A suite is a function that returns specs, in a file of its own; files in this folder are found by
-name.
-
-A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds) and
-`suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the others.
-torch is imported only when a suite is expanded, as method defaults come from `methods`.
+name. A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds)
+and `suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the
+others. torch is imported only when a suite is expanded, as method defaults come from `methods`.
 """
 
 from __future__ import annotations
@@ -21,7 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import methods
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_names, fields, nearest, replace_field
+from methods.registry import method_class
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
 BOTH_PROTOCOLS = ("paper", "official")
@@ -99,8 +99,6 @@ def cell(
 
     Raises ValueError for bad ones.
     """
-    import methods
-
     made = methods.create(method, **hyperparameters)
     identity = made.identity()
     density = identity.pop("density", None)
@@ -136,9 +134,8 @@ def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec,
 def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
     """The cells with a field changed, marked as departing.
 
-    A method's field changes only in cells whose method has it.
-
-    Raises SpecError for an unknown field or a value that does not fit.
+    A method's field changes only in cells whose method has it. Raises SpecError for an unknown
+    field or a value that does not fit.
     """
     section, _, name = dotted.partition(".")
     if section == "method":
@@ -154,8 +151,6 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
 
 def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
     """The method's hyperparameters without the density; defaults left out of the spec are in."""
-    from methods.registry import method_class
-
     try:
         added = method_class(spec.method["name"]).added_hyperparameters()
     except ValueError as error:
@@ -185,8 +180,6 @@ def _with_method(spec: RunSpec, hyperparameters: Mapping[str, Any]) -> RunSpec:
 
     Raises SpecError for bad ones.
     """
-    import methods
-
     try:
         identity = methods.create(spec.method["name"], **hyperparameters).identity()
     except ValueError as error:

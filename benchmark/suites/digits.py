@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import methods
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 
@@ -28,8 +29,6 @@ def suite() -> list[RunSpec]:
 
     dense keeps all weights, others what alpha leaves.
     """
-    import methods
-
     specs = []
     for seed in SEEDS:
         for name, (optimizer, alpha) in OPTIMIZERS_AND_ALPHAS.items():

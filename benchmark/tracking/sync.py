@@ -52,9 +52,8 @@ class Synced:
 def sync(out: Path, *, report: Report, patience_seconds: float = store.PATIENCE_SECONDS) -> Synced:
     """Import what is new in a run folder.
 
-    Raises store.TrackingError, and FolderError for a damaged folder.
-
-    report: receives a line for each thing done. patience_seconds: how long to wait for one answer.
+    Raises store.TrackingError, and FolderError for a damaged folder. report: receives a line for
+    each thing done. patience_seconds: how long to wait for one answer.
     """
     found = results.members(out)
     with store.trouble(out), store.turn(out, 2.5 * patience_seconds, report) as turn:
@@ -262,9 +261,8 @@ def _imported(run: Run) -> int:
 def _metrics(lines: Sequence[bytes], began: int) -> Iterator[tuple[int, list[Metric]]]:
     """(number of the record, its metrics).
 
-    An epoch record's step is its epoch; metrics named step/… count steps.
-
-    The timestamp is a function of the record, so equal points are one point in the store.
+    An epoch record's step is its epoch; metrics named step/… count steps. The timestamp is a
+    function of the record, so equal points are one point in the store.
     """
     from mlflow.entities import Metric
 

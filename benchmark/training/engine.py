@@ -105,10 +105,8 @@ def cpu_runs_bfloat16_lstms() -> bool:
 def channels_last(images: Tensor) -> Tensor:
     """The same images [b, c, h, w] with the channel as the fastest axis in memory.
 
-    Weights stay as they are.
-
-    With one channel both layouts have the same bytes, so the strides are set explicitly: torch
-    leaves them.
+    Weights stay as they are. With one channel both layouts have the same bytes, so the strides are
+    set explicitly: torch leaves them.
     """
     b, c, h, w = images.shape
     turned = images.contiguous(memory_format=torch.channels_last)

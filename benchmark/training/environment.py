@@ -52,7 +52,7 @@ def describe(
 def commit() -> dict[str, Any]:
     """{commit, dirty} of the source tree, new source files included.
 
-    None if it is no git checkout of this project.
+    Both are None if it is no git checkout of this project.
     """
     folder = Path(__file__).resolve().parents[2]
 

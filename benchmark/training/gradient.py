@@ -23,9 +23,8 @@ from methods import Attachment
 class Gradient:
     """The passes of one cell's model.
 
-    Raises SpecError where the processes cannot share a step's passes equally.
-
-    share: which examples of a batch are this process's. whole: a step is one pass.
+    Raises SpecError where the processes cannot share a step's passes equally. share: which examples
+    of a batch are this process's. whole: a step is one pass.
     """
 
     def __init__(self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group, engine: Engine) -> None:

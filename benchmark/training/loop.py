@@ -239,7 +239,7 @@ def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
     attached, examples = training.attached, training.batch_examples
     training.set_learning_rate()
     loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
-    training.kept_examples.add_(attached.kept_counts(), alpha=examples)  # as of the last step
+    training.kept_examples.add_(attached.kept_counts(), alpha=examples)  # those that this forward pass used
     new_phase = attached.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.loss_sum.add_(loss, alpha=examples)

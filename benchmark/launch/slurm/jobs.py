@@ -96,9 +96,7 @@ def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
 def settle(out: Path) -> list[tuple[ClusterJob, State]]:
     """The jobs that still have cells to train, each with its state.
 
-    Cells that cancelled jobs left are marked cancelled.
-
-    Raises SlurmError if SLURM does not answer.
+    Cells that cancelled jobs left are marked cancelled. Raises SlurmError if SLURM does not answer.
     """
     left = [job for job in read(out) if job.launcher == "slurm" and unended(out, job.cells)]
     states = slurm_queue.states(job.job for job in left)

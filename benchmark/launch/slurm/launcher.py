@@ -34,9 +34,8 @@ MISSING = "--launcher slurm needs submitit: pip install 'sparse-training-bench[s
 class SlurmLauncher:
     """Arrays of jobs with a profile's resources.
 
-    Jobs that SLURM still has from an earlier command are adopted.
-
-    `events` ends with the last cell, or after `stop`; then the jobs continue without this process.
+    Jobs that SLURM still has from an earlier command are adopted. `events` ends with the last cell,
+    or after `stop`; then the jobs continue without this process.
     """
 
     stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"

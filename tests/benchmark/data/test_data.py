@@ -68,10 +68,10 @@ def test_digits_are_split_by_class() -> None:
 
 def test_digits_are_enlarged_bilinearly_to_the_full_range() -> None:
     ramp = torch.arange(8)[None, :, None].expand(1, 8, 8) * 2  # 0, 2, … 14 down the rows
-    column = digits._enlarge(ramp)[0, 0, :, 0]
+    column = digits.enlarge(ramp)[0, 0, :, 0]
     centres = (torch.arange(28, dtype=torch.float64) + 0.5) * 8 / 28 - 0.5
     assert (column - centres.clamp(0, 7) * 2 * 255 / 16).abs().max() <= 0.5 + 1e-6
-    assert digits._enlarge(torch.full((1, 8, 8), 16)).unique().tolist() == [255]
+    assert digits.enlarge(torch.full((1, 8, 8), 16)).unique().tolist() == [255]
 
 
 def test_another_copy_of_digits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
