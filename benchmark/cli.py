@@ -126,7 +126,7 @@ def plan(
     suite: SuiteName = "digits",
     workers: Workers = None,
     device: Device = "auto",
-    data_dir: Annotated[Path, typer.Option(help="As of run; a plan reads no data.")] = DATA,
+    data_dir: Annotated[Path, typer.Option(help="As in run; a plan reads no data.")] = DATA,
     out: Out = OUT,
     seeds: Seeds = None,
     where: Where = [],  # noqa: B006

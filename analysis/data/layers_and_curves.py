@@ -67,7 +67,7 @@ def wide(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_epoch(tables: Tables, condition: Condition, name: str) -> pd.DataFrame:
-    """A value recorded once an epoch: one row per epoch, one column per seed; may be empty."""
+    """A value recorded once per epoch: one row per epoch, one column per seed; may be empty."""
     rows = _rows(tables, condition, name)
     return _by_seed(rows[rows["step"].isna()], "epoch")
 

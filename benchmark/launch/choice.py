@@ -71,7 +71,7 @@ def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> N
 
 def profile_of(choice: Choice) -> Profile:
     """The cluster's profile. Raises SpecError naming what is wrong with it."""
-    assert choice.profile is not None, "check() saw to it"
+    assert choice.profile is not None, "check() requires a profile"
     return slurm_profile.read(choice.profile)
 
 

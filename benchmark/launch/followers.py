@@ -80,7 +80,7 @@ def _start(size: int, devices: Sequence[str]) -> Any:
 def become(ranks: Ranks, device: str, *, idle: bool) -> NoReturn:
     """Continue as a follower of the command's rank 0, in a fresh interpreter.
 
-    idle: there is nothing to do.
+    idle: nothing is to be trained, so end at once.
     """
     if idle:
         sys.exit(0)

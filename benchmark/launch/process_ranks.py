@@ -52,7 +52,7 @@ def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | No
 
 def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
     if missing := [name for name in SLURM if name not in environment]:
-        raise SpecError(f"--ranks slurm: {missing[0]} is not set; start the command with srun, one task a process")
+        raise SpecError(f"--ranks slurm: {missing[0]} is not set; start the command with srun, one task per process")
     rank, size, local_rank = (int(environment[name]) for name in SLURM[:3])
     if size == 1:
         return None

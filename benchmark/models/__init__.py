@@ -111,7 +111,7 @@ def create(
 
 
 def start_epoch(model: nn.Module) -> None:
-    """Start a training epoch or an evaluation of a model that carries state between batches."""
+    """Start a training epoch or an evaluation: a model that carries state forgets it."""
     starts = getattr(model, "start_epoch", None)
     if callable(starts):
         starts()

@@ -41,7 +41,7 @@ HOW = (
     f"{TURNS} turns of an epoch's batches, the same epoch without its augmentation, and dense training steps for about "
     f"{STEPS_SECONDS} s, in one process, after one that is not counted; images/s and quartiles: of the epochs, drawing "
     "order and augmentation included; plain: the epoch's time over that without augmentation beside it, where there is "
-    "one; train/s: images a second of the steps only; share: of the batches, in the time of both. Medians",
+    "one; train/s: images per second of the steps only; share: of the batches, in the time of both. Medians",
     f"target: {TARGET_IMAGES_A_SECOND} images/s of {TARGET_DATA} with crop and flip, on a GPU; none on a CPU",
 )
 COLUMNS = ("model", "data", "batch", "images/s", "quartiles", "plain", "train/s", "share", "target")

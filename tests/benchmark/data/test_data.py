@@ -266,7 +266,7 @@ class Computing(TorchDispatchMode):
 
 @pytest.mark.parametrize(("augment", "most"), [(None, 6), ("crop-flip", 10)])
 def test_a_batch_takes_few_operators_whatever_its_size(augment: str | None, most: int) -> None:
-    """100,000 images a second in batches of 64 are 640 us a batch: launching a kernel on a GPU takes 5 to 10."""
+    """100,000 images a second in batches of 64 are 640 us per batch: launching a kernel on a GPU takes 5 to 10."""
     made = load(shape=(3, 8, 8), train_limit=300, augment=augment, standardize=True)
     for batch_size in (10, 100):
         batches = made.train_batches(batch_size=batch_size, seed=0, epoch=0)

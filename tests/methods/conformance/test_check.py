@@ -58,7 +58,7 @@ def test_the_kit_trains_dst_through_resets_and_set_through_updates() -> None:
     assert [i for i in range(1, 25) if not torch.equal(masks[i], masks[i - 1])] == [3, 6, 9, 12, 15, 18, 21]
 
 
-# ---- plug-ins that keep their promises, one a family and some more
+# ---- plug-ins that keep their promises, one per family and some more
 
 
 class Plugin(Method):
