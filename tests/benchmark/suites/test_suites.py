@@ -82,10 +82,10 @@ def test_every_cell_survives_its_json_and_names_what_there_is(name: str) -> None
 
 
 def test_a_suite_expands_at_once() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for name in suites.NAMES:
         cells(name)
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_no_suite_imports_torch_before_it_is_expanded() -> None:
