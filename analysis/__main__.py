@@ -21,7 +21,7 @@ OUT = Path("paper_figures")
 
 
 @app.callback()
-def verbs() -> None:
+def commands() -> None:
     """Rebuild the paper's tables and figures from results tables."""
 
 

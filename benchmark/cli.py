@@ -35,6 +35,7 @@ from benchmark.commands.selection import Selection, resolve_device
 from benchmark.commands.show import show as show_cell
 from benchmark.commands.status import status as print_status
 from benchmark.commands.sync import sync as sync_folder
+from benchmark.data import DataError
 from benchmark.launch import choice as launch
 from benchmark.launch import followers, process_ranks
 from benchmark.launch.base import LaunchError
@@ -125,7 +126,7 @@ def plan(
     suite: SuiteName = "digits",
     workers: Workers = None,
     device: Device = "auto",
-    data_dir: Annotated[Path, typer.Option(help="As of run; a plan reads no data.")] = DATA,
+    data_dir: Annotated[Path, typer.Option(help="As in run; a plan reads no data.")] = DATA,
     out: Out = OUT,
     seeds: Seeds = None,
     where: Where = [],  # noqa: B006
@@ -207,8 +208,6 @@ app.add_typer(speed_app, name="speed")
 
 def main() -> NoReturn:
     """Entry point: a user's mistake is one line on standard error and the documented exit code."""
-    from benchmark.data import DataError
-
     try:
         app()
     except (SpecError, FolderError, LaunchError) as error:

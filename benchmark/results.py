@@ -1,6 +1,4 @@
-"""The results tables of a run folder: their columns, the rows from disk, and writing them. Imports
-no torch.
-"""
+"""The results tables of a run folder: columns, rows from disk, and writing. Imports no torch."""
 
 from __future__ import annotations
 
@@ -55,8 +53,9 @@ Row = dict[str, Any]
 
 
 class FolderError(Exception):
-    """A run folder that cannot be used: not writable, not a run folder, or of another schema
-    version.
+    """A run folder that cannot be used.
+
+    It is not writable, not a run folder, or of another schema version.
     """
 
 
@@ -69,8 +68,9 @@ class Member:
 
 
 def prepare(out: Path) -> None:
-    """Make a run folder ready for writing. Raises FolderError or DiskFullError with what is wrong
-    and what to do.
+    """Make a run folder ready for writing.
+
+    Raises FolderError or DiskFullError with what is wrong and what to do.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -109,9 +109,7 @@ def existing(out: Path) -> Path:
 
 
 def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunSpec]) -> None:
-    """Add cells to the suite's expansion DIR/suites/NAME.json, which status, show and export
-    read.
-    """
+    """Add cells to the suite's list DIR/suites/NAME.json, which status, show and export read."""
     (out / "suites").mkdir(exist_ok=True)
     path = out / "suites" / f"{name}.json"
     before = expansion(path)["cells"] if path.exists() else []
@@ -138,8 +136,9 @@ def expansion(path: Path) -> dict[str, Any]:
 
 
 def members(out: Path) -> dict[str, Member]:
-    """Every cell that a suite of this folder lists, by run id. Raises FolderError for a damaged
-    list.
+    """Every cell that a suite of this folder lists, by run id.
+
+    Raises FolderError for a damaged list.
     """
     found: dict[str, Member] = {}
     for path in sorted((out / "suites").glob("*.json")):
@@ -198,10 +197,10 @@ def pending_row(spec: RunSpec, suites: Sequence[str]) -> Row:
 
 def unfinished(cell: Path) -> tuple[str, str]:
     """(status, error) of a cell without a result: pending, running or failed."""
-    taken = numbers(cell)
-    if not taken:
+    attempts = numbers(cell)
+    if not attempts:
         return "pending", ""
-    last = folder_of(cell, taken[-1])
+    last = folder_of(cell, attempts[-1])
     end = ended(last)
     if end is not None:
         return (end["status"] if end["status"] in ("failed", "cancelled") else "pending"), end["error"]
@@ -219,9 +218,7 @@ def rows(out: Path) -> list[Row]:
 
 
 def write_tables(out: Path) -> list[Row]:
-    """Write results.csv and .parquet, traces.csv and layers.csv into the run folder, and return the
-    rows.
-    """
+    """Write results.csv and .parquet, traces.csv and layers.csv into the run folder; the rows."""
     found = rows(out)
     write_rows(found, out, out)
     return found
@@ -238,9 +235,7 @@ def write_rows(found: Sequence[Row], out: Path, to: Path) -> None:
 
 
 def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
-    """Every recorded value in long form; `step` is empty for values that are recorded once per
-    epoch.
-    """
+    """Every recorded value in long form; `step` is empty for values recorded once per epoch."""
     for run_id in run_ids:
         cell = out / "cells" / run_id
         for line in metrics(cell, read_sealed(cell / "result.json") or {}).splitlines():

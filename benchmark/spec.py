@@ -60,10 +60,10 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The architecture. initialization, hidden_state: see docs/protocols.md; None is torch's
-    default.
+    """The architecture.
 
-    widths: of every hidden layer in order, units or channels; None for the architecture's own.
+    initialization, hidden_state: see docs/protocols.md; None is torch's default. widths: of every
+    hidden layer in order, units or channels; None for the architecture's own.
     """
 
     name: str

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import layers
-from methods.base import Context, Method
+from methods.base import Context, Method, Phase
 from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
@@ -41,19 +41,10 @@ def attach(
     modules it matches. Raises ValueError for an unknown method or hyperparameter, for a pattern
     that matches no module, and for a model with nothing to prune.
     """
-    if isinstance(method_or_name, Method):
-        if hyperparameters:
-            raise ValueError("hyperparameters go with a method's name, not with a Method")
-        method = method_or_name
-    else:
-        method = create(method_or_name, **hyperparameters)
-    for name, count in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
-        if count < 1:
-            raise ValueError(f"{name} is {count}: it must be at least 1")
+    method = _method(method_or_name, hyperparameters)
+    _check_counts(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     weights = layers.maskable_weights(model, include=include, exclude=exclude)
-    phases = method.phases(total_steps)
-    if not phases or min(phase.steps for phase in phases) < 1:
-        raise ValueError(f"{method.name} has a phase without steps in a training of {total_steps}: {phases}")
+    phases = _phases(method, total_steps)
     context = Context(
         model=model,
         weights=weights,
@@ -67,6 +58,27 @@ def attach(
         train_batches=train_batches or _no_batches,
     )
     return Attachment(method, context, phases)
+
+
+def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
+    if not isinstance(method_or_name, Method):
+        return create(method_or_name, **hyperparameters)
+    if hyperparameters:
+        raise ValueError("hyperparameters go with a method's name, not with a Method")
+    return method_or_name
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}: it must be at least 1")
+
+
+def _phases(method: Method, total_steps: int) -> tuple[Phase, ...]:
+    phases = method.phases(total_steps)
+    if not phases or min(phase.steps for phase in phases) < 1:
+        raise ValueError(f"{method.name} has a phase without steps in a training of {total_steps}: {phases}")
+    return phases
 
 
 def _no_batches() -> Iterable[tuple[Tensor, Tensor]]:
@@ -93,7 +105,7 @@ class Attachment:
     context: the Context that the method's hooks receive.
     """
 
-    def __init__(self, method: Method, context: Context, phases: tuple[Any, ...]) -> None:
+    def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...]) -> None:
         self.method = method
         self.phases = phases
         self.context = context
@@ -106,7 +118,7 @@ class Attachment:
         return self.context.total_steps
 
     @property
-    def phase(self) -> Any:
+    def phase(self) -> Phase:
         """The current Phase."""
         return self.context.phase
 
@@ -156,8 +168,8 @@ class Attachment:
         return self._advance()
 
     def _advance(self) -> bool:
-        ends = sum(phase.steps for phase in self.phases[: self._phase + 1])
-        if self.context.step < ends or self._phase + 1 == len(self.phases):
+        phase_end = sum(phase.steps for phase in self.phases[: self._phase + 1])
+        if self.context.step < phase_end or self._phase + 1 == len(self.phases):
             return False
         self._phase += 1
         self.context.phase = self.phases[self._phase]
@@ -182,7 +194,7 @@ class Attachment:
         if not len(self.context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
         self.context.masks.set(masks)
-        self.context.masks.revive_()
+        self.context.masks.restore_initial_()
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the name of the weight they prune, detached; {} for methods without any."""

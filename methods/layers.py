@@ -23,8 +23,9 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
 class EffectiveWeight(ABC):
-    """The weight that a layer computes with: a picklable function of its dense weight and of an
-    extra parameter beside it.
+    """The weight that a layer computes with.
+
+    It is a picklable function of the layer's dense weight and of an extra parameter beside it.
     """
 
     @abstractmethod

@@ -56,7 +56,7 @@ class Masks:
         self.apply_()
 
     @torch.no_grad()
-    def revive_(self) -> None:
+    def restore_initial_(self) -> None:
         """Before the first step: give kept weights that are 0 the values that the model had."""
         for name, initial in (self._initial or {}).items():
             parameter = self._weights[name].parameter

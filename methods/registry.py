@@ -62,8 +62,8 @@ class Registry:
         """
         if path.count(":") != 1:
             raise ValueError(f"'{path}' is not of the form 'package.module:Class'")
-        if (taken := self._path(name) or path) != path:
-            raise ValueError(f"method '{name}' is {taken} already: choose another name")
+        if (other := self._path(name) or path) != path:
+            raise ValueError(f"method '{name}' is {other} already: choose another name")
         self._registered[name] = path
 
     @contextlib.contextmanager

@@ -57,9 +57,9 @@ def compared(file: Path, one: str, other: str) -> list[list[str]]:
     """Method, alpha, n, accuracy and density in both precisions, and the differences over equal seeds."""
     first, second = (_cells(file, precision) for precision in (one, other))
     rows = []
-    for setting in dict.fromkeys(key[:2] for key in first):
-        pairs = [(first[key], second[key]) for key in first if key[:2] == setting]
-        row = [setting[0], f"{float(setting[1]):g}" if setting[1] else "-", str(len(pairs))]
+    for condition in dict.fromkeys(key[:2] for key in first):
+        pairs = [(first[key], second[key]) for key in first if key[:2] == condition]
+        row = [condition[0], f"{float(condition[1]):g}" if condition[1] else "-", str(len(pairs))]
         for number, digits in ((0, 2), (1, 2)):
             columns = [[pair[0][number], pair[1][number], pair[1][number] - pair[0][number]] for pair in pairs]
             row += [_mean_and_deviation(values, digits) for values in zip(*columns, strict=True)]
@@ -131,7 +131,9 @@ def test_what_sparsity_buys_is_what_was_measured() -> None:
         files = {form["form"]: form for form in document["forms"]}
         for batch in (1, 64):
             zeros, compact, csr = (ratios[form, batch] for form in ("masked-dense", "compact", "csr"))
-            assert round(zeros["lower"], 2) <= 1 <= round(zeros["upper"], 2), "zeros alone buy nothing"
+            assert round(zeros["lower"], 2) <= 1 <= round(zeros["upper"], 2), (
+                "zeros without a sparse kernel save no time"
+            )
             assert compact["median"] < min(csr["median"], 1)
             overlaps = compact["upper"] >= csr["lower"]
             assert overlaps == (document["cell"]["run_id"][:4] == "3f54" and batch == 64)

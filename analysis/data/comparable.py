@@ -102,7 +102,7 @@ def _nearest(group: Group, method: str, density: float) -> Condition:
 
 
 def _distance(condition: Condition, density: float) -> float:
-    """Of a condition's mean density at the last epoch from another, as the size of a log ratio."""
+    """|log ratio| of a condition's mean density at the last epoch to another density."""
     mean = float(condition.done["density"].mean())
     return abs(math.log(mean / density)) if mean > 0 else math.inf
 

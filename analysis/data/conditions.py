@@ -111,7 +111,7 @@ class Condition:
 
     @property
     def label(self) -> str:
-        """What distinguishes it from the method's other conditions: `alpha 0.0005`, `density 0.05`."""
+        """What distinguishes the method's conditions: `alpha 0.0005`, `density 0.05`."""
         return label(self.spec, self.variant)
 
     @property
@@ -131,7 +131,7 @@ class Condition:
 
     @property
     def follows_protocol(self) -> bool:
-        """Whether it follows one of the protocols on the whole data, with the method as published."""
+        """Whether it follows a protocol on the whole data, with the method as published."""
         return self.whole_data and self.as_published and bool(set(self.protocols) & set(PROTOCOLS))
 
     @cached_property
@@ -145,7 +145,7 @@ class Condition:
 
     @property
     def run_ids(self) -> tuple[str, ...]:
-        """Of the cells that are done."""
+        """The run ids of the cells that are done."""
         return tuple(self.done["run_id"])
 
     def lost(self) -> dict[str, int]:

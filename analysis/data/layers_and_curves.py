@@ -40,8 +40,8 @@ class LayerRatios:
 def history(tables: Tables, sparse: Condition, dense: Condition | None) -> pd.DataFrame:
     """Densities and test accuracy by epoch, and densities by step of epoch 1.
 
-    Of the dense twin only its accuracy. Long, one row per recorded value; `step` is NaN in what was
-    recorded once an epoch.
+    The dense twin adds only its accuracy. Long, one row per recorded value; `step` is NaN in what
+    was recorded once per epoch.
     """
     ours = _traces(tables, sparse)
     is_density = (ours["name"] == "density") | ours["name"].str.startswith("density/")
@@ -67,7 +67,7 @@ def wide(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_epoch(tables: Tables, condition: Condition, name: str) -> pd.DataFrame:
-    """A value recorded once an epoch: one row per epoch, one column per seed; may be empty."""
+    """A value recorded once per epoch: one row per epoch, one column per seed; may be empty."""
     rows = _rows(tables, condition, name)
     return _by_seed(rows[rows["step"].isna()], "epoch")
 
@@ -94,7 +94,7 @@ def kept_weights(tables: Tables, conditions: Iterable[Condition]) -> pd.DataFram
 
 
 def layer_ratios(tables: Tables, condition: Condition) -> LayerRatios | None:
-    """Of the done seeds that have a layer table; None where none has."""
+    """The layer ratios of the done seeds that have a layer table; None where none has."""
     tabled = {str(run_id): tables.layers_of([run_id]) for run_id in condition.done["run_id"]}
     found = {run_id: rows for run_id, rows in tabled.items() if len(rows)}
     if not found:

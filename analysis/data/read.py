@@ -49,11 +49,11 @@ class Tables:
 
     def traces_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
         """The traces of these runs, in the order of the table; does not search the whole table."""
-        return _take(self.traces, self.trace_places, run_ids)
+        return _rows_of(self.traces, self.trace_places, run_ids)
 
     def layers_of(self, run_ids: Iterable[str]) -> pd.DataFrame:
         """The layers of these runs, in the order of the table."""
-        return _take(self.layers, self.layer_places, run_ids)
+        return _rows_of(self.layers, self.layer_places, run_ids)
 
     @cached_property
     def trace_places(self) -> Mapping[str, npt.NDArray[np.intp]]:
@@ -262,7 +262,7 @@ def _places(table: pd.DataFrame) -> Mapping[str, npt.NDArray[np.intp]]:
     return dict(table.groupby("run_id", sort=False).indices)
 
 
-def _take(table: pd.DataFrame, places: Mapping[str, npt.NDArray[np.intp]], run_ids: Iterable[str]) -> pd.DataFrame:
+def _rows_of(table: pd.DataFrame, places: Mapping[str, npt.NDArray[np.intp]], run_ids: Iterable[str]) -> pd.DataFrame:
     found = [places[run_id] for run_id in set(run_ids) if run_id in places]
     return table.iloc[np.sort(np.concatenate(found))] if found else table.iloc[:0]
 

@@ -80,7 +80,7 @@ def by_flops(group: Group, column: str) -> list[Point]:
 
 
 def _points(conditions: Sequence[Condition], column: str, *, scale: float) -> list[Point]:
-    """Of the conditions whose every run has the column."""
+    """One point per condition whose runs all have the column."""
     known = [c for c in conditions if c.done[column].notna().all()]
     costs = [(c, c.summary(column, scale=scale), c.summary("test_accuracy")) for c in known]
     front = pareto([(cost.mean, accuracy.mean) for _, cost, accuracy in costs])

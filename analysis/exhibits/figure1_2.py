@@ -36,7 +36,7 @@ def straight_through(x: float) -> float:
 
 
 def long_tailed(x: float) -> float:
-    """H(x), equation 3 and Figure 2(d): 2 - 4|x| up to |x| = 0.4, then 0.4 up to |x| = 1, then 0."""
+    """H(x), eq. 3 and Figure 2(d): 2 - 4|x| up to |x| = 0.4, then 0.4 up to |x| = 1, then 0."""
     return 0.0 if abs(x) > 1 else 0.4 if abs(x) > 0.4 else 2 - 4 * abs(x)
 
 

@@ -119,18 +119,18 @@ def _layers_of(data: pd.DataFrame) -> dict[str, str]:
 def _ratios(axis: Any, data: pd.DataFrame, clock: str, *, layers: bool, marks: Marks) -> None:
     names = _layers_of(data) if layers else {}
     colours = layer_colours(list(names.values()))
-    ends = []
+    labels = []
     for parameter, label in names.items():
         part = data[data["name"] == f"density/{parameter}"]
         _lines(axis, part, clock, colours[label], width=1.7 if len(names) < 8 else 1.2)
-        ends.append((_end(part, clock), label, colours[label]))
+        labels.append((_end(part, clock), label, colours[label]))
     whole = data[data["name"] == "density"]
     _lines(axis, whole, clock, MODEL, style="--" if layers else "-")
-    ends.append((_end(whole, clock), "Model", MODEL))
+    labels.append((_end(whole, clock), "Model", MODEL))
     axis.set_ylim(-0.02, 1.03)
     axis.set_xlim(data[clock].min() if clock == "epoch" else 0, data[clock].max())
     _mark(axis, data[clock].max(), [(marks.printed.get("density"), MODEL)], marks.milestones)
-    _label_ends(axis, ends)
+    _label_lines(axis, labels)
 
 
 def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
@@ -138,24 +138,24 @@ def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
     if accuracy.empty:
         write_in_middle(axis, "no test accuracy recorded")
         return
-    ends = []
+    labels = []
     for label, part, colour in (
         ("Dense", accuracy[accuracy["method"] == "dense"], DENSE),
         ("Sparse", accuracy[accuracy["method"] != "dense"], SPARSE),
     ):
         if len(part):
             _lines(axis, part, "epoch", colour)
-            ends.append((_end(part, "epoch"), label, colour))
+            labels.append((_end(part, "epoch"), label, colour))
     axis.set(xlabel="Epoch", ylabel=ACCURACY, xlim=(accuracy["epoch"].min(), accuracy["epoch"].max()))
     if not (accuracy["method"] == "dense").any():
         axis.set_title("dense: not run", fontsize=8, fontweight="normal", color="#555555", loc="right")
     printed = [(marks.printed.get("dense"), DENSE), (marks.printed.get("sparse"), SPARSE)]
     _mark(axis, accuracy["epoch"].max(), printed, marks.milestones)
-    _label_ends(axis, ends)
+    _label_lines(axis, labels)
 
 
 def _mark(axis: Any, last: float, printed: Sequence[tuple[float | None, Any]], milestones: Sequence[int]) -> None:
-    """Dotted lines where the learning rate decays, diamonds where the paper ends."""
+    """Dotted lines where the learning rate decays, diamonds at the paper's final values."""
     for epoch in milestones:
         axis.axvline(epoch, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
     for value, colour in printed:
@@ -181,13 +181,13 @@ def _end(data: pd.DataFrame, clock: str) -> float:
     return float(data.loc[data[clock] == data[clock].max(), "value"].astype(float).mean())
 
 
-def _label_ends(axis: Any, ends: Sequence[tuple[float, str, Any]]) -> None:
+def _label_lines(axis: Any, labels: Sequence[tuple[float, str, Any]]) -> None:
     """Names at the right end of the lines, moved apart where they would overlap."""
     low, high = axis.get_ylim()
     inches = axis.get_figure().get_size_inches()[1] * axis.get_subplotspec().rowspan.__len__()
     rows = axis.get_subplotspec().get_gridspec().nrows
     gap = 0.165 / max(0.5, inches / rows - 0.55)
-    order = sorted(ends, key=lambda end: end[0])
+    order = sorted(labels, key=lambda label: label[0])
     places = spread([(value - low) / (high - low) for value, _, _ in order], gap=min(gap, 1 / max(1, len(order) - 1)))
     for (value, label, colour), place in zip(order, places, strict=True):
         axis.annotate(
@@ -276,7 +276,7 @@ def _write(
 
 
 def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
-    """Of all layers of a WRN, the first five convolutions and the output layer."""
+    """The rows of the first five convolutions and of the output layer of a WRN."""
     return data[~data["name"].isin(_density_names(data)[FIRST_CONVOLUTIONS:-1])]
 
 
@@ -297,7 +297,7 @@ def finding(data: pd.DataFrame, milestones: Sequence[int]) -> str:
     ratio = epochs[epochs["name"].str.startswith("density")].groupby(["name", "epoch"])["value"].mean().unstack("name")
     names = _layers_of(data)
     parts = [
-        _ends(ratio, names, data),
+        _final_ratios(ratio, names, data),
         *_low(ratio, names),
         *_decay(ratio, names, milestones),
         *_first_steps(data, names),
@@ -305,8 +305,8 @@ def finding(data: pd.DataFrame, milestones: Sequence[int]) -> str:
     return "; ".join([*parts, *_accuracy(epochs)]) + "."
 
 
-def _ends(ratio: pd.DataFrame, names: dict[str, str], data: pd.DataFrame) -> str:
-    """The model's ratio at the end, and the layers': all of few, else the two ends."""
+def _final_ratios(ratio: pd.DataFrame, names: dict[str, str], data: pd.DataFrame) -> str:
+    """The model's ratio at the end, and the layers': all of at most six, else the lowest and highest."""
     last = 100 * ratio.iloc[-1]
     n = data[data["method"] != "dense"]["run_id"].nunique()
     layers = {label: last[f"density/{parameter}"] for parameter, label in names.items()}

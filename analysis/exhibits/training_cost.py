@@ -1,4 +1,4 @@
-"""What training costs: seconds a step beside the dense cell of the same seed and machine."""
+"""What training costs: seconds per step beside the dense cell of the same seed and machine."""
 
 from __future__ import annotations
 

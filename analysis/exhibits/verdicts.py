@@ -217,10 +217,10 @@ def _compared(name: str, target: Target, match: Match, twin: Condition | None, e
 
 
 def _tested(draft: Verdict, paper_runs: int | None = None) -> tuple[Comparison, Comparison]:
-    """What is tested: accuracy and remaining against the printed means, taken as fixed or as of so
-    many runs.
+    """What is tested: accuracy and remaining ratio against the printed means.
 
-    The printed ± is then their standard deviation; of the logarithm of the remaining ratio, by the
+    Without paper_runs the means are taken as fixed; with it they are means of so many runs. The
+    printed ± is then their standard deviation; of the logarithm of the remaining ratio, by the
     delta method, it is ± / mean. Nothing is tested where there is no verdict to give.
     """
     target = draft.target
@@ -276,7 +276,7 @@ def _log_density(fractions: Iterable[float], target: Target) -> list[float]:
 
 
 def _printed_difference(target: Target) -> float | None:
-    """Of the printed accuracies; the difference that the paper prints is not always that."""
+    """Sparse minus dense printed accuracy; in places the paper prints another difference."""
     return None if target.sparse is None or target.dense is None else target.sparse - target.dense
 
 

@@ -31,10 +31,11 @@ Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page
 
 @dataclass(frozen=True)
 class Cell:
-    """text; head: of its column; href: the runs it came from, or empty; tone: good, bad, open, none
-    or empty.
+    """One cell of a table on the page.
 
-    repeated: whether the text is that of the row above, whose cell below it is blank.
+    text; head: the heading of its column; href: the runs it came from, or empty; tone: good, bad,
+    open, none or empty. repeated: whether the text is that of the row above, whose cell below it is
+    blank.
     """
 
     text: str

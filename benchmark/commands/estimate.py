@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from benchmark import data
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
-from benchmark.spec import RunSpec
+from benchmark.spec import Data, RunSpec
 
 PROBE_STEPS = 4
 PROBE_PIXELS = 8 * 32 * 32
@@ -41,9 +44,7 @@ class Estimate:
         return key(spec) in self._known
 
     def epoch_seconds(self, kind: Key) -> float | None:
-        """The mean for cells of this kind, else for their model, else for all; None if nothing is
-        known.
-        """
+        """The mean for cells of this kind, else for their model, else for all; else None."""
         for near in (kind, kind[:2], ()):
             known = [sums for k, sums in self._known.items() if k[: len(near)] == near]
             if known:
@@ -51,9 +52,7 @@ class Estimate:
         return None
 
     def seconds(self, epochs: Mapping[Key, int], *, cells: int, workers: int) -> float | None:
-        """Wall-clock seconds for `epochs` of each kind, in this many cells, shared by this many
-        workers.
-        """
+        """Wall-clock seconds for `epochs` of each kind, in `cells` cells, on `workers` workers."""
         each = [(self.epoch_seconds(kind), count) for kind, count in epochs.items() if count]
         if any(seconds is None for seconds, _ in each):
             return None
@@ -87,13 +86,8 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
 
 
 def step_seconds(spec: RunSpec) -> tuple[float, int]:
-    import dataclasses
-    from pathlib import Path
-
     import torch
 
-    from benchmark import data
-    from benchmark.spec import Data
     from benchmark.training.loop import Training, train_epoch
 
     examples = spec.data.train_limit or TRAIN_EXAMPLES.get(spec.data.name, 2000)
@@ -106,17 +100,18 @@ def step_seconds(spec: RunSpec) -> tuple[float, int]:
     torch.set_num_threads(1)
     try:
         training = Training(short, data.load(pixels, data_dir=Path(), device=torch.device("cpu")))
-        ends: list[float] = []
-        train_epoch(training, lambda: ends.append(time.perf_counter()))
+        step_ends: list[float] = []
+        train_epoch(training, lambda: step_ends.append(time.perf_counter()))
     finally:
         torch.set_num_threads(threads)
-    steps = sorted(after - before for before, after in itertools.pairwise(ends))
+    steps = sorted(after - before for before, after in itertools.pairwise(step_ends))
     return steps[len(steps) // 2] * batch / probed, -(-examples // batch)
 
 
 def probe_size(spec: RunSpec) -> tuple[tuple[int, ...] | None, int]:
-    """The image shape and batch size to probe with; smaller than the cell's where examples are
-    large.
+    """The image shape and batch size to probe with.
+
+    Both are at most the cell's; the batch is smaller where examples are large.
     """
     batch, size = spec.optimizer.batch_size, spec.data.image_size
     shape = (3, size, size) if size is not None else SHAPES.get(spec.data.name, spec.data.shape)

@@ -11,11 +11,11 @@ from benchmark.spec import RunSpec, SpecError, fields, nearest
 
 
 def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[tuple[RunSpec, Row]]:
-    """The cells that every filter `FIELD=v,w` leaves. FIELD is any results column or dotted spec
-    field.
+    """The cells that every filter `FIELD=v,w` leaves.
 
-    Commas mean or; numbers compare as floats; `nan` matches empty. Raises SpecError for an unknown
-    field, a value that no cell has, and filters that leave nothing.
+    FIELD is any results column or dotted spec field. Commas mean or; numbers compare as floats;
+    `nan` matches empty. Raises SpecError for an unknown field, a value that no cell has, and
+    filters that leave nothing.
     """
     dotted = {id(spec): fields(spec) for spec, _ in table} if where else {}
     chosen = list(table)

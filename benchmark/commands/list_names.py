@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+import methods
 from benchmark import data, models, suites
 from benchmark.commands.output import console, emit
 from benchmark.spec import check_names
@@ -18,8 +19,6 @@ def list_names(what: str, json_output: bool) -> None:
     if what == "suites":
         found = {name: text + _feeds(exhibits) for name, (text, exhibits) in suites.describe().items()}
     elif what == "methods":
-        import methods
-
         found = methods.describe()
     else:
         found = models.describe() if what == "models" else data.describe()

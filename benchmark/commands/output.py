@@ -17,9 +17,7 @@ from benchmark.results import Row
 
 
 def console(*, json_output: bool) -> Console:
-    """Where people read: standard output, or standard error where a JSON document takes standard
-    output.
-    """
+    """Where people read: standard output, or standard error beside a JSON document."""
     return Console(file=sys.stderr if json_output else sys.stdout)
 
 
@@ -52,11 +50,10 @@ def condition(row: Mapping[str, Any]) -> str:
 
 
 def hyperparameters_that_vary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """run id -> the hyperparameters in which the shown cells of its method differ, without alpha
-    and density.
+    """run id -> the hyperparameters in which the shown cells of its method differ.
 
-    A hyperparameter that a spec leaves out has its default there, and so differs from every value
-    that is given.
+    alpha and density are left out. A hyperparameter that a spec leaves out has its default there,
+    and so differs from every value that is given.
     """
     methods = {row["run_id"]: json.loads(row["spec"])["method"] for row in rows}
     names = {name for method in methods.values() for name in method} - {"name", "version", "alpha", "density"}
@@ -71,9 +68,7 @@ def hyperparameters_that_vary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
-    """Mean and standard deviation of last test accuracy and density, over the done cells of each
-    condition.
-    """
+    """Mean and deviation of last test accuracy and density per condition, over the done cells."""
     table = Table(box=None, pad_edge=False, caption="± standard deviation over seeds", caption_justify="left")
     many = len({row["dataset"] for row in rows}) > 1
     for name in (*(["data"] if many else []), "model", "method", "condition", "done"):

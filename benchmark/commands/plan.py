@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from benchmark.commands.estimate import Estimate, duration, epochs_of, probe
 from benchmark.commands.output import console, emit, say
 from benchmark.commands.selection import Selection, resolve_device, unended
 from benchmark.launch.local import default_workers
+from benchmark.spec import RunSpec
 
 
 def plan(
@@ -22,8 +24,9 @@ def plan(
     retry_failed: bool = False,
     script: str | None = None,
 ) -> None:
-    """Print how many cells there are, which are done, and how long the rest takes. script: what
-    would be submitted.
+    """Print how many cells there are, which are done, and how long the rest takes.
+
+    script: what would be submitted.
     """
     suite = selection.expand()
     results.check(out)
@@ -31,10 +34,7 @@ def plan(
     cells = selection.unpublished(selected)
     todo = unended(cells, retry_failed=retry_failed)
     pool = workers or default_workers(resolve_device(device))
-    estimate = Estimate()
-    estimate.learn_rows(cells)
-    measured = all(estimate.knows(spec) for spec in todo)
-    probe(estimate, todo)
+    estimate, source = _estimate(cells, todo)
     counts = {status: sum(row["status"] == status for _, row in cells) for status in results.STATUSES}
     document = {
         "suite": suite.name,
@@ -45,7 +45,7 @@ def plan(
         "done": [spec.run_id for spec, row in cells if row["status"] == "done"],
         "to_run": [{"run_id": spec.run_id, "label": spec.label, "departs": list(spec.departs)} for spec in todo],
         "estimated_seconds": estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool),
-        "estimate_from": "measured cells" if measured else "a probe of a few steps on the CPU",
+        "estimate_from": source,
         "workers": pool,
         **({} if script is None else {"script": script}),
     }
@@ -53,6 +53,15 @@ def plan(
         emit(document)
     else:
         _print(document, selection.skipped_text(len(selected) - len(cells)))
+
+
+def _estimate(cells: Sequence[tuple[RunSpec, results.Row]], todo: Sequence[RunSpec]) -> tuple[Estimate, str]:
+    """The time of an epoch for every kind of cell that is left, and what it comes from."""
+    estimate = Estimate()
+    estimate.learn_rows(cells)
+    measured = all(estimate.knows(spec) for spec in todo)
+    probe(estimate, todo)
+    return estimate, "measured cells" if measured else "a probe of a few steps on the CPU"
 
 
 def _print(document: dict[str, Any], skipped: str) -> None:

@@ -87,9 +87,7 @@ class Progress:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _reached(self, run_id: str, epoch: int) -> None:
-        """Epochs are counted by kind: a sum over all open cells at each cell's end would be
-        quadratic.
-        """
+        """Count epochs by kind: a sum over all open cells at each cell's end would be quadratic."""
         self._left[key(self._specs[run_id])] -= epoch - self._open.get(run_id, epoch)
         if run_id in self._open:
             self._open[run_id] = epoch

@@ -1,6 +1,4 @@
-"""Results tables outside run folders, such as committed ones: the cells they settle, and how rows
-join them.
-"""
+"""Results tables outside run folders: the cells they settle, and how rows join them."""
 
 from __future__ import annotations
 

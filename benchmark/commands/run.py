@@ -96,17 +96,16 @@ def _detached(out: Path, json_output: bool, screen: Console) -> int:
 
 
 def for_workers(execution: Execution, choice: launch.Choice, suite: Suite) -> Execution:
-    """The execution with its device resolved and the suite's file as a plug-in. Raises SpecError
-    for the device.
+    """The execution with its device resolved and the suite's file as a plug-in.
+
+    Raises SpecError for the device.
     """
     plugins = (suite.plugin,) if suite.plugin else ()
     return dataclasses.replace(execution, device=_device(execution.device, choice), plugins=plugins)
 
 
 def _device(name: str, choice: launch.Choice) -> str:
-    """On SLURM the profile's GPUs decide what `auto` is; on a Ray cluster its own GPUs do,
-    later.
-    """
+    """The device: on SLURM the profile's GPUs decide what `auto` is; on Ray, the cluster's."""
     if not choice.elsewhere:
         return resolve_device(name)
     check_names([name], ("auto", "cpu", "cuda"), "device")
@@ -153,9 +152,7 @@ def sbatch_script(selection: Selection, execution: Execution, choice: launch.Cho
 def _dispatch(
     todo: Sequence[RunSpec], execution: Execution, choice: launch.Choice, estimate: Estimate, screen: Console
 ) -> tuple[int, dict[str, int]]:
-    """Run the cells; (exit code of a signal or 0, each reason why cells were refused with its exit
-    code).
-    """
+    """Run the cells; (a signal's exit code or 0, reasons for refused cells with their codes)."""
     launcher = launch.create(choice, execution, cells=len(todo))
     launcher.submit(todo)
     refused: dict[str, int] = {}
@@ -177,9 +174,7 @@ def _dispatch(
 
 
 class Tables:
-    """results.csv while a grid runs: written again after a cell's end, for at most a fiftieth of
-    the time.
-    """
+    """Writes results.csv while a grid runs, after a cell's end, in at most 2 % of the time."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -196,8 +191,7 @@ class Tables:
 
 
 class Signals:
-    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let cells save their state; a SIGINT after that ends
-    everything at once.
+    """SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 let cells save their state; a later SIGINT ends all.
 
     No other signal does: a scheduler that takes a job's machine away sends several, and means the
     first.

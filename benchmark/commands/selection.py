@@ -1,6 +1,4 @@
-"""Which cells of a suite a command is about: its seeds, changed fields and filters, and which cells
-are left to run.
-"""
+"""Which cells of a suite a command is about, and which of them are left to run."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ class Selection:
         return dataclasses.replace(suite, specs=specs)
 
     def _to_change(self, name: str, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
-        """Without the cells that a filter on unchanged fields leaves out, as a change need not fit
-        those.
-        """
+        """Without cells left out by a filter on unchanged fields: a change need not fit those."""
         changed = {change.partition("=")[0] for change in self.changes}
         names = {condition: condition.partition("=")[0] for condition in self.where}
         settled = [where for where in self.where if FIELD_OF.get(names[where], names[where]) in fields(specs[0])]

@@ -13,8 +13,9 @@ from benchmark.spec import SpecError
 
 
 def find_cell(run_id: str, out: Path) -> Member:
-    """The one cell whose id begins with `run_id`. Raises SpecError if there is none, or more than
-    one.
+    """The one cell whose id begins with `run_id`.
+
+    Raises SpecError if there is none, or more than one.
     """
     members = results.members(results.existing(out))
     found = [member for name, member in members.items() if name.startswith(run_id)]

@@ -38,9 +38,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
 
 
 def queued_jobs(out: Path) -> tuple[list[tuple[jobs.ClusterJob, State]], str]:
-    """SLURM jobs that still have cells to train, each with its state, or why SLURM cannot be
-    asked.
-    """
+    """SLURM jobs with cells left to train, each with its state, or why SLURM cannot be asked."""
     try:
         return jobs.settle(out), ""
     except SlurmError as error:

@@ -1,5 +1,6 @@
-"""Suites that changed after a run folder listed their cells: which of these are no longer in the
-suite, and why.
+"""Suites that changed after a run folder listed their cells.
+
+Reports which of these cells are no longer in the suite, and why.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ NAMED = 3
 
 
 def check(out: Path, suite: Suite, *, accept: bool) -> None:
-    """Raises SpecError if the folder has cells of an earlier version of the suite. accept: marks
-    them instead.
+    """Raises SpecError if the folder has cells of an earlier version of the suite.
+
+    accept: marks them instead.
     """
     path = out / "suites" / f"{suite.name}.json"
     if not path.exists():
@@ -44,18 +46,16 @@ def _strays(entries: Iterable[dict[str, Any]], own: Sequence[RunSpec]) -> list[d
     """Listed cells that are marked as no departure, and that the suite has under no seed."""
     ids = {spec.run_id for spec in own}
     unknown = [entry for entry in entries if entry["run_id"] not in ids and not entry["departs"]]
-    settings = {_setting(spec.to_dict()) for spec in own} if unknown else set()
-    return [entry for entry in unknown if _setting(entry["spec"]) not in settings]
+    own_specs = {_without_seed(spec.to_dict()) for spec in own} if unknown else set()
+    return [entry for entry in unknown if _without_seed(entry["spec"]) not in own_specs]
 
 
-def _setting(tree: Mapping[str, Any]) -> str:
+def _without_seed(tree: Mapping[str, Any]) -> str:
     return json.dumps({key: value for key, value in tree.items() if key != "seed"}, sort_keys=True)
 
 
 def _difference(stray: RunSpec, own: Sequence[RunSpec]) -> str:
-    """`optimizer.epochs: 2 -> 3`: how a stray differs from the cell of the suite that is most like
-    it.
-    """
+    """`optimizer.epochs: 2 -> 3`: how a stray differs from the most similar cell of the suite."""
     before = fields(stray)
     closest = min((_changes(before, fields(spec)) for spec in own), key=len)
     return ", ".join(closest[:NAMED]) + (" and more" if len(closest) > NAMED else "")

@@ -1,7 +1,7 @@
-"""Data sets, checked before they are parsed; held as uint8 tensors on the device, or read by loader
-processes.
+"""Data sets, checked before they are parsed.
 
-torch is imported where it is used, so that `list data` answers at once.
+They are held as uint8 tensors on the device, or read by loader processes. torch is imported where
+it is used, so that `list data` answers at once.
 """
 
 from __future__ import annotations

@@ -11,16 +11,15 @@ PADDING = 4
 
 
 def crop_flip_draws(examples: int, *, generator: torch.Generator) -> Tensor:
-    """int64 [examples, 3]: the top and left edge of each crop, in 0..8, and 1 if it is flipped,
-    else 0.
-    """
+    """int64 [examples, 3]: top and left edge of each crop, in 0..8, and 1 where it is flipped."""
     edges = torch.randint(2 * PADDING + 1, (examples, 2), generator=generator)
     return torch.cat([edges, torch.randint(2, (examples, 1), generator=generator)], dim=1)
 
 
 def crop_flip_places(height: int, width: int, *, device: torch.device) -> Tensor:
-    """int64 [9, 9, 2, height * width]: for each draw, which pixel of the padded image each pixel of
-    the result is.
+    """int64 [9, 9, 2, height * width]: for each draw, the source of each pixel of the result.
+
+    A source is an index into the pixels of the padded image.
     """
     padded_height, padded_width = height + 2 * PADDING, width + 2 * PADDING
     padded = torch.arange(padded_height * padded_width, device=device).view(padded_height, padded_width)

@@ -1,7 +1,7 @@
-"""The data sets by name, and the interface of their modules. Imports no torch, so that `list data`
-answers at once.
+"""The data sets by name, and the interface of their modules.
 
-Each name is a module of this package that follows `Source`.
+Imports no torch, so that `list data` answers at once. Each name is a module of this package that
+follows `Source`.
 """
 
 from __future__ import annotations

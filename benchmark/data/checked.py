@@ -1,6 +1,4 @@
-"""Files whose checksum is compared before anything in them is parsed, and downloads with a time
-limit.
-"""
+"""Files whose checksum is compared before they are parsed, and downloads with a time limit."""
 
 from __future__ import annotations
 
@@ -42,8 +40,9 @@ def fetch_command(name: str, data_dir: Path) -> str:
 
 @contextlib.contextmanager
 def downloading(title: str, *, by_hand: str) -> Iterator[None]:
-    """Around a download: a time limit, nothing on standard output, and a DataError that says what
-    to do instead.
+    """Around a download: a time limit, nothing on standard output, and a helpful DataError.
+
+    The error says what to do instead.
     """
     try:
         with _patience(TIMEOUT_SECONDS), contextlib.redirect_stdout(sys.stderr):

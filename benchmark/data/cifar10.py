@@ -38,15 +38,17 @@ TRAIN, TEST = tuple(MD5)[:-1], tuple(MD5)[-1:]
 
 
 def read(spec: Data, data_dir: Path) -> Examples:
-    """50,000 training and 10,000 test images, uint8 [n, 3, 32, 32], in the files' order. Raises
-    DataError.
+    """50,000 training and 10,000 test images, uint8 [n, 3, 32, 32], in the files' order.
+
+    Raises DataError.
     """
     return Examples(_split(TRAIN, data_dir), _split(TEST, data_dir), CLASSES, NORMALIZATIONS)
 
 
 def fetch(data_dir: Path) -> None:
-    """Downloads the archive through torchvision, unless all six files are there. Raises
-    DataError.
+    """Downloads the archive through torchvision, unless all six files are there.
+
+    Raises DataError.
     """
     if not all((data_dir / FOLDER / name).is_file() for name in MD5):
         datasets = import_torchvision().datasets
@@ -59,8 +61,9 @@ def fetch(data_dir: Path) -> None:
 
 
 def verify(data_dir: Path) -> list[str]:
-    """A line for each of the six files, all of them good. Raises DataError for the first that is
-    not.
+    """One line per file, if all six are good.
+
+    Raises DataError for the first that is not.
     """
     for name in MD5:
         _content(name, data_dir)
@@ -76,7 +79,7 @@ def fingerprint(data_dir: Path) -> str:
 
 
 def _split(names: tuple[str, ...], data_dir: Path) -> Split:
-    batches = [_unpickle(_content(name, data_dir)) for name in names]
+    batches = [unpickle(_content(name, data_dir)) for name in names]
     images = torch.cat([torch.tensor(batch["data"]).reshape(-1, *SHAPE) for batch in batches])
     return Split(images, torch.tensor([label for batch in batches for label in batch["labels"]]))
 
@@ -108,7 +111,8 @@ class _Unpickler(pickle.Unpickler):
         return self.ALLOWED[module, name]
 
 
-def _unpickle(content: bytes) -> dict[str, Any]:
+def unpickle(content: bytes) -> dict[str, Any]:
+    """A batch of images and labels; only the types that such a batch needs are made."""
     batch: dict[str, Any] = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     return batch
 

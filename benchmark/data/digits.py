@@ -19,13 +19,13 @@ SHA256 = "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
 
 
 def read(spec: Data, data_dir: Path) -> Examples:
-    """1,437 training and 360 test images, uint8 [n, 1, 28, 28]; every fifth of each class is a test
-    image.
+    """1,437 training and 360 test images, uint8 [n, 1, 28, 28].
 
-    Raises DataError if scikit-learn's copy has other bytes.
+    Every fifth image of each class is a test image. Raises DataError if scikit-learn's copy has
+    other bytes.
     """
     images, labels = _embedded()
-    enlarged = _enlarge(images)
+    enlarged = enlarge(images)
     in_test = torch.zeros(len(labels), dtype=torch.bool)
     in_test[torch.argsort(labels, stable=True)[::5]] = True
     train, test = (Split(enlarged[chosen], labels[chosen]) for chosen in (~in_test, in_test))
@@ -60,8 +60,9 @@ def _embedded() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).long(), torch.from_numpy(labels).long()
 
 
-def _enlarge(images: Tensor) -> Tensor:
+def enlarge(images: Tensor) -> Tensor:
+    """uint8 [n, 1, 28, 28] of [n, 8, 8] in 0..16, bilinear."""
     pixels = images[:, None].to(torch.float64) * 255 / LEVELS
     enlarged = F.interpolate(pixels, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-    # values lie on a grid of 1/3136: the 1e-6 sends ties up on every processor, whatever its last bits are
+    # values lie on a grid of 1/3136: the 1e-6 rounds ties up on every processor
     return (enlarged + 0.5 + 1e-6).floor().to(torch.uint8)

@@ -2,8 +2,8 @@
 
 Xiao et al., Fashion-MNIST, 2017, arXiv:1708.07747: 60,000 training and 10,000 test images in
 MNIST's format, read from DIR/FashionMNIST/raw (torchvision's layout) or DIR/fashion-mnist.
-The checksums are those that torchvision 0.28 lists: no copy of the files was at hand to take
-SHA-256 of, nor of the unpacked files, so only the .gz are read.
+The checksums are those that torchvision 0.28 lists. They are of the packed files, so only those are
+read; no copy of the files was available to compute SHA-256 from.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Data sets in four files of MNIST's IDX format, their checksums taken before anything is
-parsed.
-"""
+"""Data sets in four files of MNIST's IDX format, whose checksums are compared before parsing."""
 
 from __future__ import annotations
 
@@ -60,8 +58,9 @@ class IdxFiles:
         self.verify(data_dir)
 
     def verify(self, data_dir: Path) -> list[str]:
-        """A line for each of the four files, all of them good. Raises DataError for the first that
-        is not.
+        """One line per file, if all four are good.
+
+        Raises DataError for the first that is not.
         """
         for name in FILES:
             self._content(name, data_dir)
@@ -91,8 +90,9 @@ class IdxFiles:
         return path
 
     def _content(self, name: str, data_dir: Path) -> bytes:
-        """The unpacked bytes of the file. Raises DataError unless the file's checksum is the
-        expected one.
+        """The unpacked bytes of the file.
+
+        Raises DataError unless the file's checksum is the expected one.
         """
         path = self._find(name, data_dir)
         found = checked.content(
@@ -108,8 +108,9 @@ class IdxFiles:
 
 
 def _parse(content: bytes) -> Tensor:
-    """The IDX format: two zero bytes, the type (8, uint8), the number of sizes, each size, then the
-    values.
+    """Parse the IDX format.
+
+    It is two zero bytes, the type (8, uint8), the number of sizes, each size, then the values.
     """
     sizes = struct.unpack_from(f">{content[3]}I", content, offset=4)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)

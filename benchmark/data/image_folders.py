@@ -85,8 +85,9 @@ class ImageFolders:
     def train_batches(
         self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch from a step on; only the files of the share are read. Raises DataError for an
-        unreadable file.
+        """One epoch from a step on; only the files of the share are read.
+
+        Raises DataError for an unreadable file.
         """
         order = torch.randperm(len(self.train), generator=generator(seed, "order", epoch))
         draws = (seed, epoch) if self.augment else None
@@ -157,9 +158,7 @@ class _Batches(LoaderDataset[Read]):
 
 
 def _image(path: Path, size: int, seed: int | None) -> Tensor:
-    """uint8 [3, size, size]: with a seed a random crop, resized and perhaps flipped; else the
-    centre.
-    """
+    """uint8 [3, size, size]: a resized random crop, perhaps flipped; without a seed the centre."""
     torchvision = import_torchvision()
     transforms = torchvision.transforms
     image = torchvision.datasets.folder.pil_loader(str(path))

@@ -43,11 +43,11 @@ class Folders:
     classes: int
 
     def dataset(self, spec: Data, *, device: torch.device) -> Dataset:
-        """Images of spec.image_size, 224 by default; standardised by the usual statistics. Raises
-        SpecError.
+        """Images of spec.image_size, 224 by default; standardised by the usual statistics.
 
-        augment "resized-crop-flip": torchvision's RandomResizedCrop and RandomHorizontalFlip. None:
-        as in evaluation, the shorter side resized to 8/7 of the size, and the centre cropped.
+        Raises SpecError. augment "resized-crop-flip": torchvision's RandomResizedCrop and
+        RandomHorizontalFlip. None: as in evaluation, the shorter side resized to 8/7 of the size,
+        and the centre cropped.
         """
         check_names([spec.augment] if spec.augment is not None else [], AUGMENTATIONS, "data.augment")
         train, test = limited(spec, self.train, self.test)
@@ -74,8 +74,9 @@ def loader_workers(device: torch.device) -> int:
 
 
 def read(spec: Data, data_dir: Path) -> Folders:
-    """The file names of both splits. Raises DataError where a folder is missing, or their classes
-    differ.
+    """The file names of both splits.
+
+    Raises DataError where a folder is missing, or their classes differ.
     """
     (train, classes), (test, test_classes) = (_scan(data_dir, split) for split in SPLITS)
     if classes != test_classes:
@@ -85,8 +86,9 @@ def read(spec: Data, data_dir: Path) -> Folders:
 
 
 def fetch(data_dir: Path) -> None:
-    """Check what is there, as it cannot be downloaded. Raises DataError saying how to lay it
-    out.
+    """Check what is there, as it cannot be downloaded.
+
+    Raises DataError, which says how to lay the files out.
     """
     if not all((data_dir / FOLDER / split).is_dir() for split in SPLITS):
         raise DataError(f"ImageNet cannot be downloaded from here: {_by_hand(data_dir)}")
@@ -94,16 +96,18 @@ def fetch(data_dir: Path) -> None:
 
 
 def verify(data_dir: Path) -> list[str]:
-    """One line per split with its classes and files. Raises DataError for a missing folder and for
-    an empty file.
+    """One line per split with its classes and files.
+
+    Raises DataError for a missing folder and for an empty file.
     """
     read(Data(name="imagenet"), data_dir)
     return [_count(data_dir, split) for split in SPLITS]
 
 
 def fingerprint(data_dir: Path) -> str:
-    """SHA-256 over each file's name and size; reading all bytes would take too long. Raises
-    DataError.
+    """SHA-256 over each file's name and size; reading all bytes would take too long.
+
+    Raises DataError.
     """
     whole = hashlib.sha256()
     for split in SPLITS:

@@ -49,12 +49,11 @@ class Dataset(Protocol):
     def train_batches(
         self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b]; the last b
-        may be smaller.
+        """One epoch in its own order: inputs float32 [b, c, h, w] and labels int64 [b].
 
-        Order and augmentation follow only from (seed, epoch), so the batches from start_step on
-        have the same bits whether or not the earlier ones were made. share: only these examples of
-        each batch, unchanged; of the last batch there may be none.
+        The last batch may be smaller. Order and augmentation follow only from (seed, epoch), so the
+        batches from start_step on have the same bits whether or not the earlier ones were made.
+        share: only these examples of each batch, unchanged; of the last batch there may be none.
         """
 
     def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -165,8 +164,10 @@ class TensorDataset:
     def train_batches(
         self, *, batch_size: int, seed: int, epoch: int, start_step: int = 0, share: slice = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch. Order and augmentation are drawn for all of it on the CPU and copied to the
-        device once; after that nothing waits for the device.
+        """One epoch.
+
+        Order and augmentation are drawn for the whole epoch on the CPU and copied to the device
+        once; after that nothing waits for the device.
         """
         order = self._draw(torch.randperm(len(self.train), generator=generator(seed, "order", epoch)))
         draws = places = None
@@ -199,8 +200,9 @@ def standardized(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def limited(spec: Data, train: S, test: S) -> tuple[S, S]:
-    """Both splits after the spec's validation split and limits. Raises SpecError if there are too
-    few examples.
+    """Both splits after the spec's validation split and limits.
+
+    Raises SpecError if there are too few examples.
     """
     if spec.validation is not None:
         kept = len(train) - spec.validation
@@ -211,11 +213,10 @@ def limited(spec: Data, train: S, test: S) -> tuple[S, S]:
 
 
 def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population deviation per channel, float32 [c], of pixels in [0, 1]; images: uint8
-    [n, c, h, w].
+    """Mean and population deviation per channel, float32 [c], of pixels in [0, 1].
 
-    From exact counts of the 256 levels, so the bits are the same on every machine and no float copy
-    is needed.
+    images: uint8 [n, c, h, w]. From exact counts of the 256 levels, so the bits are the same on
+    every machine and no float copy is needed.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(dim=1)])

@@ -30,9 +30,7 @@ def import_torchvision() -> ModuleType:
 
 @contextlib.contextmanager
 def missing_operators_skipped() -> Iterator[None]:
-    """Within it `torch.library.register_fake` ignores torchvision's missing operators, and only
-    those.
-    """
+    """Inside it `torch.library.register_fake` ignores only torchvision's missing operators."""
     original = torch.library.register_fake
 
     def register_fake(op: Any, *arguments: Any, **named: Any) -> Any:

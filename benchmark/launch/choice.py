@@ -1,6 +1,4 @@
-"""Which launcher runs the cells: the choice of the command line, checked, and the launcher made
-from it.
-"""
+"""Which launcher runs the cells: the command line's choice, checked, and the launcher itself."""
 
 from __future__ import annotations
 
@@ -8,16 +6,15 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from benchmark.launch import followers
 from benchmark.launch.base import Launcher
+from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.launch.process_ranks import Ranks
+from benchmark.launch.slurm import profile as slurm_profile
+from benchmark.launch.slurm.profile import Profile
 from benchmark.spec import RunSpec, SpecError, check_names, check_processes
 from benchmark.training.execution import Execution
-
-if TYPE_CHECKING:
-    from benchmark.launch.slurm.profile import Profile
 
 NAMES = ("local", "ray", "slurm")
 
@@ -62,8 +59,7 @@ def check(choice: Choice) -> None:
 
 
 def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> None:
-    """Before cells run: check that the processes can share each cell, and let started processes
-    meet.
+    """Before cells run: check that the processes can share each cell, and let started ones meet.
 
     Raises SpecError for a cell that the processes cannot share.
     """
@@ -75,15 +71,14 @@ def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> N
 
 def profile_of(choice: Choice) -> Profile:
     """The cluster's profile. Raises SpecError naming what is wrong with it."""
-    from benchmark.launch.slurm import profile
-
-    assert choice.profile is not None, "check() saw to it"
-    return profile.read(choice.profile)
+    assert choice.profile is not None, "check() requires a profile"
+    return slurm_profile.read(choice.profile)
 
 
 def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
-    """The launcher for this many cells. Raises SpecError for a profile that is wrong and for too
-    many workers.
+    """The launcher for this many cells.
+
+    Raises SpecError for a profile that is wrong and for too many workers.
     """
     execution = execution.absolute()
     if choice.name == "slurm":
@@ -94,14 +89,10 @@ def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
         from benchmark.launch.ray_tune.launcher import RayLauncher
 
         return RayLauncher(execution, workers=choice.workers, address=choice.ray_address, cells=cells)
-    from benchmark.launch.local import LocalLauncher
-
     return LocalLauncher(execution, workers=min(_workers(choice, execution), cells))
 
 
 def _workers(choice: Choice, execution: Execution) -> int:
-    from benchmark.launch.local import default_workers
-
     if execution.processes_started:
         return 1
     room, each = default_workers(execution.device), execution.processes

@@ -6,6 +6,7 @@ leader, its rank and the number of processes, in torchrun's variables.
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import subprocess
@@ -13,8 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from benchmark import suites
+from benchmark.launch.local import process_environment
 from benchmark.launch.process_ranks import Ranks
 from benchmark.training.execution import Execution
+from benchmark.training.peers import JOIN_SECONDS
 
 if TYPE_CHECKING:
     from benchmark.training.process_group import Group
@@ -26,8 +30,9 @@ COMMAND = [sys.executable, "-m", "benchmark.launch.followers"]
 
 
 def keep_first_device(execution: Execution) -> list[str]:
-    """Make the first of the worker's GPUs its only one; all of them, for `lead`. Before torch is
-    imported.
+    """Make the first of the worker's GPUs its only one, before torch is imported.
+
+    Returns all of them, for `lead`.
     """
     if execution.processes == 1 or execution.device == "cpu":
         return []
@@ -73,11 +78,10 @@ def _start(size: int, devices: Sequence[str]) -> Any:
 
 
 def become(ranks: Ranks, device: str, *, idle: bool) -> NoReturn:
-    """Continue as a follower of the command's rank 0, in a fresh interpreter. idle: there is
-    nothing to do.
-    """
-    from benchmark.launch.local import process_environment
+    """Continue as a follower of the command's rank 0, in a fresh interpreter.
 
+    idle: nothing is to be trained, so end at once.
+    """
     if idle:
         sys.exit(0)
     environment = process_environment(device, slot=ranks.local_rank)
@@ -95,11 +99,7 @@ def meet(ranks: Ranks, *, work: bool) -> None:
 
 def _store() -> Any:
     """The store where the processes that the environment names meet."""
-    import datetime
-
     from torch.distributed.rendezvous import rendezvous
-
-    from benchmark.training.peers import JOIN_SECONDS
 
     store, _, _ = next(rendezvous("env://", timeout=datetime.timedelta(seconds=JOIN_SECONDS)))
     return store
@@ -108,7 +108,6 @@ def _store() -> Any:
 def main() -> None:
     for number in IGNORED:  # the leader stops between two steps, and this process with it
         signal.signal(number, signal.SIG_IGN)
-    from benchmark import suites
     from benchmark.training.engine import prepare_process
     from benchmark.training.follower import follow
     from benchmark.training.process_group import join

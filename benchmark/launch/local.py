@@ -88,8 +88,9 @@ def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str
 
 
 class LocalLauncher:
-    """A pool of workers. A cell whose worker dies goes to another worker; after DEATHS_ALLOWED
-    deaths it fails.
+    """A pool of workers.
+
+    A cell whose worker dies goes to another worker; after DEATHS_ALLOWED deaths it fails.
     """
 
     stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"

@@ -17,7 +17,9 @@ FIRST_PORT, PORTS = 10_000, 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """rank: of `size` processes. local_rank: on its machine. address, port: of rank 0, where the
+    """This process's place among the processes of a command.
+
+    rank: of `size` processes. local_rank: on its machine. address, port: of rank 0, where the
     processes meet.
     """
 
@@ -34,8 +36,9 @@ class Ranks:
 
 
 def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | None:
-    """This process's ranks. auto: torchrun's, or None for a single process. slurm: srun's. Raises
-    SpecError.
+    """This process's ranks.
+
+    auto: torchrun's, or None for a single process. slurm: srun's. Raises SpecError.
     """
     check_names([source], SOURCES, "value of --ranks")
     if source == "slurm":
@@ -49,7 +52,7 @@ def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | No
 
 def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
     if missing := [name for name in SLURM if name not in environment]:
-        raise SpecError(f"--ranks slurm: {missing[0]} is not set; start the command with srun, one task a process")
+        raise SpecError(f"--ranks slurm: {missing[0]} is not set; start the command with srun, one task per process")
     rank, size, local_rank = (int(environment[name]) for name in SLURM[:3])
     if size == 1:
         return None

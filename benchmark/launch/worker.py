@@ -1,9 +1,8 @@
-"""A worker process: `python -m benchmark.launch.worker`. It reads one line of configuration, then
-one spec per line.
+"""A worker process: `python -m benchmark.launch.worker`.
 
-Its messages are JSON lines on standard output; everything else that it or its libraries print goes
-to standard error. It ends with its dispatcher: the end of standard input means that nobody waits
-for the results.
+It reads one line of configuration, then one spec per line. Its messages are JSON lines on standard
+output; everything else that it or its libraries print goes to standard error. It ends with its
+dispatcher: the end of standard input means that nobody waits for the results.
 """
 
 from __future__ import annotations
@@ -20,7 +19,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from benchmark import suites
 from benchmark.launch import followers
+from benchmark.run_folder.attempts import Observer
+from benchmark.run_folder.files import DiskFullError
+from benchmark.spec import from_dict
 from benchmark.training.execution import Execution
 
 if TYPE_CHECKING:
@@ -63,9 +66,6 @@ def _run(execution: Execution, tasks: queue.SimpleQueue[dict[str, Any]], stop: t
     devices = followers.keep_first_device(execution)
     import torch
 
-    from benchmark import suites
-    from benchmark.run_folder.attempts import Observer
-    from benchmark.spec import from_dict
     from benchmark.training.cell import execute
     from benchmark.training.engine import prepare_process
 
@@ -90,7 +90,6 @@ def _run(execution: Execution, tasks: queue.SimpleQueue[dict[str, Any]], stop: t
 
 def _end(train: Callable[[], Outcome]) -> dict[str, Any]:
     """Train a cell; how it ended, for the dispatcher."""
-    from benchmark.run_folder.files import DiskFullError
     from benchmark.training.cell import USER_ERRORS
     from benchmark.training.process_group import PeerError
 

@@ -1,9 +1,8 @@
-"""The architectures by name. torch is imported when one is made, so that `list models` answers at
-once.
+"""The architectures by name.
 
-A model's `uncounted` are patterns of module names that stay dense and are not part of the density.
-If a model has a `start_epoch()`, it is called at the start of every training epoch and every
-evaluation.
+torch is imported when one is made, so that `list models` answers at once. A model's `uncounted` are
+patterns of module names that stay dense and are not part of the density. If a model has a
+`start_epoch()`, it is called at the start of every training epoch and every evaluation.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ __all__ = ["available", "create", "describe", "start_epoch"]
 
 @dataclass(frozen=True)
 class Entry:
-    """cls: "module:Class". fixed: arguments that the name implies. options: `Model` fields and
-    their values.
+    """One architecture.
 
-    hidden_layers: the number of `Model.widths`; 0 if the widths are fixed.
+    cls: "module:Class". fixed: arguments that the name implies. options: `Model` fields and their
+    values. hidden_layers: the number of `Model.widths`; 0 if the widths are fixed.
     """
 
     cls: str
@@ -112,9 +111,7 @@ def create(
 
 
 def start_epoch(model: nn.Module) -> None:
-    """Tell a model that carries state between batches that a training epoch or an evaluation
-    begins.
-    """
+    """Start a training epoch or an evaluation: a model that carries state forgets it."""
     starts = getattr(model, "start_epoch", None)
     if callable(starts):
         starts()

@@ -17,10 +17,9 @@ from benchmark.spec import SpecError
 
 
 class LeNet300100(nn.Module):
-    """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes], images of any
-    shape.
+    """pixels - 300 - 100 - classes with ReLU between; [b, c, h, w] to [b, classes].
 
-    widths: units of the two hidden layers.
+    Takes images of any shape. widths: units of the two hidden layers.
     """
 
     uncounted: ClassVar[tuple[str, ...]] = ()
@@ -39,8 +38,7 @@ class LeNet300100(nn.Module):
 
 
 class LeNet5Caffe(nn.Module):
-    """Two 5x5 convolutions, each with ReLU and then 2x2 max-pooling, and two fully connected
-    layers.
+    """Two 5x5 convolutions, each with ReLU and 2x2 max-pooling, and two fully connected layers.
 
     [b, c, h, w] to [b, classes]; h and w at least 16. ReLU after the convolutions as in the
     authors' code. widths: channels of the convolutions, units of the hidden layer. Raises SpecError

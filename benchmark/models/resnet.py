@@ -15,11 +15,11 @@ from benchmark.spec import SpecError
 
 
 def resnet50(in_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """[b, 3, h, w] to [b, classes], images of any size; layers have torchvision's names, conv1 to
-    fc.
+    """ResNet-50: [b, 3, h, w] to [b, classes], images of any size.
 
-    Initial weights are torchvision's: convolutions kaiming-normal by fan-out, the classifier
-    torch's own, and the same for dense and sparse. Raises SpecError for other than 3 channels.
+    Layers have torchvision's names, conv1 to fc. Initial weights are torchvision's: convolutions
+    kaiming-normal by fan-out, the classifier torch's own, and the same for dense and sparse. Raises
+    SpecError for other than 3 channels.
     """
     if in_shape[0] != 3:
         raise SpecError(f"resnet50 takes images of 3 channels, not {in_shape[0]}")

@@ -34,12 +34,12 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """[b, c, h, w] to [b, classes], images of any size: (depth - 4) / 6 blocks in each of three
-    groups.
+    """[b, c, h, w] to [b, classes], images of any size.
 
-    The maskable layers in the authors' order, which the paper's figures 8 to 12 are numbered by
-    (inferred): `conv1`, then of each block in turn `conv1`, `conv2` and, in the first of a group,
-    `shortcut`, and at last `fc`; so `group1.0.shortcut` is the fourth convolution.
+    It has (depth - 4) / 6 blocks in each of three groups. The maskable layers in the authors'
+    order, which the paper's figures 8 to 12 are numbered by (inferred): `conv1`, then of each block
+    in turn `conv1`, `conv2` and, in the first of a group, `shortcut`, and at last `fc`; so
+    `group1.0.shortcut` is the fourth convolution.
 
     initialization: None is torch's own, kaiming-uniform with a = sqrt 5, and "official-masked" is
     the same, since that is what the authors' masked network has. "official-dense": convolutions

@@ -1,5 +1,4 @@
-"""Attempts at a cell: which process trains it, whether that process is alive, and how the attempt
-ended.
+"""Attempts at a cell: which process trains it, whether it is alive, and how the attempt ended.
 
 An attempt is a folder attempts/<number>, made under another name and renamed: whoever succeeds owns
 the cell until the attempt is over. Nothing relies on locks or on equal clocks.
@@ -37,9 +36,7 @@ def folder_of(cell: Path, number: int) -> Path:
 
 
 class Attempt:
-    """One attempt of this process: it writes a heartbeat while it is alive, and at last how it
-    ended.
-    """
+    """One attempt of this process: a heartbeat while it is alive, and at last how it ended."""
 
     def __init__(self, cell: Path, number: int) -> None:
         self.cell, self.number = cell, number
@@ -64,10 +61,10 @@ class Attempt:
         return numbers(self.cell)[-1:] == [self.number]
 
     def end(self, status: str, error: str = "", code: int | None = None) -> None:
-        """status: done, diverged, failed, cancelled, interrupted or superseded. error: one line,
-        its cause.
+        """End the attempt.
 
-        code: the exit code, if the user has something to fix.
+        status: done, diverged, failed, cancelled, interrupted or superseded. error: one line, its
+        cause. code: the exit code, if the user has something to fix.
         """
         self._over.set()
         self._thread.join()
@@ -77,15 +74,13 @@ class Attempt:
 
 
 def claim(cell: Path, observer: Observer) -> Attempt | None:
-    """A new attempt at the cell; None while another attempt is active or if the cell has a
-    result.
-    """
-    taken = numbers(cell)
-    if taken and not observer.over(folder_of(cell, taken[-1])):
+    """A new attempt at the cell; None if another attempt is active or the cell has a result."""
+    attempts = numbers(cell)
+    if attempts and not observer.over(folder_of(cell, attempts[-1])):
         return None
     if read_sealed(cell / "result.json") is not None:  # an attempt publishes before it ends
         return None
-    number = taken[-1] + 1 if taken else 1
+    number = attempts[-1] + 1 if attempts else 1
     (cell / "attempts").mkdir(parents=True, exist_ok=True)
     aside = cell / "attempts" / f".{uuid.uuid4().hex}"
     aside.mkdir()
@@ -111,9 +106,7 @@ class Observer:
         self._seen: dict[Path, tuple[bytes, float]] = {}
 
     def over(self, attempt: Path) -> bool:
-        """Whether the attempt ended, its process is gone, or its heartbeat has not changed for
-        STALE_SECONDS.
-        """
+        """Whether it ended, its process is gone, or its heartbeat stopped STALE_SECONDS ago."""
         if (attempt / "end.json").exists() or gone(attempt) or self._job_over(attempt):
             return True
         try:
@@ -127,9 +120,7 @@ class Observer:
         return self._clock() - since >= STALE_SECONDS
 
     def _job_over(self, attempt: Path) -> bool:
-        """Whether the attempt's cluster job has ended, or was queued again and is now this
-        process's.
-        """
+        """Whether its cluster job has ended, or was requeued and is now this process's."""
         owner = read_json(attempt / "owner.json")
         job, restarts = (owner.get("job"), owner.get("restarts", 0)) if isinstance(owner, dict) else (None, 0)
         mine, now = cluster_job()
@@ -137,9 +128,7 @@ class Observer:
 
 
 def ended(attempt: Path) -> dict[str, Any] | None:
-    """{status, error} that an attempt wrote at its end, with `code` if it had one; None without an
-    end.
-    """
+    """{status, error} that an attempt wrote at its end, with `code` if any; None without an end."""
     end = read_json(attempt / "end.json")
     return end if isinstance(end, dict) else None
 
@@ -153,14 +142,15 @@ def gone(attempt: Path) -> bool:
 
 def failed_before(cell: Path) -> str | None:
     """The error of a cell's last attempt if that failed, else None."""
-    taken = numbers(cell)
-    end = ended(folder_of(cell, taken[-1])) if taken else None
+    attempts = numbers(cell)
+    end = ended(folder_of(cell, attempts[-1])) if attempts else None
     return str(end["error"]) if end is not None and end["status"] == "failed" else None
 
 
 def mark_ended(cell: Path, error: str, *, status: str = "failed", dead_jobs: Collection[str] = ()) -> None:
-    """Add a failed or cancelled attempt to a cell whose workers have died, unless another worker
-    has the cell.
+    """Add a failed or cancelled attempt to a cell whose workers have died.
+
+    Does nothing if another worker has the cell.
     """
     if (attempt := claim(cell, Observer(dead_jobs=dead_jobs))) is not None:
         attempt.end(status, error)
@@ -173,8 +163,9 @@ def own_process() -> dict[str, Any]:
 
 
 def cluster_job() -> tuple[str | None, int]:
-    """This process's SLURM job as squeue names it, and how often it was requeued; (None, 0) outside
-    SLURM.
+    """This process's SLURM job as squeue names it, and how often it was requeued.
+
+    (None, 0) outside SLURM.
     """
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")

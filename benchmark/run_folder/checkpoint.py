@@ -20,9 +20,7 @@ GENERATIONS = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: the training's state, the manifest, and the metrics written until
-    then.
-    """
+    """A verified checkpoint: the training's state, the manifest, and the metrics until then."""
 
     state: dict[str, Any]
     manifest: dict[str, Any]
@@ -54,8 +52,9 @@ def save(folder: Path, state: Mapping[str, Any], *, steps: int, metrics: bytes, 
 
 
 def _on_its_own(value: Any) -> Any:
-    """The state with a copy of each tensor that is a slice of a larger one, which the file would
-    hold as a whole.
+    """The state with a copy of each tensor that is a slice of a larger one.
+
+    The file would hold the larger tensor as a whole.
     """
     if isinstance(value, torch.Tensor):
         return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
@@ -71,9 +70,7 @@ def remove(folder: Path, steps: int) -> None:
 
 
 def remove_earlier(earlier: Iterable[Path], folder: Path) -> None:
-    """Delete the checkpoints of earlier attempts once this attempt's folder has all its
-    generations.
-    """
+    """Delete earlier attempts' checkpoints once this attempt's folder has all its generations."""
     if len(_steps(folder)) >= GENERATIONS:
         for before in earlier:
             for steps in _steps(before):

@@ -1,5 +1,6 @@
-"""Files that are complete or absent (written under another name, synced, renamed), and JSON with a
-checksum.
+"""Files that are complete or absent, and JSON with a checksum.
+
+A file is written under another name, synced, and renamed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(Exception):
-    """No space is left where something has to be written: one line with the place and what to
-    do.
+    """No space is left where something has to be written.
+
+    The message is one line with the place and what to do.
     """
 
     exit_code = 1
@@ -28,9 +30,7 @@ class DiskFullError(Exception):
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Replace a file so that a reader sees either the old or the new content, also after a power
-    cut.
-    """
+    """Replace a file: a reader sees the old or the new content, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -41,7 +41,7 @@ HOW = (
     f"{TURNS} turns of an epoch's batches, the same epoch without its augmentation, and dense training steps for about "
     f"{STEPS_SECONDS} s, in one process, after one that is not counted; images/s and quartiles: of the epochs, drawing "
     "order and augmentation included; plain: the epoch's time over that without augmentation beside it, where there is "
-    "one; train/s: images a second of the steps only; share: of the batches, in the time of both. Medians",
+    "one; train/s: images per second of the steps only; share: of the batches, in the time of both. Medians",
     f"target: {TARGET_IMAGES_A_SECOND} images/s of {TARGET_DATA} with crop and flip, on a GPU; none on a CPU",
 )
 COLUMNS = ("model", "data", "batch", "images/s", "quartiles", "plain", "train/s", "share", "target")
@@ -57,8 +57,9 @@ class Turns:
 
 
 def data_path(names: Sequence[str], chosen: str, data_dir: Path, device_name: str, json_output: bool) -> None:
-    """Measure the data path of every model and print it. chosen: one of DATA. Raises SpecError and
-    DataError.
+    """Measure the data path of every model and print it.
+
+    chosen: one of DATA. Raises SpecError and DataError.
     """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS))
     check_names(asked, MODELS, "model")
@@ -122,9 +123,7 @@ def epoch_seconds(dataset: Dataset, batch_size: int, epoch: int) -> float:
 
 
 def dense_steps(model: str, dataset: Dataset, batch_size: int) -> Callable[[], float]:
-    """A function that trains a model densely for about STEPS_SECONDS at each call and returns the
-    seconds of a step.
-    """
+    """A function that trains densely for about STEPS_SECONDS and returns a step's seconds."""
     of = spec_of(model, "dense")
     training = Training(
         dataclasses.replace(of, optimizer=dataclasses.replace(of.optimizer, batch_size=batch_size)), dataset

@@ -1,5 +1,6 @@
-"""The subcommands of `speed`: what is measured, and its options. Without a subcommand, steps are
-measured.
+"""The subcommands of `speed` and their options.
+
+Without a subcommand, steps are measured.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def measure_data_path(
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """How many images a second training gets, gathered and augmented."""
+    """How many images per second training gets, gathered and augmented."""
     from benchmark.speed import batches
 
     batches.data_path(model, pixels, data_dir, device, json_output)

@@ -70,8 +70,9 @@ class Setup:
 
 @dataclass
 class Times:
-    """started, ended: by one clock. untrained: seconds until the end of the first epoch that were
-    no training.
+    """When a cell's training started and ended, by one clock.
+
+    untrained: seconds until the end of the first epoch that were no training.
     """
 
     started: float
@@ -80,8 +81,9 @@ class Times:
 
 
 def grids(names: Sequence[str], chosen: Sequence[str], setup: Setup, json_output: bool) -> None:
-    """Run a grid of every model with every method and print it. Raises SpecError, DataError,
-    MeasurementError.
+    """Run a grid of every model with every method and print it.
+
+    Raises SpecError, DataError, MeasurementError.
     """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or DEFAULT_METHODS))
     check_names(asked[0], MODELS, "model")
@@ -120,17 +122,18 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
         out, started = Path(folder), time.perf_counter()
         times = _run(specs, out, setup)
         wall_seconds = time.perf_counter() - started
-        ends = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
-    training = [end["measured"]["train_seconds"] for end in ends[setup.pool :]]
-    machine = {key: ends[0]["environment"][key] for key in KEPT}
+        cell_results = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
+    training = [result["measured"]["train_seconds"] for result in cell_results[setup.pool :]]
+    machine = {key: cell_results[0]["environment"][key] for key in KEPT}
     return summary(specs[0], list(times.values()), training, wall_seconds, workers=setup.pool), machine
 
 
 def summary(
     spec: RunSpec, times: Sequence[Times], training: Sequence[float], wall_seconds: float, *, workers: int
 ) -> dict[str, Any]:
-    """The document's row of a grid. times: its cells in order; training: the steady cells'
-    train_seconds.
+    """The document's row of a grid.
+
+    times: its cells in order; training: the steady cells' train_seconds.
     """
     epochs, model, method = spec.optimizer.epochs, spec.model.name, spec.method["name"]
     first, steady = times[:workers], times[workers:]
@@ -154,9 +157,7 @@ def summary(
 
 
 def authors_epoch_seconds(model: str, method: str) -> float | None:
-    """Seconds of an epoch in the authors' code, where that was measured:
-    authors_epoch_seconds.json.
-    """
+    """Seconds of an epoch in the authors' code, where measured: authors_epoch_seconds.json."""
     document = json.loads(AUTHORS_FILE.read_text())
     measured = document["models"].get(model) if method == document["method"] else None
     return None if measured is None else float(measured["seconds"])
@@ -184,8 +185,9 @@ def _run(specs: Sequence[RunSpec], out: Path, setup: Setup) -> dict[str, Times]:
 
 
 def note(times: dict[str, Times], event: Event, now: float) -> None:
-    """Note the time of one event. Raises MeasurementError for an event that an undisturbed grid
-    does not have.
+    """Note the time of one event.
+
+    Raises MeasurementError for an event that an undisturbed grid does not have.
     """
     if event.kind == "started":
         times[event.run_id] = Times(now)

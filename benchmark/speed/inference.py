@@ -56,12 +56,12 @@ MEASURED = ("test_accuracy", "density")
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the network. bytes, compressed_bytes: of its saved state_dict, without and with
-    zlib.
+    """One form of the network.
 
-    max_difference: the largest difference between its outputs on the test split and those of
-    masked-dense. equal_predictions: the share of images with the same class. Both None for dense,
-    which is another function.
+    bytes, compressed_bytes: of its saved state_dict, without and with zlib. max_difference: the
+    largest difference between its outputs on the test split and those of masked-dense.
+    equal_predictions: the share of images with the same class. Both None for dense, which is
+    another function.
     """
 
     form: str
@@ -84,8 +84,9 @@ class Latency:
 
 
 def inference(run_id: str, out: Path, data_dir: Path, budget: Budget, device_name: str, json_output: bool) -> None:
-    """Measure a finished cell's network in its forms and print it. Raises SpecError, FolderError,
-    DataError.
+    """Measure a finished cell's network in its forms and print it.
+
+    Raises SpecError, FolderError, DataError.
     """
     member = find_cell(run_id, out)
     device = torch.device(resolve_device(device_name))
@@ -164,8 +165,9 @@ def _latency(form: str, arms: tuple[nn.Module, nn.Module], batches: Sequence[Bat
 
 
 def _forward_seconds(network: nn.Module, batch: Batch, *, passes: int) -> float:
-    """Seconds of one pass, from several: a single short pass would mostly measure the state of the
-    caches.
+    """Seconds of one pass, from several.
+
+    A single short pass would mostly measure the state of the caches.
     """
     inputs, _ = batch
     wait_for(inputs.device)
@@ -203,9 +205,7 @@ def _print(document: dict[str, Any]) -> None:
 
 
 def cell_row(document: Mapping[str, Any]) -> list[str]:
-    """The cell of a document: run id, label, accuracy, remaining ratio, and which layers were
-    cut.
-    """
+    """The cell of a document: run id, label, accuracy, remaining ratio, and the cut layers."""
     cell, layers = document["cell"], document["layers"]
     cut = [f"{name} {before} to {after}" for name, (before, after) in layers.items()]
     percents = [f"{cell['test_accuracy']:.2f} %", f"{100 * cell['density']:.2f} %"]
@@ -228,7 +228,7 @@ def latency_row(pair: Mapping[str, Any]) -> list[str]:
 
 def form_row(form: Mapping[str, Any]) -> list[str]:
     """One line of the table of files and outputs, from one of the document's forms."""
-    agreement = ["-", "-"]
+    differences = ["-", "-"]
     if form["max_difference"] is not None:
-        agreement = [f"{form['max_difference']:.1e}", f"{100 * form['equal_predictions']:.2f} %"]
-    return [form["form"], str(form["bytes"]), str(form["compressed_bytes"]), *agreement]
+        differences = [f"{form['max_difference']:.1e}", f"{100 * form['equal_predictions']:.2f} %"]
+    return [form["form"], str(form["bytes"]), str(form["compressed_bytes"]), *differences]

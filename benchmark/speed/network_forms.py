@@ -1,5 +1,4 @@
-"""A finished cell's network, from its last checkpoint, in the forms that
-`benchmark.speed.inference` compares.
+"""A finished cell's network, from its last checkpoint, in the forms that are compared.
 
 dense         the architecture with the weights that it started from, none of them 0
 masked-dense  `methods.finalize`: the trained weights, zeros baked in
@@ -35,9 +34,7 @@ from benchmark.training.process_group import Group
 
 
 class CSRLinear(nn.Module):
-    """A Linear with its weight in CSR, computed by torch's sparse product; [b, c_in] to [b,
-    c_out].
-    """
+    """A Linear whose weight is in CSR: torch's sparse product of [b, c_in], to [b, c_out]."""
 
     weight: Tensor
 

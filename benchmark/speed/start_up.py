@@ -1,5 +1,6 @@
-"""How long commands that train nothing take, each as a process of its own: `python -m benchmark
-speed start-up`.
+"""How long commands that train nothing take: `python -m benchmark speed start-up`.
+
+Each command is a process of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def start_up(json_output: bool, repeats: int = REPEATS) -> None:
         seconds_of((*SUITE, "--out", out))
         commands = [("--help",), ("list", "suites"), ("status", "--out", out), (*SUITE, "--out", out)]
         before = os.getloadavg()
-        taken = [[seconds_of(command) for command in commands] for _ in range(repeats)]
+        seconds_and_cpu = [[seconds_of(command) for command in commands] for _ in range(repeats)]
     document = {
         "schema": SCHEMA,
         "kind": "start-up",
@@ -56,7 +57,7 @@ def start_up(json_output: bool, repeats: int = REPEATS) -> None:
         "load_before": before,
     }
     document["commands"] = [
-        summary(" ".join("DIR" if word == out else word for word in command), [turn[at] for turn in taken])
+        summary(" ".join("DIR" if word == out else word for word in command), [turn[at] for turn in seconds_and_cpu])
         for at, command in enumerate(commands)
     ]
     if json_output:
@@ -66,20 +67,21 @@ def start_up(json_output: bool, repeats: int = REPEATS) -> None:
 
 
 def seconds_of(arguments: Sequence[str]) -> tuple[float, float]:
-    """(wall, CPU) seconds of `python -m benchmark` with these arguments. Raises MeasurementError
-    where it fails.
+    """(wall, CPU) seconds of `python -m benchmark` with these arguments.
+
+    Raises MeasurementError where it fails.
     """
     cpu, started = _cpu_seconds(), time.perf_counter()
     command = [sys.executable, "-m", "benchmark", *arguments]
     default = {name: value for name, value in os.environ.items() if name not in OTHER_STORES}
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=default)
-    taken = time.perf_counter() - started, _cpu_seconds() - cpu
+    seconds_and_cpu = time.perf_counter() - started, _cpu_seconds() - cpu
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise MeasurementError(
             f"'python -m benchmark {' '.join(arguments)}' ended with code {done.returncode}: {reason}"
         )
-    return taken
+    return seconds_and_cpu
 
 
 def _cpu_seconds() -> float:
@@ -88,13 +90,13 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def summary(command: str, taken: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def summary(command: str, seconds_and_cpu: Sequence[tuple[float, float]]) -> dict[str, Any]:
     """The document's row of a command."""
     from benchmark.speed.steps import quartiles
 
-    seconds = dataclasses.asdict(quartiles([wall for wall, _ in taken]))
-    cpu = statistics.median(cpu for _, cpu in taken)
-    return {"command": command, "n": len(taken), "seconds": seconds, "cpu_seconds": cpu}
+    seconds = dataclasses.asdict(quartiles([wall for wall, _ in seconds_and_cpu]))
+    cpu = statistics.median(cpu for _, cpu in seconds_and_cpu)
+    return {"command": command, "n": len(seconds_and_cpu), "seconds": seconds, "cpu_seconds": cpu}
 
 
 def _print(document: Mapping[str, Any]) -> None:

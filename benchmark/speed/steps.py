@@ -1,9 +1,9 @@
-"""What a method's training step costs, as ratios to dense steps beside it: `python -m benchmark
-speed steps`.
+"""What a method's training step costs: `python -m benchmark speed steps`.
 
-A pair is one dense step and one step of the method on the same batch, right after each other; the
-next pair has the other order. Whatever slows the machine for a while slows both and does not change
-their ratio. Each step is the training loop's own, `benchmark.training.loop.train_step`.
+Costs are ratios to dense steps that are timed in alternation. A pair is one dense step and one step
+of the method on the same batch, right after each other; the next pair has the other order. Whatever
+slows the machine for a while slows both and does not change their ratio. Each step is the training
+loop's own, `benchmark.training.loop.train_step`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmark.commands.output import console, emit
 from benchmark.commands.selection import resolve_device
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.speed.peak_memory import peak_bytes
-from benchmark.speed.workloads import MODELS, Excerpt, load, spec_of
+from benchmark.speed.workloads import MODELS, FewBatches, load, spec_of
 from benchmark.training import environment
 from benchmark.training.engine import prepare_process
 from benchmark.training.loop import Training, train_step
@@ -93,9 +93,7 @@ class Pair:
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """Quartiles of two or more values, interpolated; the smallest and the largest value are the
-    ends.
-    """
+    """Quartiles of two or more values, interpolated, between the smallest and the largest value."""
     return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
@@ -113,8 +111,9 @@ def speed(
     *,
     threads: int = 1,
 ) -> None:
-    """Measure every model with every method and print it. threads: of both arms. Raises
-    SpecError.
+    """Measure every model with every method and print it.
+
+    threads: of both arms. Raises SpecError.
     """
     asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
     check_names(asked[0], MODELS, "model")
@@ -133,9 +132,7 @@ def speed(
 
 @contextmanager
 def prepared(device: torch.device, threads: int = 1) -> Iterator[None]:
-    """Prepare the process as a worker is, or with more threads; restores the number of threads
-    afterwards.
-    """
+    """Prepare the process as a worker is, or with more threads; restores the number of threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as the launcher sets it
     before = torch.get_num_threads()
     prepare_process(device.type)
@@ -158,11 +155,11 @@ def _measured(names: list[str], chosen: list[str], budget: Budget, device: torch
 def measure(model: str, method: str, budget: Budget, device: torch.device) -> Pair:
     """One method on one model. Raises SpecError if the budget is longer than the training."""
     dense_spec, spec = spec_of(model, "dense"), spec_of(model, method)
-    excerpt = load(model, spec, device)
-    batches = list(excerpt.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
+    few_batches = load(model, spec, device)
+    batches = list(few_batches.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
     # the first training on a GPU also includes the libraries' own memory
-    _, *peaks = [_peak_bytes(of, excerpt, batches) for of in (dense_spec, dense_spec, spec)]
-    dense, other = (training_of(of, excerpt) for of in (dense_spec, spec))
+    _, *peaks = [_peak_bytes(of, few_batches, batches) for of in (dense_spec, dense_spec, spec)]
+    dense, other = (training_of(of, few_batches) for of in (dense_spec, spec))
     longest = min(dense.attached.total_steps, other.attached.total_steps) - WARM_UP_PAIRS
     if budget.steps > longest:
         raise SpecError(f"--steps {budget.steps}: a training of {model} has room for {longest}")
@@ -190,9 +187,7 @@ def timed_pairs(
     least: int,
     seconds_of: Callable[[Any, Batch], float] | None = None,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each dense step and of the other step beside it; the order within a pair
-    alternates.
-    """
+    """Seconds of each dense step and of the other step next to it; their order alternates."""
     seconds_in: Callable[[Any, Batch], float] = seconds_of or _step_seconds
     arms = (dense, other)
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -216,22 +211,22 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def training_of(spec: RunSpec, excerpt: Excerpt) -> Training:
-    training = Training(spec, excerpt)
+def training_of(spec: RunSpec, few_batches: FewBatches) -> Training:
+    training = Training(spec, few_batches)
     training.model.train()
     models.start_epoch(training.model)
     return training
 
 
-def _peak_bytes(spec: RunSpec, excerpt: Excerpt, batches: Sequence[Batch]) -> int:
+def _peak_bytes(spec: RunSpec, few_batches: FewBatches, batches: Sequence[Batch]) -> int:
     """The most that a training holds in its first steps, without its data."""
 
     def train() -> None:
-        training = training_of(spec, excerpt)
+        training = training_of(spec, few_batches)
         for batch in batches[:MEMORY_STEPS]:
             train_step(training, *batch)
 
-    return peak_bytes(train, excerpt.device)
+    return peak_bytes(train, few_batches.device)
 
 
 def machine_of(device: torch.device) -> dict[str, Any]:
@@ -253,8 +248,9 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table without lines, names left, numbers right. On a narrow screen names fold, and no
-    number is cut.
+    """A table without lines, names left, numbers right.
+
+    On a narrow screen names fold, and no number is cut.
     """
     rows = list(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))

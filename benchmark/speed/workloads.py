@@ -1,6 +1,4 @@
-"""Cells of the paper on made-up data of the real shape, to time training steps with; there is
-nothing to learn.
-"""
+"""Cells of the paper on made-up data of the real shape, to time training steps with."""
 
 from __future__ import annotations
 
@@ -21,10 +19,8 @@ MODELS = tuple(name for name in models.available() if name != "resnet50")  # its
 
 
 @dataclass(frozen=True, eq=False)
-class Excerpt(TensorDataset):
-    """A few batches in place of an epoch of the real length; methods see the real number of steps
-    per epoch.
-    """
+class FewBatches(TensorDataset):
+    """A few batches in place of a whole epoch; methods see the real number of steps per epoch."""
 
     epoch_examples: int
 
@@ -37,8 +33,9 @@ class Excerpt(TensorDataset):
 
 
 def spec_of(model: str, method: str) -> RunSpec:
-    """The paper's cell of one of MODELS, on made-up pixels, with the method's defaults. Raises
-    SpecError.
+    """The paper's cell of one of MODELS, on made-up pixels, with the method's defaults.
+
+    Raises SpecError.
     """
     real, optimizer = data_and_optimizer(model)
     pixels = Data(
@@ -63,9 +60,9 @@ def data_and_optimizer(model: str) -> tuple[Data, Optimizer]:
     return cifar10.CIFAR10, cifar10.SGD
 
 
-def load(model: str, spec: RunSpec, device: torch.device) -> Excerpt:
+def load(model: str, spec: RunSpec, device: torch.device) -> FewBatches:
     """The data of such a cell, on the device."""
     pixels = data.load(spec.data, data_dir=Path(), device=device)
     assert isinstance(pixels, TensorDataset)
     fields = {field.name: getattr(pixels, field.name) for field in dataclasses.fields(pixels)}
-    return Excerpt(**fields, epoch_examples=TRAIN_EXAMPLES[data_and_optimizer(model)[0].name])
+    return FewBatches(**fields, epoch_examples=TRAIN_EXAMPLES[data_and_optimizer(model)[0].name])

@@ -1,9 +1,9 @@
-"""Suites: named lists of cells. A suite is a function that returns specs, in a file of its own;
-files in this folder are found by name.
+"""Suites: named lists of cells.
 
-A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds) and
-`suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the others.
-torch is imported only when a suite is expanded, as method defaults come from `methods`.
+A suite is a function that returns specs, in a file of its own; files in this folder are found by
+name. A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds)
+and `suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the
+others. torch is imported only when a suite is expanded, as method defaults come from `methods`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import methods
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_names, fields, nearest, replace_field
+from methods.registry import method_class
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
 BOTH_PROTOCOLS = ("paper", "official")
@@ -27,8 +29,9 @@ BOTH_PROTOCOLS = ("paper", "official")
 
 @dataclass(frozen=True)
 class Suite:
-    """An expanded suite. plugin: the user's file that defines it, or None. own: the cells without
-    --seeds and --set.
+    """An expanded suite.
+
+    plugin: the user's file that defines it, or None. own: the cells without --seeds and --set.
     """
 
     name: str
@@ -92,11 +95,10 @@ def cell(
     step_records: int | None = None,
     **hyperparameters: Any,
 ) -> RunSpec:
-    """A spec with the method's hyperparameters resolved (`Method.identity`). Raises ValueError for
-    bad ones.
-    """
-    import methods
+    """A spec with the method's hyperparameters resolved (`Method.identity`).
 
+    Raises ValueError for bad ones.
+    """
     made = methods.create(method, **hyperparameters)
     identity = made.identity()
     density = identity.pop("density", None)
@@ -130,10 +132,10 @@ def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec,
 
 
 def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
-    """The cells with a field changed, marked as departing. A method's field changes only in cells
-    whose method has it.
+    """The cells with a field changed, marked as departing.
 
-    Raises SpecError for an unknown field or a value that does not fit.
+    A method's field changes only in cells whose method has it. Raises SpecError for an unknown
+    field or a value that does not fit.
     """
     section, _, name = dotted.partition(".")
     if section == "method":
@@ -148,11 +150,7 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
 
 
 def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
-    """The method's hyperparameters without the density, including those that the spec leaves out at
-    their default.
-    """
-    from methods.registry import method_class
-
+    """The method's hyperparameters without the density; defaults left out of the spec are in."""
     try:
         added = method_class(spec.method["name"]).added_hyperparameters()
     except ValueError as error:
@@ -178,11 +176,10 @@ def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
 
 
 def _with_method(spec: RunSpec, hyperparameters: Mapping[str, Any]) -> RunSpec:
-    """The cell with its method's hyperparameters, density included, replaced. Raises SpecError for
-    bad ones.
-    """
-    import methods
+    """The cell with its method's hyperparameters, density included, replaced.
 
+    Raises SpecError for bad ones.
+    """
     try:
         identity = methods.create(spec.method["name"], **hyperparameters).identity()
     except ValueError as error:

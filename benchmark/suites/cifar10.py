@@ -60,8 +60,9 @@ def paper(seed: int) -> list[RunSpec]:
 
 
 def official(seed: int) -> list[RunSpec]:
-    """The authors' code at the alphas of the tables and figures; Figure 3's whole range is only in
-    the paper's protocol.
+    """The authors' code at the alphas of the tables and figures.
+
+    Figure 3's whole range is only in the paper's protocol.
     """
     specs = []
     for name in MODELS:
@@ -72,8 +73,9 @@ def official(seed: int) -> list[RunSpec]:
 
 
 def baselines(seed: int) -> list[RunSpec]:
-    """The paper's recipe for all, so that only the methods differ; Table 2's rivals are quoted from
-    other recipes.
+    """The paper's recipe for all, so that only the methods differ.
+
+    Table 2's rivals are quoted from other recipes.
     """
     return [
         by_paper(name, method, seed, density=density)

@@ -42,9 +42,7 @@ def suite() -> list[RunSpec]:
 
 
 def in_full(seed: int) -> list[RunSpec]:
-    """Inputs x estimators x alphas x epochs, and a dense twin for each input and number of
-    epochs.
-    """
+    """Inputs x estimators x alphas x epochs, and a dense twin per input and number of epochs."""
     specs = []
     for data in INPUTS:
         for epochs in EPOCHS:
@@ -67,9 +65,7 @@ def one_change(seed: int) -> list[RunSpec]:
 
 
 def one(method: str, seed: int, *, data: Data = MNIST, optimizer: Optimizer = SGD, **hyperparameters: Any) -> RunSpec:
-    """A cell of `mnist` where data and optimizer are the stated ones, so that it is trained
-    once.
-    """
+    """A cell; that of `mnist` where data and optimizer are the stated ones, to train it once."""
     values = {"alpha": LENET_ALPHA, **hyperparameters} if method == "dst" else hyperparameters
     if (data, optimizer) == (MNIST, SGD):
         if values.get("estimator") == "long_tailed":

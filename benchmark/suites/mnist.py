@@ -22,8 +22,8 @@ LSTMS = ("lstm-a", "lstm-b")
 LENET_ALPHA, LSTM_ALPHA, OFFICIAL_LSTM_ALPHA = 5e-4, 1e-3, 1e-4
 # What is known of alpha and density. LeNet-300-100, 5 seeds of ours: 5e-4 leaves 8.3 %, 1e-3 2.6 %;
 # printed 2.48 %. LeNet-5-Caffe, the authors' code, one run each: 5e-4 never below 2.8 %, 1e-3 1.4 to
-# 1.6 %; printed 1.64 %. The LSTMs (1.93, 0.98 %) were not measured before, hence whole decades around
-# the two alphas of the sources.
+# 1.6 %; printed 1.64 %. The LSTMs (1.93, 0.98 %) were not measured before, so their grids have whole
+# decades around the two alphas of the sources.
 LADDERS = {
     "lenet-300-100": (7.5e-4, 1.25e-3, 1.5e-3, 2e-3),
     "lenet-5-caffe": (2.5e-4, 7.5e-4, 1.5e-3),
@@ -42,8 +42,9 @@ def suite() -> list[RunSpec]:
 
 
 def lenet(name: str, method: str, seed: int, **hyperparameters: Any) -> RunSpec:
-    """A.1's recipe; paper and code agree, so there is one cell. Figure 4's cell records every step
-    of epoch 1.
+    """A.1's recipe; paper and code agree, so there is one cell.
+
+    Figure 4's cell records every step of epoch 1.
     """
     figure4 = (name, method, hyperparameters) == ("lenet-300-100", "dst", {"alpha": LENET_ALPHA})
     return cell(

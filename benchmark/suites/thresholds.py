@@ -62,8 +62,9 @@ def shapes(name: str, seed: int) -> list[RunSpec]:
 
 
 def equal_penalty(name: str, shape: str) -> float:
-    """The alpha that gives a shape, over the whole model at t = 0, the penalty of the vector at its
-    default.
+    """The alpha at which a shape's penalty at t = 0 equals the vector's at its default alpha.
+
+    Both penalties are over the whole model.
     """
     counts = COUNTS[name]
     return float(ALPHAS[name] * counts.vector / getattr(counts, shape))

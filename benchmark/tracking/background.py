@@ -25,10 +25,10 @@ REPAIR = "'python -m benchmark sync' repairs it"
 
 
 class Mirror:
-    """Runs `python -m benchmark sync` as a child process, at intervals inside `with` and once in
-    `finish`.
+    """Runs `python -m benchmark sync` as a child process.
 
-    warn: receives the first problem as one line, and nothing after it.
+    It runs at intervals inside `with` and once in `finish`. warn: receives the first problem as one
+    line, and nothing after it.
     """
 
     def __init__(self, out: Path, *, wanted: bool, warn: Callable[[str], None]) -> None:

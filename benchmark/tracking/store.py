@@ -1,6 +1,4 @@
-"""The MLflow store of a run folder: its address, a client for it, and a lock that allows one sync
-at a time.
-"""
+"""The MLflow store of a run folder: its address, a client, and a lock that allows one sync."""
 
 from __future__ import annotations
 
@@ -64,8 +62,9 @@ def folder_id(out: Path) -> str:
 
 @contextlib.contextmanager
 def turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
-    """Allow one sync of a folder at a time, by the rules of attempts at a cell: dead ones do not
-    count.
+    """Allow one sync of a folder at a time.
+
+    The rules are those of attempts at a cell: dead ones do not count.
     """
     place, observer = out / ".mlflow-sync", Observer()
     deadline = time.monotonic() + wait_seconds
@@ -85,9 +84,7 @@ def turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
 
 @contextlib.contextmanager
 def trouble(out: Path) -> Iterator[None]:
-    """Turn whatever MLflow raises into a TrackingError of one line, without a password from the
-    address.
-    """
+    """Turn what MLflow raises into a TrackingError of one line, without the password."""
     try:
         yield
     except (TrackingError, FolderError):
@@ -104,8 +101,9 @@ def _public(uri: str) -> str:
 
 
 def connect(out: Path, patience_seconds: float) -> MlflowClient:
-    """A client whose calls each end within about `patience_seconds`; creates the store if there is
-    none.
+    """A client whose calls each end within about `patience_seconds`.
+
+    Creates the store if there is none.
     """
     if not installed():
         raise TrackingError(MISSING)
@@ -127,8 +125,9 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
 
 
 def _plain(path: Path) -> Path:
-    """The store's path, through a link if it has characters such as `?` that mean something in an
-    address.
+    """The store's path; through a link if it has characters that mean something in an address.
+
+    `?` is one.
     """
     if not set("?#%") & set(str(path)):
         return path
@@ -140,8 +139,7 @@ def _plain(path: Path) -> Path:
 
 
 def _create_sqlite(path: Path) -> None:
-    """Create the store under another name and rename it, as a store whose creation was interrupted
-    is useless.
+    """Create the store under another name and rename it: half a store would be useless.
 
     Its default experiment, which nothing uses, gets an explicit folder: MLflow writes its own
     default, the current folder, unescaped into an SQL statement, where an apostrophe breaks it.
@@ -160,8 +158,9 @@ def _create_sqlite(path: Path) -> None:
 
 
 def experiment(client: MlflowClient, out: Path) -> str:
-    """The experiment's id. A server decides where artifacts are kept; with a database they are in
-    the run folder.
+    """The experiment's id.
+
+    A server decides where artifacts are kept; with a database they are in the run folder.
     """
     served = not re.match(r"(sqlite|mysql|postgresql|mssql)", store_uri(out))
     place = (out / "mlartifacts").resolve().as_uri()

@@ -1,5 +1,4 @@
-"""The MLflow mirror of a run folder: imports what the folder holds, so that tables can be rebuilt
-from MLflow.
+"""The MLflow mirror of a run folder: imports all of it, so that tables can be rebuilt.
 
 The folder is the truth. The tags of a cell's MLflow run say how much was imported, so any machine
 that sees the folder can continue, and importing twice changes nothing: `records` and
@@ -39,8 +38,9 @@ ARTIFACTS = ("spec.json", "environment.json", "result.json", "metrics.jsonl")
 
 @dataclass
 class Synced:
-    """What one import did. cells: with a run in MLflow; changed: those of them that were written
-    to; records: imported.
+    """What one import did.
+
+    cells: with a run in MLflow; changed: those of them that were written to; records: imported.
     """
 
     uri: str
@@ -50,10 +50,10 @@ class Synced:
 
 
 def sync(out: Path, *, report: Report, patience_seconds: float = store.PATIENCE_SECONDS) -> Synced:
-    """Import what is new in a run folder. Raises store.TrackingError, and FolderError for a damaged
-    folder.
+    """Import what is new in a run folder.
 
-    report: receives a line for each thing done. patience_seconds: how long to wait for one answer.
+    Raises store.TrackingError, and FolderError for a damaged folder. report: receives a line for
+    each thing done. patience_seconds: how long to wait for one answer.
     """
     found = results.members(out)
     with store.trouble(out), store.turn(out, 2.5 * patience_seconds, report) as turn:
@@ -124,7 +124,7 @@ class _Mirror:
         if run is not None and not behind and not _continues(run, lines):
             self._client.delete_run(run.info.run_id)  # its cell was restarted, or went back to a checkpoint
             run = None
-        run = run or self._begin(member, row, cell)
+        run = run or self._start_run(member, row, cell)
         if not behind:
             self._records(run, lines)
         self._artifacts(run, cell, row)
@@ -132,12 +132,12 @@ class _Mirror:
         self._end(run, STATES.get(row["status"], "SCHEDULED"), cell / "result.json")
         self._set_tags(run, {**self._tags(member, row), "mirrored": state})
 
-    def _begin(self, member: Member, row: Row, cell: Path) -> Run:
+    def _start_run(self, member: Member, row: Row, cell: Path) -> Run:
         from mlflow.entities import Param
 
         key = ("cell", member.spec.run_id)
-        taken = numbers(cell)
-        began = _milliseconds(folder_of(cell, taken[0]) / "owner.json" if taken else cell / "result.json")
+        attempts = numbers(cell)
+        began = _milliseconds(folder_of(cell, attempts[0]) / "owner.json" if attempts else cell / "result.json")
         run = self._create(key, member.spec.label, self._tags(member, row), began)
         given = {name: value for name, value in fields(member.spec).items() if name not in results.MEMBERSHIPS}
         given |= {"alpha": member.spec.method.get("alpha")}
@@ -165,9 +165,7 @@ class _Mirror:
         return run
 
     def _records(self, run: Run, lines: Sequence[bytes]) -> None:
-        """Import the records after those that the run's tags name, and update the tags with each
-        batch.
-        """
+        """Import the records after those that the run's tags name; each batch updates the tags."""
         start = _imported(run)
         digest = hashlib.sha256(b"".join(lines[:start]))
         began = run.info.start_time
@@ -183,8 +181,9 @@ class _Mirror:
                 batch = []
 
     def _log(self, run: Run, metrics: Sequence[Metric], tags: Mapping[str, Any]) -> None:
-        """Write the tags last: after an interruption the same points are imported again, and the
-        store drops them.
+        """Write the tags last.
+
+        After an interruption the same points are imported again, and the store drops them.
         """
         for at in range(0, len(metrics), BATCH_METRICS):
             self._client.log_batch(run.info.run_id, metrics=metrics[at : at + BATCH_METRICS])
@@ -192,8 +191,9 @@ class _Mirror:
         self._set_tags(run, tags)
 
     def _summary(self, run: Run, row: Row, lines: Sequence[bytes]) -> None:
-        """Log the row's measurements that no epoch has, at the last epoch. Infinities are only in
-        row.json.
+        """Log the row's measurements that no epoch has, at the last epoch.
+
+        Infinities are only in row.json.
         """
         from mlflow.entities import Metric
 
@@ -207,8 +207,8 @@ class _Mirror:
 
     def _artifacts(self, run: Run, cell: Path, row: Row) -> None:
         run_id = run.info.run_id
-        taken = numbers(cell)
-        own = folder_of(cell, taken[-1]) if taken else cell
+        attempts = numbers(cell)
+        own = folder_of(cell, attempts[-1]) if attempts else cell
         for name in ARTIFACTS if row["status"] != "running" else ARTIFACTS[:2]:
             path = next((path for path in (cell / name, own / name) if path.exists()), None)
             if path is not None:
@@ -236,15 +236,13 @@ def run_key(run: Run) -> tuple[str, str]:
 
 
 def _lines(cell: Path) -> list[bytes]:
-    """The complete records of a cell: those of its result, or what its last attempt has written so
-    far.
-    """
+    """The complete records of a cell: its result's, or those that its last attempt wrote so far."""
     result = read_sealed(cell / "result.json")
     if result is not None:
         return results.metrics(cell, result).splitlines(keepends=True)
-    taken = numbers(cell)
+    attempts = numbers(cell)
     try:
-        content = (folder_of(cell, taken[-1]) / "metrics.jsonl").read_bytes() if taken else b""
+        content = (folder_of(cell, attempts[-1]) / "metrics.jsonl").read_bytes() if attempts else b""
     except FileNotFoundError:
         content = b""
     return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
@@ -261,10 +259,10 @@ def _imported(run: Run) -> int:
 
 
 def _metrics(lines: Sequence[bytes], began: int) -> Iterator[tuple[int, list[Metric]]]:
-    """(number of the record, its metrics). An epoch record's step is its epoch; metrics named
-    step/… count steps.
+    """(number of the record, its metrics).
 
-    The timestamp is a function of the record, so equal points are one point in the store.
+    An epoch record's step is its epoch; metrics named step/… count steps. The timestamp is a
+    function of the record, so equal points are one point in the store.
     """
     from mlflow.entities import Metric
 

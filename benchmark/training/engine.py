@@ -1,5 +1,4 @@
-"""How the steps of a cell are executed: what decides its bits and its speed, and is no field of its
-spec.
+"""How the steps of a cell are executed: what decides bits and speed, and is not in the spec.
 
 Each attempt records it as `engine`; resuming with another engine is drift. docs/decisions/0015
 says what each part gains.
@@ -72,9 +71,7 @@ class Engine:
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
-        """Around forward and backward passes; allows TF32 within it if that is the cell's
-        precision.
-        """
+        """Around forward and backward passes; allows TF32 if that is the cell's precision."""
         allowed = self.spec.precision == "tf32"
         if allowed:
             _allow_tf32(True)
@@ -91,8 +88,9 @@ class Engine:
 
 @functools.cache
 def cpu_runs_bfloat16_lstms() -> bool:
-    """Whether torch can run an LSTM in bfloat16 on this CPU. oneDNN has no such primitive without
-    AVX-512.
+    """Whether torch can run an LSTM in bfloat16 on this CPU.
+
+    oneDNN has no such primitive without AVX-512.
     """
     x, state = torch.zeros(1, 1, 1), torch.zeros(1, 1, 1)
     weight, bias = torch.zeros(4, 1), torch.zeros(4)
@@ -105,11 +103,10 @@ def cpu_runs_bfloat16_lstms() -> bool:
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images [b, c, h, w] with the channel as the fastest axis in memory; weights stay as
-    they are.
+    """The same images [b, c, h, w] with the channel as the fastest axis in memory.
 
-    With one channel both layouts have the same bytes, so the strides are set explicitly: torch
-    leaves them.
+    Weights stay as they are. With one channel both layouts have the same bytes, so the strides are
+    set explicitly: torch leaves them.
     """
     b, c, h, w = images.shape
     turned = images.contiguous(memory_format=torch.channels_last)
@@ -117,8 +114,7 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def prepare_process(device: str) -> None:
-    """Prepare a process that trains: one thread on the CPU, deterministic kernels and no TF32 on a
-    GPU.
+    """Prepare a process that trains: one CPU thread, deterministic kernels and no TF32 on a GPU.
 
     On the CPU numbers below 1.2e-38 become 0, because the momentum of weights that no longer matter
     stays that small, and additions of such numbers take a hundred times as long. Freed memory is

@@ -1,6 +1,4 @@
-"""Where a cell ran: commit, versions, device, threads; and `drift`, the differences that can change
-its bits.
-"""
+"""Where a cell ran: commit, versions, device, threads; and `drift`, what can change its bits."""
 
 from __future__ import annotations
 
@@ -52,8 +50,9 @@ def describe(
 
 
 def commit() -> dict[str, Any]:
-    """{commit, dirty} of the source tree, new source files included; None if it is no git checkout
-    of this project.
+    """{commit, dirty} of the source tree, new source files included.
+
+    Both are None if it is no git checkout of this project.
     """
     folder = Path(__file__).resolve().parents[2]
 
@@ -81,9 +80,7 @@ def cpu_name() -> str:
 
 
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The differences between two environments that can change the bits, such as `threads: 1 ->
-    2`.
-    """
+    """The differences between environments that can change bits, such as `threads: 1 -> 2`."""
     before, now = (
         {**found, "engine": _engine(found["engine"])} if "engine" in found else found for found in (before, now)
     )
@@ -92,8 +89,9 @@ def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _engine(recorded: str | Mapping[str, bool]) -> str:
-    """The parts of an engine that are used, such as `channels_last+fused`; earlier attempts
-    recorded such a text.
+    """The parts of an engine that are used, such as `channels_last+fused`.
+
+    Earlier attempts recorded such a text.
     """
     used = recorded.split("+") if isinstance(recorded, str) else [name for name, on in recorded.items() if on]
     return "+".join(sorted(used))

@@ -1,5 +1,4 @@
-"""The gradient of one optimizer step: one forward and backward pass, or many, in one process or in
-several.
+"""The gradient of one optimizer step: one pass or many, in one process or in several.
 
 A step's batch is cut into micro-batches of equal size, in order, and each process takes an equal
 number of consecutive ones. The number of processes changes only the order in which gradients are
@@ -22,10 +21,10 @@ from methods import Attachment
 
 
 class Gradient:
-    """The passes of one cell's model. Raises SpecError where the processes cannot share a step's
-    passes equally.
+    """The passes of one cell's model.
 
-    share: which examples of a batch are this process's. whole: a step is one pass.
+    Raises SpecError where the processes cannot share a step's passes equally. share: which examples
+    of a batch are this process's. whole: a step is one pass.
     """
 
     def __init__(self, spec: RunSpec, model: nn.Module, attached: Attachment, group: Group, engine: Engine) -> None:
@@ -40,9 +39,7 @@ class Gradient:
         self.share = slice(self._first * self._size, (self._first + mine) * self._size)
 
     def wrap(self) -> None:
-        """Wrap the model, with its parameters as they are now, so that gradients are means over the
-        processes.
-        """
+        """Wrap the model with its present parameters: gradients become means over the processes."""
         self._network = self._group.wrap(self._model)
 
     def backward(self, inputs: Tensor, labels: Tensor, *, step: int, examples: int) -> Tensor:
@@ -82,8 +79,9 @@ class Gradient:
         return loss[0]
 
     def _pass(self, inputs: Tensor, labels: Tensor, weight: float, *, last: bool) -> Tensor:
-        """One forward and backward pass. The last pass of a step exchanges gradients and adds the
-        penalty.
+        """One forward and backward pass.
+
+        The last pass of a step exchanges gradients and adds the penalty.
         """
         if not len(labels):  # the others wait for this process's gradients, which are 0
             inputs, labels = inputs.new_zeros(2, *inputs.shape[1:]), labels.new_zeros(2)
@@ -96,8 +94,6 @@ class Gradient:
 
 @torch.no_grad()
 def restore_(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
-    """Set a model's buffers, such as batch normalisation's running statistics, to these values in
-    place.
-    """
+    """Set a model's buffers in place, such as batch normalisation's running statistics."""
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)

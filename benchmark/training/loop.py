@@ -1,5 +1,6 @@
-"""The training loop. It knows methods only by their interface, and a step never waits for the
-device.
+"""The training loop.
+
+It knows methods only by their interface, and a step never waits for the device.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def learning_rate(spec: Optimizer, epoch: int) -> float:
 
 
 def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Fused SGD or Adam, one pass over each parameter; neighbouring groups with equal options
-    become one.
+    """Fused SGD or Adam, one pass over each parameter.
+
+    Adjacent groups with equal options become one.
     """
     groups = _merged(groups)
     if spec.name == "adam":
@@ -41,8 +43,9 @@ def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours of equal options as one group, parameters in their order: each group costs time in
-    every step.
+    """Adjacent groups of equal options as one, parameters in their order.
+
+    Each group costs time in every step.
     """
     merged: list[dict[str, Any]] = []
     for group in groups:
@@ -204,8 +207,9 @@ class Training:
 
 
 def train_epoch(training: Training, after_step: Callable[[], None]) -> None:
-    """Train for the rest of the current epoch. after_step is called after every step and may raise
-    to stop.
+    """Train for the rest of the current epoch.
+
+    after_step is called after every step and may raise to stop.
     """
     model, attached = training.model.train(), training.attached
     if training.step == 0:
@@ -228,13 +232,14 @@ def train_epoch(training: Training, after_step: Callable[[], None]) -> None:
 
 
 def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Take one optimizer step on a batch, or on this process's share of it; the batch's mean loss,
-    0-dim, detached.
+    """Take one optimizer step on a batch, or on this process's share of it.
+
+    Returns the batch's mean loss: 0-dim, detached.
     """
     attached, examples = training.attached, training.batch_examples
     training.set_learning_rate()
     loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
-    training.kept_examples.add_(attached.kept_counts(), alpha=examples)  # as of the last step
+    training.kept_examples.add_(attached.kept_counts(), alpha=examples)  # those that this forward pass used
     new_phase = attached.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.loss_sum.add_(loss, alpha=examples)
@@ -256,9 +261,7 @@ def _record_step(training: Training, before: dict[str, Tensor], loss: Tensor) ->
 
 
 def digest(model: nn.Module, *others: Mapping[str, Any]) -> str:
-    """SHA-256 over every tensor of a model's state and of other state dictionaries; equal for equal
-    bits.
-    """
+    """SHA-256 over every tensor of a model's state and of other states; equal for equal bits."""
     sha = hashlib.sha256()
 
     def feed(value: Any) -> None:

@@ -82,8 +82,8 @@ def density_as_authors_count(masks: Mapping[str, Tensor], plain: nn.Module) -> f
     """The density, with the LSTM's output gate counted as the authors' code does.
 
     Their cell adds up the gate's kept *weights*, with their signs, instead of its mask
-    (mnist_lstm/model/ lstmcell.py). torch orders the gates i, f, g, o along the first axis. Equal
-    to the density for every other layer.
+    (mnist_lstm/model/lstmcell.py). torch orders the gates i, f, g, o along the first axis. Equal to
+    the density for every other layer.
     """
     total = 0.0
     for name, mask in masks.items():

@@ -23,8 +23,9 @@ GRACE_SECONDS = 30.0
 
 
 class Offer:
-    """The leader waits for its followers; `text` says where they connect, as `address port
-    token`.
+    """The leader waits for its followers.
+
+    `text` says where they connect, as `address port token`.
     """
 
     def __init__(self, address: str) -> None:
@@ -104,7 +105,8 @@ class Peers:
 
 
 def end(code: int) -> None:
-    """End this process from any thread: its main thread may wait in a call that nothing else would
-    end.
+    """End this process from any thread.
+
+    Its main thread may wait in a call that nothing else would end.
     """
     os._exit(code)

@@ -1,6 +1,4 @@
-"""What the processes of a cell do alike: build its training, describe its environment, compare what
-they hold.
-"""
+"""What each process of a cell does: build its training, describe and compare what it holds."""
 
 from __future__ import annotations
 
@@ -28,16 +26,15 @@ def prepare_training(spec: RunSpec, execution: Execution, group: Group, engine: 
 
 
 def check_same(training: Training, group: Group) -> None:
-    """Raises RuntimeError where weights, masks, thresholds or the optimizer's state differ between
-    processes.
-    """
+    """Raise RuntimeError if processes differ in weights, masks, thresholds or optimizer."""
     if group.size > 1:
         group.check_same(digest(training.model, training.optimizer.state_dict(), training.attached.state_dict()))
 
 
 def environment_of(spec: RunSpec, execution: Execution, group: Group, engine: Engine) -> dict[str, Any]:
-    """The environment of an attempt at a cell. Raises DataError, and SpecError where a kernel
-    cannot be had.
+    """The environment of an attempt at a cell.
+
+    Raises DataError, and SpecError where a kernel cannot be had.
     """
     device = torch.device(execution.device)
     return environment.describe(
@@ -57,8 +54,9 @@ def device_name(device: torch.device) -> str:
 
 
 def kernel_path(device: torch.device) -> str:
-    """What computes masked weights on a device. Raises SpecError where the requested path cannot be
-    had.
+    """What computes masked weights on a device.
+
+    Raises SpecError where the requested path cannot be had.
     """
     try:
         return kernels.path(device.type)

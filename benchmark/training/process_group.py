@@ -1,5 +1,6 @@
-"""The processes that train one cell together: the leader, rank 0, claims it and writes; the others
-follow.
+"""The processes that train one cell together.
+
+The leader, rank 0, claims the cell and writes; the others follow.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ FOREVER = datetime.timedelta(days=365)  # `Peers`, not a time limit, ends a wait
 
 
 class PeerError(Exception):
-    """Another process of the cell failed. exit_code: that of its cause, if the user has something
-    to fix.
+    """Another process of the cell failed.
+
+    exit_code: that of its cause, if the user has something to fix.
     """
 
     def __init__(self, failure: dict[str, Any]) -> None:
@@ -60,8 +62,7 @@ class Group:
 
     @contextlib.contextmanager
     def boundary(self, in_step: tuple[type[BaseException], ...] = (BaseException,)) -> Iterator[None]:
-        """Around what the leader does between two steps; then the followers learn whether it goes
-        on.
+        """Around what the leader does between two steps; then followers learn whether it goes on.
 
         in_step: errors after which all processes are still at the same point of the cell.
         """
@@ -108,9 +109,7 @@ class Group:
             )
 
     def local(self, network: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Around passes of a wrapped model whose gradients stay in this process until a later
-        pass.
-        """
+        """Around passes whose gradients stay in this process until a later pass of the model."""
         return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
     def sum_(self, values: Tensor) -> None:

@@ -24,8 +24,7 @@ class Outcome:
 
 
 def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
-    """Make an attempt's result the cell's, unless another attempt was first; then that result
-    stands.
+    """Make an attempt's result the cell's, unless another attempt was first; then that one stands.
 
     metrics.jsonl is written before the link that commits the result, and corrected to the winner's
     afterwards.

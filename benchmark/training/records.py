@@ -1,6 +1,4 @@
-"""What a cell records: one record per epoch, one per step where the spec asks for it, and its
-result.
-"""
+"""What a cell records: its epochs, its steps where the spec asks for it, and its result."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from benchmark.training.loop import Training
 
 
 def epoch_record(training: Training) -> dict[str, Any]:
-    """The measurements after the epoch just done; only `diverged` if the loss or a weight is not
-    finite.
-    """
+    """The epoch's measurements; only `diverged` where the loss or a weight is not finite."""
     loss = float(training.loss_sum) / training.epoch_examples
     record: dict[str, Any] = {
         "epoch": training.epoch,
@@ -134,9 +130,7 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
 
 
 def _evaluation_batch(training: Training) -> int:
-    """A model that carries state from batch to batch is evaluated in batches of the training's
-    size.
-    """
+    """A model that carries state between batches is evaluated in batches of the training's size."""
     carries = getattr(training.model, "carries", False)
     return training.spec.optimizer.batch_size if carries else measure.EVALUATION_BATCH
 

@@ -149,7 +149,7 @@ def check_excluded_untouched(trial: Trial) -> Iterator[str]:
 
 
 def check_optimizer_state_of_grown_weights(trial: Trial) -> Iterator[str]:
-    """Masked in place: the optimizer's state of grown weights is 0, unless grown_state is "keep"."""
+    """Masked in place: optimizer state of grown weights is 0, unless grown_state is "keep"."""
     in_place = all(not m.parameters[n][~mask].any() for m in trial.moments for n, mask in m.masks.items())
     if trial.training.method.grown_state == "keep" or trial.training.attached.thresholds() or not in_place:
         return

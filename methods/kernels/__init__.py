@@ -35,7 +35,7 @@ def backend_for(first: Tensor, *others: Tensor) -> Backend:
     if torch.compiler.is_compiling():
         return BACKENDS["eager"]
     backend = BACKENDS[path("cpu" if first.is_cpu else first.device.type)]
-    return backend if all(map(backend.takes, (first, *others))) else BACKENDS["eager"]
+    return backend if all(map(backend.supports, (first, *others))) else BACKENDS["eager"]
 
 
 @functools.cache

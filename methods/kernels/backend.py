@@ -29,7 +29,7 @@ class Backend(ABC):
         """
         return None
 
-    def takes(self, tensor: Tensor) -> bool:
+    def supports(self, tensor: Tensor) -> bool:
         """Whether it computes with a weight or threshold of this type, on this device."""
         return True
 

@@ -37,7 +37,7 @@ class Cpp(Backend):
     def missing(self) -> str | None:
         return _missing()
 
-    def takes(self, tensor: Tensor) -> bool:
+    def supports(self, tensor: Tensor) -> bool:
         return tensor.is_cpu and tensor.dtype in TYPES
 
     def masked_weight(self, weight: Tensor, threshold: Tensor, estimator: str) -> Tensor:

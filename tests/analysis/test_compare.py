@@ -39,7 +39,7 @@ def test_cells_of_one_set_alone_and_statuses_are_named(tmp_path: Path) -> None:
     assert kinds == {("only in A", "done", ""), ("only in B", "", "done"), ("status", "done", "failed")}
 
 
-def test_numbers_are_told_within_and_beyond_seed_noise(tmp_path: Path) -> None:
+def test_numbers_are_called_within_and_beyond_seed_noise(tmp_path: Path) -> None:
     for difference, place in ((0.1, "within"), (1.0, "beyond")):
         changed = [row | {"test_accuracy": row["test_accuracy"] + difference} for row in cells()]
         found, counted = compared(tmp_path, cells(), changed)

@@ -164,7 +164,7 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
         if value := condition():
             return value
         time.sleep(0.005)
-    raise AssertionError(f"waited {WAIT_SECONDS:.0f} s in vain for {what}")
+    raise AssertionError(f"waited {WAIT_SECONDS:.0f} s for {what}")
 
 
 def children(pid: int) -> list[int]:

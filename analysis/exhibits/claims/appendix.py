@@ -201,11 +201,11 @@ def _nearest_to_vector(shapes: dict[str, list[Condition]]) -> dict[str, Conditio
     vectors = [s for s in several_seeds["vector"] if s.alpha in shared] or several_seeds["vector"]
     wanted = math.log(mean_of(vectors[0], "density"))
 
-    def away(condition: Condition) -> float:
+    def distance(condition: Condition) -> float:
         density = mean_of(condition, "density")
         return abs(math.log(density) - wanted) if density > 0 else math.inf
 
-    return {"vector": vectors[0], **{shape: min(several_seeds[shape], key=away) for shape in ("scalar", "matrix")}}
+    return {"vector": vectors[0], **{shape: min(several_seeds[shape], key=distance) for shape in ("scalar", "matrix")}}
 
 
 def _relative_spread(condition: Condition) -> float:

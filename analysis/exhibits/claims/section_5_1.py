@@ -106,9 +106,9 @@ def first_layers_keep_falling(results: Results) -> Outcome:
 def lenet_follows_dense(results: Results) -> Outcome:
     condition = _lenet(results)
     gap = above_dense(results, condition)
-    away = gap.abs().mean()
-    said = f"mean distance {several(away)} points; largest {several(gap.abs().max())} ({condition.seeds})"
-    return judge(list(away <= 0.5), said, [condition])
+    distance = gap.abs().mean()
+    said = f"mean distance {several(distance)} points; largest {several(gap.abs().max())} ({condition.seeds})"
+    return judge(list(distance <= 0.5), said, [condition])
 
 
 def _lenet(results: Results) -> Condition:

@@ -41,8 +41,9 @@ def main() -> None:
 
 
 def prepare(order: dict[str, Any], messages: Messages) -> tuple[tune.Tuner, dict[str, Any]]:
-    """Connect to Ray, or start it; the grid as a Tuner, and {workers, device}: how many cells run
-    at once, and where.
+    """Connect to Ray, or start it; the grid as a Tuner, and {workers, device}.
+
+    workers: how many cells run at once; device: where.
     """
     _connect(order)
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

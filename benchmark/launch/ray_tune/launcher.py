@@ -33,15 +33,17 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYT
 
 
 class RayLauncher:
-    """One trial per cell. A driver that dies is started again with the cells left, up to
-    DRIVERS_ALLOWED drivers in all.
+    """One trial per cell.
+
+    A driver that dies is started again with the cells left, up to DRIVERS_ALLOWED drivers in all.
     """
 
     stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
     def __init__(self, execution: Execution, *, workers: int | None, address: str | None, cells: int) -> None:
-        """workers: cells at once; None: one per core or GPU of this machine, or of the cluster at
-        an address.
+        """workers: cells at once.
+
+        None: one per core or GPU of this machine, or of the cluster at an address.
         """
         self._execution, self._address = execution, address
         if workers is None and address is None:

@@ -1,7 +1,7 @@
-"""One cell as a trial of Ray Tune. The cell runs in a worker process of its own, so Ray's settings
-do not reach it.
+"""One cell as a trial of Ray Tune.
 
-The cell resumes from our checkpoints; Ray's are not used.
+The cell runs in a worker process of its own, so Ray's settings do not reach it. The cell resumes
+from our checkpoints; Ray's are not used.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Events of cells, read from their run folder, for a launcher whose workers run on other
-machines.
-"""
+"""Events of cells, read from their run folder, for workers that run on other machines."""
 
 from __future__ import annotations
 

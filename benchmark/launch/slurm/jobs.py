@@ -1,5 +1,6 @@
-"""The cluster jobs of a run folder: DIR/jobs.jsonl, one line per job, appended before anything
-waits for the job.
+"""The cluster jobs of a run folder: DIR/jobs.jsonl, one line per job.
+
+The line is appended before anything waits for the job.
 """
 
 from __future__ import annotations
@@ -71,16 +72,14 @@ def steps_saved(out: Path, run_id: str) -> int:
     return max((int(path.stem.removeprefix("checkpoint-")) for path in names), default=0)
 
 
-def outcome(out: Path, run_id: str) -> dict[str, Any] | None:
-    """{status, error} of a cell that has a result, or whose last attempt failed or was cancelled;
-    else None.
-    """
+def final_status(out: Path, run_id: str) -> dict[str, Any] | None:
+    """{status, error} of a cell with a result or a failed or cancelled last attempt; else None."""
     cell = out / "cells" / run_id
     result = read_sealed(cell / "result.json")
     if result is not None:
         return {"status": result["status"], "error": result["error"]}
-    taken = numbers(cell)
-    end = ended(folder_of(cell, taken[-1])) if taken else None
+    attempts = numbers(cell)
+    end = ended(folder_of(cell, attempts[-1])) if attempts else None
     return end if end is not None and end["status"] in ("failed", "cancelled") else None
 
 
@@ -90,15 +89,14 @@ def has_result(out: Path, run_id: str) -> bool:
 
 
 def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
-    """The cells that have no outcome."""
-    return [run_id for run_id in run_ids if outcome(out, run_id) is None]
+    """The cells that have no final status."""
+    return [run_id for run_id in run_ids if final_status(out, run_id) is None]
 
 
 def settle(out: Path) -> list[tuple[ClusterJob, State]]:
-    """The jobs that still have cells to train, each with its state. Cells that cancelled jobs left
-    are marked cancelled.
+    """The jobs that still have cells to train, each with its state.
 
-    Raises SlurmError if SLURM does not answer.
+    Cells that cancelled jobs left are marked cancelled. Raises SlurmError if SLURM does not answer.
     """
     left = [job for job in read(out) if job.launcher == "slurm" and unended(out, job.cells)]
     states = slurm_queue.states(job.job for job in left)

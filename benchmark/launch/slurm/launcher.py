@@ -1,6 +1,4 @@
-"""Cells in SLURM job arrays, submitted with submitit and followed in the run folder and SLURM's
-queue.
-"""
+"""Cells in SLURM job arrays, submitted with submitit, watched in the run folder and the queue."""
 
 from __future__ import annotations
 
@@ -34,10 +32,10 @@ MISSING = "--launcher slurm needs submitit: pip install 'sparse-training-bench[s
 
 
 class SlurmLauncher:
-    """Arrays of jobs with a profile's resources. Jobs that SLURM still has from an earlier command
-    are adopted.
+    """Arrays of jobs with a profile's resources.
 
-    `events` ends with the last cell, or after `stop`; then the jobs continue without this process.
+    Jobs that SLURM still has from an earlier command are adopted. `events` ends with the last cell,
+    or after `stop`; then the jobs continue without this process.
     """
 
     stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
@@ -64,9 +62,9 @@ class SlurmLauncher:
         mine = {name: job for name, job in known.items() if set(job.cells) & set(self._specs)}
         states = slurm_queue.states(mine)
         self._jobs = {name: job for name, job in mine.items() if not states[name].ended}
-        taken = {run_id for job in self._jobs.values() for run_id in job.cells}
+        adopted = {run_id for job in self._jobs.values() for run_id in job.cells}
         self.adopted = len(self._jobs)
-        free = [spec for spec in specs if spec.run_id not in taken]
+        free = [spec for spec in specs if spec.run_id not in adopted]
         self._submit([spec for spec in free if not jobs.has_result(self._execution.out, spec.run_id)])
         return [Job(spec.run_id) for spec in specs]
 
@@ -137,9 +135,9 @@ class SlurmLauncher:
     def _orphaned(self, run_id: str) -> bool:
         """Whether no job of ours and no other worker has the cell."""
         cell = self._execution.out / "cells" / run_id
-        taken = numbers(cell)
+        attempts = numbers(cell)
         in_a_job = any(run_id in job.cells for job in self._jobs.values())
-        return not in_a_job and (not taken or self._observer.over(folder_of(cell, taken[-1])))
+        return not in_a_job and (not attempts or self._observer.over(folder_of(cell, attempts[-1])))
 
     def _once(self, run_id: str, text: str) -> Iterator[Event]:
         if text not in self._reported:
@@ -168,9 +166,9 @@ class SlurmLauncher:
     def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:
         cause = f"its SLURM job {job.job} ended as {state}: {job.last_line()}"
         self._deaths[run_id] += 1
-        if (outcome := jobs.outcome(self._execution.out, run_id)) is not None:
+        if (final := jobs.final_status(self._execution.out, run_id)) is not None:
             self._watch.close(run_id)
-            yield Event(run_id, "end", outcome)
+            yield Event(run_id, "end", final)
         elif self._deaths[run_id] < JOBS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it"})
         else:
@@ -231,9 +229,10 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
 
 
 def _python_path() -> str:
-    """Where a job finds this program and what the user's suites import: the current folder and
-    PYTHONPATH.
+    """Where a job finds this package and what the user's suites import.
+
+    That is this checkout, the current folder and PYTHONPATH.
     """
-    program = str(Path(__file__).resolve().parents[3])
+    checkout = str(Path(__file__).resolve().parents[3])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys(path for path in (program, os.getcwd(), *given) if path))
+    return os.pathsep.join(dict.fromkeys(path for path in (checkout, os.getcwd(), *given) if path))

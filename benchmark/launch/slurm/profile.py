@@ -1,6 +1,4 @@
-"""A cluster profile: the resources of each job, from a TOML file such as slurm/*.toml in this
-repository.
-"""
+"""A cluster profile: the resources of each job, from a TOML file such as slurm/*.toml."""
 
 from __future__ import annotations
 
@@ -42,8 +40,9 @@ class Profile:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def workers(self, *, processes_per_cell: int = 1) -> int:
-        """Cells that a job trains at a time by default: one per GPU or core, divided by the
-        processes of a cell.
+        """Cells that a job trains at a time by default.
+
+        One per GPU or core, divided by the processes of a cell.
         """
         room = (self.gpus_per_task or self.cpus_per_task) // processes_per_cell
         return min(max(1, room), self.cells_per_job)

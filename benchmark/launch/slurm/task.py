@@ -1,6 +1,4 @@
-"""What runs inside a SLURM job: a local pool over the job's cells, requeued when the time limit is
-near.
-"""
+"""What runs inside a SLURM job: a local pool over its cells, requeued near the time limit."""
 
 from __future__ import annotations
 
@@ -27,12 +25,11 @@ REQUEUE_TRIES, REQUEUE_PAUSE_SECONDS = 10, 6.0
 
 
 def run_cells(task: Mapping[str, Any]) -> None:
-    """Train a job's cells. task: execution, specs, workers, probe; plain values, as submitit
-    pickles them.
+    """Train a job's cells.
 
-    After SIGUSR1 or SIGUSR2 (the time limit is near, or preemption) the job requeues itself if it
-    made any progress. After SIGTERM (scancel, or SLURM requeues it by itself) it saves the state
-    and ends.
+    task: execution, specs, workers, probe; plain values, as submitit pickles them. After SIGUSR1 or
+    SIGUSR2 (the time limit is near, or preemption) the job requeues itself if it made any progress.
+    After SIGTERM (scancel, or SLURM requeues it by itself) it saves the state and ends.
     """
     _see(Path(task["probe"]))
     execution = Execution.from_dict(task["execution"])

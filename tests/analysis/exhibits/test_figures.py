@@ -69,7 +69,7 @@ def rate(row: Row) -> float:
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_the_curves_are_the_traces_of_the_papers_setting_and_its_dense_twin(
+def test_the_curves_are_the_traces_of_the_papers_condition_and_its_dense_twin(
     name: str, full: Results, rows: list[Row], tmp_path: Path
 ) -> None:
     model, alpha, lr = CURVES[name]
@@ -187,7 +187,9 @@ def data_of(results: Results, name: str, out: Path) -> list[dict[str, str]]:
 
 
 def test_figure1s_example_follows_equations_1_and_2(full: Results, tmp_path: Path) -> None:
-    for r in data_of(full, "figure1", tmp_path):
+    rows = data_of(full, "figure1", tmp_path)
+    assert {r["M"] for r in rows} == {"0", "1"}
+    for r in rows:
         w, t, q = (float(r[name]) for name in ("W", "t", "Q"))
         assert q == pytest.approx(abs(w) - t)
         assert int(r["M"]) == (q > 0)

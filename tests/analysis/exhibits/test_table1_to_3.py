@@ -78,7 +78,7 @@ def test_pending_seeds_make_n_partial(tmp_path: Path) -> None:
     assert cell(row, "last", "dense") == "97.00 ± 0.00 (n=3) [97.00, 97.00]"
 
 
-def test_a_setting_of_pending_cells_is_not_run(tmp_path: Path) -> None:
+def test_a_condition_of_pending_cells_is_not_run(tmp_path: Path) -> None:
     (row,) = ours(table1(tmp_path, [*pair(0, status="pending"), *pair(1, status="running")]))
     assert cell(row, "best", "sparse") == "not run (n=0/2)"
 

@@ -117,9 +117,11 @@ def test_table3_has_top5_at_the_best_epoch_and_the_remaining_parameters(
         check(line, "last_parameters", [1e-6 * float(row["parameters_remaining"]) for row in own], None)
 
 
-def test_means_are_of_done_rows_of_the_setting_alone(folder: Path, rows: dict[str, dict[str, str]]) -> None:
+def test_means_are_of_only_done_rows_of_the_condition(folder: Path, rows: dict[str, dict[str, str]]) -> None:
     for name in ("table1", "table2", "table3"):
-        for line in (line for line in read(folder / f"out/{name}.csv") if line["run_ids"]):
+        lines = [line for line in read(folder / f"out/{name}.csv") if line["run_ids"]]
+        assert lines
+        for line in lines:
             used = [rows[i] for i in line["run_ids"].split(";")]
             assert {(row["status"], row["departs"]) for row in used} == {("done", "")}
             assert len({(row["model"], row["method"], row["alpha"], row["density_target"]) for row in used}) == 1
@@ -226,5 +228,7 @@ def test_architectures_are_those_of_the_models() -> None:
 @pytest.mark.slow
 def test_two_builds_are_equal_byte_for_byte(folder: Path, tmp_path: Path) -> None:
     build(load([folder / "in"]), tmp_path, only=NAMES)
-    for path in sorted((folder / "out").iterdir()):
+    paths = sorted((folder / "out").iterdir())
+    assert {path.stem for path in paths} >= set(NAMES)
+    for path in paths:
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()

@@ -79,7 +79,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pictured(results: Path, out: Path) -> Path:
-    """All exhibits, figures as PNG alone: the page shows no other."""
+    """All exhibits, figures only as PNG: the page shows no other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.output.plotting.FORMATS", {"png": {}})
         build(load([results]), out)

@@ -99,8 +99,8 @@ def test_nothing_is_unpickled_before_its_checksum(small: Path, name: str, monkey
     bad[len(bad) // 2] ^= 1
     path.write_bytes(bad)
     seen: list[bytes] = []
-    unpickle = cifar10._unpickle
-    monkeypatch.setattr(cifar10, "_unpickle", lambda content: seen.append(content) or unpickle(content))
+    unpickle = cifar10.unpickle
+    monkeypatch.setattr(cifar10, "unpickle", lambda content: seen.append(content) or unpickle(content))
     for use in (data.verify, data.fingerprint):
         with pytest.raises(data.DataError, match=f"{name} is corrupt: expected MD5 {cifar10.MD5[name]}, found"):
             use("cifar10", small)

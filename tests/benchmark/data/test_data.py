@@ -68,10 +68,10 @@ def test_digits_are_split_by_class() -> None:
 
 def test_digits_are_enlarged_bilinearly_to_the_full_range() -> None:
     ramp = torch.arange(8)[None, :, None].expand(1, 8, 8) * 2  # 0, 2, … 14 down the rows
-    column = digits._enlarge(ramp)[0, 0, :, 0]
+    column = digits.enlarge(ramp)[0, 0, :, 0]
     centres = (torch.arange(28, dtype=torch.float64) + 0.5) * 8 / 28 - 0.5
     assert (column - centres.clamp(0, 7) * 2 * 255 / 16).abs().max() <= 0.5 + 1e-6
-    assert digits._enlarge(torch.full((1, 8, 8), 16)).unique().tolist() == [255]
+    assert digits.enlarge(torch.full((1, 8, 8), 16)).unique().tolist() == [255]
 
 
 def test_another_copy_of_digits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ class Computing(TorchDispatchMode):
 
 @pytest.mark.parametrize(("augment", "most"), [(None, 6), ("crop-flip", 10)])
 def test_a_batch_takes_few_operators_whatever_its_size(augment: str | None, most: int) -> None:
-    """100,000 images a second in batches of 64 are 640 us a batch: launching a kernel on a GPU takes 5 to 10."""
+    """100,000 images a second in batches of 64 are 640 us per batch: launching a kernel on a GPU takes 5 to 10."""
     made = load(shape=(3, 8, 8), train_limit=300, augment=augment, standardize=True)
     for batch_size in (10, 100):
         batches = made.train_batches(batch_size=batch_size, seed=0, epoch=0)

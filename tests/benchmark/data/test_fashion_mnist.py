@@ -1,4 +1,4 @@
-"""Fashion-MNIST shares MNIST's reader; the real files are not at hand, so made-up ones stand in."""
+"""Fashion-MNIST shares MNIST's reader; the real files are not available, so made-up ones stand in."""
 
 from __future__ import annotations
 

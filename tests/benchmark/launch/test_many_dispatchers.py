@@ -88,7 +88,7 @@ def test_each_cell_is_done_once_whoever_freezes(tmp_path: Path) -> None:
     assert (attempts.ended(attempt) or {})["status"] in ("superseded", "done")
     assert (cell / "result.json").read_bytes() == result
     changed = {path for path, at in before.items() if path.exists() and path.stat().st_mtime_ns != at}
-    assert all(path == attempt or attempt in path.parents for path in changed), "it wrote into its own attempt alone"
+    assert all(path == attempt or attempt in path.parents for path in changed), "it wrote only into its own attempt"
     rows = grids.tables(out)["results.csv"]
     assert sorted(row["run_id"] for row in rows) == sorted(alone)
     assert {row["status"] for row in rows} == {"done"}

@@ -71,7 +71,7 @@ def test_a_signal_saves_the_state_and_has_its_exit_code(small_suite: str, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_told_to_stop_saves_the_state_and_another_one_goes_on(
+def test_a_worker_that_gets_a_stop_signal_saves_the_state_and_another_one_goes_on(
     small_suite: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "told"

@@ -51,7 +51,7 @@ def wide_resnet_parameters(depth: int, width: int, classes: int = 10) -> int:
 
 
 def test_vgg16_has_the_papers_parameters() -> None:
-    # 3x3 convolutions without bias, two values a batch-normalised channel, 512-512 and 512-10 with biases
+    # 3x3 convolutions without bias, two values per batch-normalised channel, 512-512 and 512-10 with biases
     widths = [3, 64, 64, 128, 128, 256, 256, 256, *[512] * 6]
     kernels = sum(9 * c_in * c_out for c_in, c_out in itertools.pairwise(widths))
     expected = kernels + 2 * sum(widths[1:]) + (513 * 512 + 2 * 512) + 513 * 10

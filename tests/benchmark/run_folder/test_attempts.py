@@ -149,7 +149,7 @@ def test_of_threads_racing_for_cells_exactly_one_wins_each(tmp_path: Path) -> No
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Iterator[Path]:
-    """An attempt of a process elsewhere: only its heartbeat tells of it."""
+    """An attempt of a process elsewhere: only its heartbeat shows it."""
     folder = folder_of(tmp_path, 1)
     folder.mkdir(parents=True)
     write_json(folder / "owner.json", {"host": "elsewhere", "boot": "another", "pid": 1, "started": 1})

@@ -17,7 +17,7 @@ from benchmark.speed import batches as data_path
 from benchmark.speed.batches import COLUMNS, TARGET_IMAGES_A_SECOND, Turns, pixels_of, row, summary
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-# seconds an image: of three epochs, of the same ones without augmentation, of steps
+# seconds per image: of three epochs, of the same ones without augmentation, of steps
 TURNS = Turns([2e-6, 4e-6, 5e-6], [1e-6, 2e-6, 1e-6], [6e-6, 12e-6, 5e-6])
 
 

@@ -23,7 +23,7 @@ def summed(model: str, method: str) -> dict[str, object]:
     return summary(grid_speed.specs_of(model, method, TWO)[0], TIMES, [18.0, 20.0], 55.0, workers=2)
 
 
-def test_start_up_is_told_apart_from_the_steady_state() -> None:
+def test_start_up_is_separated_from_the_steady_state() -> None:
     found = summed("lenet-300-100", "dst")
     assert found["start_up_seconds"] == 5.0 - 1.0
     assert found["epoch_seconds"] == 22.0 / 2, "a steady cell takes 20 and 24 s for two epochs"
@@ -62,7 +62,7 @@ def test_made_up_pixels_are_as_many_as_the_real_ones() -> None:
     assert (vgg.name, vgg.shape, vgg.train_limit) == ("synthetic", (3, 32, 32), 50_000)
 
 
-def test_a_cells_time_is_told_from_its_training() -> None:
+def test_untrained_seconds_are_those_of_the_first_epoch_without_training() -> None:
     times: dict[str, Times] = {}
     note(times, Event("a", "started"), 10.0)
     note(times, Event("a", "epoch", {"epoch": 1, "train_seconds": 2.0}), 15.0)

@@ -13,7 +13,7 @@ from rich.console import Console
 import methods
 from benchmark.spec import SpecError
 from benchmark.speed import steps as speed
-from benchmark.speed import workloads as excerpt
+from benchmark.speed import workloads
 from benchmark.training.loop import Training, digest, train_step
 
 CPU = torch.device("cpu")
@@ -21,8 +21,8 @@ FEW = ("--model", "lenet-300-100", "--steps", "4")
 
 
 def training(method: str, model: str = "lenet-300-100") -> tuple[Training, list[speed.Batch]]:
-    spec = excerpt.spec_of(model, method)
-    pixels = excerpt.load(model, spec, CPU)
+    spec = workloads.spec_of(model, method)
+    pixels = workloads.load(model, spec, CPU)
     batches = list(pixels.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
     return Training(spec, pixels), batches
 
@@ -82,8 +82,8 @@ def test_the_timed_steps_are_those_of_a_training() -> None:
     ],
 )
 def test_a_model_is_timed_at_the_papers_size(model: str, batch: int, shape: tuple[int, ...], steps: int) -> None:
-    spec = excerpt.spec_of(model, "dst")
-    pixels = excerpt.load(model, spec, CPU)
+    spec = workloads.spec_of(model, "dst")
+    pixels = workloads.load(model, spec, CPU)
     (inputs, _), *_ = pixels.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0)
     assert tuple(inputs.shape) == (batch, *shape)
     assert pixels.steps_per_epoch(batch) == steps
@@ -152,7 +152,7 @@ def test_a_wrong_option_of_speed_is_one_line(arguments: list[str], fragments: li
 
 def test_a_method_that_cannot_be_made_is_named() -> None:
     with pytest.raises(SpecError, match="method nothing: "):
-        excerpt.spec_of("lenet-300-100", "nothing")
+        workloads.spec_of("lenet-300-100", "nothing")
 
 
 def test_a_narrow_screen_folds_names_and_cuts_no_number() -> None:

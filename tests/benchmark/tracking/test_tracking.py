@@ -276,7 +276,7 @@ def test_a_second_sync_waits_for_the_first(tracked: Grid, bench: Bench) -> None:
     assert bench("sync", "--out", tracked.out, "--patience", "5").code == 0
 
 
-def test_a_moved_folder_is_told_not_mixed(tracked: Grid, bench: Bench, tmp_path: Path) -> None:
+def test_a_moved_folder_is_reported_not_mixed(tracked: Grid, bench: Bench, tmp_path: Path) -> None:
     moved = tracked.copy(tmp_path / "elsewhere")
     assert "was moved or copied" in bench("sync", "--out", moved.out).error
 

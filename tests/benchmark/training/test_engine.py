@@ -194,7 +194,7 @@ def test_a_state_keeps_the_learning_rate_that_it_was_saved_with() -> None:
     assert trained(loaded) == want
 
 
-def test_groups_are_merged_where_neighbours_have_equal_options() -> None:
+def test_groups_are_merged_where_adjacent_ones_have_equal_options() -> None:
     one, two, three, four = (torch.nn.Parameter(torch.zeros(1)) for _ in range(4))
     given = [
         {"params": [one], "weight_decay": 0.1},

@@ -14,7 +14,7 @@ import methods
 
 
 def attach(model: nn.Module, **hyperparameters: Any) -> tuple[methods.Attachment, dict[str, nn.Parameter]]:
-    """DST, bound to an optimizer that moves nothing: a step then counts and resets alone."""
+    """DST, bound to an optimizer that moves nothing: a step then only counts and resets."""
     attached = methods.attach(model, "dst", total_steps=10, steps_per_epoch=10, **hyperparameters)
     attached.bind(torch.optim.SGD(attached.parameter_groups(), lr=0.0))
     return attached, dict(model.named_parameters())

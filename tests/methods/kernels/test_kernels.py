@@ -278,7 +278,7 @@ def test_the_number_of_threads_does_not_change_a_bit(monkeypatch: pytest.MonkeyP
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="built with OpenMP on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="built with OpenMP only on Linux")
 def test_the_operators_are_built_to_run_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     use_kernels("cpp", monkeypatch)
     library = build.library().read_bytes()

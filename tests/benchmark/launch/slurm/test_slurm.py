@@ -174,7 +174,7 @@ def submit(nodes: None, suite: str, tmp_path: Path) -> Submit:
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + WAIT_SECONDS
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s for {what}"
         time.sleep(0.1)
     return value
 

@@ -74,7 +74,7 @@ def test_a_job_has_a_worker_for_each_gpu_or_core_but_no_more_than_cells() -> Non
     assert Profile(time_minutes=5, gpus_per_task=8, cells_per_job=4).workers(processes_per_cell=4) == 2
 
 
-def test_cells_are_told_in_time_also_in_short_jobs() -> None:
+def test_cells_are_stopped_in_time_also_in_short_jobs() -> None:
     assert [Profile(time_minutes=minutes).signal_seconds for minutes in (1, 4, 720)] == [15, 60, 90]
 
 
