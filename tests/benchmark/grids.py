@@ -261,3 +261,9 @@ def meanwhile(action: Callable[[], None]) -> Iterator[None]:
         thread.join()
     if failures:
         raise failures[0]
+
+
+def rows(out: Path) -> dict[str, dict[str, str]]:
+    """run id -> its row of results.csv"""
+    with (out / "results.csv").open(newline="") as file:
+        return {row["run_id"]: row for row in csv.DictReader(file)}

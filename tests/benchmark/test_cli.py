@@ -1,31 +1,21 @@
-"""The command line: one clear line for a mistake, the documented exit codes, nothing lost, JSON everywhere."""
+"""The command line: one clear line for a mistake, the documented exit codes, nothing lost."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from grids import MIXED, Bench, Grid, attempts, cells
+from grids import MIXED, Bench, Grid, attempts, rows
 
 from benchmark.commands import selection
 from benchmark.data import mnist
 from benchmark.spec import SpecError
 
 LENET = ("--suite", "mnist", "--where", "model=lenet-300-100", "--where", "method=dense", "--seeds", "0")
-
-
-def rows(out: Path) -> dict[str, dict[str, str]]:
-    """run id -> its row of results.csv"""
-    with (out / "results.csv").open(newline="") as file:
-        return {row["run_id"]: row for row in csv.DictReader(file)}
 
 
 # --- names, fields and values -----------------------------------------------------------------------
@@ -317,140 +307,3 @@ def test_a_cell_that_kills_its_workers_fails_after_three(bench: Bench, tmp_path:
     (error,) = [row["error"] for row in rows(tmp_path / "runs").values() if row["method"] == "broken"]
     assert error.startswith("its worker died 3 times, last with exit code 9; see ")
     assert "5 of them ended before" in bench(*command).stdout
-
-
-# --- plan, and what needs no torch -------------------------------------------------------------------------
-
-
-def test_a_plan_counts_estimates_and_trains_nothing(bench: Bench, grid: Grid, tmp_path: Path) -> None:
-    out = tmp_path / "runs"
-    planned = [
-        bench("plan", "--suite", grid.suite, "--out", out, "--json"),
-        bench("run", "--suite", grid.suite, "--out", out, "--dry-run", "--json"),
-    ]
-    for finished in planned:
-        assert (finished.code, finished.json["cells"], finished.json["counts"]) == (0, 5, {"pending": 5})
-        assert len(finished.json["to_run"]) == 5
-        assert finished.json["estimated_seconds"] > 0
-    assert not out.exists()
-    text = bench("plan", "--suite", grid.suite, "--out", out).stdout
-    assert "5 cells" in text
-    assert "5 pending" in text
-    assert "about " in text
-
-
-def test_a_plan_knows_what_is_done_and_what_a_retry_would_run(bench: Bench, grid: Grid) -> None:
-    command = ("run", "--suite", grid.suite, "--out", grid.out, "--dry-run", "--json")
-    planned, retry = bench(*command).json, bench(*command, "--retry-failed").json
-    assert planned["counts"] == {"done": 3, "failed": 1, "diverged": 1}
-    assert planned["to_run"] == []
-    assert [cell["label"] for cell in retry["to_run"]] == ["lenet-300-100 broken seed=0"]
-
-
-WITHOUT_TORCH = """
-import sys
-from benchmark.cli import main
-for arguments in {commands}:
-    sys.argv = ["benchmark", *arguments]
-    try:
-        main()
-    except SystemExit as ended:
-        assert not ended.code, arguments
-heavy = {{"torch", "sklearn", "pandas", "pyarrow", "mlflow", "ray", "submitit", "seaborn", "matplotlib", "scipy"}}
-print("loaded:", sorted(heavy & set(sys.modules)))
-"""
-
-
-def test_looking_around_imports_no_torch(grid: Grid) -> None:
-    run_id = cells(grid.out)[0].name
-    looks = [["--help"], *([verb, "--help"] for verb in ("run", "speed"))]
-    looks += [["list", what] for what in ("suites", "methods", "models", "data")]
-    looks += [["status", "--out", str(grid.out)], ["show", run_id, "--out", str(grid.out)]]
-    code = WITHOUT_TORCH.format(commands=looks)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("loaded: []\n")
-    assert run_id in done.stdout
-
-
-# --- JSON -----------------------------------------------------------------------------------------------------
-
-
-def one_document(text: str) -> Any:
-    """The only JSON document of a text, strictly: no NaN, nothing before or after."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["run", "--suite", "{suite}", "--out", "{out}"],
-        ["run", "--suite", "{suite}", "--out", "{out}", "--dry-run"],
-        ["plan", "--suite", "{suite}", "--out", "{out}"],
-        *(["list", what] for what in ("suites", "methods", "models", "data")),
-        ["status", "--out", "{out}"],
-        ["show", "{run_id}", "--out", "{out}"],
-        ["export", "--out", "{out}"],
-        ["data", "verify", "synthetic"],
-        ["data", "fetch", "digits"],
-        ["doctor", "--out", "{out}"],
-    ],
-    ids=" ".join,
-)
-def test_json_is_one_document_and_nothing_else(arguments: list[str], bench: Bench, grid: Grid, tmp_path: Path) -> None:
-    names = {"suite": grid.suite, "out": grid.copy(tmp_path / "runs").out, "run_id": cells(grid.out)[0].name}
-    finished = bench(*(argument.format(**names) for argument in arguments), "--json")
-    assert finished.code in (0, 1)
-    assert one_document(finished.stdout)
-
-
-def test_json_of_a_mistake_is_one_document_with_the_error_and_the_exit_code(bench: Bench, grid: Grid) -> None:
-    finished = bench("status", "--out", grid.out, "--where", "method=dts", "--json")
-    assert (finished.code, finished.json["exit_code"]) == (2, 2)
-    assert "no cell has that value" in finished.json["error"]
-    assert finished.json["error"] in finished.error
-
-
-def test_status_counts_and_filters(bench: Bench, grid: Grid) -> None:
-    everything = bench("status", "--out", grid.out, "--json").json
-    assert everything["counts"] == {"diverged": 1, "failed": 1, "done": 3}
-    some = bench("status", "--out", grid.out, "--where", "alpha=nan", "--where", "status=done", "--json").json
-    assert [cell["method"] for cell in some["cells"]] == ["dense", "static"]
-    text = bench("status", "--out", grid.out).stdout
-    assert "5 cells; 1 diverged, 1 failed, 3 done" in text
-    assert "failed: RuntimeError: the hook broke" in text
-
-
-def test_show_tells_all_of_one_cell(bench: Bench, grid: Grid) -> None:
-    run_id = next(run_id for run_id, row in rows(grid.out).items() if row["method"] == "dst")
-    shown = bench("show", run_id[:6], "--out", grid.out, "--json").json
-    assert (shown["row"]["run_id"], shown["row"]["status"]) == (run_id, "done")
-    assert shown["spec"]["method"]["alpha"] == 1e-3
-    assert shown["environment"]["device"] == "cpu"
-    assert shown["attempts"] == {"1": {"status": "done", "error": None}}
-    assert shown["layers"]["fc1.weight"]["weights"] == 64 * 300
-    text = bench("show", run_id, "--out", grid.out).stdout
-    assert all(word in text for word in (run_id, "test_accuracy", "threads: 1", "fc1.weight"))
-
-
-def test_export_writes_the_same_tables_anew(bench: Bench, grid: Grid, tmp_path: Path) -> None:
-    copy = grid.copy(tmp_path / "runs")
-    names = ("results.csv", "results.parquet", "traces.csv", "layers.csv")
-    for name in names:
-        (copy.out / name).unlink()
-    assert bench("export", "--out", copy.out).code == 0
-    assert all((copy.out / name).read_bytes() == (grid.out / name).read_bytes() for name in names)
-
-
-@pytest.mark.parametrize(
-    ("what", "names"),
-    [
-        ("suites", ["cifar10", "digits", "imagenet", "mnist", "thresholds"]),
-        ("methods", ["dense", "dst"]),
-        ("models", ["lstm-a"]),
-        ("data", ["mnist"]),
-    ],
-)
-def test_list_names_what_there_is(what: str, names: list[str], bench: Bench) -> None:
-    assert set(names) <= set(bench("list", what, "--json").json)
-    assert all(name in bench("list", what).stdout for name in names)
