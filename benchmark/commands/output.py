@@ -18,9 +18,9 @@ from benchmark.results import Row
 
 def console(*, json_output: bool) -> Console:
     """Where people read: standard output, or standard error where a JSON document takes standard
-    output.
+    output. Text is shown as it is: `[a]` is no style and `:x:` no emoji.
     """
-    return Console(file=sys.stderr if json_output else sys.stdout)
+    return Console(file=sys.stderr if json_output else sys.stdout, markup=False, emoji=False)
 
 
 def say(screen: Console, text: str) -> None:
