@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
-from rich.text import Text
 
 import methods
 from benchmark import data, models, suites
@@ -27,7 +26,7 @@ def list_names(what: str, json_output: bool) -> None:
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in found.items():
-        table.add_row(name, Text(text))  # square brackets are no markup here
+        table.add_row(name, text)
     console(json_output=False).print(table)
 
 

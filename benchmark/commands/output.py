@@ -17,8 +17,11 @@ from benchmark.results import Row
 
 
 def console(*, json_output: bool) -> Console:
-    """Where people read: standard output, or standard error beside a JSON document."""
-    return Console(file=sys.stderr if json_output else sys.stdout)
+    """Where people read: standard output, or standard error beside a JSON document.
+
+    Text is shown as it is: `[a]` is no style and `:x:` no emoji.
+    """
+    return Console(file=sys.stderr if json_output else sys.stdout, markup=False, emoji=False)
 
 
 def say(screen: Console, text: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -39,10 +42,16 @@ def merge(found: Sequence[Row], out: Path, to: Path) -> int:
     """Add rows of the run folder `out`, with their traces and layers, to the tables in folder `to`.
 
     A row that `to` has finished stays as it is, and so do all rows of other cells: merging twice
-    changes nothing. Returns how many rows were added or replaced. Raises SpecError, and writes
-    nothing, if `to` has a finished row of the same cell with other measured numbers, or files that
-    are no tables.
+    changes nothing; of two merges at once the second waits. Returns how many rows were added or
+    replaced. Raises SpecError, and writes nothing, if `to` has a finished row of the same cell with
+    other measured numbers, or files that are no tables.
     """
+    to.mkdir(parents=True, exist_ok=True)
+    with _locked(to):
+        return _merge(found, out, to)
+
+
+def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
     old = read(to / RESULTS) if (to / RESULTS).exists() else []
     finished = {row["run_id"]: row for row in old if row["status"] in FINISHED}
     for row in found:
@@ -52,11 +61,24 @@ def merge(found: Sequence[Row], out: Path, to: Path) -> int:
     ended = [run_id for run_id, row in new.items() if row["status"] in FINISHED]
     for name, columns, records in (("traces.csv", TRACES, results.traces), ("layers.csv", LAYERS, results.layers)):
         kept = [row for row in _rows(to / name, columns) if row["run_id"] not in new] if (to / name).exists() else []
-        to.mkdir(parents=True, exist_ok=True)
         results.write_csv(to / name, columns, itertools.chain(kept, records(out, ended)))
     results.write_parquet(to / "results.parquet", [*others, *new.values()])
     results.write_csv(to / RESULTS, COLUMNS, [*others, *new.values()])  # last: until then nothing has been added
     return len(new)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time in here, which may be killed; does nothing where the file system cannot
+    lock a folder (NFS).
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _tables(path: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,25 @@ def test_merging_twice_changes_nothing(grid: Grid, tmp_path: Path) -> None:
     before = contents(tmp_path)
     assert published.merge(rows_of(grid, "done", "diverged"), grid.out, tmp_path) == 0
     assert contents(tmp_path) == before
+
+
+def test_two_merges_at_once_lose_no_row(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, diverged = rows_of(grid, "done"), rows_of(grid, "diverged")
+    other = threading.Thread(target=published.merge, args=(diverged, grid.out, tmp_path / "to"))
+    write_parquet = results.write_parquet
+
+    def while_another_merges(*arguments: Any) -> None:
+        if not other.ident:
+            other.start()
+            other.join(timeout=1)
+        write_parquet(*arguments)
+
+    monkeypatch.setattr(results, "write_parquet", while_another_merges)
+    published.merge(done, grid.out, tmp_path / "to")
+    other.join(timeout=60)
+
+    found = {row["run_id"] for row in table(tmp_path / "to" / "results.csv")}
+    assert found == {row["run_id"] for row in (*done, *diverged)}
 
 
 def test_a_pending_row_is_replaced_when_its_cell_is_done_and_never_the_other_way(grid: Grid, tmp_path: Path) -> None:
