@@ -56,14 +56,16 @@ def test_the_verdicts_shown_are_those_of_table_1() -> None:
 
 
 def _point(row: dict[str, str], epoch: str) -> str:
-    """Accuracy and remaining percentage at an epoch; "-" where nothing ran."""
+    """Accuracy and remaining percentage at an epoch, without ± for one seed; "-" where nothing ran."""
     if not row[f"{epoch}_sparse_mean"]:
         return "-"
-    accuracy, remaining = (
-        f"{float(row[f'{epoch}_{what}_mean']):.2f} ± {float(row[f'{epoch}_{what}_sd']):.2f} %"
-        for what in ("sparse", "remaining")
-    )
+    accuracy, remaining = (_percent(row, f"{epoch}_{what}") for what in ("sparse", "remaining"))
     return f"{accuracy} at {remaining}"
+
+
+def _percent(row: dict[str, str], name: str) -> str:
+    deviation = f" ± {float(row[f'{name}_sd']):.2f}" if row[f"{name}_sd"] else ""
+    return f"{float(row[f'{name}_mean']):.2f}{deviation} %"
 
 
 def test_what_is_said_of_lenet_300_100_is_what_its_rows_say() -> None:
