@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 WORDS = " ".join(README.split())
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "paper_figures/results/README.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
-FOLDERS = ("mnist-lenet-300-100", "mnist-lenet-5-caffe")
+FOLDERS = ("mnist-lenet-300-100", "mnist-lenet-5-caffe", "mnist-lstm")
 
 
 def measured(folder: str) -> dict[tuple[str, str], list[dict[str, str]]]:
