@@ -26,8 +26,8 @@ HEADS = (
 NOTES = (
     "Training steps only, over all attempts, divided by their number. A cell is compared only with the dense cell of "
     "the same seed, machine and commit. Ratio: geometric mean over seeds, 2,000 bootstrap draws of the log ratios.",
-    "The runs were not timed alone: other work on the machine slows them, and so does recording every step of an "
-    "epoch. Masks are multiplied in; no sparse kernel is used.",
+    "The machine did other work during the runs, which slows them; recording every step of an epoch slows them "
+    "too. Masks are multiplied in; no sparse kernel is used.",
 )
 
 
