@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import layers
+from methods import layers, reparametrization
 from methods.base import Context, Method, Phase
 from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
@@ -95,7 +95,7 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
     where compaction cannot trace the model's forward; the zeros are written by then.
     """
     for module in list(model.modules()):
-        layers.restore(module)
+        reparametrization.restore(module)
     return compact_(model) if compact else model
 
 

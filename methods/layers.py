@@ -1,4 +1,4 @@
-"""Which weights of a model can be masked, and layers that compute with a function of their weight.
+"""Which weights of a model can be masked.
 
 A maskable weight is the weight of a Linear, a convolution or a recurrent layer. Its first axis is
 the output unit: [c_out, c_in], [c_out, c_in / groups, k...], or [gates * hidden, c_in] for
@@ -8,33 +8,13 @@ recurrent layers. Biases, normalisation, embeddings and transposed convolutions 
 from __future__ import annotations
 
 import fnmatch
-import functools
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-
-
-class EffectiveWeight(ABC):
-    """The weight that a layer computes with.
-
-    It is a picklable function of the layer's dense weight and of an extra parameter beside it.
-    """
-
-    @abstractmethod
-    def __call__(self, weight: Tensor, extra: Tensor, /) -> Tensor:
-        """The effective weight, in the shape of the dense weight."""
-
-    def linear(self, inputs: Tensor, weight: Tensor, extra: Tensor, bias: Tensor | None, /) -> Tensor:
-        """What a linear layer computes with that weight: [..., c_out] of inputs [..., c_in]."""
-        return F.linear(inputs, self(weight, extra), bias)
 
 
 @dataclass(frozen=True)
@@ -111,111 +91,3 @@ def _refuse_shared(model: nn.Module, found: Mapping[str, MaskableWeight]) -> Non
         names = owners[id(weight.parameter)]
         if len(names) > 1:
             raise ValueError(f"one tensor is the weight of {' and '.join(names)}: exclude all of these modules")
-
-
-class _Reparametrized:
-    """What a reparametrized module adds to its class: effective weights by parameter name."""
-
-    base_class: type[nn.Module]
-    effective: dict[str, EffectiveWeight]
-
-    def effective_weight(self, name: str) -> Tensor:
-        parameters = cast(nn.Module, self)._parameters
-        weight, extra = parameters[name], parameters[extra_name(name)]
-        try:
-            return self.effective[name](cast(Tensor, weight), cast(Tensor, extra))
-        except AttributeError as error:
-            # an AttributeError in a property would make torch find the dense weight instead
-            raise RuntimeError(f"{name} cannot be computed: {error}") from error
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _rebuild, (self.base_class, tuple(self.effective)), self.__getstate__()
-
-
-class _Recurrent(_Reparametrized):
-    """A recurrent layer. Torch reads `_flat_weights` once per forward: all steps share one mask."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        module = cast(nn.RNNBase, self)
-        module._update_flat_weights()  # or torch does in its forward, over the effective weights
-        dense = module._flat_weights
-        names = module._flat_weights_names
-        module._flat_weights = [self.effective_weight(n) if n in self.effective else getattr(module, n) for n in names]
-        try:
-            return self.base_class.forward(module, *args, **kwargs)
-        finally:
-            module._flat_weights = dense
-
-
-class _Linear(_Reparametrized):
-    """A linear layer: computed from both parameters, without writing out the effective weight."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        module = cast(nn.Linear, self)
-        weight, extra = module._parameters["weight"], module._parameters[extra_name("weight")]
-        return self.effective["weight"].linear(input, cast(Tensor, weight), cast(Tensor, extra), module.bias)
-
-
-def extra_name(parameter_name: str) -> str:
-    """The name of the extra parameter beside a reparametrized weight."""
-    return f"{parameter_name}_threshold"
-
-
-def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Tensor) -> nn.Parameter:
-    """Make a module compute with effective(weight, extra), and return the new parameter `extra`.
-
-    extra: the initial value of the new trainable parameter, of any shape. The dense weight stays
-    under its own key; `extra` is registered as <weight>_threshold. The module's attribute is then
-    the effective weight, which its forward reads. There are two exceptions: RNN, GRU and LSTM keep
-    the attribute, and their forward receives the effective weights; a Linear with torch's own
-    forward computes effective.linear(inputs, weight, extra, bias). Raises ValueError for a weight
-    that is reparametrized already.
-    """
-    module, name = weight.module, weight.parameter_name
-    base: type[nn.Module] = type(module)
-    if isinstance(module, _Reparametrized):
-        base = module.base_class
-    else:
-        module.__dict__["effective"] = {}
-    effectives: dict[str, EffectiveWeight] = module.__dict__["effective"]
-    if name in effectives:
-        raise ValueError(f"{weight.name} is reparametrized already: call methods.finalize(model) first")
-    parameter = nn.Parameter(extra)
-    module.register_parameter(extra_name(name), parameter)
-    effectives[name] = effective
-    module.__class__ = _reparametrized_class(base, tuple(effectives))  # type: ignore[arg-type]
-    return parameter
-
-
-def restore(module: nn.Module) -> None:
-    """Undo `reparametrize`: write the effective weights into the parameters, restore the class."""
-    if not isinstance(module, _Reparametrized):
-        return
-    for name in module.effective:
-        with torch.no_grad():
-            cast(Tensor, module._parameters[name]).copy_(module.effective_weight(name))
-        del module._parameters[extra_name(name)]
-    module.__class__ = module.base_class  # type: ignore[assignment]
-    del module.__dict__["effective"]
-
-
-@functools.cache
-def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type[nn.Module]:
-    """The class of reparametrized modules of one kind; made once, so that copies share it."""
-    mixin = _mixin(base)
-    members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
-    if mixin is not _Recurrent:
-        members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
-    return type(f"Masked{base.__name__}", (mixin, base), members)
-
-
-def _mixin(base: type[nn.Module]) -> type[_Reparametrized]:
-    if issubclass(base, nn.RNNBase):
-        return _Recurrent
-    is_plain = base.forward is nn.Linear.forward  # another forward reads the attribute
-    return _Linear if is_plain else _Reparametrized
-
-
-def _rebuild(base: type[nn.Module], names: tuple[str, ...]) -> nn.Module:
-    kind = _reparametrized_class(base, names)  # type: ignore[arg-type]  # mypy: a class has no hash
-    return kind.__new__(kind)

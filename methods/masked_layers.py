@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
-from methods.layers import EffectiveWeight, MaskableWeight, reparametrize
+from methods.layers import MaskableWeight
+from methods.reparametrization import EffectiveWeight, reparametrize
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
 
 

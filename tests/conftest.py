@@ -11,7 +11,9 @@ os.environ.setdefault("BENCH_NO_MLFLOW", "1")
 # Torch keys its cache of compiled kernels by the CPU, not by ATEN_CPU_CAPABILITY. A kernel compiled
 # under another value writes past the end of its tensors, so each value has a cache of its own.
 CAPABILITY = os.environ.get("ATEN_CPU_CAPABILITY", "default")
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor-tests-{os.getuid()}-{CAPABILITY}")
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor-tests-{os.getuid()}-{CAPABILITY}"
+)
 
 
 @pytest.fixture(scope="session")

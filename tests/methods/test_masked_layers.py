@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 
 import methods
 from methods.kernels.cpp import Cpp
-from methods.layers import EffectiveWeight, maskable_weights, reparametrize
+from methods.layers import maskable_weights
+from methods.reparametrization import EffectiveWeight, reparametrize
 from methods.thresholds import SHAPES
 
 
