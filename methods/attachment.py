@@ -107,7 +107,7 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
     model's forward; the zeros are written by then.
     """
     for module in list(model.modules()):
-        weight_mask.settle_(module)
+        weight_mask.settle_(module, written=True)
         for name, mask in weight_mask.masks_of(module).items():
             mask.finish(module._parameters.get(name), reparametrization.kept(module, name))
         reparametrization.restore(module)

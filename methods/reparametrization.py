@@ -63,6 +63,12 @@ class _Reparametrized:
             param.refuse()
         self.base_class.register_parameter(cast(nn.Module, self), name, param)
 
+    def __delattr__(self, name: str) -> None:
+        if name in self.effective:
+            qualified = self.__dict__["names"][name]
+            raise ValueError(f"{qualified} is computed from a parameter and its thresholds: finalize the model first")
+        self.base_class.__delattr__(cast(nn.Module, self), name)
+
     def on_dense_weights(self, method: str) -> Any:
         """Call a method of the base, such as reset_parameters, that writes the dense weights."""
         module, kind = cast(nn.Module, self), cast(type[nn.Module], type(self))
