@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from methods import layers, reparametrization
 from methods.base import Context, Method, Phase
 from methods.compaction.cut import compact_
+from methods.coverage import Coverage, warn_where_little
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.registry import create
@@ -30,6 +31,7 @@ def attach(
     loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
+    extra: layers.Extra = (),
     **hyperparameters: Any,
 ) -> Attachment:
     """Put a method to work on a model that is on its device already.
@@ -38,12 +40,18 @@ def attach(
     `attached.total_steps` is the sum. steps_per_epoch: converts durations given in epochs.
     train_batches: returns a fresh iterable of (input, target) batches, for methods that score on
     data. include, exclude: fnmatch patterns on module names; a pattern covers everything inside the
-    modules it matches. Raises ValueError for an unknown method or hyperparameter, for a pattern
-    that matches no module, and for a model with nothing to prune.
+    modules it matches. Frozen weights are left out unless a pattern of `include` covers them.
+    extra: names of further parameters to mask, or a mapping from names to output axes
+    (`layers.select` has the details). Raises ValueError for an unknown method or hyperparameter,
+    for a pattern that matches no module, and for a model with nothing to prune. Warns where less
+    than 90 % of the model's weights can be masked.
     """
     method = _method(method_or_name, hyperparameters)
     _check_counts(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    weights = layers.maskable_weights(model, include=include, exclude=exclude)
+    selection = layers.select(model, include=include, exclude=exclude, extra=extra)
+    coverage = Coverage.of(selection)
+    warn_where_little(coverage, stacklevel=2)
+    weights = selection.weights
     phases = _phases(method, total_steps)
     context = Context(
         model=model,
@@ -57,7 +65,7 @@ def attach(
         loss_fn=loss_fn,
         train_batches=train_batches or _no_batches,
     )
-    return Attachment(method, context, phases)
+    return Attachment(method, context, phases, coverage)
 
 
 def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
@@ -105,11 +113,12 @@ class Attachment:
     context: the Context that the method's hooks receive.
     """
 
-    def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...]) -> None:
+    def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...], coverage: Coverage) -> None:
         self.method = method
         self.phases = phases
         self.context = context
         self._phase = 0
+        self._coverage = coverage
         method.enter_phase(context)
 
     @property
@@ -220,6 +229,10 @@ class Attachment:
         """The share of maskable weights that the masks keep."""
         masks = self.masks().values()
         return sum(int(torch.count_nonzero(mask)) for mask in masks) / sum(mask.numel() for mask in masks)
+
+    def coverage(self) -> Coverage:
+        """The share of the model's weights that is maskable, and what is dense, as of `attach`."""
+        return self._coverage
 
     def state_dict(self) -> dict[str, Any]:
         """What a bit-exact resume needs beside the model's and the optimizer's state.

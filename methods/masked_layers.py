@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
-from methods.layers import MaskableWeight
+from methods.layers import MaskableWeight, OutputUnits
 from methods.reparametrization import EffectiveWeight, reparametrize
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
 
@@ -17,14 +17,25 @@ from methods.thresholds import ResetRule, keep_mask, threshold_shape
 class MaskedWeight(EffectiveWeight):
     """W * M for one estimator of the step's derivative, and the linear layer with that weight."""
 
-    def __init__(self, estimator: str) -> None:
+    units = OutputUnits()
+
+    def __init__(self, estimator: str, units: OutputUnits = units) -> None:
         self.estimator = estimator
+        self.units = units
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        return kernels.backend_for(weight).masked_weight(weight, threshold, self.estimator)
+        backend, rows = kernels.backend_for(weight), threshold_rows(threshold, self.units)
+        return self.units.restored(backend.masked_weight(self.units.rows(weight), rows, self.estimator))
 
     def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
+        if self.units.axis != 0:
+            return super().linear(inputs, weight, threshold, bias)
         return kernels.backend_for(weight).masked_linear(inputs, weight, threshold, bias, self.estimator)
+
+
+def threshold_rows(threshold: Tensor, units: OutputUnits) -> Tensor:
+    """Thresholds as they belong to `units.rows` of their weight: [units], [] or of its shape."""
+    return units.rows(threshold) if threshold.dim() > 1 else threshold
 
 
 class Thresholds:
@@ -51,8 +62,9 @@ class Thresholds:
         """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
         self._structure = {"shape": shape, "estimator": estimator}
         for name, weight in self._weights.items():
-            zeros = weight.parameter.new_zeros(threshold_shape(shape, weight.parameter))
-            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator), zeros)
+            rows = weight.parameter if shape == "matrix" else weight.units.rows(weight.parameter)
+            zeros = weight.parameter.new_zeros(threshold_shape(shape, rows))
+            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator, weight.units), zeros)
             self.resets = self.resets.to(zeros.device)
         self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
 
@@ -63,7 +75,8 @@ class Thresholds:
     def mask(self, name: str) -> Tensor:
         """True where a weight is kept: bool, shape of the weight."""
         with torch.no_grad():
-            return keep_mask(self._weights[name].parameter, self._parameters[name])
+            weight, units = self._weights[name].parameter, self._weights[name].units
+            return units.restored(keep_mask(units.rows(weight), threshold_rows(self._parameters[name], units)))
 
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
@@ -77,7 +90,8 @@ class Thresholds:
         Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
         is made on the device: nothing waits for it.
         """
-        weights = [self._weights[name].parameter for name in self._parameters]
+        held = [self._weights[name] for name in self._parameters]
+        weights = [weight.units.rows(weight.parameter) for weight in held]
         rule = None if reset_below is None else self._rule(reset_below)
         update = kernels.backend_for(*weights).update_thresholds_
         self._kept = update(weights, list(self._parameters.values()), rule, self.resets)

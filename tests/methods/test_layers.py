@@ -45,13 +45,44 @@ class Scaled(nn.Linear):
         return 2 * nn.functional.linear(x, self.weight) + (0 if self.bias is None else self.bias)
 
 
+class InputByOutput(nn.Module):
+    """A layer with its output on axis 1, as the Conv1D of GPT-2: [c_in, c_out]."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(c_in, c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.w
+
+
+class CrossAttention(nn.MultiheadAttention):
+    """Attention to other features than its own, so that q, k and v have a weight each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x[..., :3], x[..., :2])[0]
+
+
+class SelfAttention(nn.MultiheadAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+class Product(nn.Bilinear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x[..., :4])
+
+
+methods.register_layer(InputByOutput, "w", output_axis=1)
+
+
 @pytest.mark.parametrize(
     ("model", "want"),
     [
         (nn.Linear(2, 2), ["weight"]),
-        (nn.Bilinear(2, 2, 2), None),
+        (nn.Bilinear(2, 2, 2), ["weight"]),
         (nn.Embedding(3, 2), None),
-        (nn.ConvTranspose2d(2, 2, 3), None),
+        (nn.ConvTranspose2d(2, 2, 3), ["weight"]),
         (nn.BatchNorm2d(3), None),
         (nn.LayerNorm(3), None),
         (Scaled(2, 2), ["weight"]),
@@ -61,14 +92,20 @@ class Scaled(nn.Linear):
         (nn.LSTM(2, 3, proj_size=2), ["weight_ih_l0", "weight_hh_l0", "weight_hr_l0"]),
         (nn.GRU(2, 3, bidirectional=True, bias=False), ["weight_ih_l0", "weight_hh_l0"] * 2),
         (nn.GRUCell(2, 3), ["weight_ih", "weight_hh"]),
-        (nn.MultiheadAttention(4, 2), ["out_proj.weight"]),
-        (nn.TransformerEncoderLayer(4, 2, 8), ["self_attn.out_proj.weight", "linear1.weight", "linear2.weight"]),
+        (nn.MultiheadAttention(4, 2), ["in_proj_weight", "out_proj.weight"]),
+        (
+            nn.MultiheadAttention(4, 2, kdim=3, add_bias_kv=True),
+            ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"],
+        ),
+        (
+            nn.TransformerEncoderLayer(4, 2, 8),
+            ["self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"],
+        ),
+        (InputByOutput(2, 3), ["w"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_weights_of_linear_convolution_and_recurrent_layers_are_covered(
-    model: nn.Module, want: list[str] | None
-) -> None:
+def test_weights_of_known_layers_are_covered(model: nn.Module, want: list[str] | None) -> None:
     if want is None:
         with pytest.raises(ValueError, match="nothing to prune"):
             attach(model)
@@ -98,6 +135,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "gru without bias": (lambda: nn.GRU(6, 4, bias=False), (5, 2, 6)),
     "lstm cell": (lambda: nn.LSTMCell(6, 4), (2, 6)),
+    "transposed conv": (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2), (2, 4, 5, 5)),
+    "grouped transposed conv": (lambda: nn.ConvTranspose1d(4, 6, 3, groups=2), (2, 4, 5)),
+    "bilinear": (lambda: Product(6, 4, 3), (3, 6)),
+    "attention": (lambda: SelfAttention(6, 2, batch_first=True), (2, 5, 6)),
+    "attention with q, k and v": (lambda: CrossAttention(6, 2, kdim=3, vdim=2), (5, 2, 6)),
+    "output on axis 1": (lambda: InputByOutput(6, 4), (3, 6)),
     "transformer layer": (lambda: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True), (2, 5, 6)),
 }
 
