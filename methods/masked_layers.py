@@ -24,18 +24,13 @@ class MaskedWeight(EffectiveWeight):
         self.units = units
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        backend, rows = kernels.backend_for(weight), threshold_rows(threshold, self.units)
-        return self.units.restored(backend.masked_weight(self.units.rows(weight), rows, self.estimator))
+        rows = self.units.rows(weight)
+        return self.units.restored(kernels.backend_for(weight).masked_weight(rows, threshold, self.estimator))
 
     def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
         if self.units.axis != 0:
             return super().linear(inputs, weight, threshold, bias)
         return kernels.backend_for(weight).masked_linear(inputs, weight, threshold, bias, self.estimator)
-
-
-def threshold_rows(threshold: Tensor, units: OutputUnits) -> Tensor:
-    """Thresholds as they belong to `units.rows` of their weight: [units], [] or of its shape."""
-    return units.rows(threshold) if threshold.dim() > 1 else threshold
 
 
 class Thresholds:
@@ -62,9 +57,9 @@ class Thresholds:
         """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
         self._structure = {"shape": shape, "estimator": estimator}
         for name, weight in self._weights.items():
-            rows = weight.parameter if shape == "matrix" else weight.units.rows(weight.parameter)
-            zeros = weight.parameter.new_zeros(threshold_shape(shape, rows))
-            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator, weight.units), zeros)
+            units = self._units(weight)
+            zeros = weight.parameter.new_zeros(threshold_shape(shape, units.rows(weight.parameter)))
+            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator, units), zeros)
             self.resets = self.resets.to(zeros.device)
         self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
 
@@ -75,8 +70,9 @@ class Thresholds:
     def mask(self, name: str) -> Tensor:
         """True where a weight is kept: bool, shape of the weight."""
         with torch.no_grad():
-            weight, units = self._weights[name].parameter, self._weights[name].units
-            return units.restored(keep_mask(units.rows(weight), threshold_rows(self._parameters[name], units)))
+            weight = self._weights[name]
+            units = self._units(weight)
+            return units.restored(keep_mask(units.rows(weight.parameter), self._parameters[name]))
 
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
@@ -91,10 +87,14 @@ class Thresholds:
         is made on the device: nothing waits for it.
         """
         held = [self._weights[name] for name in self._parameters]
-        weights = [weight.units.rows(weight.parameter) for weight in held]
+        weights = [self._units(weight).rows(weight.parameter) for weight in held]
         rule = None if reset_below is None else self._rule(reset_below)
         update = kernels.backend_for(*weights).update_thresholds_
         self._kept = update(weights, list(self._parameters.values()), rule, self.resets)
+
+    def _units(self, weight: MaskableWeight) -> OutputUnits:
+        """What shares a threshold; a threshold of its own for each entry needs no units."""
+        return weight.units if self._structure["shape"] == "vector" else OutputUnits()
 
     def _rule(self, reset_below: float) -> ResetRule:
         if reset_below not in self._rules:  # made once: sending it to the device waits for it

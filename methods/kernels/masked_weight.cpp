@@ -88,10 +88,13 @@ Tensor update_thresholds(TensorList weights, TensorList thresholds, const std::o
 void apply_masks(TensorList weights, TensorList masks) {
   for (size_t i = 0; i < weights.size(); ++i) {
     const Tensor& weight = weights[i];
-    TORCH_CHECK(weight.is_non_overlapping_and_dense(), "a masked weight has gaps in memory");
     TORCH_CHECK(weight.is_cpu() && masks[i].is_cpu() && masks[i].scalar_type() == at::kBool &&
                     masks[i].sizes() == weight.sizes(),
                 "a mask is not that of its weight: a boolean one of its shape, on the CPU");
+    if (!weight.is_non_overlapping_and_dense()) {  // a slice, with gaps in memory
+      weight.masked_fill_(masks[i].logical_not(), 0);
+      continue;
+    }
     const Tensor mask = like(masks[i], weight);
     AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "apply_masks", [&] {
       auto* w = weight.mutable_data_ptr<scalar_t>();
