@@ -244,18 +244,20 @@ def test_a_weight_with_outputs_on_axis_1_trains_as_its_transpose(
     results = []
     for model, options in ((raw, {"extra": {"w": 1}}), (plain, {})):
         attached = attach(model, "dst", alpha=0.05, reset_density=0.6, threshold=shape, total_steps=12, **options)
-        optimizer = sgd(attached, lr=0.3)
+        optimizer, densities = sgd(attached, lr=0.3), []
         for _ in range(12):
             optimizer.zero_grad()
             (F.cross_entropy(model(x), target) + attached.penalty()).backward()
             attached.step()
+            densities.append(attached.density())
         name = next(iter(attached.masks()))
-        results.append((attached, attached.thresholds()[name], attached.masks()[name]))
-    (ours, threshold, mask), (theirs, want, want_mask) = results
+        results.append((attached, densities, attached.thresholds()[name], attached.masks()[name]))
+    (ours, densities, threshold, mask), (theirs, want_densities, want, want_mask) = results
     turned = shape == "matrix"
     torch.testing.assert_close(threshold.T if turned else threshold, want)
     assert torch.equal(mask.T, want_mask)
-    assert 0 < ours.density() < 1
+    assert densities == want_densities
+    assert 0 < min(densities) < 1
     assert ours.kept_counts().tolist() == theirs.kept_counts().tolist()
     assert int(ours.threshold_resets()) == int(theirs.threshold_resets()) > 0
     torch.testing.assert_close(methods.finalize(raw).w.T, methods.finalize(plain)[0].weight)
