@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +29,25 @@ class EffectiveWeight(ABC):
         return F.linear(inputs, self(weight, extra), bias)
 
 
+class _Running(threading.local):
+    """The effective weights of the layers whose forward this thread is in, by id and name."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, dict[str, Tensor]] = {}
+
+
+_RUNNING = _Running()
+
+
 class _Reparametrized:
     """What a reparametrized module adds to its class: effective weights by parameter name."""
 
     base_class: type[nn.Module]
     effective: dict[str, EffectiveWeight]
+
+    def attribute(self, name: str) -> Tensor:
+        """The effective weight, as the module's attribute."""
+        return self.effective_weight(name)
 
     def effective_weight(self, name: str) -> Tensor:
         parameters = cast(nn.Module, self)._parameters
@@ -43,23 +58,52 @@ class _Reparametrized:
             # an AttributeError in a property would make torch find the dense weight instead
             raise RuntimeError(f"{name} cannot be computed: {error}") from error
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise RuntimeError("torch.jit.script of a model with thresholds: call methods.finalize(model) first")
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _rebuild, (self.base_class, tuple(self.effective)), self.__getstate__()
 
 
-class _Recurrent(_Reparametrized):
-    """A recurrent layer. Torch reads `_flat_weights` once per forward: all steps share one mask."""
+class _Once(_Reparametrized):
+    """A layer of torch whose forward reads its weights often. Each is computed once per forward."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        module = cast(nn.RNNBase, self)
-        module._update_flat_weights()  # or torch does in its forward, over the effective weights
-        dense = module._flat_weights
-        names = module._flat_weights_names
-        module._flat_weights = [self.effective_weight(n) if n in self.effective else getattr(module, n) for n in names]
+        if torch.compiler.is_compiling():
+            return self.base_class.forward(self, *args, **kwargs)
+        _RUNNING.weights[id(self)] = {name: self.effective_weight(name) for name in self.effective}
         try:
-            return self.base_class.forward(module, *args, **kwargs)
+            return self.base_class.forward(self, *args, **kwargs)
         finally:
-            module._flat_weights = dense
+            del _RUNNING.weights[id(self)]
+
+    def attribute(self, name: str) -> Tensor:
+        computed = _RUNNING.weights.get(id(self))
+        return self.effective_weight(name) if computed is None else computed[name]
+
+
+class _Recurrent(_Once):
+    """A recurrent layer. Its forward reads the list `_flat_weights`: all time steps share one mask.
+
+    Another thread, and all other code of torch, find the dense weights in that list.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        cast(nn.RNNBase, self)._update_flat_weights()  # or torch does in its forward, over the effective weights
+        return super().forward(*args, **kwargs)
+
+    @property
+    def _flat_weights(self) -> list[Tensor | None]:
+        dense: list[Tensor | None] = self.__dict__["_flat_weights"]
+        computed = _RUNNING.weights.get(id(self))
+        if computed is None:
+            return dense
+        names = cast(nn.RNNBase, self)._flat_weights_names
+        return [computed.get(name, weight) for name, weight in zip(names, dense, strict=True)]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[Tensor | None]) -> None:
+        self.__dict__["_flat_weights"] = weights
 
 
 class _Linear(_Reparametrized):
@@ -120,13 +164,15 @@ def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type
     mixin = _mixin(base)
     members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
     if mixin is not _Recurrent:
-        members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
+        members |= {name: property(functools.partial(mixin.attribute, name=name)) for name in names}
     return type(f"Masked{base.__name__}", (mixin, base), members)
 
 
 def _mixin(base: type[nn.Module]) -> type[_Reparametrized]:
     if issubclass(base, nn.RNNBase):
         return _Recurrent
+    if base.forward is nn.MultiheadAttention.forward:
+        return _Once
     is_plain = base.forward is nn.Linear.forward  # another forward reads the attribute
     return _Linear if is_plain else _Reparametrized
 
