@@ -96,6 +96,8 @@ class _Recurrent(_Once):
     def _flat_weights(self) -> list[Tensor | None]:
         dense: list[Tensor | None] = self.__dict__["_flat_weights"]
         computed = _RUNNING.weights.get(id(self))
+        if torch.compiler.is_compiling():
+            computed = {name: self.effective_weight(name) for name in self.effective}
         if computed is None:
             return dense
         names = cast(nn.RNNBase, self)._flat_weights_names

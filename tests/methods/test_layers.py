@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -280,6 +282,72 @@ def test_a_recurrent_layer_that_failed_in_forward_keeps_its_dense_weights() -> N
     with pytest.raises(RuntimeError):
         model(torch.randn(5, 2, 7))
     assert all(isinstance(weight, nn.Parameter) for weight in model._flat_weights)
+
+
+def test_two_threads_compute_with_one_masked_recurrent_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second thread enters the layer while the first computes, and leaves it after the first."""
+    model, x = nn.LSTM(3, 4), torch.randn(5, 2, 3)
+    attached = attach(model)
+    prune_half(model, attached)
+    want, lstm = tensor_of(model(x)).detach(), torch._VF.lstm
+    second_entered, first_left, found = threading.Event(), threading.Event(), {}
+
+    def in_order(*given: Any) -> Any:
+        if threading.current_thread().name == "first":
+            assert second_entered.wait(60)
+        else:
+            second_entered.set()
+            assert first_left.wait(60)
+        return lstm(*given)
+
+    def compute() -> None:
+        found[threading.current_thread().name] = tensor_of(model(x)).detach()
+
+    first, second = (threading.Thread(target=compute, name=name) for name in ("first", "second"))
+    monkeypatch.setattr(torch._VF, "lstm", in_order)
+    first.start()
+    time.sleep(0.2)
+    second.start()
+    first.join()
+    first_left.set()
+    second.join()
+    monkeypatch.undo()
+    assert torch.equal(found["first"], want)
+    assert torch.equal(found["second"], want)
+    assert all(isinstance(weight, nn.Parameter) for weight in model._flat_weights)
+    assert torch.equal(tensor_of(methods.finalize(model)(x)), want)
+    assert tensor_of(model(x)).requires_grad
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_attention_masks_are_computed_once_a_forward(mode: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.MultiheadAttention(6, 2, batch_first=True).train(mode), torch.randn(2, 5, 6)
+    attach(model, exclude=["out_proj"])
+    calls = []
+    compute = MaskedWeight.__call__
+    monkeypatch.setattr(MaskedWeight, "__call__", lambda *given: calls.append(1) or compute(*given))
+    model(x, x, x)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 4), nn.Conv1d(3, 4, 1), nn.LSTM(3, 4)], ids=lambda m: type(m).__name__)
+def test_scripting_an_attached_model_says_to_finalize_first(layer: nn.Module) -> None:
+    model = nn.Sequential(layer)
+    attach(model)
+    with pytest.raises(RuntimeError, match=r"call methods\.finalize\(model\) first"):
+        torch.jit.script(model)
+    torch.jit.script(methods.finalize(model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allow_rnn", [True, False])
+def test_a_compiled_recurrent_layer_computes_with_its_masks(allow_rnn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", allow_rnn)
+    torch._dynamo.reset()
+    model, x = nn.LSTM(3, 4), torch.randn(5, 2, 3)
+    prune_half(model, attach(model))
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(tensor_of(compiled(x)), tensor_of(model(x)))
 
 
 def test_packed_sequences_pass_through_a_masked_layer() -> None:
