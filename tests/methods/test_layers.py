@@ -341,13 +341,13 @@ def test_scripting_an_attached_model_says_to_finalize_first(layer: nn.Module) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("allow_rnn", [True, False])
-def test_a_compiled_recurrent_layer_computes_with_its_masks(allow_rnn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", allow_rnn)
-    torch._dynamo.reset()
+def test_a_compiled_recurrent_layer_computes_with_its_masks(allow_rnn: bool) -> None:
     model, x = nn.LSTM(3, 4), torch.randn(5, 2, 3)
     prune_half(model, attach(model))
-    compiled = torch.compile(model, backend="eager")
-    torch.testing.assert_close(tensor_of(compiled(x)), tensor_of(model(x)))
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(allow_rnn=allow_rnn):
+        found = tensor_of(torch.compile(model, backend="eager")(x))
+    torch.testing.assert_close(found, tensor_of(model(x)))
 
 
 def test_packed_sequences_pass_through_a_masked_layer() -> None:
