@@ -295,7 +295,8 @@ def test_a_module_with_several_names_is_one_weight_under_its_first(method: str) 
     if method == "static":
         assert torch.count_nonzero(model["heads"][2].weight) == attached.masks()["heads.0.weight"].sum()
     else:
-        assert len(attached.parameter_groups()[1]["params"]) == 2
+        trained = [id(p) for group in attached.parameter_groups() for p in group["params"]]
+        assert len(trained) == len(set(trained)) == 2 + 2 + 2  # weights, biases, thresholds
     assert model["heads"][2] is methods.finalize(model)["heads"][0]
 
 
@@ -303,6 +304,15 @@ def test_a_module_with_several_names_is_one_weight_under_its_first(method: str) 
 def test_a_module_is_excluded_by_any_of_its_names(pattern: str) -> None:
     assert names(heads(), exclude=[pattern]) == ["trunk.weight"]
     assert names(heads(), include=[pattern]) == ["heads.0.weight"]
+
+
+def test_a_layer_to_which_a_method_is_attached_may_be_excluded_in_another_model() -> None:
+    model = heads()
+    attach(model)
+    other = nn.ModuleDict({"trunk": nn.Linear(20, 20), "heads": model["heads"]})
+    with pytest.raises(ValueError, match=r"attached to heads\.0\.weight already"):
+        attach(other)
+    assert list(attach(other, exclude=["heads.1"]).masks()) == ["trunk.weight"]
 
 
 def test_extra_may_use_any_name() -> None:

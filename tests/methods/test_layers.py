@@ -334,7 +334,7 @@ def test_attention_masks_are_computed_once_a_forward(mode: bool, monkeypatch: py
 def test_scripting_an_attached_model_says_to_finalize_first(layer: nn.Module) -> None:
     model = nn.Sequential(layer)
     attach(model)
-    with pytest.raises(RuntimeError, match=r"call methods\.finalize\(model\) first"):
+    with pytest.raises(RuntimeError, match=r"methods\.finalize\(model\) first"):
         torch.jit.script(model)
     torch.jit.script(methods.finalize(model))
 
