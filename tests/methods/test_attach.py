@@ -70,11 +70,15 @@ def test_tied_weights_are_refused_by_both_names_and_may_be_excluded() -> None:
     assert list(attach(model, density=0.5, exclude=["a", "b"]).masks()) == ["c.weight"]
 
 
-def test_a_weight_tied_to_an_embedding_is_refused() -> None:
+def test_a_weight_tied_to_an_embedding_is_left_out_as_an_embedding() -> None:
     model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "out": nn.Linear(4, 5)})
     model["out"].weight = model["embedding"].weight
-    with pytest.raises(ValueError, match=r"embedding\.weight and out\.weight"):
+    with pytest.raises(ValueError, match=r"nothing to prune.*out\.weight \(embedding\)"):
         attach(model)
+    model["hidden"] = nn.Linear(4, 4)
+    attached = attach(model)
+    assert list(attached.masks()) == ["hidden.weight"]
+    assert attached.coverage().aside == {"embedding.weight": "embedding", "out.weight": "embedding"}
 
 
 def test_a_lazy_layer_without_data_is_refused() -> None:
