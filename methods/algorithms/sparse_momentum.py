@@ -11,7 +11,7 @@ from torch import Tensor
 
 from methods import scores
 from methods.base import Context, check_fraction
-from methods.budgets import share
+from methods.budgets import share_overflow_evenly
 from methods.drop_grow import DropGrow
 from methods.schedules import cosine
 
@@ -32,7 +32,8 @@ class SparseMomentum(DropGrow):
         It is at most the layer's sparsity where the sparsity is below 0.2 and the importance is
         above the mean;
         grow as many weights as were dropped. A layer's share is its importance, up to 99 % of its
-        free positions; the rest goes to the other layers. A layer grows where |m| is largest.
+        free positions, the dropped ones included. What exceeds that is divided evenly among all
+        layers, until none exceeds it. A layer grows where |m| is largest.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -43,13 +44,14 @@ class SparseMomentum(DropGrow):
     | update_every | | 1 epoch |
 
     Departures: counts are exact; the authors' rounding drifts and is corrected later. A layer keeps
-    at least one weight. The share of a layer without importance is 0. Grown weights start at 0 and
-    keep their momentum, which is dense and never reset, as in the authors' code since version 1.0.
+    at least one weight. Where 99 % of all free positions are too few, all of them may be used; the
+    authors' code grows fewer weights then. Grown weights start at 0 and keep their momentum, which
+    is dense and never reset, as in the authors' code since version 1.0.
     Raises ValueError at the first update where the optimizer has no momentum.
     """
 
     name = "sparse_momentum"
-    version = 1
+    version = 2
     reference = "arXiv:1907.04840"
     grown_state = "keep"
     weight_gradient = "dense"
@@ -85,7 +87,8 @@ class SparseMomentum(DropGrow):
         )
         free = {name: int(torch.count_nonzero(~mask)) for name, mask in kept.items()}
         most = {name: math.floor(0.99 * count) for name, count in free.items()}
-        return share(self.importance(ctx), room=most if sum(most.values()) >= total else free, total=total)
+        room = most if sum(most.values()) >= total else free
+        return share_overflow_evenly(self.importance(ctx), room=room, total=total)
 
     def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
         assert ctx.optimizer is not None, "an update needs a bound optimizer"

@@ -19,15 +19,16 @@ from methods.attachment import Attachment
 FIRST = [0.9, 0.4, -0.1, 0.7, 0, 0, 0, 0]
 SECOND = [0.6, 0.5, 0.4, -0.3, 0, 0, 0, 0]
 MOMENTUM = ([3.0, 3, 3, 3, 1, 9, -8, 2], [1.0, 1, 1, 1, 5, 4, 3, 2])
+Rows = tuple[list[float], ...]
 
 
-def attached(**values: Any) -> Attachment:
-    model = nn.Sequential(nn.Linear(8, 1), nn.Linear(8, 1))
+def attached(rows: Rows = (FIRST, SECOND), momenta: Rows = MOMENTUM, **values: Any) -> Attachment:
+    model = nn.Sequential(*(nn.Linear(8, 1) for _ in rows))
     made = methods.attach(model, "sparse_momentum", total_steps=100, steps_per_epoch=10, density=0.5, **values)
-    made.set_masks({f"{i}.weight": torch.tensor([w]) != 0 for i, w in enumerate((FIRST, SECOND))})
+    made.set_masks({f"{i}.weight": torch.tensor([w]) != 0 for i, w in enumerate(rows)})
     optimizer = torch.optim.SGD(made.parameter_groups(), lr=0.1, momentum=0.9)
     with torch.no_grad():
-        for layer, row, momentum in zip(model, (FIRST, SECOND), MOMENTUM, strict=True):
+        for layer, row, momentum in zip(model, rows, momenta, strict=True):
             layer.weight.copy_(torch.tensor([row]))
             optimizer.state[layer.weight]["momentum_buffer"] = torch.tensor([momentum])
     made.bind(optimizer)
@@ -80,6 +81,18 @@ def test_a_layer_takes_at_most_99_percent_of_its_free_places() -> None:
     optimizer.state[second]["momentum_buffer"].zero_()
     # all 4 would go to the first, whose 6 free places give floor(5.94) = 5
     assert [len(places) for places in update(made)] == [6, 2]
+
+
+def test_what_exceeds_a_layers_room_is_divided_evenly_among_the_layers() -> None:
+    # first   w  0.9  0.8 -0.7  0.6  0.5 -0.4  0.1   .      keeps 7: sparsity 1/8, so it drops ceil(1/8 * 7) = 1
+    # second  w  0.6  0.5  0.4 -0.3   .    .    .    .      drops 2
+    # third   w  0.6  0.5  0.4 -0.3   .    .    .    .      drops 2
+    rows = ([0.9, 0.8, -0.7, 0.6, 0.5, -0.4, 0.1, 0.0], SECOND, SECOND)
+    momenta = ([15.0] * 8, [9.0, 9, 9, 9, 8, 7, 6, 5], [1.0, 1, 1, 1, 8, 7, 6, 5])
+    # 5 grow; importance 15 / 25, 9 / 25, 1 / 25: shares 3, 1.8 and 0.2. The first has two free places, 99 % of which
+    # are 1 whole one: its other 2 are divided evenly, 1 each: 1, 2.8 and 1.2 (in proportion 1, 3.6 and 0.4)
+    kept = [len(places) for places in update(attached(rows, momenta))]
+    assert kept == [6 + 1, 2 + 3, 2 + 1]
 
 
 def test_grown_weights_start_at_zero_and_keep_their_momentum() -> None:
