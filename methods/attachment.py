@@ -133,13 +133,17 @@ class Attachment:
         return groups
 
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the optimizer that `step` calls. Raises ValueError where it lacks thresholds."""
+        """Set the optimizer that `step` calls.
+
+        Raises ValueError where it lacks thresholds, and where the method cannot use it.
+        """
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [n for n, t in self.context.thresholds.parameters().items() if id(t) not in held]
         if missing:
             raise ValueError(
                 f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
             )
+        self.method.check_optimizer(optimizer)
         self.context.optimizer = optimizer
 
     def penalty(self) -> Tensor:
