@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
+from methods.dead_layers import ResetWatch, warn_of_zeros
 from methods.layers import MaskableWeight
 from methods.reparametrization import EffectiveWeight, reparametrize
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
@@ -36,9 +37,10 @@ class Thresholds:
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
         self._parameters: dict[str, nn.Parameter] = {}
-        self._structure: dict[str, str] = {}
+        self._structure: dict[str, Any] = {}
         self._rules: dict[float, ResetRule] = {}
         self._kept = torch.zeros(0, dtype=torch.int64)
+        self._watch = ResetWatch([], device=self._kept.device)
         self.resets = torch.zeros((), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -47,14 +49,24 @@ class Thresholds:
     def __contains__(self, name: str) -> bool:
         return name in self._parameters
 
-    def attach(self, *, shape: str, estimator: str) -> None:
-        """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
-        self._structure = {"shape": shape, "estimator": estimator}
+    def attach(self, *, shape: str, estimator: str, initial: float = 0.0, reset_below: float | None = None) -> None:
+        """Give every maskable weight thresholds at `initial`: the network starts dense (A.1).
+
+        initial: 0 or less, the value that resets return to. Where it is 0, warns of layers whose
+        weights are all 0, or that keep a smaller share than reset_below.
+        """
+        self._attach(shape=shape, estimator=estimator, initial=initial)
+        limits = {n: (reset_below or 0) * w.parameter.numel() for n, w in self._weights.items() if not w.recurrent}
+        warn_of_zeros(dict(zip(self._parameters, self._kept.tolist(), strict=True)), limits)
+
+    def _attach(self, *, shape: str, estimator: str, initial: float = 0.0) -> None:
+        self._structure = {"shape": shape, "estimator": estimator} | ({"initial": initial} if initial else {})
         for name, weight in self._weights.items():
-            zeros = weight.parameter.new_zeros(threshold_shape(shape, weight.parameter))
-            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator), zeros)
-            self.resets = self.resets.to(zeros.device)
+            start = weight.parameter.new_full(threshold_shape(shape, weight.parameter), initial)
+            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator), start)
+            self.resets = self.resets.to(start.device)
         self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
+        self._watch = ResetWatch(list(self._parameters), device=self.resets.device)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The thresholds by the name of the weight that they prune."""
@@ -79,14 +91,20 @@ class Thresholds:
         """
         weights = [self._weights[name].parameter for name in self._parameters]
         rule = None if reset_below is None else self._rule(reset_below)
+        if rule is not None and self._watch.watching:
+            self._watch.note(torch.stack([self.mask(name).sum() for name in self._parameters]) < rule.limits)
         update = kernels.backend_for(*weights).update_thresholds_
         self._kept = update(weights, list(self._parameters.values()), rule, self.resets)
+        self._watch.after_update(self.resets)
 
     def _rule(self, reset_below: float) -> ResetRule:
         if reset_below not in self._rules:  # made once: sending it to the device waits for it
             weights = [self._weights[name] for name in self._parameters]
             sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
-            rule = ResetRule.below(reset_below, sizes, resettable=resettable, device=self.resets.device)
+            initial = float(self._structure.get("initial", 0.0))
+            rule = ResetRule.below(
+                reset_below, sizes, resettable=resettable, device=self.resets.device, reset_to=initial
+            )
             self._rules[reset_below] = rule
         return self._rules[reset_below]
 
@@ -108,7 +126,7 @@ class Thresholds:
         Raises ValueError where the thresholds that are attached have another structure.
         """
         if state["structure"] and not self._parameters:
-            self.attach(**state["structure"])
+            self._attach(**state["structure"])
         if state["structure"] != self._structure:
             raise ValueError(f"the saved thresholds are {state['structure']}, the attached ones {self._structure}")
         device = self.resets.device
