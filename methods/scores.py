@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from methods.bound_optimizer import innermost
 
 
 def magnitude(weight: Tensor) -> Tensor:
@@ -54,7 +56,9 @@ def check_momentum(optimizer: torch.optim.Optimizer) -> None:
     found by `momentum`, after its first step.
     """
     inner = _inner(optimizer)
-    if "ScheduleFree" in type(inner).__name__ or not any(map(_decays_gradients, inner.param_groups)):
+    if any("ScheduleFree" in type(one).__name__ for one in (optimizer, inner)) or not any(
+        map(_decays_gradients, inner.param_groups)
+    ):
         raise ValueError(_no_momentum(optimizer))
 
 
@@ -72,10 +76,8 @@ def _no_momentum(optimizer: torch.optim.Optimizer) -> str:
 
 
 def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimizer inside wrappers that hold it as `.optimizer`, such as accelerate's."""
-    while hasattr(inner := getattr(optimizer, "optimizer", None), "param_groups"):
-        optimizer = cast(torch.optim.Optimizer, inner)
-    return optimizer
+    """The optimizer inside its wrappers, such as accelerate's: the one that has the momentum."""
+    return innermost(optimizer) or optimizer
 
 
 def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:

@@ -47,14 +47,14 @@ class DSR(Rewiring):
     the authors keep the first, the shortcut and the last layers of a WRN dense, for which there is
     `exclude`. A layer keeps at least its largest weight; the authors keep any one. Where too few
     positions were not kept before the update, the dropped ones may be grown again. Grown weights
-    start at 0 and with zeroed optimizer state. In the authors' code the gradient of a pruned weight
-    is 0, so its momentum decays from the moment it is pruned: to 0.9^100 = 3e-5 of it by the next
-    update.
+    start at 0 and with zeroed optimizer state. In the authors' code, as here, the gradient of a
+    pruned weight is 0, so that its momentum decays: to 0.9^100 = 3e-5 of it by the next update.
     """
 
     name = "dsr"
     version = 2
     reference = "arXiv:1902.05967"
+    pruned_gradients = "zero"
 
     update_every: int | str = "100 steps"
     prune_fraction: float = 0.05

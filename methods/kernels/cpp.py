@@ -65,8 +65,5 @@ class Cpp(Backend):
         kept: Tensor = update(weights, thresholds, limits, reset_to, resets)
         return kept
 
-    def mask_dtype(self, weight: Tensor) -> torch.dtype:
-        return torch.bool
-
-    def multiply_(self, weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-        torch.ops.sparse_training.apply_masks.default(weights, masks)
+    def zero_(self, tensors: Sequence[Tensor], where: Sequence[Tensor]) -> None:
+        torch.ops.sparse_training.zero_where.default(tensors, where)
