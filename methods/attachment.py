@@ -180,9 +180,9 @@ class Attachment:
 
         Where torch.distributed is initialized, every process of process_group (the default group
         unless another one is given; None for no comparison) has to bind: the first time, their
-        masks and thresholds are compared. Raises ValueError where the optimizer lacks thresholds or
-        a weight is no longer the model's; RuntimeError where processes differ, and for a finalized
-        model.
+        masks and thresholds are compared. Raises ValueError where the optimizer lacks thresholds,
+        where the method cannot use it, or where a weight is no longer the model's; RuntimeError
+        where processes differ, and for a finalized model.
         """
         self._check("bind")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -191,6 +191,7 @@ class Attachment:
             raise ValueError(
                 f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
             )
+        self.method.check_optimizer(optimizer)
         first = self._bound is None
         if self._bound is not None:
             self._bound.release()
