@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import layers, ranks, reparametrization, weight_mask
+from methods import layers
 from methods.base import Context, Method, Phase
-from methods.bound_optimizer import BoundOptimizer
+from methods.checks import ranks
+from methods.checks.bound_optimizer import BoundOptimizer
+from methods.checks.structure import Structure, check_free, check_model, check_weights
 from methods.compaction.cut import compact_
-from methods.coverage import Coverage, warn_where_little
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.registry import create
-from methods.structure import Structure, check_free, check_model, check_weights
+from methods.weights import reparametrization, weight_mask
+from methods.weights.coverage import Coverage, warn_where_little
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
-from methods.dead_layers import ResetWatch, warn_of_zeros
+from methods.checks.dead_layers import ResetWatch, warn_of_zeros
 from methods.layers import MaskableWeight, OutputUnits
-from methods.reparametrization import EffectiveWeight, extra_name, reparametrize
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
+from methods.weights.reparametrization import EffectiveWeight, extra_name, reparametrize
 
 
 class MaskedWeight(EffectiveWeight):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from methods import kernels
 from methods.layers import MaskableWeight
-from methods.reparametrization import extra_name
+from methods.weights.reparametrization import extra_name
 
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
 StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place

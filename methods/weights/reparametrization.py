@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.computed_weight import ComputedWeight
 from methods.layers import MaskableWeight
+from methods.weights.computed_weight import ComputedWeight
 
 
 class EffectiveWeight(ABC):
