@@ -117,6 +117,8 @@ class RunSpec:
     departs: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        for name in _types(RunSpec):
+            object.__setattr__(self, name, _native(getattr(self, name)))
         validate(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -287,6 +289,22 @@ def _check_type(where: str, name: str, value: Any, bases: tuple[type, ...]) -> N
     if not fits and not (float in bases and type(value) is int):
         names = " or ".join("none" if base is types.NoneType else base.__name__ for base in bases)
         raise SpecError(f"{where}{name} is {value!r}: it must be {names}")
+
+
+def _native(value: Any) -> Any:
+    """The value with scalars of NumPy, and arrays of one number, as Python's numbers."""
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return type(value)([_native(item) for item in value])
+    if isinstance(value, dict):
+        return {key: _native(inner) for key, inner in value.items()}
+    if not isinstance(value, (Data, Model, Optimizer)):
+        return value
+    changed = {
+        name: new for name, old in vars(value).items() if (new := _native(old)) != old or type(new) is not type(old)
+    }
+    return dataclasses.replace(value, **changed) if changed else value
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from methods import conformance
     from methods.attachment import Attachment, attach, finalize
     from methods.base import Context, Method, Phase
+    from methods.compaction.load import load_compact
 
 __all__ = [
     "Attachment",
@@ -34,11 +35,13 @@ __all__ = [
     "create",
     "describe",
     "finalize",
+    "load_compact",
     "register",
 ]
 _HOMES = {
     **dict.fromkeys(("Attachment", "attach", "finalize"), "methods.attachment"),
     **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
+    "load_compact": "methods.compaction.load",
 }
 
 
