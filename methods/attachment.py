@@ -14,7 +14,7 @@ from methods.base import Context, Method, Phase
 from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
-from methods.registry import create, plain
+from methods.registry import create, native
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
@@ -42,7 +42,7 @@ def attach(
     that matches no module, and for a model with nothing to prune.
     """
     method = _method(method_or_name, hyperparameters)
-    seed, total_steps, steps_per_epoch = (plain(number) for number in (seed, total_steps, steps_per_epoch))
+    seed, total_steps, steps_per_epoch = (native(number) for number in (seed, total_steps, steps_per_epoch))
     _check_counts(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     weights = layers.maskable_weights(model, include=include, exclude=exclude)
     phases = _phases(method, total_steps)
@@ -67,8 +67,8 @@ def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) ->
     if hyperparameters:
         raise ValueError("hyperparameters go with a method's name, not with a Method")
     for name, value in method_or_name.hyperparameters().items():
-        if plain(value) is not value:
-            setattr(method_or_name, name, plain(value))
+        if native(value) is not value:
+            setattr(method_or_name, name, native(value))
     return method_or_name
 
 

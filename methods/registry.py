@@ -154,13 +154,13 @@ def _installed() -> dict[str, str]:
     return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
-def plain(value: Any) -> Any:
+def native(value: Any) -> Any:
     """The value with scalars of NumPy, and arrays and tensors of one number, as Python's numbers.
 
     A number keeps its value: np.float32(1e-3) becomes 0.0010000000474974513.
     """
     if isinstance(value, (list, tuple)):
-        return type(value)([plain(item) for item in value])
+        return type(value)([native(item) for item in value])
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
@@ -169,7 +169,7 @@ def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
 
     An int is accepted for a float and converted; so is a list for a tuple.
     """
-    value = plain(value)
+    value = native(value)
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if union else (hint,))]
     plain = [kind for kind in kinds if isinstance(kind, type) and kind is not Any]
