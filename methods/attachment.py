@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import layers, reparametrization
+from methods import layers, ranks, reparametrization, weight_mask
 from methods.base import Context, Method, Phase
+from methods.bound_optimizer import BoundOptimizer
 from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.registry import create, native
+from methods.structure import Structure, check_model, check_weights
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
@@ -38,18 +41,21 @@ def attach(
     `attached.total_steps` is the sum. steps_per_epoch: converts durations given in epochs.
     train_batches: returns a fresh iterable of (input, target) batches, for methods that score on
     data. include, exclude: fnmatch patterns on module names; a pattern covers everything inside the
-    modules it matches. Raises ValueError for an unknown method or hyperparameter, for a pattern
-    that matches no module, and for a model with nothing to prune.
+    modules it matches. The model carries the method until `finalize`. Raises ValueError for an
+    unknown method or hyperparameter, for a pattern that matches no module, for a model with nothing
+    to prune, and for a model that carries a method already or is wrapped for several processes.
     """
     method = _method(method_or_name, hyperparameters)
     seed, total_steps, steps_per_epoch = (native(number) for number in (seed, total_steps, steps_per_epoch))
     _check_counts(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    check_model(model)
     weights = layers.maskable_weights(model, include=include, exclude=exclude)
+    check_weights(weights)
     phases = _phases(method, total_steps)
     context = Context(
         model=model,
         weights=weights,
-        masks=Masks(weights),
+        masks=Masks(model, weights, zeroes_gradients=method.pruned_gradients == "zero"),
         thresholds=Thresholds(weights),
         generator=torch.Generator("cpu").manual_seed(seed),
         total_steps=sum(phase.steps for phase in phases),
@@ -58,7 +64,12 @@ def attach(
         loss_fn=loss_fn,
         train_batches=train_batches or _no_batches,
     )
-    return Attachment(method, context, phases)
+    try:
+        return Attachment(method, context, phases)
+    except BaseException:
+        context.masks.undo_()
+        finalize(model)
+        raise
 
 
 def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
@@ -90,16 +101,21 @@ def _no_batches() -> Iterable[tuple[Tensor, Tensor]]:
 
 
 def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
-    """Write the zeros into the weights, in place, and return the model.
+    """Write the zeros into the weights, in place, take the method off and return the model.
 
-    The model has plain modules and its original keys again, and computes the same function as
-    before. Further training does not keep weights pruned. compact: also cut out the neurons and
-    filters that cannot affect the output, which makes layers smaller (`methods.compaction`); in
-    evaluation mode the function stays the same up to the order of summation. Raises ValueError
-    where compaction cannot trace the model's forward; the zeros are written by then.
+    The model may be a wrapper, a copy or an average of the attached one. It has plain modules and
+    its original keys again, and computes the same function as before. Further training does not
+    keep weights pruned. compact: also cut out the neurons and filters that cannot affect the
+    output, which makes layers smaller (`methods.compaction`); in evaluation mode the function stays
+    the same up to the order of summation. Raises ValueError where compaction cannot trace the
+    model's forward; the zeros are written by then.
     """
     for module in list(model.modules()):
+        weight_mask.settle_(module)
+        for name, mask in weight_mask.masks_of(module).items():
+            mask.finish(module._parameters.get(name), reparametrization.kept(module, name))
         reparametrization.restore(module)
+        weight_mask.release(module)
     return compact_(model) if compact else model
 
 
@@ -114,7 +130,11 @@ class Attachment:
         self.phases = phases
         self.context = context
         self._phase = 0
+        self._structure = Structure(context.model, context.weights, context.masks.carried())
+        self._bound: BoundOptimizer | None = None
+        self._process_group: Any = None
         method.enter_phase(context)
+        self._structure.expect_thresholds(list(context.thresholds.parameters()))
 
     @property
     def total_steps(self) -> int:
@@ -126,50 +146,142 @@ class Attachment:
         """The current Phase."""
         return self.context.phase
 
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The dense weights by name: what to initialise, write or give an optimizer.
+
+        Where a method has thresholds, the layer's own attribute is computed from these.
+        """
+        return {name: weight.parameter for name, weight in self.context.weights.items()}
+
     def parameter_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-        """Groups for an optimizer: the model's parameters, and thresholds with their own decay."""
+        """Groups for an optimizer: the model's parameters, and thresholds where they decay otherwise.
+
+        Thresholds share the group of the other parameters where the method's
+        threshold_weight_decay equals weight_decay.
+        """
         thresholds = list(self.context.thresholds.parameters().values())
         known = {id(threshold) for threshold in thresholds}
         rest = [p for p in self.context.model.parameters() if p.requires_grad and id(p) not in known]
-        groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": weight_decay}]
-        if thresholds:
-            groups.append({"params": thresholds, "weight_decay": self.method.threshold_weight_decay})
-        return groups
+        if not thresholds or self.method.threshold_weight_decay == weight_decay:
+            return [{"params": rest + thresholds, "weight_decay": weight_decay}]
+        return [
+            {"params": rest, "weight_decay": weight_decay},
+            {"params": thresholds, "weight_decay": self.method.threshold_weight_decay},
+        ]
 
-    def bind(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the optimizer that `step` calls. Raises ValueError where it lacks thresholds."""
+    def bind(self, optimizer: torch.optim.Optimizer, *, process_group: Any = ranks.DEFAULT) -> None:
+        """Set the optimizer that `step` calls.
+
+        Where torch.distributed is initialized, every process of process_group (the default group
+        unless another one is given; None for no comparison) has to bind: the first time, their
+        masks and thresholds are compared. Raises ValueError where the optimizer lacks thresholds or
+        a weight is no longer the model's; RuntimeError where processes differ, and for a finalized
+        model.
+        """
+        self._check("bind")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [n for n, t in self.context.thresholds.parameters().items() if id(t) not in held]
         if missing:
             raise ValueError(
                 f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
             )
+        first = self._bound is None
+        if self._bound is not None:
+            self._bound.release()
+        self._bound = BoundOptimizer(optimizer, self._places())
+        if self._reads_gradients() and not self._bound.direct:
+            raise ValueError(
+                f"{self.method.name} reads each step's gradients, and {type(optimizer).__name__} wraps an optimizer "
+                "that may not step: bind the optimizer itself, and call step() only when gradients are complete"
+            )
         self.context.optimizer = optimizer
+        if first:
+            self._process_group = process_group
+            self._compare_processes("attach with the same seed, weights and include in every process")
+
+    def _places(self) -> Iterator[tuple[Mapping[str, nn.Parameter | None], str, str]]:
+        for name, weight in self.context.weights.items():
+            yield weight.module._parameters, weight.parameter_name, name
+            if name in self.context.thresholds:
+                extra = reparametrization.extra_name(weight.parameter_name)
+                yield weight.module._parameters, extra, f"the threshold of {name}"
+
+    def _reads_gradients(self) -> bool:
+        return type(self.method).after_backward is not Method.after_backward
+
+    def _compare_processes(self, advice: str) -> None:
+        if ranks.usable(self._process_group):
+            held = self.masks() if len(self.context.masks) else {}
+            if not ranks.equal(held | self.thresholds(), self._process_group):
+                raise RuntimeError(f"processes hold different masks or thresholds: {advice}")
+
+    def _check(self, call: str) -> None:
+        """Raises where the model is finalized, or a weight is not where it was."""
+        if self._structure.finalized:
+            raise RuntimeError(f"{call}() after finalize: the model carries no method now; attach one again")
+        self._structure.check()
 
     def penalty(self) -> Tensor:
-        """What the method adds to the task loss: a 0-dim tensor, 0 where it adds nothing."""
+        """What the method adds to the task loss: a 0-dim tensor, 0 where it adds nothing.
+
+        Raises RuntimeError for a finalized model.
+        """
+        if self._structure.finalized:
+            self._check("penalty")
         value = self.method.penalty(self.context)
         if value is None:
             first = next(iter(self.context.weights.values())).parameter
             return first.new_zeros(())
         return value
 
-    def step(self, scaler_step: Callable[[torch.optim.Optimizer], Any] | None = None) -> bool:
+    def step(
+        self,
+        scaler_step: Callable[[torch.optim.Optimizer], Any] | None = None,
+        *,
+        closure: Callable[[], Any] | None = None,
+    ) -> bool:
         """One update, in place of optimizer.step(). True when a new phase began.
 
         scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before and
-        `scaler.update()` after. Raises RuntimeError where no optimizer is bound.
+        `scaler.update()` after. closure: recomputes the loss and its gradients, for optimizers that
+        evaluate several times. Where the optimizer makes no update (a wrapper accumulates
+        gradients, a scaler found infinite ones), no step is counted. Raises RuntimeError where no
+        optimizer is bound, for a finalized model, where the optimizer trains tensors that are no
+        longer the model's, and at the second step where the thresholds of processes differ;
+        ValueError where a weight is no longer the model's.
         """
         ctx = self.context
-        if ctx.optimizer is None:
+        self._check("step")
+        if self._bound is None or ctx.optimizer is None:
             raise RuntimeError("no optimizer is bound: call attached.bind(optimizer) before step()")
-        ctx.masks.forget_initial()
-        if self.method.after_backward(ctx):
-            ctx.optimizer.step() if scaler_step is None else scaler_step(ctx.optimizer)
+        self._bound.check()
+        if closure is not None and (scaler_step is not None or self._reads_gradients()):
+            raise RuntimeError(
+                "step() takes a closure or a scaler's step, not both"
+                if scaler_step is not None
+                else f"{self.method.name} reads the gradients before each step: a closure computes them too late"
+            )
+        if ctx.step == 1 and len(ctx.thresholds):
+            self._compare_processes(
+                "a wrapper does not know of the thresholds; attach the method first, then wrap the model"
+            )
+        ctx.masks.begin()
+        if self.method.after_backward(ctx) and not self._bound.update(self._update(scaler_step, closure)):
+            ctx.masks.apply_()
+            return False
         ctx.masks.apply_()
         ctx.step += 1
         self.method.after_step(ctx)
         return self._advance()
+
+    def _update(
+        self, scaler_step: Callable[[torch.optim.Optimizer], Any] | None, closure: Callable[[], Any] | None
+    ) -> Callable[[], Any]:
+        optimizer = self.context.optimizer
+        assert optimizer is not None
+        if scaler_step is not None:
+            return functools.partial(scaler_step, optimizer)
+        return optimizer.step if closure is None else functools.partial(optimizer.step, closure)
 
     def _advance(self) -> bool:
         phase_end = sum(phase.steps for phase in self.phases[: self._phase + 1])
@@ -178,14 +290,21 @@ class Attachment:
         self._phase += 1
         self.context.phase = self.phases[self._phase]
         self.method.enter_phase(self.context)
+        self._structure.expect_thresholds(list(self.context.thresholds.parameters()))
         return True
 
     def masks(self) -> dict[str, Tensor]:
-        """The masks of all maskable weights by name: bool, true where a weight is kept."""
+        """The masks of all maskable weights by name: bool, true where a weight is kept.
+
+        After `finalize` these are the last ones.
+        """
         return {name: self._mask(name) for name in self.context.weights}
 
     def _mask(self, name: str) -> Tensor:
         ctx = self.context
+        final = ctx.masks.carried()[name].final
+        if final is not None:
+            return final.clone()
         mask = ctx.masks[name]
         return mask & ctx.thresholds.mask(name) if name in ctx.thresholds else mask
 
@@ -195,10 +314,24 @@ class Attachment:
         Before the first step, weights that the method's own masks have zeroed and these masks keep
         return to the values that the model had.
         """
+        self._check("set_masks")
         if not len(self.context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
         self.context.masks.set(masks)
-        self.context.masks.restore_initial_()
+        self.context.masks.restore_before_()
+
+    @torch.no_grad()
+    def apply_masks(self, model: nn.Module | None = None) -> None:
+        """Zero the pruned weights of the attached model, or of a copy or an average of it.
+
+        The training masks its own weights; this is for others, for example after writing through
+        `.data`. Thresholds of a copy prune by themselves. Raises ValueError for a model that lacks
+        one of the weights.
+        """
+        if model is None:
+            self.context.masks.apply_()
+            return
+        weight_mask.mask_others_(model, self.masks())
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the name of the weight they prune, detached; {} for methods without any."""
@@ -221,7 +354,13 @@ class Attachment:
         return ctx.masks.kept_counts()
 
     def density(self) -> float:
-        """The share of maskable weights that the masks keep."""
+        """The share of maskable weights that the masks keep, in the layers' own computation.
+
+        Pruned weights that were written from outside are zeroed first.
+        """
+        if not self._structure.finalized:
+            self._check("density")
+            self.context.masks.apply_()
         masks = self.masks().values()
         return sum(int(torch.count_nonzero(mask)) for mask in masks) / sum(mask.numel() for mask in masks)
 
@@ -232,6 +371,7 @@ class Attachment:
         parameter_groups(), bind it and load its state.
         """
         ctx = self.context
+        self._check("state_dict")
         return {
             "method": self.method.name,
             "version": self.method.version,
@@ -249,6 +389,7 @@ class Attachment:
 
         Raises ValueError for the state of another method or version, or of other hyperparameters.
         """
+        self._check("load_state_dict")
         identity = (self.method.name, self.method.version)
         if (state["method"], state["version"]) != identity:
             raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
@@ -267,6 +408,6 @@ class Attachment:
         ctx.phase = self.phases[self._phase]
         ctx.generator.set_state(state["generator"].cpu())
         ctx.masks.load_state_dict(state["masks"])
-        ctx.masks.forget_initial()
         ctx.thresholds.load_state_dict(state["thresholds"])
+        self._structure.expect_thresholds(list(ctx.thresholds.parameters()))
         self.method.load_state_dict(state["own"])

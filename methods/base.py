@@ -73,6 +73,9 @@ class Method:
         it starts at 0, `keep` where it stays.
     weight_gradient: whether the weight's gradient costs the arithmetic of a `dense` or a `sparse`
         layer.
+    pruned_gradients: for masks in place: `zero` where gradients of pruned weights become 0 as they
+        arrive, so that nothing else (clipping, an optimizer, a line search) sees them; `keep` for
+        methods that read them, for example to grow weights by them.
     added: hyperparameters that were added after the first release, each with its default, at which
         the method behaves as before. At its default an added hyperparameter is not part of
         `identity()`, so that cells and checkpoints from before the addition stay valid.
@@ -85,6 +88,7 @@ class Method:
     density_promise: ClassVar[DensityPromise]
     grown_state: ClassVar[Literal["zero", "keep"]] = "zero"
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
+    pruned_gradients: ClassVar[Literal["zero", "keep"]] = "keep"
     added: ClassVar[Mapping[str, Any]] = {}
     threshold_weight_decay: float = 0.0
 

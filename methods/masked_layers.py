@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from methods import kernels
 from methods.layers import MaskableWeight
-from methods.reparametrization import EffectiveWeight, reparametrize
+from methods.reparametrization import EffectiveWeight, extra_name, reparametrize
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
 
 
@@ -26,6 +26,9 @@ class MaskedWeight(EffectiveWeight):
     def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
         return kernels.backend_for(weight).masked_linear(inputs, weight, threshold, bias, self.estimator)
 
+    def kept(self, weight: Tensor, threshold: Tensor) -> Tensor:
+        return keep_mask(weight, threshold)
+
 
 class Thresholds:
     """The trainable thresholds of a model's weights, and what they prune.
@@ -35,39 +38,44 @@ class Thresholds:
 
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
-        self._parameters: dict[str, nn.Parameter] = {}
+        self._names: list[str] = []
         self._structure: dict[str, str] = {}
         self._rules: dict[float, ResetRule] = {}
-        self._kept = torch.zeros(0, dtype=torch.int64)
-        self.resets = torch.zeros((), dtype=torch.int64)
+        self._kept = torch.zeros(0, dtype=torch.int64, device="cpu")
+        self.resets = torch.zeros((), dtype=torch.int64, device="cpu")
 
     def __len__(self) -> int:
-        return len(self._parameters)
+        return len(self._names)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._parameters
+        return name in self._names
 
     def attach(self, *, shape: str, estimator: str) -> None:
         """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
         self._structure = {"shape": shape, "estimator": estimator}
         for name, weight in self._weights.items():
             zeros = weight.parameter.new_zeros(threshold_shape(shape, weight.parameter))
-            self._parameters[name] = reparametrize(weight, MaskedWeight(estimator), zeros)
+            reparametrize(weight, MaskedWeight(estimator), zeros)
+            self._names.append(name)
             self.resets = self.resets.to(zeros.device)
-        self._kept = torch.stack([self.mask(name).sum() for name in self._parameters])
+        self._kept = torch.stack([self.mask(name).sum() for name in self._names])
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The thresholds by the name of the weight that they prune."""
-        return dict(self._parameters)
+        """The thresholds that the modules hold now, by the name of the weight that they prune."""
+        return {name: self._threshold(name) for name in self._names}
+
+    def _threshold(self, name: str) -> nn.Parameter:
+        weight = self._weights[name]
+        return weight.module._parameters[extra_name(weight.parameter_name)]  # type: ignore[return-value]
 
     def mask(self, name: str) -> Tensor:
         """True where a weight is kept: bool, shape of the weight."""
         with torch.no_grad():
-            return keep_mask(self._weights[name].parameter, self._parameters[name])
+            return keep_mask(self._weights[name].parameter, self._threshold(name))
 
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
-        thresholds = list(self._parameters.values())
+        thresholds = list(self.parameters().values())
         return kernels.backend_for(*thresholds).regularization(thresholds, scale)
 
     @torch.no_grad()
@@ -77,14 +85,14 @@ class Thresholds:
         Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
         is made on the device: nothing waits for it.
         """
-        weights = [self._weights[name].parameter for name in self._parameters]
+        weights = [self._weights[name].parameter for name in self._names]
         rule = None if reset_below is None else self._rule(reset_below)
         update = kernels.backend_for(*weights).update_thresholds_
-        self._kept = update(weights, list(self._parameters.values()), rule, self.resets)
+        self._kept = update(weights, list(self.parameters().values()), rule, self.resets)
 
     def _rule(self, reset_below: float) -> ResetRule:
         if reset_below not in self._rules:  # made once: sending it to the device waits for it
-            weights = [self._weights[name] for name in self._parameters]
+            weights = [self._weights[name] for name in self._names]
             sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
             rule = ResetRule.below(reset_below, sizes, resettable=resettable, device=self.resets.device)
             self._rules[reset_below] = rule
@@ -98,7 +106,7 @@ class Thresholds:
         """Structure, kept counts and number of resets; thresholds are parameters of the model."""
         return {
             "structure": dict(self._structure),
-            "kept": dict(zip(self._parameters, self._kept, strict=True)),
+            "kept": dict(zip(self._names, self._kept, strict=True)),
             "resets": self.resets.clone(),
         }
 
@@ -107,11 +115,11 @@ class Thresholds:
 
         Raises ValueError where the thresholds that are attached have another structure.
         """
-        if state["structure"] and not self._parameters:
+        if state["structure"] and not self._names:
             self.attach(**state["structure"])
         if state["structure"] != self._structure:
             raise ValueError(f"the saved thresholds are {state['structure']}, the attached ones {self._structure}")
         device = self.resets.device
         if state["kept"]:
-            self._kept = torch.stack([state["kept"][name] for name in self._parameters]).to(device)
+            self._kept = torch.stack([state["kept"][name] for name in self._names]).to(device)
         self.resets = state["resets"].to(device, copy=True)

@@ -1,37 +1,48 @@
-"""Masks that are applied in place; nothing else writes masks or zeroes pruned weights."""
+"""The masks of a model's weights that are applied in place; nothing else writes masks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods import kernels
 from methods.layers import MaskableWeight
+from methods.weight_mask import WeightMask, carry, watch
 
 
 class Masks:
-    """Boolean masks of maskable weights; a weight without a mask is dense."""
+    """Boolean masks of maskable weights; a weight without a mask is dense.
 
-    def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
+    Each module carries the masks of its own weights (`methods.weight_mask`). zeroes_gradients:
+    whether gradients of pruned weights become 0 as they arrive.
+    """
+
+    def __init__(
+        self, model: nn.Module, weights: Mapping[str, MaskableWeight], *, zeroes_gradients: bool = False
+    ) -> None:
+        self._model = model
         self._weights = weights
-        self._masks: dict[str, Tensor] = {}
-        self._factors: list[Tensor] = []  # the masks in the type that the backend multiplies by
-        self._initial: dict[str, Tensor] | None = {}
-        self._refresh()
+        self._masks = {name: WeightMask(name, zeroes_gradients=zeroes_gradients) for name in weights}
+        for name, weight in weights.items():
+            carry(weight, self._masks[name])
+        self._begun = self._watched = False
+        self._count()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._masks
+        return name in self._masks and self._masks[name].pruned is not None
 
     def __len__(self) -> int:
-        return len(self._masks)
+        return sum(mask.pruned is not None for mask in self._masks.values())
 
     def __getitem__(self, name: str) -> Tensor:
         """The mask of one weight (a copy): all true where it is dense."""
-        if name in self._masks:
-            return self._masks[name].clone()
-        return torch.ones_like(self._weights[name].parameter, dtype=torch.bool)
+        return self._masks[name].keep(self._weights[name].parameter)
+
+    def carried(self) -> Mapping[str, WeightMask]:
+        """What the modules carry, by the weights' names."""
+        return self._masks
 
     def set(self, masks: Mapping[str, Tensor]) -> None:
         """Replace the masks of some weights and zero the weights that they prune.
@@ -41,46 +52,59 @@ class Masks:
         """
         for name, mask in masks.items():
             if name not in self._weights:
-                raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._weights)}")
+                raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._weights)}{_prefix_hint(name)}")
             parameter = self._weights[name].parameter
             if mask.dtype != torch.bool or mask.shape != parameter.shape:
                 raise ValueError(
                     f"mask of {name} is {mask.dtype} {list(mask.shape)}, not torch.bool {list(parameter.shape)}"
                 )
         for name, mask in masks.items():
-            parameter = self._weights[name].parameter
-            if self._initial is not None and name not in self._initial:
-                self._initial[name] = parameter.detach().clone()
-            self._masks[name] = mask.to(parameter.device, copy=True)
-        self._refresh()
+            held, parameter = self._masks[name], self._weights[name].parameter
+            if not self._begun and held.before is None:
+                held.before = parameter.detach().clone()
+            held.replace(~mask.to(parameter.device))
+        self._watch()
+        self._count()
         self.apply_()
 
     @torch.no_grad()
-    def restore_initial_(self) -> None:
-        """Before the first step: give kept weights that are 0 the values that the model had."""
-        for name, initial in (self._initial or {}).items():
+    def restore_before_(self) -> None:
+        """Give kept weights that are 0 the values that they had before they were masked."""
+        for name, held in self._masks.items():
             parameter = self._weights[name].parameter
-            parameter.copy_(torch.where(self._masks[name] & (parameter == 0), initial, parameter))
+            if held.before is not None:
+                parameter.copy_(torch.where(self[name] & (parameter == 0), held.before, parameter))
 
-    def forget_initial(self) -> None:
-        """Free the weights' values from before the first masks: training has begun."""
-        self._initial = None
+    @torch.no_grad()
+    def undo_(self) -> None:
+        """Give all weights back the values from before they were masked: attaching has failed."""
+        for name, held in self._masks.items():
+            if held.before is not None:
+                self._weights[name].parameter.copy_(held.before)
+            held.pruned = None
 
-    def _refresh(self) -> None:
-        self._masks = {name: self._masks[name] for name in self._weights if name in self._masks}
-        self._factors = []
-        self._kept = torch.stack([torch.count_nonzero(self[name]) for name in self._weights])
+    def begin(self) -> None:
+        """Training goes on: free the weights' values from before they were masked."""
+        if not self._begun:
+            self._begun = True
+        for held in self._masks.values():
+            held.before = None
 
     def apply_(self) -> None:
-        """Zero every pruned weight: one multiplication of all weights by their masks."""
-        weights = [self._weights[name].parameter.data for name in self._masks]
-        if not weights:
-            return
-        backend = kernels.backend_for(*weights)
-        types = [backend.mask_dtype(weight) for weight in weights]
-        if [factor.dtype for factor in self._factors] != types:
-            self._factors = [mask.to(dtype) for mask, dtype in zip(self._masks.values(), types, strict=True)]
-        backend.multiply_(weights, self._factors)
+        """Zero every pruned weight, of all layers at once."""
+        by_device: dict[torch.device, tuple[list[Tensor], list[Tensor]]] = {}
+        for name, held in self._masks.items():
+            if held.pruned is None:
+                continue
+            weight = self._weights[name].parameter
+            if held.pruned.device != weight.device:
+                held.pruned = held.pruned.to(weight.device)
+            weights, pruned = by_device.setdefault(weight.device, ([], []))
+            weights.append(weight.data)
+            pruned.append(held.pruned)
+            held.note(weight)
+        for weights, pruned in by_device.values():
+            kernels.backend_for(*weights).zero_(weights, pruned)
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight, in the model's order: int64 [weights]."""
@@ -97,14 +121,33 @@ class Masks:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the masks by name."""
-        return {name: mask.clone() for name, mask in self._masks.items()}
+        return {name: self[name] for name in self._masks if name in self}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the masks only: the weights that they prune come with the model's own state.
+        """Restore the masks: the values that they keep come with the model's own state.
 
-        Raises ValueError for the mask of a weight that is not maskable here.
+        The model's state may be loaded before or after this one. Raises ValueError for the mask of
+        a weight that is not maskable here.
         """
         if unknown := [name for name in state if name not in self._weights]:
-            raise ValueError(f"saved masks of {', '.join(unknown)}, which are no maskable weights here")
-        self._masks = {name: mask.to(self._weights[name].parameter.device, copy=True) for name, mask in state.items()}
-        self._refresh()
+            hint = _prefix_hint(unknown[0])
+            raise ValueError(f"saved masks of {', '.join(unknown)}, which are no maskable weights here{hint}")
+        for name, mask in state.items():
+            self._masks[name].replace(~mask.to(self._weights[name].parameter.device))
+        self._watch()
+        self._count()
+        self.restore_before_()
+
+    def _watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            watch(self._model)
+
+    def _count(self) -> None:
+        device = next(iter(self._weights.values())).parameter.device
+        self._kept = torch.stack([torch.count_nonzero(self[name]).to(device) for name in self._weights])
+
+
+def _prefix_hint(name: str) -> str:
+    wrapped = name.startswith(("module.", "_orig_mod."))
+    return f" (names of a wrapped model: remove '{name.partition('.')[0]}.')" if wrapped else ""

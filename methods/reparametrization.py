@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.computed_weight import ComputedWeight
 from methods.layers import MaskableWeight
 
 
@@ -27,12 +28,51 @@ class EffectiveWeight(ABC):
         """What a linear layer computes with that weight: [..., c_out] of inputs [..., c_in]."""
         return F.linear(inputs, self(weight, extra), bias)
 
+    def kept(self, weight: Tensor, extra: Tensor, /) -> Tensor:
+        """True where the weight is kept: bool, in its shape."""
+        return self(weight, extra) != 0
+
 
 class _Reparametrized:
     """What a reparametrized module adds to its class: effective weights by parameter name."""
 
     base_class: type[nn.Module]
     effective: dict[str, EffectiveWeight]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The base's forward, in which the attribute is a plain tensor."""
+        if torch.compiler.is_compiling():
+            return self.base_class.forward(self, *args, **kwargs)
+        self.__dict__["computes"] = True
+        try:
+            return self.base_class.forward(self, *args, **kwargs)
+        finally:
+            self.__dict__["computes"] = False
+
+    def attribute(self, name: str) -> Tensor:
+        """The effective weight as the module's attribute; outside its forward it refuses writes."""
+        weight = self.effective_weight(name)
+        dense = cast(nn.Module, self)._parameters[name]
+        plain = self.__dict__.get("computes") or torch.compiler.is_compiling()
+        if plain or not isinstance(dense, nn.Parameter):
+            return weight
+        return ComputedWeight.of(weight, dense, self.__dict__["names"][name])
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        if isinstance(param, ComputedWeight):
+            param.refuse()
+        self.base_class.register_parameter(cast(nn.Module, self), name, param)
+
+    def on_dense_weights(self, method: str) -> Any:
+        """Call a method of the base, such as reset_parameters, that writes the dense weights."""
+        module, kind = cast(nn.Module, self), cast(type[nn.Module], type(self))
+        extras = {extra_name(name): module._parameters.pop(extra_name(name)) for name in self.effective}
+        module.__class__ = self.base_class
+        try:
+            return getattr(module, method)()
+        finally:
+            module.__class__ = kind
+            module._parameters.update(extras)
 
     def effective_weight(self, name: str) -> Tensor:
         parameters = cast(nn.Module, self)._parameters
@@ -91,13 +131,14 @@ def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Ten
     if isinstance(module, _Reparametrized):
         base = module.base_class
     else:
-        module.__dict__["effective"] = {}
+        module.__dict__.update(effective={}, names={})
     effectives: dict[str, EffectiveWeight] = module.__dict__["effective"]
     if name in effectives:
         raise ValueError(f"{weight.name} is reparametrized already: call methods.finalize(model) first")
     parameter = nn.Parameter(extra)
     module.register_parameter(extra_name(name), parameter)
     effectives[name] = effective
+    module.__dict__["names"][name] = weight.name
     module.__class__ = _reparametrized_class(base, tuple(effectives))  # type: ignore[arg-type]
     return parameter
 
@@ -111,7 +152,17 @@ def restore(module: nn.Module) -> None:
             cast(Tensor, module._parameters[name]).copy_(module.effective_weight(name))
         del module._parameters[extra_name(name)]
     module.__class__ = module.base_class  # type: ignore[assignment]
-    del module.__dict__["effective"]
+    for key in ("effective", "names", "computes"):
+        module.__dict__.pop(key, None)
+
+
+def kept(module: nn.Module, parameter_name: str) -> Tensor | None:
+    """What a reparametrized weight keeps: bool; None where the weight is not reparametrized."""
+    if not isinstance(module, _Reparametrized) or parameter_name not in module.effective:
+        return None
+    weight, extra = module._parameters[parameter_name], module._parameters[extra_name(parameter_name)]
+    with torch.no_grad():
+        return module.effective[parameter_name].kept(cast(Tensor, weight), cast(Tensor, extra))
 
 
 @functools.cache
@@ -120,7 +171,10 @@ def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type
     mixin = _mixin(base)
     members: dict[str, Any] = {"base_class": base, "__module__": base.__module__}
     if mixin is not _Recurrent:
-        members |= {name: property(functools.partial(_Reparametrized.effective_weight, name=name)) for name in names}
+        members |= {name: property(functools.partial(_Reparametrized.attribute, name=name)) for name in names}
+    for reset in ("reset_parameters", "_reset_parameters"):
+        if hasattr(base, reset):
+            members[reset] = functools.partialmethod(_Reparametrized.on_dense_weights, reset)
     return type(f"Masked{base.__name__}", (mixin, base), members)
 
 

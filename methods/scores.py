@@ -16,7 +16,7 @@ def random(like: Tensor, generator: torch.Generator) -> Tensor:
 
     They are drawn on the CPU and so are the same on any device.
     """
-    return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device, torch.float32)
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like.device, torch.float32)
 
 
 def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:

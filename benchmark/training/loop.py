@@ -192,7 +192,7 @@ class Training:
         self.attached.load_state_dict(state["attached"])
         self.model.load_state_dict(state["model"])
         self._new_optimizer()
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(_with_groups(state["optimizer"], len(self.optimizer.param_groups)))
         torch.set_rng_state(state["random"])
         device = self.loss_sum.device
         if device.type == "cuda" and state["cuda_random"] is not None:
@@ -204,6 +204,14 @@ class Training:
         for name in CLOCK:
             setattr(self, name, state["clock"][name])
         self.train_seconds = state["train_seconds"]
+
+
+def _with_groups(state: dict[str, Any], groups: int) -> dict[str, Any]:
+    """An optimizer's state, in one group where it was saved before thresholds shared the weights' group."""
+    saved = state["param_groups"]
+    if len(saved) == groups or groups != 1:
+        return state
+    return state | {"param_groups": [saved[0] | {"params": [number for group in saved for number in group["params"]]}]}
 
 
 def train_epoch(training: Training, after_step: Callable[[], None]) -> None:

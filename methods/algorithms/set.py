@@ -41,6 +41,7 @@ class SET(DropGrow):
     name = "set"
     version = 1
     reference = "10.1038/s41467-018-04316-3"
+    pruned_gradients = "zero"
 
     drop: str = "signed"
 

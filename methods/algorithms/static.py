@@ -31,6 +31,7 @@ class Static(Method):
     version = 1
     reference = "arXiv:1911.11134"
     density_promise = "exact"
+    pruned_gradients = "zero"
 
     density: float = 0.05
     allocation: str = "erk"

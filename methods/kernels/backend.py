@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -57,9 +56,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def mask_dtype(self, weight: Tensor) -> torch.dtype:
-        """The type of mask that `multiply_` takes for this weight."""
+    def zero_(self, tensors: Sequence[Tensor], where: Sequence[Tensor]) -> None:
+        """Set entries to 0, in place, where a bool tensor of the same shape is true.
 
-    @abstractmethod
-    def multiply_(self, weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-        """Multiply weights by their masks, of the same shapes, in place."""
+        Whatever was there is gone: infinities and NaN too.
+        """

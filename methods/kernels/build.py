@@ -67,9 +67,10 @@ def _build(library: Path) -> None:
         named = f"CXX names '{compiler}', which is not there: unset it" if "CXX" in os.environ else ""
         raise RuntimeError(named or "no C++ compiler: install g++")
     print("building the kernels of masked weights, once: about 20 s", file=sys.stderr)
-    for orphan in library.parent.glob("build-*"):  # left by builds that were killed
+    prefix = f"build-{library.stem}-"  # other versions, and other processors that share this folder, build beside it
+    for orphan in library.parent.glob(f"{prefix}*"):  # left by builds that were killed
         shutil.rmtree(orphan, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix="build-") as folder, _with_ninja():
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=prefix) as folder, _with_ninja():
         cpp_extension.load(
             "masked_weight",
             [str(source) for source in SOURCES],

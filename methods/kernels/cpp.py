@@ -64,8 +64,5 @@ class Cpp(Backend):
         kept: Tensor = torch.ops.sparse_training.update_thresholds.default(weights, thresholds, limits, resets)
         return kept
 
-    def mask_dtype(self, weight: Tensor) -> torch.dtype:
-        return torch.bool
-
-    def multiply_(self, weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-        torch.ops.sparse_training.apply_masks.default(weights, masks)
+    def zero_(self, tensors: Sequence[Tensor], where: Sequence[Tensor]) -> None:
+        torch.ops.sparse_training.zero_where.default(tensors, where)

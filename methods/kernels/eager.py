@@ -57,11 +57,9 @@ class Eager(Backend):
         kept = torch.stack([self.kept_count(w, t) for w, t in zip(weights, thresholds, strict=True)])
         return kept if rule is None else rule.apply_(kept, thresholds, resets)
 
-    def mask_dtype(self, weight: Tensor) -> torch.dtype:
-        return weight.dtype  # torch multiplies all at once only where the types are equal
-
-    def multiply_(self, weights: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-        torch._foreach_mul_(list(weights), list(masks))
+    def zero_(self, tensors: Sequence[Tensor], where: Sequence[Tensor]) -> None:
+        for tensor, entries in zip(tensors, where, strict=True):
+            tensor.masked_fill_(entries, 0)
 
 
 class Differentiable(Eager):

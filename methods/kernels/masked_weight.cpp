@@ -8,6 +8,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/neg.h>
 
+#include <cmath>
 #include <optional>
 
 namespace sparse_training {
@@ -86,19 +87,23 @@ Tensor update_thresholds(TensorList weights, TensorList thresholds, const std::o
 }
 
 // Multiplies the weights by their masks, in place.
-void apply_masks(TensorList weights, TensorList masks) {
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const Tensor& weight = weights[i];
-    TORCH_CHECK(weight.is_non_overlapping_and_dense(), "a masked weight has gaps in memory");
-    TORCH_CHECK(weight.is_cpu() && masks[i].is_cpu() && masks[i].scalar_type() == at::kBool &&
-                    masks[i].sizes() == weight.sizes(),
-                "a mask is not that of its weight: a boolean one of its shape, on the CPU");
-    const Tensor mask = like(masks[i], weight);
-    AT_DISPATCH_FLOATING_TYPES(weight.scalar_type(), "apply_masks", [&] {
-      auto* w = weight.mutable_data_ptr<scalar_t>();
-      const auto* m = static_cast<const uint8_t*>(mask.const_data_ptr());  // 0 or 1
-      at::parallel_for(0, mask.numel(), GRAIN, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) w[i] *= static_cast<scalar_t>(m[i]);
+// The sign of an entry stays.
+void zero_where(TensorList tensors, TensorList entries) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Tensor& tensor = tensors[i];
+    TORCH_CHECK(tensor.is_cpu() && entries[i].is_cpu() && entries[i].scalar_type() == at::kBool &&
+                    entries[i].sizes() == tensor.sizes(),
+                "the entries to zero are not those of the tensor: a boolean one of its shape, on the CPU");
+    if (!tensor.is_non_overlapping_and_dense()) {
+      tensor.masked_fill_(entries[i], 0);
+      continue;
+    }
+    const Tensor where = like(entries[i], tensor);
+    AT_DISPATCH_FLOATING_TYPES(tensor.scalar_type(), "zero_where", [&] {
+      auto* x = tensor.mutable_data_ptr<scalar_t>();
+      const auto* w = static_cast<const uint8_t*>(where.const_data_ptr());  // 0 or 1
+      at::parallel_for(0, where.numel(), GRAIN, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) x[i] = w[i] ? std::copysign(scalar_t(0), x[i]) : x[i];
       });
     });
   }
@@ -240,5 +245,5 @@ TORCH_LIBRARY(sparse_training, library) {
   library.def(
       "update_thresholds(Tensor[] weights, Tensor(a!)[] thresholds, Tensor? limits, Tensor(b!) resets) -> Tensor",
       sparse_training::update_thresholds);
-  library.def("apply_masks(Tensor(a!)[] weights, Tensor[] masks) -> ()", sparse_training::apply_masks);
+  library.def("zero_where(Tensor(a!)[] tensors, Tensor[] entries) -> ()", sparse_training::zero_where);
 }

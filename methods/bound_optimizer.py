@@ -1,0 +1,73 @@
+"""The optimizer that trains an attached model: whether it made its update, and of which tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+INNER = ("optimizer", "_optimizer", "base_optimizer", "base")  # where wrappers keep the optimizer that they wrap
+
+Place = tuple[Mapping[str, nn.Parameter | None], str, str]  # a module's parameters, a key, the qualified name
+
+
+class BoundOptimizer:
+    """An optimizer, and the model's weights and thresholds that it holds.
+
+    places: where modules hold weights and thresholds. direct: whether it is an optimizer of torch
+    and not a wrapper around one.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, places: Iterable[Place]) -> None:
+        ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self._held = [(held, key, name, held[key]) for held, key, name in places if id(held[key]) in ids]
+        self._stepped = False
+        inner = innermost(optimizer)
+        self.direct = inner is optimizer
+        self._handle = inner.register_step_post_hook(self._note) if inner is not None else None
+
+    def release(self) -> None:
+        """Another optimizer is bound: this one is no longer looked at."""
+        if self._handle is not None:
+            self._handle.remove()
+
+    def check(self) -> None:
+        """Raises RuntimeError where a module has another tensor than the one that is trained."""
+        for held, key, name, parameter in self._held:
+            if held.get(key) is not parameter:
+                raise RuntimeError(
+                    f"{name} is another tensor since bind (load_state_dict(assign=True), for example): "
+                    "build the optimizer from parameter_groups() again and bind it"
+                )
+
+    def update(self, step: Callable[[], Any]) -> bool:
+        """Run `step`; whether the optimizer made an update in it.
+
+        Wrappers that accumulate gradients and scalers that find infinite gradients make none.
+        """
+        self._stepped = False
+        before = [] if self._handle is not None else self._versions()
+        step()
+        return self._stepped if self._handle is not None else before != self._versions()
+
+    def _versions(self) -> list[int]:
+        return [parameter._version for _, _, _, parameter in self._held if parameter is not None]
+
+    def _note(self, *_: Any) -> None:
+        self._stepped = True
+
+
+def innermost(optimizer: Any) -> torch.optim.Optimizer | None:
+    """The optimizer itself, or the one that a wrapper holds; None where neither is found.
+
+    A wrapper may be a subclass of torch's Optimizer that was never initialised as one.
+    """
+    seen: list[Any] = []
+    while optimizer is not None and not any(optimizer is known for known in seen):
+        if isinstance(optimizer, torch.optim.Optimizer) and "_optimizer_step_post_hooks" in vars(optimizer):
+            return optimizer
+        seen.append(optimizer)
+        optimizer = next((vars(optimizer)[name] for name in INNER if name in vars(optimizer)), None)
+    return None

@@ -1,0 +1,236 @@
+"""The mask of one weight, carried by the module that holds the weight.
+
+Masks in place hold wherever the weight is used. A weight may be written from outside: by a
+checkpoint, an initialisation, an average of weights, or an optimizer that evaluates inside its
+step. Each write raises the tensor's version, so a hook before the module's forward pass sees it and
+zeroes the pruned weights again. Writes through `.data` raise no version; `Attachment.step`,
+`density` and `finalize` zero them. A forward pass compiled by torch.compile has no such hook: there
+a loaded checkpoint is masked when it is loaded.
+
+A module carries its masks in its `__dict__`: they are no part of its `state_dict`, and copies and
+pickles take them along. A copy that is written to, such as an average of weights, follows the masks
+of its original; one that is not written to keeps those that it was copied with.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, cast
+
+import torch
+from torch import Tensor, nn
+
+from methods import kernels
+from methods.layers import MaskableWeight
+from methods.reparametrization import extra_name
+
+KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
+HOLDERS = "masked_modules"  # of the model's __dict__: the modules that its hook looks at
+
+
+class WeightMask:
+    """The mask of one weight. Without entries to prune the weight is dense.
+
+    name: the weight's qualified name. pruned: bool, shape of the weight, true where it is 0; None
+    where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
+    they arrive. before: the weight's values from before it was masked, until training goes on.
+    final: what was kept when the model was finalized.
+    """
+
+    def __init__(self, name: str, *, zeroes_gradients: bool = False) -> None:
+        self.name = name
+        self.zeroes_gradients = zeroes_gradients
+        self.pruned: Tensor | None = None
+        self.before: Tensor | None = None
+        self.final: Tensor | None = None
+        self._changes = 0
+        self._parameter: Tensor | None = None  # what was masked last, and its version then
+        self._version = -1
+        self._hooked: weakref.ref[Tensor] | None = None
+        self._original: weakref.ref[WeightMask] | None = None  # of a copy
+
+    def keep(self, like: Tensor) -> Tensor:
+        """True where the weight is kept: bool, a new tensor in the shape of the weight."""
+        return torch.ones_like(like, dtype=torch.bool) if self.pruned is None else ~self.pruned
+
+    def replace(self, pruned: Tensor) -> None:
+        """Prune these entries from now on. The mask's memory stays where its shape does."""
+        self._changes += 1
+        self._parameter = None
+        if self.pruned is not None and (self.pruned.shape, self.pruned.device) == (pruned.shape, pruned.device):
+            self.pruned.copy_(pruned)
+        else:
+            self.pruned = pruned.clone()
+
+    def apply_(self, weight: Tensor) -> None:
+        """Zero the pruned entries of the weight."""
+        self.zero_([weight])
+        self.note(weight)
+
+    def zero_(self, tensors: list[Tensor]) -> None:
+        """Zero the pruned entries of tensors of the weight's shape, such as its gradient."""
+        if self.pruned is None:
+            return
+        device = tensors[0].device
+        if self.pruned.device != device:
+            self.pruned = self.pruned.to(device)
+        data = [tensor.data for tensor in tensors]
+        kernels.backend_for(*data).zero_(data, [self.pruned] * len(data))
+
+    def note(self, weight: Tensor) -> None:
+        """The weight is masked now; it is masked again once something writes to it."""
+        self._parameter, self._version = weight, weight._version
+        if self.zeroes_gradients and weight.requires_grad and (self._hooked is None or self._hooked() is not weight):
+            weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
+            self._hooked = weakref.ref(weight)
+
+    def settle_(self, module: nn.Module, parameter_name: str) -> None:
+        """Zero the pruned entries if the module's weight was written since the last time.
+
+        A tensor that stands in for the parameter, as in torch.func.functional_call, is not
+        written: the module computes with a masked copy of it.
+        """
+        weight = module._parameters.get(parameter_name)
+        if weight is None or self.pruned is None:
+            return
+        if weight is self._parameter and weight._version == self._version:
+            return
+        if not isinstance(weight, nn.Parameter):
+            module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)
+            return
+        self._follow()
+        self.apply_(weight)
+
+    def finish(self, weight: Tensor | None, kept: Tensor | None) -> None:
+        """The model is being finalized: remember what the mask and, where there are any, thresholds keep."""
+        keep = torch.zeros(0, dtype=torch.bool) if weight is None else self.keep(weight)
+        self.final = keep if kept is None else keep & kept
+        self.pruned = None
+
+    def _follow(self) -> None:
+        """Take over the present mask of the weight that this one's was copied from."""
+        original = self._original() if self._original is not None else None
+        if original is not None and original.pruned is not None and original._changes != self._changes:
+            self.replace(original.pruned)
+            self._changes = original._changes
+
+    def _zero_gradient(self, weight: Tensor) -> None:
+        if weight.grad is not None and self.pruned is not None:
+            self.zero_([weight.grad])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: a mask in another process has no original, and its weight is looked at anew."""
+        return vars(self) | {"_parameter": None, "_version": -1, "_hooked": None, "_original": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
+        copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients)
+        memo[id(self)] = copy
+        copy.pruned = None if self.pruned is None else self.pruned.clone()
+        copy._changes = self._changes
+        copy._original = self._original or weakref.ref(self)
+        weight = self._parameter
+        if weight is not None and weight._version == self._version:
+            copied = memo.get(id(weight))
+            if copied is not None:
+                copy._parameter, copy._version = copied, copied._version
+        return copy
+
+
+def masks_of(module: nn.Module) -> dict[str, WeightMask]:
+    """The masks that a module carries, by parameter name; {} where no method is attached."""
+    masks: dict[str, WeightMask] = module.__dict__.get(KEY, {})
+    return masks
+
+
+def carriers(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules in a model to whose weights a method is attached."""
+    return (module for module in model.modules() if KEY in module.__dict__)
+
+
+def carry(weight: MaskableWeight, mask: WeightMask) -> None:
+    """Make the module that holds a weight carry its mask."""
+    weight.module.__dict__.setdefault(KEY, {})[weight.parameter_name] = mask
+    weight.module.__dict__["__prepare_scriptable__"] = _refuse_script
+
+
+def watch(model: nn.Module) -> None:
+    """Mask weights again before the model, or one of the modules that carry masks, computes.
+
+    The model's own hook serves modules that read the weights of others, such as attention.
+    """
+    holders = list(carriers(model))
+    model.__dict__[HOLDERS] = holders
+    for module in holders:
+        if module is not model:
+            module.register_forward_pre_hook(_settle)
+        module.register_load_state_dict_post_hook(_mask_loaded)  # type: ignore[no-untyped-call]
+    model.register_forward_pre_hook(_settle_model)
+
+
+def release(module: nn.Module) -> None:
+    """Take the masks, and the hooks of `watch`, from a module."""
+    for key in (KEY, HOLDERS, "__prepare_scriptable__"):
+        module.__dict__.pop(key, None)
+    all_hooks: tuple[dict[int, Any], ...] = (module._forward_pre_hooks, module._load_state_dict_post_hooks)
+    for hooks in all_hooks:
+        for number in [number for number, hook in hooks.items() if any(hook is own for own in OWN_HOOKS)]:
+            del hooks[number]
+
+
+def settle_(module: nn.Module) -> None:
+    """Mask the weights of one module that were written."""
+    for name, mask in module.__dict__.get(KEY, {}).items():
+        mask.settle_(module, name)
+
+
+def _settle(module: nn.Module, _: Any) -> None:
+    if not torch.compiler.is_compiling():
+        settle_(module)
+
+
+def _settle_model(model: nn.Module, _: Any) -> None:
+    if not torch.compiler.is_compiling():
+        for module in model.__dict__[HOLDERS]:
+            settle_(module)
+
+
+def _mask_loaded(module: nn.Module, _: Any) -> None:
+    """Mask weights that were loaded, and keep their values in case other masks are loaded next."""
+    for name, mask in masks_of(module).items():
+        weight = module._parameters.get(name)
+        if weight is not None and mask.pruned is not None:
+            mask.before = weight.detach().clone()
+    settle_(module)
+
+
+OWN_HOOKS = (_settle, _settle_model, _mask_loaded)
+
+
+def _refuse_script() -> NoReturn:
+    raise RuntimeError("torch.jit.script cannot compile a model with an attached method: methods.finalize(model) first")
+
+
+def mask_others_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Zero the pruned weights of a copy or an average of a model, which may be wrapped.
+
+    masks: bool, true where a weight is kept, by the weights' names. Weights with thresholds of
+    their own stay as they are. Raises ValueError for a model that lacks one of the weights.
+    """
+    while (lacking := masks.keys() - _names(model)) and isinstance(getattr(model, "module", None), nn.Module):
+        model = cast(nn.Module, model.module)
+    if lacking:
+        raise ValueError(f"the model has no {', '.join(sorted(lacking))}: it is no copy of the attached one")
+    for name, mask in masks.items():
+        module_name, _, parameter_name = name.rpartition(".")
+        module = model.get_submodule(module_name)
+        weight = cast(Tensor, module._parameters[parameter_name])
+        if extra_name(parameter_name) in module._parameters:
+            continue
+        if (held := masks_of(module).get(parameter_name)) is not None:
+            held.replace(~mask.to(weight.device))
+        weight.masked_fill_(~mask.to(weight.device), 0)
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
