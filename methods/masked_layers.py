@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,14 +33,15 @@ class MaskedWeight(EffectiveWeight):
 class Thresholds:
     """The trainable thresholds of a model's weights, and what they prune.
 
-    resets: how many times thresholds of a layer were reset, 0-dim int64 on the device.
+    resets: how many times thresholds of a layer were reset, 0-dim int64 on the device (on the first
+    weight's, where the model lies on several).
     """
 
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
         self._names: list[str] = []
         self._structure: dict[str, str] = {}
-        self._rules: dict[float, ResetRule] = {}
+        self._rules: dict[tuple[float, torch.device], ResetRule] = {}
         self._kept = torch.zeros(0, dtype=torch.int64, device="cpu")
         self.resets = torch.zeros((), dtype=torch.int64, device="cpu")
 
@@ -57,8 +58,8 @@ class Thresholds:
             zeros = weight.parameter.new_zeros(threshold_shape(shape, weight.parameter))
             reparametrize(weight, MaskedWeight(estimator), zeros)
             self._names.append(name)
-            self.resets = self.resets.to(zeros.device)
-        self._kept = torch.stack([self.mask(name).sum() for name in self._names])
+        self.resets = self.resets.to(next(iter(self._weights.values())).parameter.device)
+        self._kept = torch.stack([self.mask(name).sum().to(self.resets.device) for name in self._names])
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The thresholds that the modules hold now, by the name of the weight that they prune."""
@@ -75,8 +76,12 @@ class Thresholds:
 
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
-        thresholds = list(self.parameters().values())
-        return kernels.backend_for(*thresholds).regularization(thresholds, scale)
+        totals = []
+        for names in self._names_by_device().values():
+            thresholds = [self._threshold(name) for name in names]
+            totals.append(kernels.backend_for(*thresholds).regularization(thresholds, scale))
+        first, *others = totals
+        return sum((other.to(first.device) for other in others), first)
 
     @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:
@@ -85,18 +90,38 @@ class Thresholds:
         Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
         is made on the device: nothing waits for it.
         """
-        weights = [self._weights[name].parameter for name in self._names]
-        rule = None if reset_below is None else self._rule(reset_below)
-        update = kernels.backend_for(*weights).update_thresholds_
-        self._kept = update(weights, list(self.parameters().values()), rule, self.resets)
+        groups = self._names_by_device()
+        if len(groups) == 1:
+            self._kept = self._update_(self._names, reset_below, self.resets)
+            return
+        kept: dict[str, Tensor] = {}
+        for device, names in groups.items():
+            resets = torch.zeros_like(self.resets, device=device)
+            kept |= zip(names, self._update_(names, reset_below, resets), strict=True)
+            self.resets += resets.to(self.resets.device)
+        self._kept = torch.stack([kept[name].to(self.resets.device) for name in self._names])
 
-    def _rule(self, reset_below: float) -> ResetRule:
-        if reset_below not in self._rules:  # made once: sending it to the device waits for it
-            weights = [self._weights[name] for name in self._names]
+    def _update_(self, names: Sequence[str], reset_below: float | None, resets: Tensor) -> Tensor:
+        """`update_` for weights of one device; their kept counts."""
+        weights = [self._weights[name].parameter for name in names]
+        rule = None if reset_below is None else self._rule(reset_below, names, resets.device)
+        update = kernels.backend_for(*weights).update_thresholds_
+        return update(weights, [self._threshold(name) for name in names], rule, resets)
+
+    def _rule(self, reset_below: float, names: Sequence[str], device: torch.device) -> ResetRule:
+        if (reset_below, device) not in self._rules:  # made once: sending it to the device waits for it
+            weights = [self._weights[name] for name in names]
             sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
-            rule = ResetRule.below(reset_below, sizes, resettable=resettable, device=self.resets.device)
-            self._rules[reset_below] = rule
-        return self._rules[reset_below]
+            rule = ResetRule.below(reset_below, sizes, resettable=resettable, device=device)
+            self._rules[reset_below, device] = rule
+        return self._rules[reset_below, device]
+
+    def _names_by_device(self) -> dict[torch.device, list[str]]:
+        """The names of the weights on each device; a model may lie on several."""
+        groups: dict[torch.device, list[str]] = {}
+        for name in self._names:
+            groups.setdefault(self._weights[name].parameter.device, []).append(name)
+        return groups
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each layer as of the last `update_`: int64 [layers] on the device."""
