@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -292,19 +293,22 @@ def _check_type(where: str, name: str, value: Any, bases: tuple[type, ...]) -> N
 
 
 def _native(value: Any) -> Any:
-    """The value with scalars of NumPy, and arrays of one number, as Python's numbers."""
+    """The value with scalars of NumPy, and arrays of one number, as Python's numbers.
+
+    A value without any is returned itself.
+    """
     if getattr(value, "ndim", None) == 0:
         return value.item()
     if isinstance(value, (list, tuple)):
-        return type(value)([_native(item) for item in value])
-    if isinstance(value, dict):
-        return {key: _native(inner) for key, inner in value.items()}
-    if not isinstance(value, (Data, Model, Optimizer)):
+        items = [_native(item) for item in value]
+        return value if all(map(operator.is_, items, value)) else type(value)(items)
+    if not isinstance(value, (dict, Data, Model, Optimizer)):
         return value
-    changed = {
-        name: new for name, old in vars(value).items() if (new := _native(old)) != old or type(new) is not type(old)
-    }
-    return dataclasses.replace(value, **changed) if changed else value
+    inner = value if isinstance(value, dict) else vars(value)
+    changed = {name: new for name, old in inner.items() if (new := _native(old)) is not old}
+    if not changed:
+        return value
+    return {**value, **changed} if isinstance(value, dict) else dataclasses.replace(value, **changed)
 
 
 def _plain(value: Any) -> Any:

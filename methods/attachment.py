@@ -77,9 +77,6 @@ def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) ->
         return create(method_or_name, **hyperparameters)
     if hyperparameters:
         raise ValueError("hyperparameters go with a method's name, not with a Method")
-    for name, value in method_or_name.hyperparameters().items():
-        if native(value) is not value:
-            setattr(method_or_name, name, native(value))
     return method_or_name
 
 

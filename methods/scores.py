@@ -27,10 +27,12 @@ def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
     """
     state = optimizer.state.get(parameter, {})
     if "exp_avg" in state:
-        return torch.as_tensor(state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8))
+        scaled: Tensor = state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8)
+        return scaled
     if state.get("momentum_buffer") is None:
         raise ValueError("the optimizer has no momentum: use SGD with momentum above 0, or Adam")
-    return torch.as_tensor(state["momentum_buffer"])
+    buffer: Tensor = state["momentum_buffer"]
+    return buffer
 
 
 def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:
