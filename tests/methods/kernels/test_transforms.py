@@ -162,3 +162,21 @@ def test_a_gradient_penalty_has_the_gradient_that_transforms_give(
         slopes = dict(zip(own, (g.detach() for g in first), strict=True))
         _, along_slopes = jvp(lambda p, loss=loss, x=x, y=y: grad(loss)(p, x, y), (parameters,), (slopes,))
         torch.testing.assert_close({name: 2 * g for name, g in along_slopes.items()}, second)
+
+
+@pytest.mark.parametrize("method", ["static", "set"])
+def test_masks_in_place_take_transforms(method: str) -> None:
+    """Per-sample gradients average to that of the batch, wherever weights are kept."""
+    torch.manual_seed(0)
+    model = NETWORKS["linear"][0]().double()
+    attached = methods.attach(model, method, total_steps=1, steps_per_epoch=1, density=0.5)
+    x, y = torch.randn(7, 5, dtype=torch.float64), torch.randint(4, (7,))
+    parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def loss(parameters: Parameters, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(model, parameters, (x[None],)), y[None])
+
+    want, masks = reverse(model, x, y), attached.masks()
+    for name, found in vmap(grad(loss), (None, 0, 0))(parameters, x, y).items():
+        kept = masks.get(name, torch.ones_like(found[0], dtype=torch.bool))
+        torch.testing.assert_close(found.mean(0)[kept], want[name][kept])
