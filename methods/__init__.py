@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from methods.attachment import Attachment, attach, finalize
     from methods.base import Context, Method, Phase
     from methods.compaction.load import load_compact
+    from methods.coverage import Coverage
+    from methods.layers import register_layer
 
 __all__ = [
     "Attachment",
     "Context",
+    "Coverage",
     "Method",
     "Phase",
     "attach",
@@ -37,11 +40,14 @@ __all__ = [
     "finalize",
     "load_compact",
     "register",
+    "register_layer",
 ]
 _HOMES = {
     **dict.fromkeys(("Attachment", "attach", "finalize"), "methods.attachment"),
     **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
     "load_compact": "methods.compaction.load",
+    "Coverage": "methods.coverage",
+    "register_layer": "methods.layers",
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
-from methods.layers import MaskableWeight
+from methods.layers import MaskableWeight, OutputUnits
 from methods.reparametrization import EffectiveWeight, extra_name, reparametrize
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
 
@@ -17,17 +17,23 @@ from methods.thresholds import ResetRule, keep_mask, threshold_shape
 class MaskedWeight(EffectiveWeight):
     """W * M for one estimator of the step's derivative, and the linear layer with that weight."""
 
-    def __init__(self, estimator: str) -> None:
+    units = OutputUnits()
+
+    def __init__(self, estimator: str, units: OutputUnits = units) -> None:
         self.estimator = estimator
+        self.units = units
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        return kernels.backend_for(weight).masked_weight(weight, threshold, self.estimator)
+        rows = self.units.rows(weight)
+        return self.units.restored(kernels.backend_for(weight).masked_weight(rows, threshold, self.estimator))
 
     def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
+        if self.units.axis != 0:
+            return super().linear(inputs, weight, threshold, bias)
         return kernels.backend_for(weight).masked_linear(inputs, weight, threshold, bias, self.estimator)
 
     def kept(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        return keep_mask(weight, threshold)
+        return self.units.restored(keep_mask(self.units.rows(weight), threshold))
 
 
 class Thresholds:
@@ -55,8 +61,9 @@ class Thresholds:
         """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
         self._structure = {"shape": shape, "estimator": estimator}
         for name, weight in self._weights.items():
-            zeros = weight.parameter.new_zeros(threshold_shape(shape, weight.parameter))
-            reparametrize(weight, MaskedWeight(estimator), zeros)
+            effective = self._effective(weight)
+            zeros = weight.parameter.new_zeros(threshold_shape(shape, effective.units.rows(weight.parameter)))
+            reparametrize(weight, effective, zeros)
             self._names.append(name)
         self.resets = self.resets.to(next(iter(self._weights.values())).parameter.device)
         self._kept = torch.stack([self.mask(name).sum().to(self.resets.device) for name in self._names])
@@ -72,7 +79,8 @@ class Thresholds:
     def mask(self, name: str) -> Tensor:
         """True where a weight is kept: bool, shape of the weight."""
         with torch.no_grad():
-            return keep_mask(self._weights[name].parameter, self._threshold(name))
+            weight = self._weights[name]
+            return self._effective(weight).kept(weight.parameter, self._threshold(name))
 
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
@@ -103,10 +111,16 @@ class Thresholds:
 
     def _update_(self, names: Sequence[str], reset_below: float | None, resets: Tensor) -> Tensor:
         """`update_` for weights of one device; their kept counts."""
-        weights = [self._weights[name].parameter for name in names]
+        held = [self._weights[name] for name in names]
+        weights = [self._effective(weight).units.rows(weight.parameter) for weight in held]
         rule = None if reset_below is None else self._rule(reset_below, names, resets.device)
         update = kernels.backend_for(*weights).update_thresholds_
         return update(weights, [self._threshold(name) for name in names], rule, resets)
+
+    def _effective(self, weight: MaskableWeight) -> MaskedWeight:
+        """What the layer computes with. Only thresholds of output units depend on where these lie."""
+        units = weight.units if self._structure["shape"] == "vector" else OutputUnits()
+        return MaskedWeight(self._structure["estimator"], units)
 
     def _rule(self, reset_below: float, names: Sequence[str], device: torch.device) -> ResetRule:
         if (reset_below, device) not in self._rules:  # made once: sending it to the device waits for it
