@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from methods import conformance
     from methods.attachment import Attachment, attach, finalize
     from methods.base import Context, Method, Phase
-    from methods.coverage import Coverage
     from methods.layers import register_layer
+    from methods.weights.coverage import Coverage
 
 __all__ = [
     "Attachment",
@@ -43,7 +43,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Attachment", "attach", "finalize"), "methods.attachment"),
     **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
-    "Coverage": "methods.coverage",
+    "Coverage": "methods.weights.coverage",
     "register_layer": "methods.layers",
 }
 

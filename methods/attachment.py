@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import layers, ranks, reparametrization, weight_mask
+from methods import layers
 from methods.base import Context, Method, Phase
-from methods.bound_optimizer import BoundOptimizer
+from methods.checks import ranks
+from methods.checks.bound_optimizer import BoundOptimizer
+from methods.checks.structure import Structure, check_free, check_model, check_weights
 from methods.compaction.cut import compact_
-from methods.coverage import Coverage, warn_where_little
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.registry import create
-from methods.structure import Structure, check_free, check_model, check_weights
+from methods.weights import reparametrization, weight_mask
+from methods.weights.coverage import Coverage, warn_where_little
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
@@ -116,7 +118,7 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
     model's forward; the zeros are written by then.
     """
     for module in list(model.modules()):
-        weight_mask.settle_(module)
+        weight_mask.settle_(module, written=True)
         for name, mask in weight_mask.masks_of(module).items():
             mask.finish(module._parameters.get(name), reparametrization.kept(module, name))
         reparametrization.restore(module)
@@ -180,9 +182,9 @@ class Attachment:
 
         Where torch.distributed is initialized, every process of process_group (the default group
         unless another one is given; None for no comparison) has to bind: the first time, their
-        masks and thresholds are compared. Raises ValueError where the optimizer lacks thresholds or
-        a weight is no longer the model's; RuntimeError where processes differ, and for a finalized
-        model.
+        masks and thresholds are compared. Raises ValueError where the optimizer lacks thresholds,
+        where the method cannot use it, or where a weight is no longer the model's; RuntimeError
+        where processes differ, and for a finalized model.
         """
         self._check("bind")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -191,6 +193,7 @@ class Attachment:
             raise ValueError(
                 f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
             )
+        self.method.check_optimizer(optimizer)
         first = self._bound is None
         if self._bound is not None:
             self._bound.release()

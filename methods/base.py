@@ -96,6 +96,9 @@ class Method:
         """The phases of a training of total_steps; one by default."""
         return (Phase("train", total_steps),)
 
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Runs when an optimizer is bound. Raises ValueError where the method cannot use it."""
+
     def enter_phase(self, ctx: Context) -> None:
         """Runs at the start of a phase, before its optimizer is made: wrap layers, score, prune."""
 

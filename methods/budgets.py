@@ -66,6 +66,27 @@ def share(weights: Mapping[str, float], *, room: Mapping[str, int], total: int) 
             return round_to_total(wanted, room, total, least=0)
 
 
+def share_overflow_evenly(weights: Mapping[str, float], *, room: Mapping[str, int], total: int) -> dict[str, int]:
+    """Whole counts that sum to `total`, in proportion to the weights, none above its room.
+
+    What exceeds a layer's room is divided evenly among all layers, and again where that exceeds a
+    layer's room: each layer gets min(room, its share + level), with one level for all. Raises
+    ValueError where the total exceeds the room of all layers.
+    """
+    if total > sum(room.values()):
+        raise ValueError(f"cannot place {total} weights in {sum(room.values())} free positions")
+    mass = sum(weights.values())
+    shares = {name: total * (weight / mass if mass > 0 else 1 / len(weights)) for name, weight in weights.items()}
+    headroom = {name: room[name] - shares[name] for name in weights}
+    overflow = level = 0.0
+    for index, name in enumerate(sorted(headroom, key=lambda name: headroom[name])):
+        level = overflow / (len(headroom) - index)
+        if level <= headroom[name]:
+            break
+        overflow -= headroom[name]
+    return round_to_total({n: min(room[n], part + level) for n, part in shares.items()}, room, total, least=0)
+
+
 def round_to_total(
     wanted: Mapping[str, float], sizes: Mapping[str, int], total: int, *, least: int = 1
 ) -> dict[str, int]:

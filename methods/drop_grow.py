@@ -1,4 +1,4 @@
-"""The base of methods that repeatedly drop some kept weights and grow as many others."""
+"""The bases of methods that repeatedly drop some kept weights and grow as many others."""
 
 from __future__ import annotations
 
@@ -15,26 +15,22 @@ from methods.schedules import every, steps_of
 
 
 @dataclass(kw_only=True)
-class DropGrow(Method):
-    """Starts from random masks with exact counts; a subclass says what to drop and what to grow.
+class Rewiring(Method):
+    """Starts from random masks with exact counts; a subclass says when to drop, and what to grow.
 
     Each update keeps the total count, and the count of every layer unless a method moves weights
     between layers. Grown weights start at 0, and with zeroed optimizer state unless grown_state is
-    "keep". The optimizer state of dropped weights is kept. There is no update at the last step.
+    "keep". The optimizer state of dropped weights is kept.
     """
 
     density_promise = "exact"
 
     density: float = 0.05
     allocation: str = "erk"
-    drop_fraction: float = 0.3
-    update_every: int | str = "1 epoch"
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        check_fraction("drop_fraction", self.drop_fraction, low_open=False)
         check_choice("allocation", self.allocation, ALLOCATIONS)
-        steps_of(self.update_every, steps_per_epoch=1)
 
     def enter_phase(self, ctx: Context) -> None:
         random_masks(ctx, density=self.density, allocation=self.allocation)
@@ -44,9 +40,8 @@ class DropGrow(Method):
             self.update(ctx)
 
     def due(self, ctx: Context) -> bool:
-        """Whether this step ends with an update: after each period, except at the last step."""
-        period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
-        return every(ctx.step, period) and ctx.step < ctx.total_steps
+        """Whether this step ends with an update."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def update(self, ctx: Context) -> None:
@@ -80,6 +75,26 @@ class DropGrow(Method):
         mask, kept: bool masks before and after dropping.
         """
         raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class DropGrow(Rewiring):
+    """Rewiring at a fixed period, where drop_fraction says how much a subclass drops.
+
+    There is no update at the last step.
+    """
+
+    drop_fraction: float = 0.3
+    update_every: int | str = "1 epoch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("drop_fraction", self.drop_fraction, low_open=False)
+        steps_of(self.update_every, steps_per_epoch=1)
+
+    def due(self, ctx: Context) -> bool:
+        period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
+        return every(ctx.step, period) and ctx.step < ctx.total_steps
 
 
 def random_masks(ctx: Context, *, density: float, allocation: str) -> None:

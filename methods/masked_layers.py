@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
+from methods.checks.dead_layers import ResetWatch, warn_of_zeros
 from methods.layers import MaskableWeight, OutputUnits
-from methods.reparametrization import EffectiveWeight, extra_name, reparametrize
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
+from methods.weights.reparametrization import EffectiveWeight, extra_name, reparametrize
 
 
 class MaskedWeight(EffectiveWeight):
@@ -45,9 +46,10 @@ class Thresholds:
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
         self._names: list[str] = []
-        self._structure: dict[str, str] = {}
+        self._structure: dict[str, Any] = {}
         self._rules: dict[float, ResetRule] = {}
         self._kept = torch.zeros(0, dtype=torch.int64)
+        self._watch = ResetWatch([], device=self._kept.device)
         self.resets = torch.zeros((), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -56,16 +58,27 @@ class Thresholds:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    def attach(self, *, shape: str, estimator: str) -> None:
-        """Give every maskable weight thresholds at 0: the network starts dense (A.1)."""
-        self._structure = {"shape": shape, "estimator": estimator}
+    def attach(self, *, shape: str, estimator: str, initial: float = 0.0, reset_below: float | None = None) -> None:
+        """Give every maskable weight thresholds at `initial`: the network starts dense (A.1).
+
+        initial: 0 or less, the value that resets return to. Where it is 0, warns of layers whose
+        weights are all 0, or that keep a smaller share than reset_below.
+        """
+        self._attach(shape=shape, estimator=estimator, initial=initial)
+        limits = {n: (reset_below or 0) * w.parameter.numel() for n, w in self._weights.items() if not w.recurrent}
+        warn_of_zeros(dict(zip(self._names, self._kept.tolist(), strict=True)), limits)
+
+    def _attach(self, *, shape: str, estimator: str, initial: float = 0.0) -> None:
+        self._structure = {"shape": shape, "estimator": estimator} | ({"initial": initial} if initial else {})
         for name, weight in self._weights.items():
             effective = self._effective(weight)
-            zeros = weight.parameter.new_zeros(threshold_shape(shape, effective.units.rows(weight.parameter)))
-            reparametrize(weight, effective, zeros)
+            rows = effective.units.rows(weight.parameter)
+            start = weight.parameter.new_full(threshold_shape(shape, rows), initial)
+            reparametrize(weight, effective, start)
             self._names.append(name)
-            self.resets = self.resets.to(zeros.device)
+            self.resets = self.resets.to(start.device)
         self._kept = torch.stack([self.mask(name).sum() for name in self._names])
+        self._watch = ResetWatch(self._names, device=self.resets.device)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The thresholds that the modules hold now, by the name of the weight that they prune."""
@@ -96,8 +109,11 @@ class Thresholds:
         held = [self._weights[name] for name in self._names]
         weights = [self._effective(weight).units.rows(weight.parameter) for weight in held]
         rule = None if reset_below is None else self._rule(reset_below)
+        if rule is not None and self._watch.watching:
+            self._watch.note(torch.stack([self.mask(name).sum() for name in self._names]) < rule.limits)
         update = kernels.backend_for(*weights).update_thresholds_
         self._kept = update(weights, list(self.parameters().values()), rule, self.resets)
+        self._watch.after_update(self.resets)
 
     def _effective(self, weight: MaskableWeight) -> MaskedWeight:
         """What the layer computes with. Only thresholds of output units depend on where these lie."""
@@ -108,7 +124,10 @@ class Thresholds:
         if reset_below not in self._rules:  # made once: sending it to the device waits for it
             weights = [self._weights[name] for name in self._names]
             sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
-            rule = ResetRule.below(reset_below, sizes, resettable=resettable, device=self.resets.device)
+            initial = float(self._structure.get("initial", 0.0))
+            rule = ResetRule.below(
+                reset_below, sizes, resettable=resettable, device=self.resets.device, reset_to=initial
+            )
             self._rules[reset_below] = rule
         return self._rules[reset_below]
 
@@ -130,7 +149,7 @@ class Thresholds:
         Raises ValueError where the thresholds that are attached have another structure.
         """
         if state["structure"] and not self._names:
-            self.attach(**state["structure"])
+            self._attach(**state["structure"])
         if state["structure"] != self._structure:
             raise ValueError(f"the saved thresholds are {state['structure']}, the attached ones {self._structure}")
         device = self.resets.device

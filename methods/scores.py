@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from methods.checks.bound_optimizer import innermost
 
 
 def magnitude(weight: Tensor) -> Tensor:
@@ -22,15 +27,57 @@ def random(like: Tensor, generator: torch.Generator) -> Tensor:
 def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
     """The optimizer's momentum of a parameter, in its shape.
 
-    This is SGD's buffer, or Adam's m / (sqrt(v) + 1e-8). Raises ValueError for an optimizer without
-    momentum.
+    This is the momentum buffer of SGD, RMSprop or Muon, m / (sqrt(v) + 1e-8) of Adam and its
+    relatives, m / (u + 1e-8) of Adamax and m of Lion. Raises ValueError for an optimizer without
+    momentum, and for a parameter that it has not updated yet.
     """
-    state = optimizer.state.get(parameter, {})
-    if "exp_avg" in state:
-        return torch.as_tensor(state["exp_avg"] / (state["exp_avg_sq"].sqrt() + 1e-8))
-    if state.get("momentum_buffer") is None:
-        raise ValueError("the optimizer has no momentum: use SGD with momentum above 0, or Adam")
-    return torch.as_tensor(state["momentum_buffer"])
+    state = _inner(optimizer).state.get(parameter, {})
+    if not state:
+        raise ValueError("the optimizer has no momentum of this parameter yet: it had no gradient so far")
+    moment = state.get("exp_avg", state.get("momentum_buffer"))
+    if moment is None:
+        raise ValueError(f"{_no_momentum(optimizer)} (its state holds {', '.join(state)})")
+    if "exp_avg_sq" in state:
+        return torch.as_tensor(moment / (state["exp_avg_sq"].sqrt() + 1e-8))
+    if "exp_inf" in state:
+        return torch.as_tensor(moment / (state["exp_inf"] + 1e-8))
+    return torch.as_tensor(moment)
+
+
+def has_momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:
+    """False for a parameter that is frozen or had no gradient so far: nothing is known of it."""
+    return parameter.requires_grad and bool(_inner(optimizer).state.get(parameter))
+
+
+def check_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError where the optimizer's options show that it will have no momentum.
+
+    An optimizer of another library that has the options of one with momentum, and keeps none, is
+    found by `momentum`, after its first step.
+    """
+    inner = _inner(optimizer)
+    if any("ScheduleFree" in type(one).__name__ for one in (optimizer, inner)) or not any(
+        map(_decays_gradients, inner.param_groups)
+    ):
+        raise ValueError(_no_momentum(optimizer))
+
+
+def _decays_gradients(group: Mapping[str, Any]) -> bool:
+    return "betas" in group or any(group.get(key) for key in ("momentum", "beta1", "beta"))
+
+
+def _no_momentum(optimizer: torch.optim.Optimizer) -> str:
+    inner = _inner(optimizer)
+    options = " with momentum 0" if inner.param_groups[0].get("momentum") == 0 else ""
+    return (
+        f"{type(inner).__name__}{options} has no momentum: use SGD or RMSprop with momentum above 0, "
+        "Adam, AdamW, NAdam, RAdam, Adamax or Lion"
+    )
+
+
+def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer inside its wrappers, such as accelerate's: the one that has the momentum."""
+    return innermost(optimizer) or optimizer
 
 
 def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:

@@ -85,28 +85,37 @@ class ResetRule:
     """A.1: the thresholds of a layer that keeps fewer weights than its limit return to 0.
 
     limits: float32 [layers]; -1 for a layer that is never reset. sizes: int64 [layers], the number
-    of weights. Both lie on the device of the counts.
+    of weights. Both lie on the device of the counts. reset_to: the value that thresholds return to,
+    0 or less.
     """
 
     limits: Tensor
     sizes: Tensor
+    reset_to: float = 0.0
 
     @classmethod
     def below(
-        cls, share: float, sizes: Sequence[int], *, resettable: Sequence[bool], device: torch.device
+        cls,
+        share: float,
+        sizes: Sequence[int],
+        *,
+        resettable: Sequence[bool],
+        device: torch.device,
+        reset_to: float = 0.0,
     ) -> ResetRule:
         """Reset the resettable layers that keep less than this share of their weights."""
         limits = [share * size if may_reset else -1 for size, may_reset in zip(sizes, resettable, strict=True)]
-        return cls(torch.tensor(limits, dtype=torch.float32, device=device), torch.tensor(sizes, device=device))
+        on_device = torch.tensor(limits, dtype=torch.float32, device=device)
+        return cls(on_device, torch.tensor(sizes, device=device), reset_to)
 
     def apply_(self, kept: Tensor, thresholds: Sequence[Tensor], resets: Tensor) -> Tensor:
-        """Zero the thresholds of layers below their limit and add their number to `resets`.
+        """Reset the thresholds of layers below their limit and add their number to `resets`.
 
         kept: int64 [layers]. Returns what is kept now, of the same shape: a layer that was reset
         counts as keeping all its weights. Does not wait for the device.
         """
         empty = kept < self.limits
         for threshold, is_empty in zip(thresholds, empty.unbind(), strict=True):
-            threshold.masked_fill_(is_empty, 0)
+            threshold.masked_fill_(is_empty, self.reset_to)
         resets += empty.sum()
         return torch.where(empty, self.sizes, kept)

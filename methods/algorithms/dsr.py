@@ -12,12 +12,12 @@ from torch import Tensor
 from methods import scores
 from methods.base import Context, check_fraction
 from methods.budgets import share
-from methods.drop_grow import DropGrow
+from methods.drop_grow import Rewiring
 from methods.schedules import every, steps_of
 
 
 @dataclass(kw_only=True)
-class DSR(DropGrow):
+class DSR(Rewiring):
     """Drops weights below one adaptive global threshold and moves them to where most survive.
 
     Mostafa, Wang, "Parameter efficient training of deep convolutional neural networks by dynamic
@@ -45,15 +45,16 @@ class DSR(DropGrow):
     Departures: counts are exact from the start. N_p is relative to the kept weights, because 20,000
     exceeds what LeNet-300-100 keeps at 5 % (docs/decisions/0006). Every maskable layer is sparse;
     the authors keep the first, the shortcut and the last layers of a WRN dense, for which there is
-    `exclude`. A layer keeps at least its largest weight. Where too few positions were not kept
-    before the update, the dropped ones may be grown again. drop_fraction is not used. Grown weights
-    start at 0 and keep the optimizer's state, as in the authors' code.
+    `exclude`. A layer keeps at least its largest weight; the authors keep any one. Where too few
+    positions were not kept before the update, the dropped ones may be grown again. Grown weights
+    start at 0 and with zeroed optimizer state. In the authors' code, as here, the gradient of a
+    pruned weight is 0, so that its momentum decays: to 0.9^100 = 3e-5 of it by the next update.
     """
 
     name = "dsr"
-    version = 1
+    version = 2
     reference = "arXiv:1902.05967"
-    grown_state = "keep"
+    pruned_gradients = "zero"
 
     update_every: int | str = "100 steps"
     prune_fraction: float = 0.05
@@ -65,6 +66,7 @@ class DSR(DropGrow):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        steps_of(self.update_every, steps_per_epoch=1)
         for name in ("prune_fraction", "tolerance", "stops_at"):
             check_fraction(name, getattr(self, name))
         if not self.initial_threshold > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -34,6 +35,12 @@ class DST(Method):
     | estimator | H(x), STE | long_tailed |
     | reset_density | "more than 99 %" | 0.01; None never resets |
     | threshold_weight_decay | not stated | 0 |
+    | initial_threshold | t at the start and after a reset | 0 |
+
+    A weight of exactly 0 at a threshold of 0 is pruned and gets no gradient, so a layer that is
+    initialised at 0 never trains, and is reset in every step; `attach` warns of it. With a small
+    negative initial_threshold, such as -1e-4, such weights are kept at the start and after each
+    reset, and train from there.
 
     Departures: (a) the authors' code resets at a keep ratio of exactly 1 % too; the paper and this
     class reset below it. (b) The authors' code tests the keep ratio in every forward pass,
@@ -47,12 +54,14 @@ class DST(Method):
     reference = "arXiv:2005.06870"
     density_promise = "emergent"
     weight_gradient = "dense"
+    added: ClassVar[dict[str, Any]] = {"initial_threshold": 0.0}
 
     alpha: float = 5e-4
     threshold: str = "vector"
     estimator: str = "long_tailed"
     reset_density: float | None = 0.01
     threshold_weight_decay: float = 0.0
+    initial_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("threshold_weight_decay", self.threshold_weight_decay)):
@@ -62,9 +71,18 @@ class DST(Method):
         check_choice("estimator", self.estimator, ESTIMATORS)
         if self.reset_density is not None:
             check_fraction("reset_density", self.reset_density)
+        if not float("-inf") < self.initial_threshold <= 0:
+            raise ValueError(
+                f"initial_threshold is {self.initial_threshold}: it must be 0 or less, so that the network starts dense"
+            )
 
     def enter_phase(self, ctx: Context) -> None:
-        ctx.thresholds.attach(shape=self.threshold, estimator=self.estimator)
+        ctx.thresholds.attach(
+            shape=self.threshold,
+            estimator=self.estimator,
+            initial=self.initial_threshold,
+            reset_below=self.reset_density,
+        )
 
     def penalty(self, ctx: Context) -> Tensor:
         return ctx.thresholds.regularization(self.alpha)

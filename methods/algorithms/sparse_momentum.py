@@ -11,7 +11,7 @@ from torch import Tensor
 
 from methods import scores
 from methods.base import Context, check_fraction
-from methods.budgets import share
+from methods.budgets import share_overflow_evenly
 from methods.drop_grow import DropGrow
 from methods.schedules import cosine
 
@@ -25,14 +25,15 @@ class SparseMomentum(DropGrow):
     Dettmers, Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing
     Performance", arXiv:1907.04840.
 
-    After every epoch except the last, with m the optimizer's momentum (for Adam the first moment
-    over the root of the second):
+    After every epoch except the last, with m the optimizer's momentum (`scores.momentum`; for Adam
+    the first moment over the root of the second):
         layer importance: mean |m| over the kept weights, normalised over the layers;
         drop the ceil(rate * kept) smallest magnitudes of each layer. The rate falls along a cosine.
         It is at most the layer's sparsity where the sparsity is below 0.2 and the importance is
         above the mean;
         grow as many weights as were dropped. A layer's share is its importance, up to 99 % of its
-        free positions; the rest goes to the other layers. A layer grows where |m| is largest.
+        free positions, the dropped ones included. What exceeds that is divided evenly among all
+        layers, until none exceeds it. A layer grows where |m| is largest.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -43,13 +44,15 @@ class SparseMomentum(DropGrow):
     | update_every | | 1 epoch |
 
     Departures: counts are exact; the authors' rounding drifts and is corrected later. A layer keeps
-    at least one weight. The share of a layer without importance is 0. Grown weights start at 0 and
-    keep their momentum, which is dense and never reset, as in the authors' code since version 1.0.
-    Raises ValueError at the first update where the optimizer has no momentum.
+    at least one weight. Where 99 % of all free positions are too few, all of them may be used; the
+    authors' code grows fewer weights then. Grown weights start at 0 and keep their momentum, which
+    is dense and never reset, as in the authors' code since version 1.0. Layers that are frozen or
+    had no gradient so far keep their masks and take no part. Raises ValueError where an optimizer
+    without momentum is bound.
     """
 
     name = "sparse_momentum"
-    version = 1
+    version = 2
     reference = "arXiv:1907.04840"
     grown_state = "keep"
     weight_gradient = "dense"
@@ -61,33 +64,54 @@ class SparseMomentum(DropGrow):
         super().__post_init__()
         check_fraction("final_drop_fraction", self.final_drop_fraction, low_open=False)
 
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        scores.check_momentum(optimizer)
+
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
+        if name not in _moving(ctx):
+            return torch.zeros_like(mask)
         kept = int(torch.count_nonzero(mask))
         rate = cosine(ctx.step, ctx.total_steps, start=self.drop_fraction, end=self.final_drop_fraction)
         sparsity = 1 - kept / mask.numel()
-        if sparsity < DENSE_LAYER_SPARSITY and self.importance(ctx)[name] > 1 / len(ctx.weights):
+        if sparsity < DENSE_LAYER_SPARSITY and self.importance(ctx)[name] > 1 / len(_moving(ctx)):
             rate = min(rate, sparsity)
-        count = min(math.ceil(rate * kept), kept - 1)
+        count = max(0, min(math.ceil(rate * kept), kept - 1))
         return scores.top(-scores.magnitude(ctx.weights[name].parameter), count, among=mask)
 
     def importance(self, ctx: Context) -> dict[str, float]:
-        """Mean |momentum| of each layer's kept weights, normalised to sum 1."""
+        """Mean |momentum| of each layer's kept weights, normalised to sum 1.
+
+        Layers that take no part are left out. A mean that is not finite counts as 0: that of a
+        layer without kept weights, or of a training that diverged.
+        """
         means = {}
-        for name, weight in ctx.weights.items():
-            assert ctx.optimizer is not None, "an update needs a bound optimizer"
-            means[name] = float(scores.momentum(ctx.optimizer, weight.parameter)[ctx.masks[name]].abs().mean())
+        for name in _moving(ctx):
+            mean = float(_momentum(ctx, name)[ctx.masks[name]].abs().mean())
+            means[name] = mean if math.isfinite(mean) else 0.0
         total = sum(means.values())
         return {name: mean / total if total > 0 else 1 / len(means) for name, mean in means.items()}
 
     def growth_counts(self, ctx: Context, masks: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, int]:
-        total = sum(int(torch.count_nonzero(mask)) for mask in masks.values()) - sum(
-            int(torch.count_nonzero(mask)) for mask in kept.values()
-        )
-        free = {name: int(torch.count_nonzero(~mask)) for name, mask in kept.items()}
-        most = {name: math.floor(0.99 * count) for name, count in free.items()}
-        return share(self.importance(ctx), room=most if sum(most.values()) >= total else free, total=total)
+        count = torch.count_nonzero
+        total = sum(int(count(mask)) - int(count(kept[name])) for name, mask in masks.items())
+        importance = self.importance(ctx)
+        free = {name: int(count(~kept[name])) for name in importance}
+        most = {name: math.floor(0.99 * places) for name, places in free.items()}
+        room = most if sum(most.values()) >= total else free
+        return dict.fromkeys(masks, 0) | share_overflow_evenly(importance, room=room, total=total)
 
     def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
-        assert ctx.optimizer is not None, "an update needs a bound optimizer"
-        momentum = scores.momentum(ctx.optimizer, ctx.weights[name].parameter)
-        return scores.top(torch.abs(momentum), count, among=~kept)
+        if name not in _moving(ctx):
+            return torch.zeros_like(mask)
+        return scores.top(_momentum(ctx, name).abs(), count, among=~kept)
+
+
+def _moving(ctx: Context) -> list[str]:
+    """The layers that take part: neither frozen nor without a gradient so far."""
+    assert ctx.optimizer is not None, "an update needs a bound optimizer"
+    return [name for name, weight in ctx.weights.items() if scores.has_momentum(ctx.optimizer, weight.parameter)]
+
+
+def _momentum(ctx: Context, name: str) -> Tensor:
+    assert ctx.optimizer is not None, "an update needs a bound optimizer"
+    return scores.momentum(ctx.optimizer, ctx.weights[name].parameter)

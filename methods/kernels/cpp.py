@@ -60,8 +60,9 @@ class Cpp(Backend):
     def update_thresholds_(
         self, weights: Sequence[Tensor], thresholds: Sequence[Tensor], rule: ResetRule | None, resets: Tensor
     ) -> Tensor:
-        limits = None if rule is None else rule.limits
-        kept: Tensor = torch.ops.sparse_training.update_thresholds.default(weights, thresholds, limits, resets)
+        limits, reset_to = (None, 0.0) if rule is None else (rule.limits, rule.reset_to)
+        update = torch.ops.sparse_training.update_thresholds.default
+        kept: Tensor = update(weights, thresholds, limits, reset_to, resets)
         return kept
 
     def zero_(self, tensors: Sequence[Tensor], where: Sequence[Tensor]) -> None:

@@ -61,10 +61,11 @@ int64_t kept_of(const Layer& layer) {
 }
 
 // Returns the kept weights of each layer, int64 [layers]. Where limits are given, float [layers], a
-// layer that keeps fewer has its thresholds set to 0, counts as keeping all its weights, and adds 1
-// to resets. Counts are compared as floats, as torch compares an integer tensor with a float
+// layer that keeps fewer has its thresholds set to reset_to, counts as keeping all its weights, and
+// adds 1 to resets. Counts are compared as floats, as torch compares an integer tensor with a float
 // tensor.
-Tensor update_thresholds(TensorList weights, TensorList thresholds, const std::optional<Tensor>& limits, Tensor resets) {
+Tensor update_thresholds(TensorList weights, TensorList thresholds, const std::optional<Tensor>& limits, double reset_to,
+                         Tensor resets) {
   at::NoGradGuard no_grad;
   const int64_t layers = weights.size();
   TORCH_CHECK(static_cast<int64_t>(thresholds.size()) == layers && resets.is_cpu(),
@@ -79,7 +80,7 @@ Tensor update_thresholds(TensorList weights, TensorList thresholds, const std::o
     if (!limit || static_cast<float>(count[i]) >= limit[i]) continue;
     count[i] = weights[i].numel();
     Tensor threshold = thresholds[i];
-    threshold.zero_();
+    threshold.fill_(reset_to);
     *resets.mutable_data_ptr<int64_t>() += 1;
   }
   return kept;
@@ -210,7 +211,8 @@ TORCH_LIBRARY(sparse_training, library) {
   library.def("masked_weight(Tensor weight, Tensor threshold, int estimator) -> Tensor", sparse_training::masked_weight);
   library.def("regularization(Tensor[] thresholds, float scale) -> Tensor", sparse_training::regularization);
   library.def(
-      "update_thresholds(Tensor[] weights, Tensor(a!)[] thresholds, Tensor? limits, Tensor(b!) resets) -> Tensor",
+      "update_thresholds(Tensor[] weights, Tensor(a!)[] thresholds, Tensor? limits, float reset_to, "
+      "Tensor(b!) resets) -> Tensor",
       sparse_training::update_thresholds);
   library.def("zero_where(Tensor(a!)[] tensors, Tensor[] entries) -> ()", sparse_training::zero_where);
 }

@@ -93,12 +93,14 @@ def test_a_weight_computed_from_others_is_refused_by_name() -> None:
     assert list(attach(model, density=0.5, exclude=["1"]).masks()) == ["0.weight"]
 
 
-def test_a_second_reparametrization_is_refused() -> None:
+@pytest.mark.parametrize("second", ["dense", "static", "dst"])
+@pytest.mark.parametrize("first", ["dense", "static", "dst"])
+def test_a_second_method_is_refused_until_the_first_is_finalized(first: str, second: str) -> None:
     model = Block()
-    attach(model, "dst")
-    with pytest.raises(ValueError, match=r"features\.0\.weight is reparametrized already: call methods\.finalize"):
-        attach(model, "dst")
-    attach(methods.finalize(model), "dst")
+    attach(model, first)
+    with pytest.raises(ValueError, match=r"attached to features\.0\.weight already: call methods\.finalize\(model\)"):
+        attach(nn.Sequential(model, nn.Linear(3, 3)), second)
+    attach(methods.finalize(model), second)
 
 
 # ---- names and values

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.budgets import ALLOCATIONS, allocate, erk, round_to_total, share
+from methods.budgets import ALLOCATIONS, allocate, erk, round_to_total, share, share_overflow_evenly
 
 LENET_300_100 = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
 LENET_5 = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
@@ -123,14 +124,57 @@ def test_share_gives_in_proportion_and_passes_on_what_has_no_room() -> None:
         share({"a": 1, "b": 1}, room={"a": 2, "b": 10}, total=13)
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 1000)), min_size=1, max_size=8),
-    st.floats(0, 1),
-)
-def test_share_is_exact_and_within_the_room(layers: list[tuple[float, int]], part: float) -> None:
+SHARES = (share, share_overflow_evenly)
+LAYERS = st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 1000)), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize("rule", SHARES)
+@given(layers=LAYERS, part=st.floats(0, 1))
+def test_share_is_exact_and_within_the_room(rule: Any, layers: list[tuple[float, int]], part: float) -> None:
     weights = {str(i): weight for i, (weight, _) in enumerate(layers)}
     room = {str(i): space for i, (_, space) in enumerate(layers)}
     total = int(part * sum(room.values()))
-    counts = share(weights, room=room, total=total)
+    counts = rule(weights, room=room, total=total)
     assert sum(counts.values()) == total
     assert all(0 <= counts[name] <= room[name] for name in room)
+
+
+def test_overflow_is_divided_evenly_among_the_layers_until_none_exceeds_its_room() -> None:
+    # 12 to place  a    b    c
+    # weight       6    4    2
+    # share        6    4    2
+    # room         2    5    9
+    # fits         2    4    2     4 left: 4/3 for each, of which a has no room for any
+    # again        2    5    3.33  1.67 left: 0.56 for each, and so on: b stays full, c takes the rest
+    room = {"a": 2, "b": 5, "c": 9}
+    assert share_overflow_evenly({"a": 6, "b": 4, "c": 2}, room=room, total=12) == {"a": 2, "b": 5, "c": 5}
+    # in proportion, b and c divide a's 4 as 4 to 2; here as 1 to 1
+    room = {"a": 2, "b": 9, "c": 9}
+    assert share({"a": 6, "b": 4, "c": 2}, room=room, total=12) == {"a": 2, "b": 7, "c": 3}
+    assert share_overflow_evenly({"a": 6, "b": 4, "c": 2}, room=room, total=12) == {"a": 2, "b": 6, "c": 4}
+
+
+def test_overflow_goes_to_layers_of_weight_0_too() -> None:
+    assert share_overflow_evenly({"a": 1, "b": 0}, room={"a": 2, "b": 9}, total=8) == {"a": 2, "b": 6}
+    assert share_overflow_evenly({"a": 0, "b": 0}, room={"a": 9, "b": 9}, total=8) == {"a": 4, "b": 4}
+    assert share_overflow_evenly({"a": 1, "b": 0}, room={"a": 9, "b": 9}, total=8) == {"a": 8, "b": 0}
+    with pytest.raises(ValueError, match="cannot place 13 weights in 12 free"):
+        share_overflow_evenly({"a": 1, "b": 1}, room={"a": 2, "b": 10}, total=13)
+
+
+@given(layers=LAYERS, part=st.floats(0, 0.9))
+def test_overflow_divided_at_once_is_what_dividing_it_again_and_again_ends_in(
+    layers: list[tuple[float, int]], part: float
+) -> None:
+    mass, total = sum(weight for weight, _ in layers), int(part * sum(space for _, space in layers))
+    given_out = [total * (weight / mass if mass > 0 else 1 / len(layers)) for weight, _ in layers]
+    for _ in range(1000):
+        fits = [min(space, count) for count, (_, space) in zip(given_out, layers, strict=True)]
+        left = sum(given_out) - sum(fits)
+        given_out = [count + left / len(layers) for count in fits]
+    counts = share_overflow_evenly(
+        {str(i): weight for i, (weight, _) in enumerate(layers)},
+        room={str(i): space for i, (_, space) in enumerate(layers)},
+        total=total,
+    )
+    assert all(abs(counts[str(i)] - count) < 1 + 1e-6 for i, count in enumerate(given_out))

@@ -13,9 +13,9 @@ from kernel_paths import use_kernels
 from torch import Tensor, nn
 
 import methods
-from methods.coverage import warn_where_little
 from methods.layers import maskable_weights, select
 from methods.ties import sharing
+from methods.weights.coverage import warn_where_little
 
 
 class Raw(nn.Module):

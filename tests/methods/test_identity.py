@@ -67,10 +67,18 @@ def test_a_subclass_adds_to_what_its_base_has_added() -> None:
     assert AddsItsOwn(power=1.0).identity() == {"rate": 0.5, "power": 1.0}
 
 
-def test_without_added_hyperparameters_the_identity_is_all_of_them() -> None:
+def test_the_identity_is_all_hyperparameters_without_those_added_at_their_defaults() -> None:
     for name in methods.available():
         method = methods.create(name)
-        assert method.identity() == method.hyperparameters()
+        added = method.added_hyperparameters()
+        assert method.identity() | added == method.hyperparameters()
+        assert not method.identity().keys() & added.keys()
+
+
+def test_dst_where_thresholds_start_at_zero_is_the_method_that_it_was() -> None:
+    names = ["alpha", "threshold", "estimator", "reset_density", "threshold_weight_decay"]
+    assert list(methods.create("dst").identity()) == names
+    assert methods.create("dst", initial_threshold=-1e-4).identity()["initial_threshold"] == -1e-4
 
 
 @pytest.mark.parametrize("kind", [Later, Heir, AddsItsOwn])

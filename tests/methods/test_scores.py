@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -83,3 +85,65 @@ def test_random_scores_come_from_the_generator_alone() -> None:
     assert first.shape == like.shape
     assert 0 <= float(first.min()) <= float(first.max()) <= 1
     assert abs(float(first.mean()) - 0.5) < 0.03
+
+
+class Lion(torch.optim.Optimizer):
+    """Keeps exp_avg and nothing else."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1, "betas": (0.9, 0.99)})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                self.state[parameter].setdefault("exp_avg", torch.zeros_like(parameter)).lerp_(parameter.grad, 0.01)
+
+
+class Forgetful(torch.optim.Adam):
+    """Has betas, and remembers something that nobody knows."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["row_var"] = torch.zeros(2)
+
+
+GRADIENT = torch.tensor([1.0, -2.0, 0.0])
+
+
+def stepped(make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> tuple[torch.optim.Optimizer, Tensor, Tensor]:
+    updated, untouched = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+    optimizer = make([updated, untouched])
+    updated.grad = GRADIENT.clone()
+    optimizer.step()
+    return optimizer, updated, untouched
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        # after one step with gradient g: SGD g; Adam 0.1 g / sqrt(0.001 g^2); Adamax 0.1 g / |g|; Lion 0.01 g
+        (lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.9), GRADIENT),
+        (lambda p: torch.optim.Adam(p), 0.1 / 0.001**0.5 * GRADIENT.sign()),
+        (lambda p: torch.optim.Adamax(p), 0.1 * GRADIENT.sign()),
+        (Lion, 0.01 * GRADIENT),
+        # RMSprop g / sqrt(0.01 g^2)
+        (lambda p: torch.optim.RMSprop(p, momentum=0.9), 10 * GRADIENT.sign()),
+    ],
+)
+def test_momentum_is_what_the_optimizer_remembers_of_the_direction(make: Any, expected: Tensor) -> None:
+    optimizer, updated, untouched = stepped(make)
+    scores.check_momentum(optimizer)
+    assert torch.allclose(scores.momentum(optimizer, updated), expected, rtol=1e-4)
+    assert scores.has_momentum(optimizer, updated)
+    assert not scores.has_momentum(optimizer, untouched)
+    with pytest.raises(ValueError, match="it had no gradient so far"):
+        scores.momentum(optimizer, untouched)
+    updated.requires_grad_(False)
+    assert not scores.has_momentum(optimizer, updated)
+
+
+def test_an_optimizer_that_hides_its_momentum_is_named_with_what_it_has() -> None:
+    optimizer, updated, _ = stepped(Forgetful)
+    with pytest.raises(ValueError, match=r"Forgetful has no momentum: use .* \(its state holds row_var\)"):
+        scores.momentum(optimizer, updated)

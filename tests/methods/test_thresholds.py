@@ -46,3 +46,10 @@ def test_the_reset_rule_zeroes_the_thresholds_of_layers_below_their_limit_and_on
     assert kept.tolist() == [300, 10, 0]
     assert [threshold.any().item() for threshold in given] == [False, True, True]
     assert resets.item() == 6
+
+
+def test_thresholds_return_to_the_value_that_the_rule_says() -> None:
+    rule = thresholds.ResetRule.below(0.1, [100, 100], resettable=[True, True], device=torch.device("cpu"), reset_to=-2)
+    given = [torch.ones(2), torch.ones(())]
+    assert rule.apply_(torch.tensor([9, 10]), given, torch.tensor(0)).tolist() == [100, 10]
+    assert [threshold.tolist() for threshold in given] == [[-2, -2], 1]

@@ -80,7 +80,7 @@ def test_what_a_layer_has_no_room_for_goes_to_the_others() -> None:
     assert [sum(first), sum(second)] == [8, 4]
 
 
-def test_grown_weights_start_at_zero_and_keep_their_momentum() -> None:
+def test_grown_weights_start_at_zero_and_without_momentum() -> None:
     made = attached(initial_threshold=0.5)
     optimizer = made.context.optimizer
     assert optimizer is not None
@@ -90,8 +90,38 @@ def test_grown_weights_start_at_zero_and_keep_their_momentum() -> None:
     updated(made)
     for name, mask in made.masks().items():
         parameter = made.context.weights[name].parameter
-        assert (parameter[mask & ~before[name]] == 0).all()
-        assert (optimizer.state[parameter]["momentum_buffer"] == 1).all()
+        grown = mask & ~before[name]
+        assert grown.any()
+        assert (parameter[grown] == 0).all()
+        assert (optimizer.state[parameter]["momentum_buffer"][grown] == 0).all()
+        assert (optimizer.state[parameter]["momentum_buffer"][~grown] == 1).all()
+
+
+def test_the_first_move_of_a_grown_weight_is_its_own_gradient() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(20, 30)
+    made = methods.attach(
+        model, "dsr", total_steps=100, steps_per_epoch=10, density=0.2, update_every=10, initial_threshold=0.05
+    )
+    optimizer = torch.optim.SGD(made.parameter_groups(), lr=0.1, momentum=0.9)
+    made.bind(optimizer)
+    inputs, labels = torch.randn(16, 20), torch.randint(30, (16,))
+    before = made.masks()["weight"]
+    for _ in range(11):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), labels).backward()
+        made.step()
+    grown = made.masks()["weight"] & ~before
+    assert grown.any()
+    assert model.weight.grad is not None
+    assert torch.equal(model.weight[grown], -0.1 * model.weight.grad[grown])
+
+
+def test_a_drop_fraction_is_no_hyperparameter() -> None:
+    with pytest.raises(ValueError, match="drop_fraction"):
+        methods.create("dsr", drop_fraction=0.2)
+    with pytest.raises(ValueError, match="duration '1 week' is not"):
+        methods.create("dsr", update_every="1 week")
 
 
 def test_the_period_doubles_at_the_published_points_and_updates_end_before_the_training() -> None:

@@ -187,6 +187,9 @@ def test_an_optimizer_without_the_thresholds_is_refused_by_name() -> None:
         ({"estimator": "ste"}, "estimator is 'ste'; valid: long_tailed, straight_through"),
         ({"reset_density": 1.5}, "reset_density is 1.5"),
         ({"threshold_weight_decay": -0.1}, "threshold_weight_decay is -0.1"),
+        ({"initial_threshold": 0.1}, "initial_threshold is 0.1: it must be 0 or less"),
+        ({"initial_threshold": float("nan")}, "initial_threshold is nan"),
+        ({"initial_threshold": -float("inf")}, "initial_threshold is -inf"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message: str) -> None:

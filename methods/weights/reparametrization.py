@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.computed_weight import ComputedWeight
 from methods.layers import MaskableWeight
+from methods.weights.computed_weight import ComputedWeight
 
 
 class EffectiveWeight(ABC):
@@ -79,6 +79,12 @@ class _Reparametrized:
         if isinstance(param, ComputedWeight):
             param.refuse()
         self.base_class.register_parameter(cast(nn.Module, self), name, param)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.effective:
+            qualified = self.__dict__["names"][name]
+            raise ValueError(f"{qualified} is computed from a parameter and its thresholds: finalize the model first")
+        self.base_class.__delattr__(cast(nn.Module, self), name)
 
     def on_dense_weights(self, method: str) -> Any:
         """Call a method of the base, such as reset_parameters, that writes the dense weights."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from methods.layers import MaskableWeight
-from methods.reparametrization import extra_name
-from methods.weight_mask import WeightMask, masks_of
+from methods.weights.reparametrization import extra_name
+from methods.weights.weight_mask import WeightMask, masks_of
 
 WRAPPERS = {
     "DistributedDataParallel": "attach the method first, then wrap the model",
