@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from methods import conformance
     from methods.attachment import Attachment, attach, finalize
     from methods.base import Context, Method, Phase
+    from methods.layers import register_layer
+    from methods.weights.coverage import Coverage
 
 __all__ = [
     "Attachment",
     "Context",
+    "Coverage",
     "Method",
     "Phase",
     "attach",
@@ -35,10 +38,13 @@ __all__ = [
     "describe",
     "finalize",
     "register",
+    "register_layer",
 ]
 _HOMES = {
     **dict.fromkeys(("Attachment", "attach", "finalize"), "methods.attachment"),
     **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
+    "Coverage": "methods.weights.coverage",
+    "register_layer": "methods.layers",
 }
 
 

@@ -10,14 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import layers, ranks, reparametrization, weight_mask
+from methods import layers
 from methods.base import Context, Method, Phase
-from methods.bound_optimizer import BoundOptimizer
+from methods.checks import ranks
+from methods.checks.bound_optimizer import BoundOptimizer
+from methods.checks.structure import Structure, check_free, check_model, check_weights
 from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.registry import create
-from methods.structure import Structure, check_model, check_weights
+from methods.weights import reparametrization, weight_mask
+from methods.weights.coverage import Coverage, warn_where_little
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
@@ -33,6 +36,7 @@ def attach(
     loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
+    extra: layers.Extra = (),
     **hyperparameters: Any,
 ) -> Attachment:
     """Put a method to work on a model that is on its device already.
@@ -41,15 +45,22 @@ def attach(
     `attached.total_steps` is the sum. steps_per_epoch: converts durations given in epochs.
     train_batches: returns a fresh iterable of (input, target) batches, for methods that score on
     data. include, exclude: fnmatch patterns on module names; a pattern covers everything inside the
-    modules it matches. The model carries the method until `finalize`. Raises ValueError for an
-    unknown method or hyperparameter, for a pattern that matches no module, for a model with nothing
-    to prune, and for a model that carries a method already or is wrapped for several processes.
+    modules it matches. Frozen weights are left out unless a pattern of `include` covers them.
+    extra: names of further parameters to mask, or a mapping from names to output axes
+    (`layers.select` has the details). The model carries the method until `finalize`. Warns where
+    less than 90 % of the model's weights can be masked. Raises ValueError for an unknown method or
+    hyperparameter, for a pattern that matches no module, for a model with nothing to prune, and for
+    a model that carries a method already or is wrapped for several processes.
     """
     method = _method(method_or_name, hyperparameters)
     _check_counts(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     check_model(model)
-    weights = layers.maskable_weights(model, include=include, exclude=exclude)
+    selection = layers.select(model, include=include, exclude=exclude, extra=extra)
+    weights = selection.weights
+    check_free(model, selection.aside)
     check_weights(weights)
+    coverage = Coverage.of(selection)
+    warn_where_little(coverage, stacklevel=2)
     phases = _phases(method, total_steps)
     context = Context(
         model=model,
@@ -64,7 +75,7 @@ def attach(
         train_batches=train_batches or _no_batches,
     )
     try:
-        return Attachment(method, context, phases)
+        return Attachment(method, context, phases, coverage)
     except BaseException:
         context.masks.undo_()
         finalize(model)
@@ -107,7 +118,7 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
     model's forward; the zeros are written by then.
     """
     for module in list(model.modules()):
-        weight_mask.settle_(module)
+        weight_mask.settle_(module, written=True)
         for name, mask in weight_mask.masks_of(module).items():
             mask.finish(module._parameters.get(name), reparametrization.kept(module, name))
         reparametrization.restore(module)
@@ -121,11 +132,12 @@ class Attachment:
     context: the Context that the method's hooks receive.
     """
 
-    def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...]) -> None:
+    def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...], coverage: Coverage) -> None:
         self.method = method
         self.phases = phases
         self.context = context
         self._phase = 0
+        self._coverage = coverage
         self._structure = Structure(context.model, context.weights, context.masks.carried())
         self._bound: BoundOptimizer | None = None
         self._process_group: Any = None
@@ -360,6 +372,10 @@ class Attachment:
             self.context.masks.apply_()
         masks = self.masks().values()
         return sum(int(torch.count_nonzero(mask)) for mask in masks) / sum(mask.numel() for mask in masks)
+
+    def coverage(self) -> Coverage:
+        """The share of the model's weights that is maskable, and what is dense, as of `attach`."""
+        return self._coverage
 
     def state_dict(self) -> dict[str, Any]:
         """What a bit-exact resume needs beside the model's and the optimizer's state.

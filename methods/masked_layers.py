@@ -9,26 +9,32 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
-from methods.dead_layers import ResetWatch, warn_of_zeros
-from methods.layers import MaskableWeight
-from methods.reparametrization import EffectiveWeight, extra_name, reparametrize
+from methods.checks.dead_layers import ResetWatch, warn_of_zeros
+from methods.layers import MaskableWeight, OutputUnits
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
+from methods.weights.reparametrization import EffectiveWeight, extra_name, reparametrize
 
 
 class MaskedWeight(EffectiveWeight):
     """W * M for one estimator of the step's derivative, and the linear layer with that weight."""
 
-    def __init__(self, estimator: str) -> None:
+    units = OutputUnits()
+
+    def __init__(self, estimator: str, units: OutputUnits = units) -> None:
         self.estimator = estimator
+        self.units = units
 
     def __call__(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        return kernels.backend_for(weight).masked_weight(weight, threshold, self.estimator)
+        rows = self.units.rows(weight)
+        return self.units.restored(kernels.backend_for(weight).masked_weight(rows, threshold, self.estimator))
 
     def linear(self, inputs: Tensor, weight: Tensor, threshold: Tensor, bias: Tensor | None) -> Tensor:
+        if self.units.axis != 0:
+            return super().linear(inputs, weight, threshold, bias)
         return kernels.backend_for(weight).masked_linear(inputs, weight, threshold, bias, self.estimator)
 
     def kept(self, weight: Tensor, threshold: Tensor) -> Tensor:
-        return keep_mask(weight, threshold)
+        return self.units.restored(keep_mask(self.units.rows(weight), threshold))
 
 
 class Thresholds:
@@ -65,8 +71,10 @@ class Thresholds:
     def _attach(self, *, shape: str, estimator: str, initial: float = 0.0) -> None:
         self._structure = {"shape": shape, "estimator": estimator} | ({"initial": initial} if initial else {})
         for name, weight in self._weights.items():
-            start = weight.parameter.new_full(threshold_shape(shape, weight.parameter), initial)
-            reparametrize(weight, MaskedWeight(estimator), start)
+            effective = self._effective(weight)
+            rows = effective.units.rows(weight.parameter)
+            start = weight.parameter.new_full(threshold_shape(shape, rows), initial)
+            reparametrize(weight, effective, start)
             self._names.append(name)
             self.resets = self.resets.to(start.device)
         self._kept = torch.stack([self.mask(name).sum() for name in self._names])
@@ -83,7 +91,8 @@ class Thresholds:
     def mask(self, name: str) -> Tensor:
         """True where a weight is kept: bool, shape of the weight."""
         with torch.no_grad():
-            return keep_mask(self._weights[name].parameter, self._threshold(name))
+            weight = self._weights[name]
+            return self._effective(weight).kept(weight.parameter, self._threshold(name))
 
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
@@ -97,13 +106,19 @@ class Thresholds:
         Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
         is made on the device: nothing waits for it.
         """
-        weights = [self._weights[name].parameter for name in self._names]
+        held = [self._weights[name] for name in self._names]
+        weights = [self._effective(weight).units.rows(weight.parameter) for weight in held]
         rule = None if reset_below is None else self._rule(reset_below)
         if rule is not None and self._watch.watching:
             self._watch.note(torch.stack([self.mask(name).sum() for name in self._names]) < rule.limits)
         update = kernels.backend_for(*weights).update_thresholds_
         self._kept = update(weights, list(self.parameters().values()), rule, self.resets)
         self._watch.after_update(self.resets)
+
+    def _effective(self, weight: MaskableWeight) -> MaskedWeight:
+        """What the layer computes with. Only thresholds of output units depend on where these lie."""
+        units = weight.units if self._structure["shape"] == "vector" else OutputUnits()
+        return MaskedWeight(self._structure["estimator"], units)
 
     def _rule(self, reset_below: float) -> ResetRule:
         if reset_below not in self._rules:  # made once: sending it to the device waits for it

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from methods import kernels
 from methods.layers import MaskableWeight
-from methods.weight_mask import WeightMask, carry, watch
+from methods.weights.weight_mask import WeightMask, carry, watch
 
 
 class Masks:
     """Boolean masks of maskable weights; a weight without a mask is dense.
 
-    Each module carries the masks of its own weights (`methods.weight_mask`). zeroes_gradients:
+    Each module carries the masks of its own weights (`methods.weights.weight_mask`). zeroes_gradients:
     whether gradients of pruned weights become 0 as they arrive.
     """
 

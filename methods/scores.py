@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.bound_optimizer import innermost
+from methods.checks.bound_optimizer import innermost
 
 
 def magnitude(weight: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def check_method(
     """Raise ConformanceError with every promise that the method breaks; return if there is none.
 
     name_or_class: a registered name, or a class, which need not be registered. level: `full` adds
-    networks (GRU, deep bidirectional LSTM, one- and three-dimensional convolutions).
+    networks (GRU, deep bidirectional LSTM, one- and three-dimensional convolutions, transposed
+    convolutions, attention).
     hyperparameters: values to check with. By default `density` is 0.3 and `update_every` is one
     epoch of 3 steps, so that small networks keep enough weights and updates happen within 24 steps.
     Raises ValueError for an unknown name or level.

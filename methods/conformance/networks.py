@@ -28,6 +28,19 @@ class Recurrent(nn.Module):
         return logits
 
 
+class Attention(nn.Module):
+    """Self-attention over [batch, time, features], its mean over time classified."""
+
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(features, heads, batch_first=True)
+        self.classifier = nn.Linear(features, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier((x + self.attention(x, x, x)[0]).mean(1))
+        return logits
+
+
 def _mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, CLASSES))
 
@@ -41,6 +54,18 @@ def _conv(conv: Any, norm: Any, dimensions: int) -> nn.Module:
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(8 * 2**dimensions, CLASSES),
+    )
+
+
+def _transposed() -> nn.Module:
+    return nn.Sequential(
+        nn.ConvTranspose2d(3, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 6, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(6 * 5 * 5, CLASSES),
     )
 
 
@@ -91,4 +116,6 @@ FULL = (
     ),
     Network("conv1d", lambda: _conv(nn.Conv1d, nn.BatchNorm1d, 1), (3, 4)),
     Network("conv3d", lambda: _conv(nn.Conv3d, nn.BatchNorm3d, 3), (3, 4, 4, 4)),
+    Network("transposed convolutions", _transposed, (3, 3, 3)),
+    Network("attention", lambda: Attention(8, 2), (5, 8), _adam),
 )

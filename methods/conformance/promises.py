@@ -71,10 +71,16 @@ def check_masks_cover_the_maskable_weights(trial: Trial) -> Iterator[str]:
 
 
 def check_pruned_weights_are_zero(trial: Trial) -> Iterator[str]:
-    """After every step the weights in use are exactly 0 where the mask is false."""
+    """After every step the weights in use are exactly 0 where the mask is false.
+
+    So are the parameters under masks in place, which the next forward pass uses as they are.
+    """
     for step, moment in enumerate(trial.moments):
         for name, mask in moment.masks.items():
-            if wrong := int(torch.count_nonzero(moment.effective[name][~mask])):
+            pruned = [moment.effective[name][~mask]]
+            if name in moment.masks_in_place:
+                pruned.append(moment.parameters[name][~moment.masks_in_place[name]])
+            if wrong := max(int(torch.count_nonzero(values)) for values in pruned):
                 yield f"{wrong} pruned weights of {name} are not 0 after step {step}"
 
 

@@ -36,9 +36,10 @@ class Moment:
     others_moved: list[str]
     stale_state: list[str]
     global_randomness: bool
-    kept_counts: list[int] = field(default_factory=list)
     density: float = math.nan
+    kept_counts: list[int] = field(default_factory=list)
     effective: dict[str, Tensor] = field(default_factory=dict)
+    masks_in_place: dict[str, Tensor] = field(default_factory=dict)
     saved: bytes = b""
 
 
@@ -177,9 +178,10 @@ class Training:
             stale_state=sorted(self._stale),
             global_randomness=_global_random_state() != before,
         )
+        moment.density = self.attached.density()
         if self.recorded:
+            moment.masks_in_place = self.attached.context.masks.state_dict()
             moment.kept_counts = [int(count) for count in self.attached.kept_counts()]
-            moment.density = self.attached.density()
             moment.effective = {n: v.detach() for n, v in finalize(copy.deepcopy(self.model)).named_parameters()}
             moment.saved = self.save()
         self.moments.append(moment)

@@ -70,11 +70,15 @@ def test_tied_weights_are_refused_by_both_names_and_may_be_excluded() -> None:
     assert list(attach(model, density=0.5, exclude=["a", "b"]).masks()) == ["c.weight"]
 
 
-def test_a_weight_tied_to_an_embedding_is_refused() -> None:
+def test_a_weight_tied_to_an_embedding_is_left_out_as_an_embedding() -> None:
     model = nn.ModuleDict({"embedding": nn.Embedding(5, 4), "out": nn.Linear(4, 5)})
     model["out"].weight = model["embedding"].weight
-    with pytest.raises(ValueError, match=r"embedding\.weight and out\.weight"):
+    with pytest.raises(ValueError, match=r"nothing to prune.*out\.weight \(embedding\)"):
         attach(model)
+    model["hidden"] = nn.Linear(4, 4)
+    attached = attach(model)
+    assert list(attached.masks()) == ["hidden.weight"]
+    assert attached.coverage().aside == {"embedding.weight": "embedding", "out.weight": "embedding"}
 
 
 def test_a_lazy_layer_without_data_is_refused() -> None:
@@ -89,12 +93,14 @@ def test_a_weight_computed_from_others_is_refused_by_name() -> None:
     assert list(attach(model, density=0.5, exclude=["1"]).masks()) == ["0.weight"]
 
 
-def test_a_second_reparametrization_is_refused() -> None:
+@pytest.mark.parametrize("second", ["dense", "static", "dst"])
+@pytest.mark.parametrize("first", ["dense", "static", "dst"])
+def test_a_second_method_is_refused_until_the_first_is_finalized(first: str, second: str) -> None:
     model = Block()
-    attach(model, "dst")
-    with pytest.raises(ValueError, match=r"features\.0\.weight is reparametrized already: call methods\.finalize"):
-        attach(model, "dst")
-    attach(methods.finalize(model), "dst")
+    attach(model, first)
+    with pytest.raises(ValueError, match=r"attached to features\.0\.weight already: call methods\.finalize\(model\)"):
+        attach(nn.Sequential(model, nn.Linear(3, 3)), second)
+    attach(methods.finalize(model), second)
 
 
 # ---- names and values

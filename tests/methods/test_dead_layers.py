@@ -15,7 +15,7 @@ from torch import nn
 import methods
 from benchmark import models
 from benchmark.spec import Model
-from methods.dead_layers import ResetWatch
+from methods.checks.dead_layers import ResetWatch
 from methods.thresholds import ESTIMATORS, SHAPES
 
 

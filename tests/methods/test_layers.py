@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,13 +47,44 @@ class Scaled(nn.Linear):
         return 2 * nn.functional.linear(x, self.weight) + (0 if self.bias is None else self.bias)
 
 
+class InputByOutput(nn.Module):
+    """A layer with its output on axis 1, as the Conv1D of GPT-2: [c_in, c_out]."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(c_in, c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.w
+
+
+class CrossAttention(nn.MultiheadAttention):
+    """Attention to other features than its own, so that q, k and v have a weight each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x[..., :3], x[..., :2])[0]
+
+
+class SelfAttention(nn.MultiheadAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+class Product(nn.Bilinear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x, x[..., :4])
+
+
+methods.register_layer(InputByOutput, "w", output_axis=1)
+
+
 @pytest.mark.parametrize(
     ("model", "want"),
     [
         (nn.Linear(2, 2), ["weight"]),
-        (nn.Bilinear(2, 2, 2), None),
+        (nn.Bilinear(2, 2, 2), ["weight"]),
         (nn.Embedding(3, 2), None),
-        (nn.ConvTranspose2d(2, 2, 3), None),
+        (nn.ConvTranspose2d(2, 2, 3), ["weight"]),
         (nn.BatchNorm2d(3), None),
         (nn.LayerNorm(3), None),
         (Scaled(2, 2), ["weight"]),
@@ -61,14 +94,20 @@ class Scaled(nn.Linear):
         (nn.LSTM(2, 3, proj_size=2), ["weight_ih_l0", "weight_hh_l0", "weight_hr_l0"]),
         (nn.GRU(2, 3, bidirectional=True, bias=False), ["weight_ih_l0", "weight_hh_l0"] * 2),
         (nn.GRUCell(2, 3), ["weight_ih", "weight_hh"]),
-        (nn.MultiheadAttention(4, 2), ["out_proj.weight"]),
-        (nn.TransformerEncoderLayer(4, 2, 8), ["self_attn.out_proj.weight", "linear1.weight", "linear2.weight"]),
+        (nn.MultiheadAttention(4, 2), ["in_proj_weight", "out_proj.weight"]),
+        (
+            nn.MultiheadAttention(4, 2, kdim=3, add_bias_kv=True),
+            ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"],
+        ),
+        (
+            nn.TransformerEncoderLayer(4, 2, 8),
+            ["self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"],
+        ),
+        (InputByOutput(2, 3), ["w"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_weights_of_linear_convolution_and_recurrent_layers_are_covered(
-    model: nn.Module, want: list[str] | None
-) -> None:
+def test_weights_of_known_layers_are_covered(model: nn.Module, want: list[str] | None) -> None:
     if want is None:
         with pytest.raises(ValueError, match="nothing to prune"):
             attach(model)
@@ -98,6 +137,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     ),
     "gru without bias": (lambda: nn.GRU(6, 4, bias=False), (5, 2, 6)),
     "lstm cell": (lambda: nn.LSTMCell(6, 4), (2, 6)),
+    "transposed conv": (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2), (2, 4, 5, 5)),
+    "grouped transposed conv": (lambda: nn.ConvTranspose1d(4, 6, 3, groups=2), (2, 4, 5)),
+    "bilinear": (lambda: Product(6, 4, 3), (3, 6)),
+    "attention": (lambda: SelfAttention(6, 2, batch_first=True), (2, 5, 6)),
+    "attention with q, k and v": (lambda: CrossAttention(6, 2, kdim=3, vdim=2), (5, 2, 6)),
+    "output on axis 1": (lambda: InputByOutput(6, 4), (3, 6)),
     "transformer layer": (lambda: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True), (2, 5, 6)),
 }
 
@@ -237,6 +282,72 @@ def test_a_recurrent_layer_that_failed_in_forward_keeps_its_dense_weights() -> N
     with pytest.raises(RuntimeError):
         model(torch.randn(5, 2, 7))
     assert all(isinstance(weight, nn.Parameter) for weight in model._flat_weights)
+
+
+def test_two_threads_compute_with_one_masked_recurrent_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second thread enters the layer while the first computes, and leaves it after the first."""
+    model, x = nn.LSTM(3, 4), torch.randn(5, 2, 3)
+    attached = attach(model)
+    prune_half(model, attached)
+    want, lstm = tensor_of(model(x)).detach(), torch._VF.lstm
+    second_entered, first_left, found = threading.Event(), threading.Event(), {}
+
+    def in_order(*given: Any) -> Any:
+        if threading.current_thread().name == "first":
+            assert second_entered.wait(60)
+        else:
+            second_entered.set()
+            assert first_left.wait(60)
+        return lstm(*given)
+
+    def compute() -> None:
+        found[threading.current_thread().name] = tensor_of(model(x)).detach()
+
+    first, second = (threading.Thread(target=compute, name=name) for name in ("first", "second"))
+    monkeypatch.setattr(torch._VF, "lstm", in_order)
+    first.start()
+    time.sleep(0.2)
+    second.start()
+    first.join()
+    first_left.set()
+    second.join()
+    monkeypatch.undo()
+    assert torch.equal(found["first"], want)
+    assert torch.equal(found["second"], want)
+    assert all(isinstance(weight, nn.Parameter) for weight in model._flat_weights)
+    assert torch.equal(tensor_of(methods.finalize(model)(x)), want)
+    assert tensor_of(model(x)).requires_grad
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_attention_masks_are_computed_once_a_forward(mode: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.MultiheadAttention(6, 2, batch_first=True).train(mode), torch.randn(2, 5, 6)
+    attach(model, exclude=["out_proj"])
+    calls = []
+    compute = MaskedWeight.__call__
+    monkeypatch.setattr(MaskedWeight, "__call__", lambda *given: calls.append(1) or compute(*given))
+    model(x, x, x)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 4), nn.Conv1d(3, 4, 1), nn.LSTM(3, 4)], ids=lambda m: type(m).__name__)
+def test_scripting_an_attached_model_says_to_finalize_first(layer: nn.Module) -> None:
+    model = nn.Sequential(layer)
+    attach(model)
+    with pytest.raises(RuntimeError, match=r"methods\.finalize\(model\) first"):
+        torch.jit.script(model)
+    torch.jit.script(methods.finalize(model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allow_rnn", [True, False])
+def test_a_compiled_recurrent_layer_computes_with_its_masks(allow_rnn: bool) -> None:
+    model, x = nn.LSTM(3, 4), torch.randn(5, 2, 3)
+    prune_half(model, attach(model))
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(allow_rnn=allow_rnn):
+        found = tensor_of(torch.compile(model, backend="eager")(x))
+    torch.testing.assert_close(found, tensor_of(model(x)))
 
 
 def test_packed_sequences_pass_through_a_masked_layer() -> None:

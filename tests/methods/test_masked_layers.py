@@ -14,8 +14,8 @@ from torch.nn.utils import parametrize
 import methods
 from methods.kernels.cpp import Cpp
 from methods.layers import maskable_weights
-from methods.reparametrization import EffectiveWeight, reparametrize
 from methods.thresholds import SHAPES
+from methods.weights.reparametrization import EffectiveWeight, reparametrize
 
 
 class Doubled(nn.Linear):

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from methods import kernels
 from methods.layers import MaskableWeight
-from methods.reparametrization import extra_name
+from methods.weights.reparametrization import extra_name
 
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
+StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place
 HOLDERS = "masked_modules"  # of the model's __dict__: the modules that its hook looks at
 
 
@@ -85,22 +86,23 @@ class WeightMask:
             weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
 
-    def settle_(self, module: nn.Module, parameter_name: str) -> None:
+    def settle_(self, module: nn.Module, parameter_name: str, *, written: bool = False) -> Tensor | None:
         """Zero the pruned entries if the module's weight was written since the last time.
 
         A tensor that stands in for the parameter, as in torch.func.functional_call, is not
-        written: the module computes with a masked copy of it.
+        written: the module holds a masked copy of it, and the tensor is returned.
         """
         weight = module._parameters.get(parameter_name)
         if weight is None or self.pruned is None:
-            return
-        if weight is self._parameter and weight._version == self._version:
-            return
+            return None
+        if weight is self._parameter and weight._version == self._version and not written:
+            return None
         if not isinstance(weight, nn.Parameter):
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)
-            return
+            return weight
         self._follow()
         self.apply_(weight)
+        return None
 
     def finish(self, weight: Tensor | None, kept: Tensor | None) -> None:
         """The model is being finalized: remember what the mask and, where there are any, thresholds keep."""
@@ -178,21 +180,42 @@ def release(module: nn.Module) -> None:
             del hooks[number]
 
 
-def settle_(module: nn.Module) -> None:
-    """Mask the weights of one module that were written."""
+def settle_(module: nn.Module, *, written: bool = False) -> list[StandIn]:
+    """Mask the weights of one module that were written since the last time; written: all of them.
+
+    Returns the tensors that stood in for parameters and were replaced by masked copies.
+    """
+    replaced: list[StandIn] = []
     for name, mask in module.__dict__.get(KEY, {}).items():
-        mask.settle_(module, name)
+        if (weight := mask.settle_(module, name, written=written)) is not None:
+            replaced.append((module, name, weight))
+    return replaced
 
 
 def _settle(module: nn.Module, _: Any) -> None:
     if not torch.compiler.is_compiling():
-        settle_(module)
+        _put_back_after(module, settle_(module))
 
 
 def _settle_model(model: nn.Module, _: Any) -> None:
     if not torch.compiler.is_compiling():
+        replaced: list[StandIn] = []
         for module in model.__dict__[HOLDERS]:
-            settle_(module)
+            replaced += settle_(module)
+        _put_back_after(model, replaced)
+
+
+def _put_back_after(caller: nn.Module, replaced: list[StandIn]) -> None:
+    """After the forward pass of `caller`, give its modules the tensors back that stood in."""
+    if not replaced:
+        return
+
+    def put_back(*_: Any) -> None:
+        handle.remove()
+        for module, name, weight in replaced:
+            module._parameters[name] = weight  # type: ignore[assignment]
+
+    handle = caller.register_forward_hook(put_back, always_call=True)
 
 
 def _mask_loaded(module: nn.Module, _: Any) -> None:

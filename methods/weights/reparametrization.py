@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from abc import ABC, abstractmethod
 from typing import Any, cast
 
@@ -10,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.computed_weight import ComputedWeight
 from methods.layers import MaskableWeight
+from methods.weights.computed_weight import ComputedWeight
 
 
 class EffectiveWeight(ABC):
@@ -33,6 +34,16 @@ class EffectiveWeight(ABC):
         return self(weight, extra) != 0
 
 
+class _Running(threading.local):
+    """The layers whose forward this thread is in, by id, with effective weights by name."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, dict[str, Tensor]] = {}
+
+
+_RUNNING = _Running()
+
+
 class _Reparametrized:
     """What a reparametrized module adds to its class: effective weights by parameter name."""
 
@@ -41,20 +52,26 @@ class _Reparametrized:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The base's forward, in which the attribute is a plain tensor."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or id(self) in _RUNNING.weights:
             return self.base_class.forward(self, *args, **kwargs)
-        self.__dict__["computes"] = True
+        _RUNNING.weights[id(self)] = self.at_forward()
         try:
             return self.base_class.forward(self, *args, **kwargs)
         finally:
-            self.__dict__["computes"] = False
+            del _RUNNING.weights[id(self)]
+
+    def at_forward(self) -> dict[str, Tensor]:
+        """The effective weights that are computed once, before the base's forward."""
+        return {}
 
     def attribute(self, name: str) -> Tensor:
         """The effective weight as the module's attribute; outside its forward it refuses writes."""
+        running = _RUNNING.weights.get(id(self))
+        if running and name in running:
+            return running[name]
         weight = self.effective_weight(name)
         dense = cast(nn.Module, self)._parameters[name]
-        plain = self.__dict__.get("computes") or torch.compiler.is_compiling()
-        if plain or not isinstance(dense, nn.Parameter):
+        if running is not None or torch.compiler.is_compiling() or not isinstance(dense, nn.Parameter):
             return weight
         return ComputedWeight.of(weight, dense, self.__dict__["names"][name])
 
@@ -62,6 +79,12 @@ class _Reparametrized:
         if isinstance(param, ComputedWeight):
             param.refuse()
         self.base_class.register_parameter(cast(nn.Module, self), name, param)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.effective:
+            qualified = self.__dict__["names"][name]
+            raise ValueError(f"{qualified} is computed from a parameter and its thresholds: finalize the model first")
+        self.base_class.__delattr__(cast(nn.Module, self), name)
 
     def on_dense_weights(self, method: str) -> Any:
         """Call a method of the base, such as reset_parameters, that writes the dense weights."""
@@ -87,19 +110,37 @@ class _Reparametrized:
         return _rebuild, (self.base_class, tuple(self.effective)), self.__getstate__()
 
 
-class _Recurrent(_Reparametrized):
-    """A recurrent layer. Torch reads `_flat_weights` once per forward: all steps share one mask."""
+class _Once(_Reparametrized):
+    """A layer of torch whose forward reads its weights often. Each is computed once per forward."""
+
+    def at_forward(self) -> dict[str, Tensor]:
+        return {name: self.effective_weight(name) for name in self.effective}
+
+
+class _Recurrent(_Once):
+    """A recurrent layer. Its forward reads the list `_flat_weights`: all time steps share one mask.
+
+    Another thread, and all other code of torch, find the dense weights in that list.
+    """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        module = cast(nn.RNNBase, self)
-        module._update_flat_weights()  # or torch does in its forward, over the effective weights
-        dense = module._flat_weights
-        names = module._flat_weights_names
-        module._flat_weights = [self.effective_weight(n) if n in self.effective else getattr(module, n) for n in names]
-        try:
-            return self.base_class.forward(module, *args, **kwargs)
-        finally:
-            module._flat_weights = dense
+        cast(nn.RNNBase, self)._update_flat_weights()  # or torch does in its forward, over the effective weights
+        return super().forward(*args, **kwargs)
+
+    @property
+    def _flat_weights(self) -> list[Tensor | None]:
+        dense: list[Tensor | None] = self.__dict__["_flat_weights"]
+        computed = _RUNNING.weights.get(id(self))
+        if torch.compiler.is_compiling():
+            computed = self.at_forward()
+        if computed is None:
+            return dense
+        names = cast(nn.RNNBase, self)._flat_weights_names
+        return [computed.get(name, weight) for name, weight in zip(names, dense, strict=True)]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[Tensor | None]) -> None:
+        self.__dict__["_flat_weights"] = weights
 
 
 class _Linear(_Reparametrized):
@@ -152,7 +193,7 @@ def restore(module: nn.Module) -> None:
             cast(Tensor, module._parameters[name]).copy_(module.effective_weight(name))
         del module._parameters[extra_name(name)]
     module.__class__ = module.base_class  # type: ignore[assignment]
-    for key in ("effective", "names", "computes"):
+    for key in ("effective", "names"):
         module.__dict__.pop(key, None)
 
 
@@ -181,6 +222,8 @@ def _reparametrized_class(base: type[nn.Module], names: tuple[str, ...]) -> type
 def _mixin(base: type[nn.Module]) -> type[_Reparametrized]:
     if issubclass(base, nn.RNNBase):
         return _Recurrent
+    if base.forward is nn.MultiheadAttention.forward:
+        return _Once
     is_plain = base.forward is nn.Linear.forward  # another forward reads the attribute
     return _Linear if is_plain else _Reparametrized
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from methods.layers import MaskableWeight
-from methods.reparametrization import extra_name
-from methods.weight_mask import WeightMask, masks_of
+from methods.weights.reparametrization import extra_name
+from methods.weights.weight_mask import WeightMask, masks_of
 
 WRAPPERS = {
     "DistributedDataParallel": "attach the method first, then wrap the model",
@@ -88,14 +88,22 @@ class Structure:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raises ValueError for a model that is wrapped for several processes or attached already."""
+    """Raises ValueError for a model that is wrapped for several processes."""
     for name, module in model.named_modules():
         kind = type(module).__name__
         if kind in WRAPPERS:
             raise ValueError(f"the model is wrapped in {kind}{f' at {name}' if name else ''}: {WRAPPERS[kind]}")
-        if masks_of(module):
-            held = next(iter(masks_of(module).values()))
-            raise ValueError(f"a method is attached to {held.name} already: call methods.finalize(model) first")
+
+
+def check_free(model: nn.Module, aside: Mapping[str, str]) -> None:
+    """Raises ValueError for a model with a layer, not excluded, to which a method is attached.
+
+    aside: why weights are left out, by name (`layers.Selection`).
+    """
+    for module_name, module in model.named_modules():
+        for parameter_name, held in masks_of(module).items():
+            if aside.get(f"{module_name}.{parameter_name}".lstrip(".")) != "excluded":
+                raise ValueError(f"a method is attached to {held.name} already: call methods.finalize(model) first")
 
 
 def check_weights(weights: Mapping[str, MaskableWeight]) -> None:

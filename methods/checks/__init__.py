@@ -1,0 +1,1 @@
+"""What a training loop of one's own is checked for: weights, processes, the optimizer, layers that cannot train."""

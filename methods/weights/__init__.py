@@ -1,0 +1,1 @@
+"""Weights of a model: how they are masked, computed from others, tied and counted."""

@@ -1,0 +1,142 @@
+"""Steps are the optimizer's updates: those that a wrapper or a scaler skips are not counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attached_model import Block, attach, backward, sgd
+from torch import Tensor
+
+import methods
+from methods import Context, Method
+
+
+class Accumulating(torch.optim.Optimizer):
+    """Steps every `every`-th call, as wrappers that accumulate gradients do. Not initialised as an Optimizer."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, every: int, *, name: str = "optimizer") -> None:
+        self.__dict__[name] = optimizer
+        self.inner, self.every, self.calls = optimizer, every, 0
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        return self.inner.param_groups
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        return self.inner.state
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.calls += 1
+        if self.calls % self.every == 0:
+            self.inner.step()
+
+
+@pytest.mark.parametrize("name", ["optimizer", "_optimizer", "of_another_name"])
+def test_calls_that_a_wrapper_skips_are_no_steps(name: str) -> None:
+    model = Block()
+    attached = attach(model, "set", density=0.5)
+    attached.bind(Accumulating(torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9), 3, name=name))
+    steps = []
+    for _ in range(6):
+        backward(model, attached)
+        attached.step()
+        steps.append(attached.context.step)
+    assert steps == [0, 0, 1, 1, 1, 2]
+
+
+def test_steps_that_a_scaler_skips_are_not_counted_and_masks_hold() -> None:
+    model = Block()
+    attached = attach(model, density=0.5)
+    sgd(attached)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert attached.step(lambda optimizer: None) is False
+    assert attached.context.step == 0
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    attached.step(lambda optimizer: optimizer.step())
+    assert attached.context.step == 1
+
+
+def test_another_optimizer_takes_over_at_bind() -> None:
+    model = Block()
+    attached = attach(model)
+    first, second = sgd(attached), sgd(attached)
+    assert attached.step(lambda _: first.step()) is False
+    assert attached.context.step == 0
+    attached.step(lambda _: second.step())
+    assert attached.context.step == 1
+
+
+class ReadsGradients(Method):
+    name, version, reference, density_promise = "reads_gradients", 1, "none", "dense"
+
+    def after_backward(self, ctx: Context) -> bool:
+        return True
+
+
+def test_a_method_that_reads_gradients_refuses_what_would_show_it_others() -> None:
+    attached = attach(Block(), ReadsGradients())
+    optimizer = torch.optim.SGD(attached.parameter_groups(), lr=0.1)
+    with pytest.raises(
+        ValueError, match="Accumulating wraps an optimizer that may not step: bind the optimizer itself"
+    ):
+        attached.bind(Accumulating(optimizer, 2))
+    attached.bind(optimizer)
+    with pytest.raises(RuntimeError, match="reads the gradients before each step: a closure computes them too late"):
+        attached.step(closure=lambda: torch.zeros(()))
+
+
+def test_a_closure_is_evaluated_by_the_optimizer() -> None:
+    model = Block()
+    attached = attach(model, "dst")
+    optimizer = sgd(attached)
+    losses: list[Tensor] = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(torch.randn(8, 6)), torch.arange(8) % 3) + attached.penalty()
+        loss.backward()
+        losses.append(loss)
+        return loss
+
+    attached.step(closure=closure)
+    assert (len(losses), attached.context.step) == (1, 1)
+    with pytest.raises(RuntimeError, match="a closure or a scaler's step, not both"):
+        attached.step(lambda o: o.step(), closure=closure)
+
+
+@pytest.mark.parametrize(("weight_decay", "groups"), [(0.0, 1), (1e-4, 2)])
+def test_thresholds_have_a_group_of_their_own_where_they_decay_otherwise(weight_decay: float, groups: int) -> None:
+    model = Block()
+    found = attach(model, "dst").parameter_groups(weight_decay=weight_decay)
+    assert len(found) == groups
+    assert {id(p) for group in found for p in group["params"]} == {id(p) for p in model.parameters()}
+    assert sum(len(group["params"]) for group in found) == len(list(model.parameters()))
+
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "lbfgs": lambda groups: torch.optim.LBFGS(groups),
+    "foreach": lambda groups: torch.optim.Adam(groups, foreach=True),
+    "fused": lambda groups: torch.optim.Adam(groups, fused=True),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_kind_of_optimizer_counts(kind: str) -> None:
+    model = Block()
+    attached = attach(model, "dst")
+    optimizer = OPTIMIZERS[kind](attached.parameter_groups())
+    attached.bind(optimizer)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        return backward(model, attached)
+
+    for step in (1, 2):
+        attached.step(closure=closure)
+        assert attached.context.step == step
+    assert isinstance(attached, methods.Attachment)

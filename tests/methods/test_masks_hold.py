@@ -1,0 +1,268 @@
+"""Masks in place hold wherever the weights are used, whoever wrote them last."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attached_model import Block, attach, backward, sgd
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import methods
+
+
+def dense_weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: torch.full_like(value, 0.5) for name, value in model.state_dict().items()}
+
+
+def write_by_copy(model: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.full_like(parameter, 0.5))
+
+
+def write_by_init(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.5)
+
+
+def write_by_data(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.data.fill_(0.5)
+
+
+WRITES: dict[str, Callable[[nn.Module], object]] = {
+    "load_state_dict": lambda model: model.load_state_dict(dense_weights(model)),
+    "load_state_dict, assign": lambda model: model.load_state_dict(dense_weights(model), assign=True),
+    "load of one layer": lambda model: [m.load_state_dict(dense_weights(m)) for m in model.modules() if not m._modules],
+    "copy_": write_by_copy,
+    "nn.init": write_by_init,
+    "reset_parameters": lambda model: [m.reset_parameters() for m in model.modules() if isinstance(m, nn.Linear)],
+}
+
+
+def zeros_where_pruned(model: nn.Module, attached: methods.Attachment) -> bool:
+    weights = dict(model.named_parameters())
+    return all(torch.equal(weights[name] != 0, mask) for name, mask in attached.masks().items())
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_the_next_forward_pass_is_of_the_sparse_network(write: str) -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    WRITES[write](model)
+    x = torch.randn(4, 6)
+    got = model.eval()(x)
+    assert zeros_where_pruned(model, attached)
+    assert torch.equal(got, methods.finalize(copy.deepcopy(model))(x))
+
+
+@pytest.mark.parametrize("write", [*WRITES, "data"])
+@pytest.mark.parametrize("read", ["density", "finalize", "apply_masks", "step"])
+def test_written_weights_are_masked_before_anything_is_said_of_them(write: str, read: str) -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    (WRITES | {"data": write_by_data})[write](model)
+    if read == "density":
+        assert attached.density() == pytest.approx(0.3, abs=0.01)
+    elif read == "finalize":
+        methods.finalize(model)
+    elif read == "apply_masks":
+        attached.apply_masks()
+    else:
+        sgd(attached)
+        attached.step()
+    assert zeros_where_pruned(model, attached)
+
+
+def test_a_layer_called_without_its_model_is_sparse() -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    write_by_copy(model)
+    model.head(torch.randn(2, 8))
+    assert torch.equal(model.head.weight != 0, attached.masks()["head.weight"])
+
+
+@pytest.mark.parametrize("first", ["attached", "model"])
+def test_a_state_may_be_loaded_before_or_after_the_models(first: str) -> None:
+    model = Block()
+    attached = attach(model, density=0.3, seed=1)
+    states = attached.state_dict(), copy.deepcopy(model.state_dict())
+    other = Block()
+    resumed = attach(other, density=0.3, seed=2)
+    if first == "attached":
+        resumed.load_state_dict(states[0])
+        other.load_state_dict(states[1])
+    else:
+        other.load_state_dict(states[1])
+        resumed.load_state_dict(states[0])
+    x = torch.randn(4, 6)
+    assert torch.equal(other.eval()(x), model.eval()(x))
+    assert zeros_where_pruned(other, resumed)
+
+
+# ---- copies and averages
+
+
+def test_an_average_follows_the_masks_and_a_snapshot_keeps_its_own() -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, "set", density=0.3)
+    sgd(attached)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    snapshot, first = copy.deepcopy(model), attached.masks()
+    for _ in range(5):  # the masks change at steps 2 and 4
+        backward(model, attached)
+        attached.step()
+        average.update_parameters(model)
+    assert any(not torch.equal(mask, first[name]) for name, mask in attached.masks().items())
+    x = torch.randn(4, 6)
+    average.eval()(x)
+    snapshot.eval()(x)
+    for name, mask in attached.masks().items():
+        assert not average.module.get_parameter(name)[~mask].any()
+        assert torch.equal(snapshot.get_parameter(name) != 0, first[name])
+
+
+def test_apply_masks_takes_wrapped_plain_and_attached_copies() -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    plain = Block()
+    for other in (plain, copy.deepcopy(model), AveragedModel(plain), nn.DataParallel(Block())):
+        write_by_copy(other)
+        attached.apply_masks(other)
+        inner = other if isinstance(other, Block) else other.module
+        assert zeros_where_pruned(inner, attached)
+    with pytest.raises(
+        ValueError, match=r"the model has no features\.0\.weight, .*: it is no copy of the attached one"
+    ):
+        attached.apply_masks(nn.Linear(6, 8))
+
+
+def test_thresholds_of_a_copy_prune_by_themselves() -> None:
+    model = Block()
+    attached = attach(model, "dst")
+    copied = copy.deepcopy(model)
+    write_by_copy(copied)
+    attached.apply_masks(copied)
+    assert all((p == 0.5).all() for p in copied.parameters())
+
+
+@pytest.mark.parametrize("method", ["dense", "static", "dst"])
+def test_copies_and_pickles_carry_the_method(method: str) -> None:
+    model = Block()
+    attach(model, method)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with pytest.raises(ValueError, match="a method is attached"):
+            attach(copied)
+        methods.finalize(copied)
+        attach(copied)
+    with pytest.raises(ValueError, match="a method is attached"):
+        attach(model)
+
+
+def test_masks_are_no_part_of_the_state() -> None:
+    model = Block()
+    keys = list(model.state_dict())
+    attach(model)
+    assert list(model.state_dict()) == keys
+
+
+# ---- gradients
+
+
+def test_gradients_of_pruned_weights_are_zero_as_they_arrive() -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    for _ in range(2):  # they accumulate
+        F.cross_entropy(model(torch.randn(8, 6)), torch.arange(8) % 3).backward()
+        for name, mask in attached.masks().items():
+            gradient = model.get_parameter(name).grad
+            assert gradient is not None
+            assert gradient[mask].any()
+            assert not gradient[~mask].any()
+
+
+def test_methods_that_read_gradients_of_pruned_weights_see_them() -> None:
+    model = Block()
+    attached = attach(model, "sparse_momentum", density=0.3)
+    backward(model, attached)
+    mask, gradient = attached.masks()["head.weight"], model.head.weight.grad
+    assert gradient is not None
+    assert gradient[~mask].any()
+
+
+def test_an_infinite_gradient_of_a_pruned_weight_does_no_harm() -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    optimizer = torch.optim.SGD(attached.parameter_groups(), lr=0.1)
+    attached.bind(optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for name, mask in attached.masks().items():
+        model.get_parameter(name).grad = torch.where(mask, 0.0, float("inf"))
+    attached.step()
+    assert zeros_where_pruned(model, attached)
+
+
+# ---- loops that evaluate within a step
+
+
+def test_lbfgs_sees_the_sparse_network_in_every_evaluation() -> None:
+    torch.manual_seed(0)
+    model = Block().eval()
+    attached = attach(model, density=0.5)
+    optimizer = torch.optim.LBFGS(attached.parameter_groups(), line_search_fn="strong_wolfe")
+    attached.bind(optimizer)
+    x, target, sparse = torch.randn(8, 6), torch.arange(8) % 3, []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), target)
+        sparse.append(all(not model.get_parameter(n)[~mask].any() for n, mask in attached.masks().items()))
+        loss.backward()
+        return loss
+
+    before = F.cross_entropy(model(x), target).item()
+    for _ in range(2):
+        attached.step(closure=closure)
+    assert len(sparse) > 4
+    assert all(sparse)
+    assert F.cross_entropy(model(x), target).item() < before / 2
+
+
+def test_a_functional_call_masks_a_copy_and_leaves_what_it_was_given() -> None:
+    model = Block().eval()
+    attach(model, density=0.3)
+    given = {name: torch.full_like(p, 0.5) for name, p in model.named_parameters()}
+    x = torch.randn(4, 6)
+    got = torch.func.functional_call(model, given, (x,))
+    assert all((value == 0.5).all() for value in given.values())
+    write_by_copy(model)
+    assert torch.equal(got, model(x))
+
+
+def test_a_compiled_model_is_sparse_after_loading() -> None:
+    model = Block().eval()
+    attached = attach(model, density=0.3)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x = torch.randn(4, 6)
+    compiled(x)
+    model.load_state_dict(dense_weights(model))
+    got = compiled(x)
+    assert zeros_where_pruned(model, attached)
+    assert torch.allclose(got, model(x), atol=1e-6)
+
+
+def test_scripting_an_attached_model_says_to_finalize_first() -> None:
+    for method in ("static", "dst"):
+        model = Block()
+        attach(model, method)
+        with pytest.raises(RuntimeError, match=r"finalize\(model\) first"):
+            torch.jit.script(model)
+        torch.jit.script(methods.finalize(model))
