@@ -167,6 +167,27 @@ def test_a_masked_layer_computes_exactly_what_the_plain_layer_with_zeros_does(
     assert not torch.allclose(tensor_of(masked(x)), dense)
 
 
+@pytest.mark.parametrize("method", ["static", "dst"])
+@pytest.mark.parametrize("training", [True, False])  # evaluation without gradients: torch's fused path
+def test_a_transformer_computes_with_its_masks_after_its_weights_were_written(method: str, training: bool) -> None:
+    torch.manual_seed(0)
+    make, shape = MODELS["transformer layer"]
+    model, plain, x = make().train(training), make().train(training), torch.randn(shape)
+    attached = attach(model, method, **({"density": 0.3} if method == "static" else {}))
+    if method == "dst":
+        prune_half(model, attached)
+    with torch.no_grad():
+        for weight in attached.weights().values():
+            weight.copy_(torch.randn_like(weight))
+    masks = attached.masks()
+    plain.load_state_dict({key: value for key, value in model.state_dict().items() if key in plain.state_dict()})
+    for name, mask in masks.items():
+        assert not mask.all()
+        plain.get_parameter(name).data.mul_(mask)
+    with torch.set_grad_enabled(training):
+        torch.testing.assert_close(tensor_of(model(x)), tensor_of(plain(x)))
+
+
 def test_finalize_gives_back_the_plain_layer_with_equal_outputs(example: tuple[nn.Module, Tensor]) -> None:
     plain, x = example
     masked, _ = masked_twin(plain)
