@@ -36,7 +36,7 @@ def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
         raise ValueError("the optimizer has no momentum of this parameter yet: it had no gradient so far")
     moment = state.get("exp_avg", state.get("momentum_buffer"))
     if moment is None:
-        raise ValueError(f"{_no_momentum(optimizer)} (its state holds {', '.join(state)})")
+        raise ValueError(f"{_no_momentum(_inner(optimizer))} (its state holds {', '.join(state)})")
     if "exp_avg_sq" in state:
         moment = moment / (state["exp_avg_sq"].sqrt() + 1e-8)
     elif "exp_inf" in state:
@@ -56,10 +56,11 @@ def check_momentum(optimizer: torch.optim.Optimizer) -> None:
     found by `momentum`, after its first step.
     """
     inner = _inner(optimizer)
-    if any("ScheduleFree" in type(one).__name__ for one in (optimizer, inner)) or not any(
-        map(_decays_gradients, inner.param_groups)
-    ):
-        raise ValueError(_no_momentum(optimizer))
+    for one in (optimizer, inner):
+        if "ScheduleFree" in type(one).__name__:  # it has betas, and keeps an average of weights
+            raise ValueError(_no_momentum(one))
+    if not any(map(_decays_gradients, inner.param_groups)):
+        raise ValueError(_no_momentum(inner))
 
 
 def _decays_gradients(group: Mapping[str, Any]) -> bool:
@@ -67,10 +68,9 @@ def _decays_gradients(group: Mapping[str, Any]) -> bool:
 
 
 def _no_momentum(optimizer: torch.optim.Optimizer) -> str:
-    inner = _inner(optimizer)
-    options = " with momentum 0" if inner.param_groups[0].get("momentum") == 0 else ""
+    options = " with momentum 0" if optimizer.param_groups[0].get("momentum") == 0 else ""
     return (
-        f"{type(inner).__name__}{options} has no momentum: use SGD or RMSprop with momentum above 0, "
+        f"{type(optimizer).__name__}{options} has no momentum: use SGD or RMSprop with momentum above 0, "
         "Adam, AdamW, NAdam, RAdam, Adamax or Lion"
     )
 

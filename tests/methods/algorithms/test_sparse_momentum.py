@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -152,6 +152,28 @@ def test_an_optimizer_without_momentum_is_refused_by_name_when_it_is_bound(
     with pytest.raises(ValueError, match=named):
         made.bind(wrap(optimizer_class(model.parameters(), lr=0.1)))
     assert made.context.optimizer is None
+
+
+class ScheduleFreeWrapper(Wrapper):
+    """Stands for the wrapper that makes any optimizer schedule-free."""
+
+
+def test_a_schedule_free_wrapper_is_named_and_not_the_optimizer_inside() -> None:
+    made = methods.attach(model := nn.Linear(8, 8), "sparse_momentum", total_steps=4, steps_per_epoch=1, density=0.5)
+    inside = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match=r"^ScheduleFreeWrapper has no momentum"):
+        made.bind(cast(torch.optim.Optimizer, ScheduleFreeWrapper(inside)))
+
+
+def test_a_wrapped_optimizer_is_looked_through() -> None:
+    made = methods.attach(model := nn.Linear(8, 8), "sparse_momentum", total_steps=9, steps_per_epoch=3, density=0.5)
+    start = made.masks()["weight"]
+    made.bind(cast(torch.optim.Optimizer, Wrapper(Wrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)))))
+    for _ in range(3):
+        model.zero_grad()
+        F.cross_entropy(model(torch.randn(4, 8)), torch.randint(8, (4,))).backward()
+        made.step()
+    assert not torch.equal(made.masks()["weight"], start)
 
 
 def test_other_methods_take_any_optimizer() -> None:
