@@ -107,7 +107,7 @@ class Thresholds:
         is made on the device: nothing waits for it.
         """
         held = [self._weights[name] for name in self._names]
-        weights = [self._effective(weight).units.rows(weight.parameter) for weight in held]
+        weights = [self._units(weight).rows(weight.parameter) for weight in held]
         rule = None if reset_below is None else self._rule(reset_below)
         if rule is not None and self._watch.watching:
             self._watch.note(torch.stack([self.mask(name).sum() for name in self._names]) < rule.limits)
@@ -116,9 +116,12 @@ class Thresholds:
         self._watch.after_update(self.resets)
 
     def _effective(self, weight: MaskableWeight) -> MaskedWeight:
-        """What the layer computes with. Only thresholds of output units depend on where these lie."""
-        units = weight.units if self._structure["shape"] == "vector" else OutputUnits()
-        return MaskedWeight(self._structure["estimator"], units)
+        """What the layer computes with."""
+        return MaskedWeight(self._structure["estimator"], self._units(weight))
+
+    def _units(self, weight: MaskableWeight) -> OutputUnits:
+        """Where the output units lie; other thresholds than one per unit need not know it."""
+        return weight.units if self._structure["shape"] == "vector" else OutputUnits()
 
     def _rule(self, reset_below: float) -> ResetRule:
         if reset_below not in self._rules:  # made once: sending it to the device waits for it

@@ -351,11 +351,20 @@ def test_parameters_that_overlap_in_memory_are_refused_by_name(second: Any) -> N
     ],
     ids=["rows", "columns", "every other"],
 )
-def test_disjoint_views_of_one_storage_are_weights_of_their_own(first: Any, second: Any) -> None:
+@pytest.mark.parametrize("method", ["static", "dst"])
+def test_disjoint_views_of_one_storage_are_weights_of_their_own(method: str, first: Any, second: Any) -> None:
     storage = torch.randn(8, 8)
     a, b = first(storage), second(storage)
-    attached = attach(views(a, b), density=0.5)
+    model = views(a, b)
+    attached = attach(model, method, **({"density": 0.5} if method == "static" else {}))
+    with torch.no_grad():
+        for threshold in attached.context.thresholds.parameters().values():
+            threshold.fill_(0.4)
+    attached.context.thresholds.update_(reset_below=None) if method == "dst" else None
     masks = attached.masks()
+    assert attached.kept_counts().tolist() == [int(mask.sum()) for mask in masks.values()]
+    assert 0 < attached.density() < 1
+    methods.finalize(model)
     assert list(masks) == ["a.weight", "b.weight", "c.weight"]
     assert torch.equal(a != 0, masks["a.weight"])
     assert torch.equal(b != 0, masks["b.weight"])
