@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -117,6 +118,8 @@ class RunSpec:
     departs: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        for name in _types(RunSpec):
+            object.__setattr__(self, name, _native(getattr(self, name)))
         validate(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -287,6 +290,25 @@ def _check_type(where: str, name: str, value: Any, bases: tuple[type, ...]) -> N
     if not fits and not (float in bases and type(value) is int):
         names = " or ".join("none" if base is types.NoneType else base.__name__ for base in bases)
         raise SpecError(f"{where}{name} is {value!r}: it must be {names}")
+
+
+def _native(value: Any) -> Any:
+    """The value with scalars of NumPy, and arrays of one number, as Python's numbers.
+
+    A value without any is returned itself.
+    """
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        items = [_native(item) for item in value]
+        return value if all(map(operator.is_, items, value)) else type(value)(items)
+    if not isinstance(value, (dict, Data, Model, Optimizer)):
+        return value
+    inner = value if isinstance(value, dict) else vars(value)
+    changed = {name: new for name, old in inner.items() if (new := _native(old)) is not old}
+    if not changed:
+        return value
+    return {**value, **changed} if isinstance(value, dict) else dataclasses.replace(value, **changed)
 
 
 def _plain(value: Any) -> Any:

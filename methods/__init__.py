@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from methods import conformance
     from methods.attachment import Attachment, attach, finalize
     from methods.base import Context, Method, Phase
+    from methods.compaction.load import load_compact
     from methods.layers import register_layer
     from methods.weights.coverage import Coverage
 
@@ -37,6 +38,7 @@ __all__ = [
     "create",
     "describe",
     "finalize",
+    "load_compact",
     "register",
     "register_layer",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     **dict.fromkeys(("Attachment", "attach", "finalize"), "methods.attachment"),
     **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
     "Coverage": "methods.weights.coverage",
+    "load_compact": "methods.compaction.load",
     "register_layer": "methods.layers",
 }
 

@@ -18,7 +18,7 @@ from methods.checks.structure import Structure, check_free, check_model, check_w
 from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
-from methods.registry import create
+from methods.registry import create, native
 from methods.weights import reparametrization, weight_mask
 from methods.weights.coverage import Coverage, warn_where_little
 
@@ -53,6 +53,7 @@ def attach(
     a model that carries a method already or is wrapped for several processes.
     """
     method = _method(method_or_name, hyperparameters)
+    seed, total_steps, steps_per_epoch = (native(number) for number in (seed, total_steps, steps_per_epoch))
     _check_counts(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     check_model(model)
     selection = layers.select(model, include=include, exclude=exclude, extra=extra)
@@ -67,7 +68,7 @@ def attach(
         weights=weights,
         masks=Masks(model, weights, zeroes_gradients=method.pruned_gradients == "zero"),
         thresholds=Thresholds(weights),
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator("cpu").manual_seed(seed),
         total_steps=sum(phase.steps for phase in phases),
         steps_per_epoch=steps_per_epoch,
         phase=phases[0],

@@ -92,6 +92,12 @@ class Method:
     added: ClassVar[Mapping[str, Any]] = {}
     threshold_weight_decay: float = 0.0
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep a hyperparameter that is a scalar of NumPy or a tensor of one number as a plain number."""
+        if getattr(value, "ndim", None) == 0 and name in self.hyperparameter_names():
+            value = value.item()
+        super().__setattr__(name, value)
+
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         """The phases of a training of total_steps; one by default."""
         return (Phase("train", total_steps),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,17 +40,19 @@ class MaskedWeight(EffectiveWeight):
 class Thresholds:
     """The trainable thresholds of a model's weights, and what they prune.
 
-    resets: how many times thresholds of a layer were reset, 0-dim int64 on the device.
+    resets: how many times thresholds of a layer were reset, 0-dim int64 on the device (on the first
+    weight's, where the model lies on several).
     """
 
     def __init__(self, weights: Mapping[str, MaskableWeight]) -> None:
         self._weights = weights
         self._names: list[str] = []
         self._structure: dict[str, Any] = {}
-        self._rules: dict[float, ResetRule] = {}
-        self._kept = torch.zeros(0, dtype=torch.int64)
+        self._effectives: dict[str, MaskedWeight] = {}
+        self._rules: dict[tuple[float, torch.device], ResetRule] = {}
+        self._kept = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._watch = ResetWatch([], device=self._kept.device)
-        self.resets = torch.zeros((), dtype=torch.int64)
+        self.resets = torch.zeros((), dtype=torch.int64, device="cpu")
 
     def __len__(self) -> int:
         return len(self._names)
@@ -71,13 +73,14 @@ class Thresholds:
     def _attach(self, *, shape: str, estimator: str, initial: float = 0.0) -> None:
         self._structure = {"shape": shape, "estimator": estimator} | ({"initial": initial} if initial else {})
         for name, weight in self._weights.items():
-            effective = self._effective(weight)
+            units = weight.units if shape == "vector" else OutputUnits()  # other thresholds lie anywhere
+            effective = self._effectives[name] = MaskedWeight(estimator, units)
             rows = effective.units.rows(weight.parameter)
             start = weight.parameter.new_full(threshold_shape(shape, rows), initial)
             reparametrize(weight, effective, start)
             self._names.append(name)
-            self.resets = self.resets.to(start.device)
-        self._kept = torch.stack([self.mask(name).sum() for name in self._names])
+        self.resets = self.resets.to(next(iter(self._weights.values())).parameter.device)
+        self._kept = torch.stack([self.mask(name).sum().to(self.resets.device) for name in self._names])
         self._watch = ResetWatch(self._names, device=self.resets.device)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -92,12 +95,16 @@ class Thresholds:
         """True where a weight is kept: bool, shape of the weight."""
         with torch.no_grad():
             weight = self._weights[name]
-            return self._effective(weight).kept(weight.parameter, self._threshold(name))
+            return self._effectives[name].kept(weight.parameter, self._threshold(name))
 
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
-        thresholds = list(self.parameters().values())
-        return kernels.backend_for(*thresholds).regularization(thresholds, scale)
+        totals = []
+        for names in self._names_by_device().values():
+            thresholds = [self._threshold(name) for name in names]
+            totals.append(kernels.backend_for(*thresholds).regularization(thresholds, scale))
+        first, *others = totals
+        return sum((other.to(first.device) for other in others), first)
 
     @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:
@@ -106,33 +113,55 @@ class Thresholds:
         Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
         is made on the device: nothing waits for it.
         """
-        held = [self._weights[name] for name in self._names]
-        weights = [self._units(weight).rows(weight.parameter) for weight in held]
-        rule = None if reset_below is None else self._rule(reset_below)
-        if rule is not None and self._watch.watching:
-            self._watch.note(torch.stack([self.mask(name).sum() for name in self._names]) < rule.limits)
-        update = kernels.backend_for(*weights).update_thresholds_
-        self._kept = update(weights, list(self.parameters().values()), rule, self.resets)
+        if reset_below is not None and self._watch.watching:
+            self._watch.note(self._below(reset_below))
+        groups = self._names_by_device()
+        if len(groups) == 1:
+            self._kept = self._update_(self._names, reset_below, self.resets)
+            self._watch.after_update(self.resets)
+            return
+        kept: dict[str, Tensor] = {}
+        for device, names in groups.items():
+            resets = torch.zeros_like(self.resets, device=device)
+            kept |= zip(names, self._update_(names, reset_below, resets), strict=True)
+            self.resets += resets.to(self.resets.device)
+        self._kept = torch.stack([kept[name].to(self.resets.device) for name in self._names])
         self._watch.after_update(self.resets)
 
-    def _effective(self, weight: MaskableWeight) -> MaskedWeight:
-        """What the layer computes with."""
-        return MaskedWeight(self._structure["estimator"], self._units(weight))
+    def _below(self, share: float) -> Tensor:
+        """The layers that keep less than this share of their weights and may be reset: bool [layers]."""
+        sizes = [self._weights[name].parameter.numel() for name in self._names]
+        keeps = [self.mask(name).sum() < share * size for name, size in zip(self._names, sizes, strict=True)]
+        may_reset = [not self._weights[name].recurrent for name in self._names]
+        return torch.stack([keep.to(self.resets.device) & may for keep, may in zip(keeps, may_reset, strict=True)])
 
-    def _units(self, weight: MaskableWeight) -> OutputUnits:
-        """Where the output units lie; other thresholds than one per unit need not know it."""
-        return weight.units if self._structure["shape"] == "vector" else OutputUnits()
+    def _update_(self, names: Sequence[str], reset_below: float | None, resets: Tensor) -> Tensor:
+        """`update_` for weights of one device; their kept counts."""
+        weights = [self._effectives[name].units.rows(self._weights[name].parameter) for name in names]
+        rule = None if reset_below is None else self._rule(reset_below, names, resets.device)
+        update = kernels.backend_for(*weights).update_thresholds_
+        return update(weights, [self._threshold(name) for name in names], rule, resets)
 
-    def _rule(self, reset_below: float) -> ResetRule:
-        if reset_below not in self._rules:  # made once: sending it to the device waits for it
-            weights = [self._weights[name] for name in self._names]
+    def _rule(self, reset_below: float, names: Sequence[str], device: torch.device) -> ResetRule:
+        if (reset_below, device) not in self._rules:  # made once: sending it to the device waits for it
+            weights = [self._weights[name] for name in names]
             sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
-            initial = float(self._structure.get("initial", 0.0))
             rule = ResetRule.below(
-                reset_below, sizes, resettable=resettable, device=self.resets.device, reset_to=initial
+                reset_below,
+                sizes,
+                resettable=resettable,
+                device=device,
+                reset_to=float(self._structure.get("initial", 0.0)),
             )
-            self._rules[reset_below] = rule
-        return self._rules[reset_below]
+            self._rules[reset_below, device] = rule
+        return self._rules[reset_below, device]
+
+    def _names_by_device(self) -> dict[torch.device, list[str]]:
+        """The names of the weights on each device; a model may lie on several."""
+        groups: dict[torch.device, list[str]] = {}
+        for name in self._names:
+            groups.setdefault(self._weights[name].parameter.device, []).append(name)
+        return groups
 
     def kept_counts(self) -> Tensor:
         """Kept weights of each layer as of the last `update_`: int64 [layers] on the device."""

@@ -89,7 +89,7 @@ class Registry:
         module_name, _, attribute = path.partition(":")
         try:
             cls = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever importing it raises
             raise ValueError(f"method '{name}' cannot be loaded from {path}: {error}") from error
         if not (isinstance(cls, type) and issubclass(cls, Method)):
             raise ValueError(f"method '{name}': {path} is no subclass of methods.Method")
@@ -154,11 +154,22 @@ def _installed() -> dict[str, str]:
     return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
+def native(value: Any) -> Any:
+    """The value with scalars of NumPy, and arrays and tensors of one number, as Python's numbers.
+
+    A number keeps its value: np.float32(1e-3) becomes 0.0010000000474974513.
+    """
+    if isinstance(value, (list, tuple)):
+        return type(value)([native(item) for item in value])
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
 def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
     """The value, checked against plain types and their unions.
 
     An int is accepted for a float and converted; so is a list for a tuple.
     """
+    value = native(value)
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if union else (hint,))]
     plain = [kind for kind in kinds if isinstance(kind, type) and kind is not Any]

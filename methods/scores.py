@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def random(like: Tensor, generator: torch.Generator) -> Tensor:
 
     They are drawn on the CPU and so are the same on any device.
     """
-    return torch.rand(like.shape, generator=generator, dtype=torch.float64).to(like.device, torch.float32)
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like.device, torch.float32)
 
 
 def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
@@ -38,10 +38,10 @@ def momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
     if moment is None:
         raise ValueError(f"{_no_momentum(optimizer)} (its state holds {', '.join(state)})")
     if "exp_avg_sq" in state:
-        return torch.as_tensor(moment / (state["exp_avg_sq"].sqrt() + 1e-8))
-    if "exp_inf" in state:
-        return torch.as_tensor(moment / (state["exp_inf"] + 1e-8))
-    return torch.as_tensor(moment)
+        moment = moment / (state["exp_avg_sq"].sqrt() + 1e-8)
+    elif "exp_inf" in state:
+        moment = moment / (state["exp_inf"] + 1e-8)
+    return cast(Tensor, moment)
 
 
 def has_momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:

@@ -55,24 +55,53 @@ def straight_through(x: Tensor) -> Tensor:
     return (x.abs() <= 1).to(x.dtype)
 
 
-ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {
-    "long_tailed": long_tailed,
-    "straight_through": straight_through,
-}
+Estimator = Callable[[Tensor], Tensor]
+ESTIMATORS: dict[str, Estimator] = {"long_tailed": long_tailed, "straight_through": straight_through}
 
 
-def gradients(
-    d_product: Tensor, weight: Tensor, threshold: Tensor, estimator: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
+def long_tailed_integral(x: Tensor) -> Tensor:
+    """The integral of `long_tailed` from 0 to x. Shape of x."""
+    middle = x.clamp(-0.4, 0.4)
+    return 0.4 * x.clamp(-1, 1) + middle * (1.6 - 2 * middle.abs())
+
+
+def straight_through_integral(x: Tensor) -> Tensor:
+    """The integral of `straight_through` from 0 to x. Shape of x."""
+    return x.clamp(-1, 1)
+
+
+INTEGRALS: dict[Estimator, Estimator] = {long_tailed: long_tailed_integral, straight_through: straight_through_integral}
+
+
+def estimated_step(x: Tensor, estimator: Estimator) -> Tensor:
+    """S(x) for torch to differentiate: 1 where x > 0, else 0, and dS/dx is the estimator.
+
+    Derivatives of every order are those of the estimator's integral. Shape of x.
+    """
+    smooth = INTEGRALS[estimator](x)
+    return (x > 0) + (smooth - smooth.detach())
+
+
+def differentiable_product(weight: Tensor, threshold: Tensor, estimator: Estimator) -> Tensor:
+    """`product` for torch to differentiate, in reverse or forward mode: W * S(|W| - t).
+
+    Its first derivatives are `gradients`. Shape of the weight.
+    """
+    return weight * estimated_step(weight.abs() - aligned(threshold, weight), estimator)
+
+
+def gradients(d_product: Tensor, weight: Tensor, threshold: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
     """dW and dt from dP, appendix A.3; shapes of the weight and of the threshold.
 
     With Q = |W| - t and the estimator H: dW = dP * M + dP * W * H(Q) * sgn(W), and
-    dt = -sum of dP * W * H(Q) over the entries that share the threshold.
+    dt = -sum of dP * W * H(Q) over the entries that share the threshold. Where torch records what
+    is computed, for a second derivative, the derivative of M is the estimator here too.
     """
     distance = weight.abs() - aligned(threshold, weight)
     structure = d_product * weight * estimator(distance)
     d_threshold = -structure.sum_to_size(aligned(threshold, weight).shape).view_as(threshold)
-    return d_product * (distance > 0) + structure * weight.sign(), d_threshold
+    kept = estimated_step(distance, estimator) if torch.is_grad_enabled() else distance > 0
+    return d_product * kept + structure * weight.sign(), d_threshold
 
 
 def regularization(thresholds: Sequence[Tensor]) -> Tensor:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.abc
 import importlib.util
 import pkgutil
+import site
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,20 +72,68 @@ def load(name_or_file: str) -> Suite:
     return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path, specs)
 
 
+class _Neighbours(importlib.abc.MetaPathFinder):
+    """Finds the modules beside the suite file that was loaded last.
+
+    They come before the modules of the current folder and after torch and whatever else is
+    installed. Modules beside another suite file are forgotten, so that files of the same name in
+    two folders do not mix.
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._found: set[str] = set()
+
+    def move(self, folder: Path) -> None:
+        """Find the modules in this folder from now on, as they are in its files now."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+        for name in [name for name in sys.modules if name.partition(".")[0] in self._found]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        self._folder, self._found = folder, set()
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if path is not None or self._folder is None or fullname in sys.stdlib_module_names:
+            return None
+        spec = PathFinder.find_spec(fullname, [str(self._folder)])
+        if spec is None or PathFinder.find_spec(fullname, site.getsitepackages()) is not None:
+            return None
+        self._found.add(fullname)
+        return spec
+
+
+_neighbours = _Neighbours()
+
+
 def load_file(path: Path) -> ModuleType:
-    """Import a user's suite file, which may register methods. Raises SpecError naming the file."""
+    """Import a user's suite file, which may register methods. Raises SpecError naming the file.
+
+    It may import the modules beside it, as `python FILE.py` could, and register a method in one of
+    them as "neighbour:Class". A module with the name of an installed one is not found there.
+    """
     spec = importlib.util.spec_from_file_location(f"user_suite_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise SpecError(f"suite file {path} does not exist")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    _neighbours.move(path.parent.resolve())
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise SpecError(f"suite file {path}: {type(error).__name__}: {error}") from error
+        raise SpecError(f"suite file {path}: {_place(error, path)}{type(error).__name__}: {error}") from error
     if not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """Where beside the suite file an error arose: `shared.py, line 3: `; empty where in the file itself."""
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == path.parent
+    ]
+    beside = frames and Path(frames[-1].filename) != path
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if beside else ""
 
 
 def cell(

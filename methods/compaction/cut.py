@@ -25,7 +25,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from methods.compaction.graph import Network, Region, Weighted
+from methods.compaction.graph import NORMS, WEIGHTED, Network, Region, Weighted
 
 
 def compact_(model: nn.Module) -> nn.Module:
@@ -94,11 +94,10 @@ def _cut_(region: Region, gone: Tensor) -> None:
         entries = kept.repeat_interleave(module.num_features // units)
         for name in ("weight", "bias", "running_mean", "running_var"):
             _keep_(module, name, entries)
-        module.num_features = int(entries.sum())
     for name in ("weight", "bias"):
         _keep_(region.producer, name, kept)
-    for layer in (region.producer, *(consumer for consumer, _ in region.consumers)):
-        _note_sizes_(layer)
+    for changed in (region.producer, *region.norms, *(consumer for consumer, _ in region.consumers)):
+        note_sizes_(changed)
 
 
 def _fold_(consumer: Weighted, values: Tensor, gone: Tensor) -> None:
@@ -121,9 +120,15 @@ def _keep_(module: nn.Module, name: str, entries: Tensor, axis: int = 0) -> None
     setattr(module, name, nn.Parameter(left, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else left)
 
 
-def _note_sizes_(layer: Weighted) -> None:
-    c_out, c_in = layer.weight.shape[:2]
-    if isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = c_out, c_in
+def note_sizes_(module: nn.Module) -> None:
+    """Set a module's numbers of units and features to those of its tensors."""
+    if isinstance(module, NORMS):
+        if module.running_mean is not None:
+            module.num_features = len(module.running_mean)
+        return
+    assert isinstance(module, WEIGHTED)
+    c_out, c_in = module.weight.shape[:2]
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = c_out, c_in
     else:
-        layer.out_channels, layer.in_channels = c_out, c_in
+        module.out_channels, module.in_channels = c_out, c_in * module.groups

@@ -89,15 +89,17 @@ class Network:
     def build(self, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.make()
+            with torch.device("cpu"):
+                return self.make()
 
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """One epoch of batches: inputs [BATCH_SIZE, *input_shape] around one centre per class."""
-        generator = torch.Generator().manual_seed(7)
-        centres = torch.randn(CLASSES, *self.input_shape, generator=generator)
-        target = torch.arange(BATCH_SIZE) % CLASSES
-        noise = [torch.randn(BATCH_SIZE, *self.input_shape, generator=generator) for _ in range(STEPS_PER_EPOCH)]
-        return [(centres[target] + 0.5 * each, target) for each in noise]
+        with torch.device("cpu"):
+            generator = torch.Generator().manual_seed(7)
+            centres = torch.randn(CLASSES, *self.input_shape, generator=generator)
+            target = torch.arange(BATCH_SIZE) % CLASSES
+            noise = [torch.randn(BATCH_SIZE, *self.input_shape, generator=generator) for _ in range(STEPS_PER_EPOCH)]
+            return [(centres[target] + 0.5 * each, target) for each in noise]
 
 
 FAST = (

@@ -12,28 +12,33 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from methods.kernels.backend import Backend
 from methods.kernels.cpp import Cpp
-from methods.kernels.eager import Eager
+from methods.kernels.eager import Differentiable, Eager
 from methods.kernels.inductor import Inductor
 
 VARIABLE = "SPARSE_TRAINING_KERNELS"
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in (Eager(), Cpp(), Inductor())}
+DIFFERENTIABLE = Differentiable()
 OF_DEVICE = {"cpu": "cpp", "cuda": "inductor"}
+_transforms_are_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
 def backend_for(first: Tensor, *others: Tensor) -> Backend:
     """The backend that computes with these weights or thresholds, all of one model.
 
-    `eager` where one of them has a type that the device's backend cannot compute with, and inside
-    torch.compile, which traces the plain operations.
+    `eager` where one of them has a type that the device's backend cannot compute with. Inside
+    torch.compile, which traces it, inside transforms of torch.func and under forward-mode
+    differentiation, it is the differentiable form of the plain operations.
     """
-    if torch.compiler.is_compiling():
-        return BACKENDS["eager"]
+    if torch.compiler.is_compiling() or _transforms_are_active() or forward_ad._current_level >= 0:
+        return DIFFERENTIABLE
     backend = BACKENDS[path("cpu" if first.is_cpu else first.device.type)]
     return backend if all(map(backend.supports, (first, *others))) else BACKENDS["eager"]
 

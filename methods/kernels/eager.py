@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from methods.kernels.backend import Backend
-from methods.thresholds import ESTIMATORS, ResetRule, gradients, keep_count, product, regularization
+from methods.thresholds import (
+    ESTIMATORS,
+    Estimator,
+    ResetRule,
+    differentiable_product,
+    gradients,
+    keep_count,
+    product,
+    regularization,
+)
 
 
 class _Product(torch.autograd.Function):
     """`product` forward, `gradients` backward."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, threshold: Tensor, estimator: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, threshold: Tensor, estimator: Estimator) -> Tensor:
         ctx.save_for_backward(weight, threshold)
         ctx.estimator = estimator
         return product(weight, threshold)
@@ -51,3 +60,10 @@ class Eager(Backend):
     def zero_(self, tensors: Sequence[Tensor], where: Sequence[Tensor]) -> None:
         for tensor, entries in zip(tensors, where, strict=True):
             tensor.masked_fill_(entries, 0)
+
+
+class Differentiable(Eager):
+    """The equations as operations that torch differentiates by itself, in any mode and order."""
+
+    def masked_weight(self, weight: Tensor, threshold: Tensor, estimator: str) -> Tensor:
+        return differentiable_product(weight, threshold, ESTIMATORS[estimator])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from methods.kernels.build import first_complaint
 from methods.kernels.eager import Eager
-from methods.thresholds import ESTIMATORS, gradients, keep_count, product
+from methods.thresholds import ESTIMATORS, Estimator, gradients, keep_count, product
 
 VARIANTS = 256  # of one function in a process; torch.compile gives up after 8 by default
 
@@ -44,7 +44,7 @@ class _Product(torch.autograd.Function):
     """`product` forward, `gradients` backward, both compiled."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, threshold: Tensor, estimator: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, threshold: Tensor, estimator: Estimator) -> Tensor:
         ctx.save_for_backward(weight, threshold)
         ctx.estimator = estimator
         masked: Tensor = compiled(product)(*as_rows(weight, threshold))
@@ -53,6 +53,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_products: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, threshold = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for a second derivative; compiled code has only a first one
+            return (*gradients(d_products[0], weight, threshold, ctx.estimator), None)
         rows = as_rows(weight, threshold)
         d_weight, d_threshold = compiled(gradients)(d_products[0].reshape(rows[0].shape), *rows, ctx.estimator)
         return d_weight.view(weight.shape), d_threshold.view(threshold.shape), None

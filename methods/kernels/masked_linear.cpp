@@ -119,16 +119,17 @@ struct LinearInBlocks : torch::autograd::Function<LinearInBlocks> {
     const int64_t estimator = context->saved_data["estimator"].toInt();
     const auto saved = context->get_saved_variables();
     const Tensor gradient = gradients[0].resolve_neg();
-    if (of_layer) refuse_second_derivative();
-    if (at::GradMode::is_enabled() || !is_plain(gradient)) {
-      TORCH_CHECK(!of_layer, "the fused masked weight takes no gradient of another kind than plain tensors, such as "
-                             "vmap's: set SPARSE_TRAINING_KERNELS=eager");
-      return {of_inputs ? at::matmul(gradient, masked_weight(saved[1], saved[2], estimator)) : Tensor(), Tensor(),
-              Tensor(), of_bias ? gradient.reshape({-1, gradient.size(-1)}).sum(0) : Tensor(), Tensor()};
+    Tensor d_inputs, d_weight, d_threshold;
+    if (needs_operators(gradient)) {
+      const Tensor dy = gradient.reshape({-1, gradient.size(-1)});
+      if (of_inputs) d_inputs = at::matmul(gradient, masked_weight(saved[1], saved[2], estimator));
+      if (of_layer)
+        std::tie(d_weight, d_threshold) = gradients_by_operators(
+            at::matmul(dy.t(), saved[0].reshape({-1, saved[0].size(-1)})), saved[1], saved[2], estimator);
+      return {d_inputs, d_weight, d_threshold, of_bias ? dy.sum(0) : Tensor(), Tensor()};
     }
     at::AutoDispatchBelowADInplaceOrView below;
     const Tensor dy = matrix(gradient).contiguous();
-    Tensor d_inputs, d_weight, d_threshold;
     if (of_inputs || of_layer) {
       const Layer layer(saved[1].contiguous(), saved[2]);
       if (of_inputs) d_inputs = in_shape(gradient_of_inputs(layer, dy), gradient, layer.columns);

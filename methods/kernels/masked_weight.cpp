@@ -3,6 +3,7 @@
 
 #include "masked_weight.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/neg.h>
@@ -126,8 +127,12 @@ struct MaskedWeight : torch::autograd::Function<MaskedWeight> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    refuse_second_derivative();
     const auto saved = context->get_saved_variables();
+    if (needs_operators(gradients[0])) {
+      auto [d_weight, d_threshold] =
+          gradients_by_operators(gradients[0], saved[0], saved[1], context->saved_data["estimator"].toInt());
+      return {d_weight, d_threshold, Tensor()};
+    }
     auto [d_weight, d_threshold] = masked_backward(gradients[0], saved[0], saved[1],
                                                    context->saved_data["estimator"].toInt(), is_last(gradients[0]));
     return {d_weight, d_threshold, Tensor()};
@@ -159,18 +164,28 @@ struct Regularization : torch::autograd::Function<Regularization> {
       }
       *total.mutable_data_ptr<scalar_t>() = static_cast<scalar_t>(sum) * static_cast<scalar_t>(scale);
     });
+    context->saved_data["layers"] = static_cast<int64_t>(thresholds.size());
+    heights.insert(heights.end(), thresholds.begin(), thresholds.end());
     context->save_for_backward(heights);
     return total;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    refuse_second_derivative();
     const Tensor gradient = gradients[0].resolve_neg();
+    const auto saved = context->get_saved_variables();
+    const auto layers = context->saved_data["layers"].toInt();
     variable_list found;
+    if (needs_operators(gradient)) {
+      const Tensor factor = gradient * -context->saved_data["scale"].toDouble();
+      for (int64_t i = 0; i < layers; ++i) found.push_back(factor * saved[layers + i].neg().exp());
+      found.emplace_back();
+      return found;
+    }
     AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "regularization_backward", [&] {
       const auto scale = static_cast<scalar_t>(context->saved_data["scale"].toDouble());
       const scalar_t slope = -(*gradient.const_data_ptr<scalar_t>() * scale);
-      for (const Tensor& heights : context->get_saved_variables()) {
+      for (int64_t layer = 0; layer < layers; ++layer) {
+        const Tensor& heights = saved[layer];
         if (heights.numel() > FEW) {
           found.push_back(heights.mul(slope));
           continue;
@@ -200,6 +215,24 @@ Tensor regularization(TensorList thresholds, double scale) {
 }
 
 }  // namespace
+
+// `gradients` of methods/thresholds.py, with the integral of the estimator.
+std::tuple<Tensor, Tensor> gradients_by_operators(const Tensor& gradient, const Tensor& weight, const Tensor& threshold,
+                                                  int64_t estimator) {
+  std::vector<int64_t> column(weight.dim(), 1);
+  if (!column.empty()) column[0] = -1;
+  const Tensor limit = threshold.dim() == 1 ? threshold.view(column) : threshold;
+  const Tensor x = weight.abs() - limit, distance = x.abs();
+  Tensor height = distance.le(1).to(x.scalar_type()), smooth = x.clamp(-1, 1);
+  if (estimator == 0) {
+    const Tensor middle = x.clamp(-0.4, 0.4);
+    height = (2 - 4 * distance).clamp_min(0.4) * height;
+    smooth = 0.4 * smooth + middle * (1.6 - 2 * middle.abs());
+  }
+  const Tensor structure = gradient * weight * height;
+  const Tensor kept = x.gt(0) + (smooth - smooth.detach());
+  return {gradient * kept + structure * weight.sign(), -structure.sum_to_size(limit.sizes()).view(threshold.sizes())};
+}
 
 Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator) {
   return MaskedWeight::apply(weight, threshold, estimator);

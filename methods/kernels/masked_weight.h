@@ -190,11 +190,15 @@ Tensor masked_weight_backward(const Layer& layer, const Tensor& gradient, const 
   return d_threshold;
 }
 
-// A gradient that is computed here cannot be differentiated again.
-inline void refuse_second_derivative() {
-  TORCH_CHECK(!at::GradMode::is_enabled(),
-              "the fused masked weight has no second derivative: set SPARSE_TRAINING_KERNELS=eager");
+// Whether torch's operators compute a gradient: where it is differentiated again, and where it is no
+// plain tensor, such as a batch of gradients under vmap.
+inline bool needs_operators(const Tensor& gradient) {
+  return at::GradMode::is_enabled() || !is_plain(gradient.resolve_neg());
 }
+
+// The gradients of weight and threshold by torch's operators, from the product's gradient.
+std::tuple<Tensor, Tensor> gradients_by_operators(const Tensor& gradient, const Tensor& weight, const Tensor& threshold,
+                                                  int64_t estimator);
 
 Tensor masked_weight(const Tensor& weight, const Tensor& threshold, int64_t estimator);
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, replace_field
@@ -149,3 +150,23 @@ def test_bad_fields_and_values_are_one_clear_line(name: str, value: Any, message
 def test_a_method_without_a_name_is_refused() -> None:
     with pytest.raises(SpecError, match=r"method\.name is missing"):
         make(method={"alpha": 1.0})
+
+
+def test_scalars_of_numpy_are_plain_values_with_the_same_run_id() -> None:
+    def spec(number: Any, count: Any, truth: Any) -> RunSpec:
+        return RunSpec(
+            data=Data(name="synthetic", shape=(count(1), count(8), count(8)), standardize=truth(True)),
+            model=Model(name="lenet-300-100", widths=(count(4), count(5))),
+            optimizer=Optimizer(lr=number(0.25), batch_size=count(16), epochs=count(2), nesterov=truth(False)),
+            method={"name": "set", "version": 1, "drop_fraction": number(0.5), "update_every": count(3)},
+            density=number(0.125),
+            seed=count(7),
+        )
+
+    plain = spec(float, int, bool)
+    for number in (np.float32, np.float64, np.array):
+        found = spec(number, np.int64, np.bool_)
+        assert (found, found.run_id, found.canonical_json) == (plain, plain.run_id, plain.canonical_json)
+        assert [type(found.seed), type(found.density), type(found.optimizer.epochs)] == [int, float, int]
+    with pytest.raises(SpecError, match=r"seed is 1.5: it must be int"):
+        dataclasses.replace(plain, seed=np.float32(1.5))

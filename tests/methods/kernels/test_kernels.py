@@ -243,22 +243,21 @@ def test_a_gradient_that_someone_else_reads_is_not_overwritten(monkeypatch: pyte
     assert not torch.equal(w.grad, d_product)
 
 
-@pytest.mark.parametrize("of", ["output", "penalty"])
-def test_a_second_derivative_is_refused_by_the_operators_and_computed_without_them(
-    of: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("sizes", [(3, 5), (2000, 4)], ids=str)
+def test_the_penalty_has_a_second_derivative(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("eager", "cpp"):
         use_kernels(path, monkeypatch)
-        model = nn.Linear(4, 3)
-        attached = methods.attach(model, "dst", total_steps=1, steps_per_epoch=1)
-        value = model(torch.ones(2, 4)).square().sum() if of == "output" else attached.penalty()
-        threshold = dict(model.named_parameters())["weight_threshold"]
-        if path == "cpp":
-            with pytest.raises(RuntimeError, match="no second derivative: set SPARSE_TRAINING_KERNELS=eager"):
-                torch.autograd.grad(value, threshold, create_graph=True)
-        else:
-            (slope,) = torch.autograd.grad(value, threshold, create_graph=True)
-            assert torch.autograd.grad(slope.sum(), threshold)[0].abs().sum() > 0
+        model = nn.Sequential(*(nn.Linear(4, size) for size in sizes))
+        attached = methods.attach(model, "dst", total_steps=1, steps_per_epoch=1, alpha=0.25)
+        thresholds = [p for name, p in model.named_parameters() if name.endswith("threshold")]
+        with torch.no_grad():
+            for threshold in thresholds:
+                threshold.uniform_(-1, 1)
+        slopes = torch.autograd.grad(attached.penalty(), thresholds, create_graph=True)
+        curvatures = torch.autograd.grad(sum(slope.sum() for slope in slopes), thresholds)
+        for threshold, slope, curvature in zip(thresholds, slopes, curvatures, strict=True):
+            torch.testing.assert_close(slope, -0.25 * (-threshold).exp())
+            torch.testing.assert_close(curvature, 0.25 * (-threshold).exp())
 
 
 def test_the_number_of_threads_does_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:

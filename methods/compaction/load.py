@@ -1,0 +1,77 @@
+"""Loads the state of a compact network into a model of the original architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.compaction.cut import note_sizes_
+from methods.compaction.graph import NORMS, WEIGHTED
+
+CUT = ("weight", "bias", "running_mean", "running_var")
+
+
+def load_compact(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
+    """Load the `state_dict` of a network that `finalize(model, compact=True)` made, in place.
+
+    model: a plain model of the architecture from before compaction, with any values. Its Linear,
+    Conv2d and BatchNorm modules take the sizes of the state, and biases where compaction added
+    them. Returns the model, which then computes what the compact network computes, bit for bit.
+    Raises ValueError with the key where the state cannot be of this model; the model is then
+    unchanged.
+    """
+    _check(model, state)
+    for owner, module in model.named_modules():
+        if type(module) in (*WEIGHTED, *NORMS):
+            _resize_(module, {name: state[key] for name in CUT if (key := _key(owner, name)) in state})
+    model.load_state_dict(state)
+    return model
+
+
+def _key(owner: str, name: str) -> str:
+    return f"{owner}.{name}" if owner else name
+
+
+def _check(model: nn.Module, state: Mapping[str, Any]) -> None:
+    modules, own = dict(model.named_modules()), model.state_dict()
+    for key in own:
+        if key not in state:
+            raise ValueError(f"the state lacks '{key}': it is not of this model")
+    for key, value in state.items():
+        owner, _, name = key.rpartition(".")
+        module = modules.get(owner)
+        added = name == "bias" and isinstance(module, WEIGHTED)  # by compaction
+        if key not in own and not added:
+            raise ValueError(f"the state has '{key}', which this model lacks: it is not of this model")
+        if not isinstance(value, Tensor):
+            continue
+        before = own[key].shape if key in own else own[_key(owner, "weight")].shape[:1]
+        if value.shape != before and not _may_be_cut(module, name, before, value.shape):
+            raise ValueError(f"'{key}' is {list(value.shape)}, which cannot be cut out of {list(before)}")
+        beside = state.get(_key(owner, "weight"))
+        if isinstance(module, (*WEIGHTED, *NORMS)) and name in CUT and beside is not None and len(value) != len(beside):
+            raise ValueError(f"'{key}' has {len(value)} units, and the weight beside it {len(beside)}")
+
+
+def _may_be_cut(module: nn.Module | None, name: str, before: torch.Size, after: torch.Size) -> bool:
+    """Whether compaction can make this shape out of the other one."""
+    fits = len(after) == len(before) and all(0 < a <= b for a, b in zip(after, before, strict=True))
+    whole = getattr(module, "groups", 1) == 1 and after[2:] == before[2:]  # filters keep their rows and columns
+    return type(module) in (*WEIGHTED, *NORMS) and name in CUT and fits and whole
+
+
+def _resize_(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    weight = getattr(module, "weight", None)
+    for name, value in values.items():
+        tensor = getattr(module, name)
+        if tensor is not None and tensor.shape == value.shape:
+            continue
+        like = weight if tensor is None else tensor
+        assert isinstance(like, Tensor)
+        empty = torch.empty(value.shape, dtype=like.dtype, device=like.device)
+        is_buffer = name in module._buffers
+        setattr(module, name, empty if is_buffer else nn.Parameter(empty, like.requires_grad))
+    note_sizes_(module)
