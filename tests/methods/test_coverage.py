@@ -74,6 +74,11 @@ def test_the_warning_names_the_five_largest_dense_weights() -> None:
     assert "dense: 1.6 (14), 1.5 (12), 1.4 (10), 1.3 (8), 1.2 (6) and 2 more" in str(said[0].message)
 
 
+def test_a_percentage_is_rounded_down() -> None:
+    model = nn.Sequential(nn.Linear(100, 100), nn.ParameterList([torch.zeros(1, 1)]))
+    assert str(covered(model)) == "99.9 % of 10,001 weights are maskable; dense: 1.0 (1)"
+
+
 def test_nine_tenths_are_enough() -> None:
     class Nearly(nn.Module):
         def __init__(self, own: int) -> None:
