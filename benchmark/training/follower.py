@@ -24,7 +24,10 @@ def follow(execution: Execution, group: Group) -> None:
     """
     while True:
         group.idle = True
-        tree = group.receive()
+        try:
+            tree = group.receive()
+        except RuntimeError:  # the leader's process has ended; `Peers` may notice that later than this wait
+            return
         group.idle = False
         try:
             _train(tree, execution, group)

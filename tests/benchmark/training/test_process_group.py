@@ -29,6 +29,7 @@ from benchmark.suites import cell
 from benchmark.training.engine import Engine
 from benchmark.training.environment import drift
 from benchmark.training.execution import Execution
+from benchmark.training.follower import follow
 from benchmark.training.loop import Training, digest, train_epoch
 from benchmark.training.peers import Peers
 from benchmark.training.prepare import prepare_training
@@ -369,3 +370,14 @@ def test_a_failure_of_all_or_of_one_process_is_a_row_and_the_next_cell_is_traine
     assert (rows["breaks"]["status"], rows["dst"]["status"]) == ("failed", "done")
     assert said in rows["breaks"]["error"]
     assert "\n" not in rows["breaks"]["error"]
+
+
+class _LeaderGone(Group):
+    """A group whose leader ends while this follower waits."""
+
+    def receive(self) -> Any:
+        raise RuntimeError("Connection closed by peer")
+
+
+def test_a_follower_ends_in_order_when_the_leader_has_ended_between_cells() -> None:
+    follow(Execution(out=Path(), data_dir=Path()), _LeaderGone(rank=1, size=2))
