@@ -44,7 +44,8 @@ class Coverage:
         largest = [f"{name} ({count:,})" for name, count in list(self.dense.items())[:NAMED]]
         rest = f" and {len(self.dense) - NAMED} more" if len(self.dense) > NAMED else ""
         dense = f"; dense: {', '.join(largest)}{rest}" if largest else ""
-        return f"{100 * self.share:.3g} % of {self.total:,} weights are maskable{dense}"
+        percent = 1000 * self.covered // self.total / 10  # rounded down: 100 only where nothing is dense
+        return f"{percent:g} % of {self.total:,} weights are maskable{dense}"
 
 
 def warn_where_little(coverage: Coverage, *, stacklevel: int) -> None:

@@ -74,6 +74,11 @@ def test_the_warning_names_the_five_largest_dense_weights() -> None:
     assert "dense: 1.6 (14), 1.5 (12), 1.4 (10), 1.3 (8), 1.2 (6) and 2 more" in str(said[0].message)
 
 
+def test_a_percentage_is_rounded_down() -> None:
+    model = nn.Sequential(nn.Linear(100, 100), nn.ParameterList([torch.zeros(1, 1)]))
+    assert str(covered(model)) == "99.9 % of 10,001 weights are maskable; dense: 1.0 (1)"
+
+
 def test_nine_tenths_are_enough() -> None:
     class Nearly(nn.Module):
         def __init__(self, own: int) -> None:
@@ -351,11 +356,20 @@ def test_parameters_that_overlap_in_memory_are_refused_by_name(second: Any) -> N
     ],
     ids=["rows", "columns", "every other"],
 )
-def test_disjoint_views_of_one_storage_are_weights_of_their_own(first: Any, second: Any) -> None:
+@pytest.mark.parametrize("method", ["static", "dst"])
+def test_disjoint_views_of_one_storage_are_weights_of_their_own(method: str, first: Any, second: Any) -> None:
     storage = torch.randn(8, 8)
     a, b = first(storage), second(storage)
-    attached = attach(views(a, b), density=0.5)
+    model = views(a, b)
+    attached = attach(model, method, **({"density": 0.5} if method == "static" else {}))
+    with torch.no_grad():
+        for threshold in attached.context.thresholds.parameters().values():
+            threshold.fill_(0.4)
+    attached.context.thresholds.update_(reset_below=None) if method == "dst" else None
     masks = attached.masks()
+    assert attached.kept_counts().tolist() == [int(mask.sum()) for mask in masks.values()]
+    assert 0 < attached.density() < 1
+    methods.finalize(model)
     assert list(masks) == ["a.weight", "b.weight", "c.weight"]
     assert torch.equal(a != 0, masks["a.weight"])
     assert torch.equal(b != 0, masks["b.weight"])
