@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ class BoundOptimizer:
     def __init__(self, optimizer: torch.optim.Optimizer, places: Iterable[Place]) -> None:
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._held = [(held, key, name, held[key]) for held, key, name in places if id(held[key]) in ids]
-        self._stepped = False
+        self._stepped = self._warned = False
         inner = innermost(optimizer)
         self.direct = inner is optimizer
         self._handle = inner.register_step_post_hook(self._note) if inner is not None else None
@@ -45,12 +46,21 @@ class BoundOptimizer:
     def update(self, step: Callable[[], Any]) -> bool:
         """Run `step`; whether the optimizer made an update in it.
 
-        Wrappers that accumulate gradients and scalers that find infinite gradients make none.
+        Wrappers that accumulate gradients and scalers that find infinite gradients make none. Warns
+        once where the optimizer also steps elsewhere, so that its weights move twice.
         """
+        if self._stepped and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the optimizer stepped outside of attached.step() since it was bound or stepped last: call "
+                "attached.step() in place of optimizer.step(), and give each attached model an optimizer of its own",
+                stacklevel=3,
+            )
         self._stepped = False
         before = [] if self._handle is not None else self._versions()
         step()
-        return self._stepped if self._handle is not None else before != self._versions()
+        stepped, self._stepped = self._stepped, False
+        return stepped if self._handle is not None else before != self._versions()
 
     def _versions(self) -> list[int]:
         return [parameter._version for _, _, _, parameter in self._held if parameter is not None]

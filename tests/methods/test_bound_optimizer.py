@@ -140,3 +140,25 @@ def test_every_kind_of_optimizer_counts(kind: str) -> None:
         attached.step(closure=closure)
         assert attached.context.step == step
     assert isinstance(attached, methods.Attachment)
+
+
+def test_an_optimizer_that_also_steps_elsewhere_is_named() -> None:
+    first, second = Block(), Block()
+    attachments = [attach(model, density=0.3) for model in (first, second)]
+    optimizer = torch.optim.SGD([p for one in attachments for g in one.parameter_groups() for p in g["params"]], lr=0.1)
+    for model, attached in zip((first, second), attachments, strict=True):
+        attached.bind(optimizer)
+        backward(model, attached)
+    attachments[0].step()
+    with pytest.warns(UserWarning, match=r"stepped outside of attached\.step\(\)"):
+        attachments[1].step()
+
+
+def test_an_optimizer_that_only_the_attachment_steps_is_not_named(recwarn: pytest.WarningsRecorder) -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    sgd(attached)
+    for _ in range(3):
+        backward(model, attached)
+        attached.step()
+    assert not recwarn.list
