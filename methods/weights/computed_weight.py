@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+GRADIENT = Tensor.grad.__get__  # type: ignore[union-attr]
 INITIALISATION, OPTIMIZERS = "torch.nn.init", "torch.optim.optimizer"
 
 
@@ -16,6 +17,7 @@ class ComputedWeight(Tensor):
     """A weight that is computed from a parameter: it reads like any tensor and refuses writes.
 
     A write would be lost with the tensor. Functions of torch.nn.init write the parameter instead.
+    `grad` is the gradient of the parameter.
     qualified_name: that of the parameter. dense: the parameter.
     """
 
@@ -48,6 +50,8 @@ class ComputedWeight(Tensor):
         kwargs = kwargs or {}
         caller = sys._getframe(1).f_globals.get("__name__")
         with torch._C.DisableTorchFunctionSubclass():
+            if func == GRADIENT:
+                return next(map(_dense, args)).grad
             if INITIALISATION in (caller, getattr(func, "__module__", None)):
                 return func(*map(_dense, args), **{key: _dense(value) for key, value in kwargs.items()})
             written = kwargs.get("out") if "out" in kwargs else args[0] if args and _writes(func) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,12 @@ class _Reparametrized:
             qualified = self.__dict__["names"][name]
             raise ValueError(f"{qualified} is computed from a parameter and its thresholds: finalize the model first")
         self.base_class.__delattr__(cast(nn.Module, self), name)
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise RuntimeError(
+            "torch.nn.DataParallel cannot copy layers with thresholds: use DistributedDataParallel, and attach before "
+            "wrapping"
+        )
 
     def on_dense_weights(self, method: str) -> Any:
         """Call a method of the base, such as reset_parameters, that writes the dense weights."""

@@ -144,3 +144,18 @@ def test_outputs_and_gradients_are_those_of_plain_tensors(train: bool) -> None:
         sgd(attached)
         attached.step()
         assert all(type(p.grad) is Tensor for p in model.parameters())
+
+
+def test_the_gradient_of_a_computed_weight_is_that_of_its_parameter() -> None:
+    model = nn.Sequential(nn.Linear(6, 3))
+    attached = attach(model, "dst", alpha=0.1)
+    assert model[0].weight.grad is None
+    model(torch.randn(4, 6)).sum().backward()
+    assert model[0].weight.grad is attached.weights()["0.weight"].grad is not None
+
+
+def test_data_parallel_replicas_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(6, 3))
+    attach(model, "dst", alpha=0.1)
+    with pytest.raises(RuntimeError, match=r"DataParallel cannot copy layers with thresholds"):
+        model[0]._replicate_for_data_parallel()  # torch.nn.parallel.replicate calls it, and needs a GPU
