@@ -53,8 +53,9 @@ def attach(
     a model that carries a method already or is wrapped for several processes.
     """
     method = _method(method_or_name, hyperparameters)
-    seed, total_steps, steps_per_epoch = (native(number) for number in (seed, total_steps, steps_per_epoch))
-    _check_counts(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    total_steps = _count("total_steps", total_steps)
+    steps_per_epoch = _count("steps_per_epoch", steps_per_epoch)
+    generator = _generator(seed)
     check_model(model)
     selection = layers.select(model, include=include, exclude=exclude, extra=extra)
     weights = selection.weights
@@ -68,7 +69,7 @@ def attach(
         weights=weights,
         masks=Masks(model, weights, zeroes_gradients=method.pruned_gradients == "zero"),
         thresholds=Thresholds(weights),
-        generator=torch.Generator("cpu").manual_seed(seed),
+        generator=generator,
         total_steps=sum(phase.steps for phase in phases),
         steps_per_epoch=steps_per_epoch,
         phase=phases[0],
@@ -91,10 +92,22 @@ def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) ->
     return method_or_name
 
 
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is {count}: it must be at least 1")
+def _count(name: str, value: Any) -> int:
+    number = native(value)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if not isinstance(number, int):
+        raise ValueError(f"{name} is {number!r}: it must be a whole number")
+    if number < 1:
+        raise ValueError(f"{name} is {number}: it must be at least 1")
+    return number
+
+
+def _generator(seed: Any) -> torch.Generator:
+    number = native(seed)
+    if not isinstance(number, int) or not -(2**63) <= number < 2**64:
+        raise ValueError(f"seed is {number!r}: it must be a whole number of 64 bits")
+    return torch.Generator("cpu").manual_seed(number)
 
 
 def _phases(method: Method, total_steps: int) -> tuple[Phase, ...]:

@@ -45,9 +45,12 @@ class Rewiring(Method):
 
     @torch.no_grad()
     def update(self, ctx: Context) -> None:
-        """Drop and grow once in every layer. Waits for the device."""
+        """Drop and grow once in every layer that trains. Waits for the device.
+
+        Weights that grow in a frozen layer would stay 0.
+        """
         assert ctx.optimizer is not None, "an update needs a bound optimizer"
-        masks = {name: ctx.masks[name] for name in ctx.weights}
+        masks = {name: ctx.masks[name] for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
         kept = {name: mask & ~self.dropped(ctx, name, mask) for name, mask in masks.items()}
         counts = self.growth_counts(ctx, masks, kept)
         grown = {name: self.grown(ctx, name, masks[name], kept[name], counts[name]) for name in masks}

@@ -154,6 +154,38 @@ def test_step_counts_below_one_are_refused(name: str) -> None:
         attach(Block(), **{name: 0})
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"total_steps": 6.5}, "total_steps is 6.5: it must be a whole number"),
+        ({"steps_per_epoch": "2"}, "steps_per_epoch is '2': it must be a whole number"),
+        ({"seed": 1.5}, "seed is 1.5: it must be a whole number of 64 bits"),
+        ({"seed": 2**80}, "it must be a whole number of 64 bits"),
+    ],
+)
+def test_a_number_that_is_refused_leaves_the_model_free(given: dict[str, Any], message: str) -> None:
+    model = Block()
+    with pytest.raises(ValueError, match=message):
+        attach(model, "set", density=0.3, **given)
+    assert attach(model, "set", density=0.3, total_steps=6.0).total_steps == 6
+
+
+@pytest.mark.parametrize("method", ["set", "dsr", "sparse_momentum"])
+def test_a_layer_that_is_frozen_during_training_keeps_its_weights(method: str) -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, method, density=0.3, total_steps=20, **({"update_every": 2} if method == "dsr" else {}))
+    sgd(attached)
+    for step in range(12):
+        if step == 3:
+            model.head.requires_grad_(False)
+            before = model.head.weight.clone()
+        backward(model, attached)
+        attached.step()
+    assert torch.equal(model.head.weight, before)
+    assert attached.density() == pytest.approx(0.3, abs=0.01)
+
+
 def test_every_available_method_is_described() -> None:
     described = methods.describe()
     assert list(described) == methods.available()
