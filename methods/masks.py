@@ -60,6 +60,7 @@ class Masks:
                 )
         for name, mask in masks.items():
             held, parameter = self._masks[name], self._weights[name].parameter
+            held.lead()
             if not self._begun and held.before is None:
                 held.before = parameter.detach().clone()
             held.replace(~mask.to(parameter.device))

@@ -14,12 +14,14 @@ of its original; one that is not written to keeps those that it was copied with.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from methods import kernels
 from methods.layers import MaskableWeight
@@ -27,7 +29,7 @@ from methods.weights.reparametrization import extra_name
 
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
 StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place
-HOLDERS = "masked_modules"  # of the model's __dict__: the modules that its hook looks at
+HOLDERS = "masked_modules"  # of a module's __dict__: the modules that its hook looks at
 
 
 class WeightMask:
@@ -47,8 +49,9 @@ class WeightMask:
         self.final: Tensor | None = None
         self._changes = 0
         self._parameter: Tensor | None = None  # what was masked last, and its version then
-        self._version = -1
+        self._version: int | None = None
         self._hooked: weakref.ref[Tensor] | None = None
+        self._hook: RemovableHandle | None = None
         self._original: weakref.ref[WeightMask] | None = None  # of a copy
 
     def keep(self, like: Tensor) -> Tensor:
@@ -81,24 +84,37 @@ class WeightMask:
 
     def note(self, weight: Tensor) -> None:
         """The weight is masked now; it is masked again once something writes to it."""
-        self._parameter, self._version = weight, weight._version
+        self._parameter, self._version = weight, _version(weight)
         if self.zeroes_gradients and weight.requires_grad and (self._hooked is None or self._hooked() is not weight):
-            weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
+            self._unhook()
+            # a strong reference from the weight's hook would keep the weight alive for ever
+            zero = functools.partial(_zero_gradient, weakref.ref(self))
+            self._hook = weight.register_post_accumulate_grad_hook(zero)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
+
+    def written(self, weight: Tensor) -> bool:
+        """Whether something wrote to the weight, or put it in place, since it was masked last."""
+        return weight is not self._parameter or self._version is None or weight._version != self._version
+
+    def lead(self) -> None:
+        """An attachment sets this mask: a copy of it follows no original."""
+        self._original = None
 
     def settle_(self, module: nn.Module, parameter_name: str, *, written: bool = False) -> Tensor | None:
         """Zero the pruned entries if the module's weight was written since the last time.
 
         A tensor that stands in for the parameter, as in torch.func.functional_call, is not
-        written: the module holds a masked copy of it, and the tensor is returned.
+        written: the module holds a masked copy of it, and the tensor is returned. written: mask the
+        weight whatever is known of it, and even where it is another parameter than before.
         """
         weight = module._parameters.get(parameter_name)
         if weight is None or self.pruned is None:
             return None
-        if weight is self._parameter and weight._version == self._version and not written:
+        if not written and not self.written(weight):
             return None
-        if not isinstance(weight, nn.Parameter):
-            module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)
+        is_other = self._parameter is not None and weight is not self._parameter
+        if not isinstance(weight, nn.Parameter) or (is_other and not written):
+            module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)  # type: ignore[assignment]
             return weight
         self._follow()
         self.apply_(weight)
@@ -109,6 +125,7 @@ class WeightMask:
         keep = torch.zeros(0, dtype=torch.bool) if weight is None else self.keep(weight)
         self.final = keep if kept is None else keep & kept
         self.pruned = None
+        self._unhook()
 
     def _follow(self) -> None:
         """Take over the present mask of the weight that this one's was copied from."""
@@ -117,13 +134,15 @@ class WeightMask:
             self.replace(original.pruned)
             self._changes = original._changes
 
-    def _zero_gradient(self, weight: Tensor) -> None:
-        if weight.grad is not None and self.pruned is not None:
-            self.zero_([weight.grad])
+    def _unhook(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._hooked = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        return vars(self) | {"_parameter": None, "_version": -1, "_hooked": None, "_original": None}
+        forgotten = ("_parameter", "_version", "_hooked", "_hook", "_original")
+        return vars(self) | dict.fromkeys(forgotten)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients)
@@ -132,11 +151,22 @@ class WeightMask:
         copy._changes = self._changes
         copy._original = self._original or weakref.ref(self)
         weight = self._parameter
-        if weight is not None and weight._version == self._version:
+        if weight is not None and not self.written(weight):
             copied = memo.get(id(weight))
             if copied is not None:
-                copy._parameter, copy._version = copied, copied._version
+                copy._parameter, copy._version = copied, _version(copied)
         return copy
+
+
+def _version(weight: Tensor) -> int | None:
+    """Grows with each write to the weight; None for tensors of inference mode, which count none."""
+    return None if weight.is_inference() else weight._version
+
+
+def _zero_gradient(held: weakref.ref[WeightMask], weight: Tensor) -> None:
+    mask = held()
+    if mask is not None and mask.pruned is not None and weight.grad is not None:
+        mask.zero_([weight.grad])
 
 
 def masks_of(module: nn.Module) -> dict[str, WeightMask]:
@@ -159,15 +189,20 @@ def carry(weight: MaskableWeight, mask: WeightMask) -> None:
 def watch(model: nn.Module) -> None:
     """Mask weights again before the model, or one of the modules that carry masks, computes.
 
-    The model's own hook serves modules that read the weights of others, such as attention.
+    A module may read the weights of others, as attention does: so the model's own hook serves all
+    its modules, and the hook of a module in it those that lie directly in the module.
     """
     holders = list(carriers(model))
-    model.__dict__[HOLDERS] = holders
+    for module in model.modules():
+        carried = holders if module is model else [m for m in (module, *module.children()) if KEY in m.__dict__]
+        if not carried:
+            continue
+        if HOLDERS not in module.__dict__:
+            module.register_forward_pre_hook(_settle, prepend=True)
+        before = module.__dict__.get(HOLDERS, [])  # of another method at work on a part of the model
+        module.__dict__[HOLDERS] = list(dict.fromkeys([*before, *carried]))
     for module in holders:
-        if module is not model:
-            module.register_forward_pre_hook(_settle)
         module.register_load_state_dict_post_hook(_mask_loaded)  # type: ignore[no-untyped-call]
-    model.register_forward_pre_hook(_settle_model)
 
 
 def release(module: nn.Module) -> None:
@@ -194,15 +229,10 @@ def settle_(module: nn.Module, *, written: bool = False) -> list[StandIn]:
 
 def _settle(module: nn.Module, _: Any) -> None:
     if not torch.compiler.is_compiling():
-        _put_back_after(module, settle_(module))
-
-
-def _settle_model(model: nn.Module, _: Any) -> None:
-    if not torch.compiler.is_compiling():
         replaced: list[StandIn] = []
-        for module in model.__dict__[HOLDERS]:
-            replaced += settle_(module)
-        _put_back_after(model, replaced)
+        for holder in module.__dict__[HOLDERS]:
+            replaced += settle_(holder)
+        _put_back_after(module, replaced)
 
 
 def _put_back_after(caller: nn.Module, replaced: list[StandIn]) -> None:
@@ -222,12 +252,12 @@ def _mask_loaded(module: nn.Module, _: Any) -> None:
     """Mask weights that were loaded, and keep their values in case other masks are loaded next."""
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
-        if weight is not None and mask.pruned is not None:
+        if weight is not None and mask.pruned is not None and mask.written(weight):
             mask.before = weight.detach().clone()
-    settle_(module)
+            mask.settle_(module, name, written=True)
 
 
-OWN_HOOKS = (_settle, _settle_model, _mask_loaded)
+OWN_HOOKS = (_settle, _mask_loaded)
 
 
 def _refuse_script() -> NoReturn:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -266,3 +268,107 @@ def test_scripting_an_attached_model_says_to_finalize_first() -> None:
         with pytest.raises(RuntimeError, match=r"finalize\(model\) first"):
             torch.jit.script(model)
         torch.jit.script(methods.finalize(model))
+
+
+# ---- what a loop of one's own does beside training
+
+
+def test_a_model_and_its_attachment_that_are_copied_together_go_their_own_way() -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, "set", density=0.3, total_steps=20)
+    sgd(attached)
+    other, other_attached = copy.deepcopy((model, attached))
+    sgd(other_attached)
+    for one, its, steps in ((model, attached, 6), (other, other_attached, 3)):
+        for _ in range(steps):
+            backward(one, its)
+            its.step()
+    masks = other_attached.masks()
+    write_by_copy(other)
+    other(torch.randn(4, 6))
+    assert all(torch.equal(mask, masks[name]) for name, mask in other_attached.masks().items())
+    assert zeros_where_pruned(other, other_attached)
+
+
+def test_loading_one_layer_leaves_the_others_values_for_set_masks() -> None:
+    model = Block()
+    dense = model.head.weight.detach().clone()
+    attached = attach(model, density=0.3)
+    model.load_state_dict({"features.0.weight": torch.ones(8, 6)}, strict=False)
+    masks = {name: ~mask for name, mask in attached.masks().items()}
+    attached.set_masks(masks)
+    assert torch.equal(model.head.weight, dense * masks["head.weight"])
+
+
+@pytest.mark.parametrize("call", ["forward", "finalize"])
+def test_a_copy_made_in_inference_mode_is_masked(call: str) -> None:
+    model = Block().eval()
+    attached = attach(model, density=0.3)
+    with torch.inference_mode():
+        clone = copy.deepcopy(model)
+        write_by_copy(clone)
+        clone(torch.randn(4, 6)) if call == "forward" else methods.finalize(clone)
+        assert zeros_where_pruned(clone, attached)
+
+
+def test_parameters_of_another_model_that_stand_in_are_not_written() -> None:
+    model, teacher = Block().eval(), Block().eval()
+    attached = attach(model, density=0.3)
+    before = copy.deepcopy(teacher)
+    x = torch.randn(4, 6)
+    got = torch.func.functional_call(model, dict(teacher.named_parameters()), (x,))
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), before.parameters(), strict=True))
+    attached.apply_masks(before)
+    assert torch.equal(got, before(x))
+
+
+class AttentionBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.attention(*[self.encoder(x)] * 3)[0]
+        return out
+
+
+@pytest.mark.parametrize("method", ["static", "dst"])
+def test_attention_that_is_called_by_itself_computes_with_masked_weights(method: str) -> None:
+    model = AttentionBlock().eval()
+    attached = attach(model, method, **({"density": 0.3} if method == "static" else {"alpha": 0.1}))
+    for name, threshold in model.named_parameters():
+        if name.endswith("_threshold"):
+            nn.init.constant_(threshold, 0.6)
+    with torch.no_grad():
+        for weight in attached.weights().values():
+            weight.uniform_(-1, 1)
+    x = torch.randn(4, 3, 8)
+    with torch.no_grad():
+        got = model.encoder(x), model.attention(x, x, x)[0]
+        methods.finalize(model)
+        torch.testing.assert_close(got, (model.encoder(x), model.attention(x, x, x)[0]))
+
+
+def test_hooks_of_the_user_see_masked_weights() -> None:
+    model, seen = nn.Linear(6, 8), []
+    model.register_forward_pre_hook(lambda module, _: seen.append(module.weight.detach().clone()))
+    attached = attach(model, density=0.3)
+    write_by_copy(model)
+    model(torch.randn(4, 6))
+    assert torch.equal(seen[0] != 0, attached.masks()["weight"])
+
+
+@pytest.mark.parametrize("method", ["set", "dst"])
+def test_an_attached_model_and_its_weights_are_freed(method: str) -> None:
+    model = Block()
+    attached = attach(model, method, **({"density": 0.3} if method == "set" else {"alpha": 0.1}))
+    optimizer = sgd(attached)
+    backward(model, attached)
+    attached.step()
+    alive = [weakref.ref(thing) for thing in (model, attached, *model.parameters())]
+    del model, attached, optimizer
+    gc.collect()
+    assert all(thing() is None for thing in alive)
