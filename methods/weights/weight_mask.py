@@ -66,18 +66,17 @@ class WeightMask:
 
     def apply_(self, weight: Tensor) -> None:
         """Zero the pruned entries of the weight."""
-        self.zero_([weight])
+        self.zero_(weight)
         self.note(weight)
 
-    def zero_(self, tensors: list[Tensor]) -> None:
-        """Zero the pruned entries of tensors of the weight's shape, such as its gradient."""
+    def zero_(self, tensor: Tensor) -> None:
+        """Zero the pruned entries of a tensor of the weight's shape, such as its gradient."""
         if self.pruned is None:
             return
-        device = tensors[0].device
-        if self.pruned.device != device:
-            self.pruned = self.pruned.to(device)
-        data = [tensor.data for tensor in tensors]
-        kernels.backend_for(*data).zero_(data, [self.pruned] * len(data))
+        if self.pruned.device != tensor.device:
+            self.pruned = self.pruned.to(tensor.device)
+        data = tensor.data
+        kernels.backend_for(data).zero_((data,), (self.pruned,))
 
     def note(self, weight: Tensor) -> None:
         """The weight is masked now; it is masked again once something writes to it."""
@@ -118,8 +117,8 @@ class WeightMask:
             self._changes = original._changes
 
     def _zero_gradient(self, weight: Tensor) -> None:
-        if weight.grad is not None and self.pruned is not None:
-            self.zero_([weight.grad])
+        if weight.grad is not None:
+            self.zero_(weight.grad)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
