@@ -266,3 +266,26 @@ def test_scripting_an_attached_model_says_to_finalize_first() -> None:
         with pytest.raises(RuntimeError, match=r"finalize\(model\) first"):
             torch.jit.script(model)
         torch.jit.script(methods.finalize(model))
+
+
+# ---- every method
+
+
+@pytest.mark.parametrize("write", ["load_state_dict", "copy_", "nn.init"])
+@pytest.mark.parametrize("method", methods.available())
+def test_what_a_model_computes_after_a_write_is_what_it_computes_finalized(method: str, write: str) -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, method)
+    sgd(attached)
+    for _ in range(4):
+        backward(model, attached)
+        attached.step()
+    WRITES[write](model)
+    x = torch.randn(4, 6)
+    got = model.eval()(x)
+    density = attached.density()
+    plain = methods.finalize(copy.deepcopy(model))
+    assert torch.allclose(got, plain(x), atol=1e-6)
+    kept = {name: plain.get_parameter(name) != 0 for name in attached.masks()}
+    assert sum(int(k.sum()) for k in kept.values()) / sum(k.numel() for k in kept.values()) == density
