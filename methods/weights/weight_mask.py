@@ -46,7 +46,7 @@ class WeightMask:
         self.before: Tensor | None = None
         self.final: Tensor | None = None
         self._changes = 0
-        self._parameter: Tensor | None = None  # what was masked last, and its version then
+        self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
         self._version = -1
         self._hooked: weakref.ref[Tensor] | None = None
         self._original: weakref.ref[WeightMask] | None = None  # of a copy
@@ -58,7 +58,7 @@ class WeightMask:
     def replace(self, pruned: Tensor) -> None:
         """Prune these entries from now on. The mask's memory stays where its shape does."""
         self._changes += 1
-        self._parameter = None
+        self._masked = None
         if self.pruned is not None and (self.pruned.shape, self.pruned.device) == (pruned.shape, pruned.device):
             self.pruned.copy_(pruned)
         else:
@@ -80,7 +80,9 @@ class WeightMask:
 
     def note(self, weight: Tensor) -> None:
         """The weight is masked now; it is masked again once something writes to it."""
-        self._parameter, self._version = weight, weight._version
+        if self._masked is None or self._masked() is not weight:
+            self._masked = weakref.ref(weight)  # its hook holds this mask: a reference back would never be freed
+        self._version = weight._version
         if self.zeroes_gradients and weight.requires_grad and (self._hooked is None or self._hooked() is not weight):
             weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
@@ -94,7 +96,8 @@ class WeightMask:
         weight = module._parameters.get(parameter_name)
         if weight is None or self.pruned is None:
             return None
-        if weight is self._parameter and weight._version == self._version and not written:
+        masked = self._masked() if self._masked is not None else None
+        if weight is masked and weight._version == self._version and not written:
             return None
         if not isinstance(weight, nn.Parameter):
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)
@@ -122,7 +125,7 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        return vars(self) | {"_parameter": None, "_version": -1, "_hooked": None, "_original": None}
+        return vars(self) | {"_masked": None, "_version": -1, "_hooked": None, "_original": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients)
@@ -130,11 +133,11 @@ class WeightMask:
         copy.pruned = None if self.pruned is None else self.pruned.clone()
         copy._changes = self._changes
         copy._original = self._original or weakref.ref(self)
-        weight = self._parameter
+        weight = self._masked() if self._masked is not None else None
         if weight is not None and weight._version == self._version:
             copied = memo.get(id(weight))
             if copied is not None:
-                copy._parameter, copy._version = copied, copied._version
+                copy._masked, copy._version = weakref.ref(copied), copied._version
         return copy
 
 

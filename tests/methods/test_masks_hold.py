@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -289,3 +291,16 @@ def test_what_a_model_computes_after_a_write_is_what_it_computes_finalized(metho
     assert torch.allclose(got, plain(x), atol=1e-6)
     kept = {name: plain.get_parameter(name) != 0 for name in attached.masks()}
     assert sum(int(k.sum()) for k in kept.values()) / sum(k.numel() for k in kept.values()) == density
+
+
+@pytest.mark.parametrize("method", methods.available())
+def test_a_model_that_is_dropped_frees_its_memory(method: str) -> None:
+    model = Block()
+    attached = attach(model, method)
+    optimizer = sgd(attached)
+    backward(model, attached)
+    attached.step()
+    held = [weakref.ref(value) for value in (model, attached, model.head, *model.parameters())]
+    del model, attached, optimizer
+    gc.collect()
+    assert [reference() for reference in held] == [None] * len(held)
