@@ -14,14 +14,12 @@ of its original; one that is not written to keeps those that it was copied with.
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from methods import kernels
 from methods.layers import MaskableWeight
@@ -48,10 +46,9 @@ class WeightMask:
         self.before: Tensor | None = None
         self.final: Tensor | None = None
         self._changes = 0
-        self._parameter: Tensor | None = None  # what was masked last, and its version then
+        self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
         self._version: int | None = None
         self._hooked: weakref.ref[Tensor] | None = None
-        self._hook: RemovableHandle | None = None
         self._original: weakref.ref[WeightMask] | None = None  # of a copy
 
     def keep(self, like: Tensor) -> Tensor:
@@ -61,7 +58,7 @@ class WeightMask:
     def replace(self, pruned: Tensor) -> None:
         """Prune these entries from now on. The mask's memory stays where its shape does."""
         self._changes += 1
-        self._parameter = None
+        self._masked = None
         if self.pruned is not None and (self.pruned.shape, self.pruned.device) == (pruned.shape, pruned.device):
             self.pruned.copy_(pruned)
         else:
@@ -69,32 +66,31 @@ class WeightMask:
 
     def apply_(self, weight: Tensor) -> None:
         """Zero the pruned entries of the weight."""
-        self.zero_([weight])
+        self.zero_(weight)
         self.note(weight)
 
-    def zero_(self, tensors: list[Tensor]) -> None:
-        """Zero the pruned entries of tensors of the weight's shape, such as its gradient."""
+    def zero_(self, tensor: Tensor) -> None:
+        """Zero the pruned entries of a tensor of the weight's shape, such as its gradient."""
         if self.pruned is None:
             return
-        device = tensors[0].device
-        if self.pruned.device != device:
-            self.pruned = self.pruned.to(device)
-        data = [tensor.data for tensor in tensors]
-        kernels.backend_for(*data).zero_(data, [self.pruned] * len(data))
+        if self.pruned.device != tensor.device:
+            self.pruned = self.pruned.to(tensor.device)
+        data = tensor.data
+        kernels.backend_for(data).zero_((data,), (self.pruned,))
 
     def note(self, weight: Tensor) -> None:
         """The weight is masked now; it is masked again once something writes to it."""
-        self._parameter, self._version = weight, _version(weight)
+        if self._masked is None or self._masked() is not weight:
+            self._masked = weakref.ref(weight)  # its hook holds this mask: a reference back would never be freed
+        self._version = _version(weight)
         if self.zeroes_gradients and weight.requires_grad and (self._hooked is None or self._hooked() is not weight):
-            self._unhook()
-            # a strong reference from the weight's hook would keep the weight alive for ever
-            zero = functools.partial(_zero_gradient, weakref.ref(self))
-            self._hook = weight.register_post_accumulate_grad_hook(zero)  # type: ignore[no-untyped-call]
+            weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
 
     def written(self, weight: Tensor) -> bool:
         """Whether something wrote to the weight, or put it in place, since it was masked last."""
-        return weight is not self._parameter or self._version is None or weight._version != self._version
+        masked = self._masked() if self._masked is not None else None
+        return weight is not masked or self._version is None or weight._version != self._version
 
     def lead(self) -> None:
         """An attachment sets this mask: a copy of it follows no original."""
@@ -112,7 +108,7 @@ class WeightMask:
             return None
         if not written and not self.written(weight):
             return None
-        is_other = self._parameter is not None and weight is not self._parameter
+        is_other = self._masked is not None and weight is not self._masked()
         if not isinstance(weight, nn.Parameter) or (is_other and not written):
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)  # type: ignore[assignment]
             return weight
@@ -125,7 +121,6 @@ class WeightMask:
         keep = torch.zeros(0, dtype=torch.bool) if weight is None else self.keep(weight)
         self.final = keep if kept is None else keep & kept
         self.pruned = None
-        self._unhook()
 
     def _follow(self) -> None:
         """Take over the present mask of the weight that this one's was copied from."""
@@ -134,14 +129,13 @@ class WeightMask:
             self.replace(original.pruned)
             self._changes = original._changes
 
-    def _unhook(self) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook = self._hooked = None
+    def _zero_gradient(self, weight: Tensor) -> None:
+        if weight.grad is not None:
+            self.zero_(weight.grad)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("_parameter", "_version", "_hooked", "_hook", "_original")
+        forgotten = ("_masked", "_version", "_hooked", "_original")
         return vars(self) | dict.fromkeys(forgotten)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
@@ -150,23 +144,17 @@ class WeightMask:
         copy.pruned = None if self.pruned is None else self.pruned.clone()
         copy._changes = self._changes
         copy._original = self._original or weakref.ref(self)
-        weight = self._parameter
+        weight = self._masked() if self._masked is not None else None
         if weight is not None and not self.written(weight):
             copied = memo.get(id(weight))
             if copied is not None:
-                copy._parameter, copy._version = copied, _version(copied)
+                copy._masked, copy._version = weakref.ref(copied), _version(copied)
         return copy
 
 
 def _version(weight: Tensor) -> int | None:
     """Grows with each write to the weight; None for tensors of inference mode, which count none."""
     return None if weight.is_inference() else weight._version
-
-
-def _zero_gradient(held: weakref.ref[WeightMask], weight: Tensor) -> None:
-    mask = held()
-    if mask is not None and mask.pruned is not None and weight.grad is not None:
-        mask.zero_([weight.grad])
 
 
 def masks_of(module: nn.Module) -> dict[str, WeightMask]:

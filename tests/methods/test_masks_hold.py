@@ -270,6 +270,42 @@ def test_scripting_an_attached_model_says_to_finalize_first() -> None:
         torch.jit.script(methods.finalize(model))
 
 
+# ---- every method
+
+
+@pytest.mark.parametrize("write", ["load_state_dict", "copy_", "nn.init"])
+@pytest.mark.parametrize("method", methods.available())
+def test_what_a_model_computes_after_a_write_is_what_it_computes_finalized(method: str, write: str) -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, method)
+    sgd(attached)
+    for _ in range(4):
+        backward(model, attached)
+        attached.step()
+    WRITES[write](model)
+    x = torch.randn(4, 6)
+    got = model.eval()(x)
+    density = attached.density()
+    plain = methods.finalize(copy.deepcopy(model))
+    assert torch.allclose(got, plain(x), atol=1e-6)
+    kept = {name: plain.get_parameter(name) != 0 for name in attached.masks()}
+    assert sum(int(k.sum()) for k in kept.values()) / sum(k.numel() for k in kept.values()) == density
+
+
+@pytest.mark.parametrize("method", methods.available())
+def test_a_model_that_is_dropped_frees_its_memory(method: str) -> None:
+    model = Block()
+    attached = attach(model, method)
+    optimizer = sgd(attached)
+    backward(model, attached)
+    attached.step()
+    held = [weakref.ref(value) for value in (model, attached, model.head, *model.parameters())]
+    del model, attached, optimizer
+    gc.collect()
+    assert [reference() for reference in held] == [None] * len(held)
+
+
 # ---- what a loop of one's own does beside training
 
 
@@ -359,16 +395,3 @@ def test_hooks_of_the_user_see_masked_weights() -> None:
     write_by_copy(model)
     model(torch.randn(4, 6))
     assert torch.equal(seen[0] != 0, attached.masks()["weight"])
-
-
-@pytest.mark.parametrize("method", ["set", "dst"])
-def test_an_attached_model_and_its_weights_are_freed(method: str) -> None:
-    model = Block()
-    attached = attach(model, method, **({"density": 0.3} if method == "set" else {"alpha": 0.1}))
-    optimizer = sgd(attached)
-    backward(model, attached)
-    attached.step()
-    alive = [weakref.ref(thing) for thing in (model, attached, *model.parameters())]
-    del model, attached, optimizer
-    gc.collect()
-    assert all(thing() is None for thing in alive)

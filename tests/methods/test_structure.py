@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.tensor
 import torch.nn.functional as F
 from attached_model import Block, attach, backward, sgd
 from torch import Tensor, nn
@@ -133,6 +134,21 @@ def test_weights_without_data_are_refused(method: str) -> None:
         model = Block()
     with pytest.raises(ValueError, match=r"features\.0\.weight is on the meta device and has no data"):
         attach(model, method)
+
+
+def test_sharded_weights_are_refused() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    try:
+        model = Block()
+        mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
+        model.head.weight = nn.Parameter(dist.tensor.distribute_tensor(model.head.weight.detach(), mesh))
+        with pytest.raises(ValueError, match=r"head\.weight is a DTensor, sharded over processes"):
+            attach(model)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_names_of_a_wrapped_model_are_explained() -> None:
