@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods import layers
+from methods import arguments, layers
 from methods.base import Context, Method, Phase
 from methods.checks import ranks
 from methods.checks.bound_optimizer import BoundOptimizer
@@ -18,7 +18,6 @@ from methods.checks.structure import Structure, check_free, check_model, check_w
 from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
-from methods.registry import create, native
 from methods.weights import reparametrization, weight_mask
 from methods.weights.coverage import Coverage, warn_where_little
 
@@ -52,10 +51,10 @@ def attach(
     hyperparameter, for a pattern that matches no module, for a model with nothing to prune, and for
     a model that carries a method already or is wrapped for several processes.
     """
-    method = _method(method_or_name, hyperparameters)
-    total_steps = _count("total_steps", total_steps)
-    steps_per_epoch = _count("steps_per_epoch", steps_per_epoch)
-    generator = _generator(seed)
+    method = arguments.method_of(method_or_name, hyperparameters)
+    total_steps = arguments.count("total_steps", total_steps)
+    steps_per_epoch = arguments.count("steps_per_epoch", steps_per_epoch)
+    generator = arguments.generator_of(seed)
     check_model(model)
     selection = layers.select(model, include=include, exclude=exclude, extra=extra)
     weights = selection.weights
@@ -63,7 +62,7 @@ def attach(
     check_weights(weights)
     coverage = Coverage.of(selection)
     warn_where_little(coverage, stacklevel=2)
-    phases = _phases(method, total_steps)
+    phases = arguments.phases_of(method, total_steps)
     context = Context(
         model=model,
         weights=weights,
@@ -74,7 +73,7 @@ def attach(
         steps_per_epoch=steps_per_epoch,
         phase=phases[0],
         loss_fn=loss_fn,
-        train_batches=train_batches or _no_batches,
+        train_batches=train_batches or arguments.no_batches,
     )
     try:
         return Attachment(method, context, phases, coverage)
@@ -82,43 +81,6 @@ def attach(
         context.masks.undo_()
         finalize(model)
         raise
-
-
-def _method(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
-    if not isinstance(method_or_name, Method):
-        return create(method_or_name, **hyperparameters)
-    if hyperparameters:
-        raise ValueError("hyperparameters go with a method's name, not with a Method")
-    return method_or_name
-
-
-def _count(name: str, value: Any) -> int:
-    number = native(value)
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if not isinstance(number, int):
-        raise ValueError(f"{name} is {number!r}: it must be a whole number")
-    if number < 1:
-        raise ValueError(f"{name} is {number}: it must be at least 1")
-    return number
-
-
-def _generator(seed: Any) -> torch.Generator:
-    number = native(seed)
-    if not isinstance(number, int) or not -(2**63) <= number < 2**64:
-        raise ValueError(f"seed is {number!r}: it must be a whole number of 64 bits")
-    return torch.Generator("cpu").manual_seed(number)
-
-
-def _phases(method: Method, total_steps: int) -> tuple[Phase, ...]:
-    phases = method.phases(total_steps)
-    if not phases or min(phase.steps for phase in phases) < 1:
-        raise ValueError(f"{method.name} has a phase without steps in a training of {total_steps}: {phases}")
-    return phases
-
-
-def _no_batches() -> Iterable[tuple[Tensor, Tensor]]:
-    raise ValueError("this method scores on data: give attach(train_batches=...)")
 
 
 def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
@@ -417,18 +379,7 @@ class Attachment:
         Raises ValueError for the state of another method or version, or of other hyperparameters.
         """
         self._check("load_state_dict")
-        identity = (self.method.name, self.method.version)
-        if (state["method"], state["version"]) != identity:
-            raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
-        saved = self.method.added_hyperparameters() | state["hyperparameters"]
-        now = self.method.hyperparameters()
-        changed = [
-            f"{name} {saved.get(name)!r} -> {now.get(name)!r}"
-            for name in {**saved, **now}
-            if saved.get(name) != now.get(name)
-        ]
-        if changed:
-            raise ValueError(f"the state was saved with other hyperparameters: {', '.join(changed)}")
+        arguments.check_state(self.method, state)
         ctx = self.context
         ctx.step = state["step"]
         self._phase = state["phase"]

@@ -1,0 +1,70 @@
+"""What a training loop gives to `attach` and `load_state_dict`, checked before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.base import Method, Phase
+from methods.registry import create, native
+
+
+def method_of(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
+    """The method itself, or a new one by its name."""
+    if not isinstance(method_or_name, Method):
+        return create(method_or_name, **hyperparameters)
+    if hyperparameters:
+        raise ValueError("hyperparameters go with a method's name, not with a Method")
+    return method_or_name
+
+
+def count(name: str, value: Any) -> int:
+    """A number of steps. Raises ValueError unless it is whole and at least 1."""
+    number = native(value)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if not isinstance(number, int):
+        raise ValueError(f"{name} is {number!r}: it must be a whole number")
+    if number < 1:
+        raise ValueError(f"{name} is {number}: it must be at least 1")
+    return number
+
+
+def generator_of(seed: Any) -> torch.Generator:
+    """A CPU generator. Raises ValueError for a seed that is no whole number of 64 bits."""
+    number = native(seed)
+    if not isinstance(number, int) or not -(2**63) <= number < 2**64:
+        raise ValueError(f"seed is {number!r}: it must be a whole number of 64 bits")
+    return torch.Generator("cpu").manual_seed(number)
+
+
+def phases_of(method: Method, total_steps: int) -> tuple[Phase, ...]:
+    """The phases of a method. Raises ValueError where there is none, or one without steps."""
+    phases = method.phases(total_steps)
+    if not phases or min(phase.steps for phase in phases) < 1:
+        raise ValueError(f"{method.name} has a phase without steps in a training of {total_steps}: {phases}")
+    return phases
+
+
+def no_batches() -> Iterable[tuple[Tensor, Tensor]]:
+    """Stands for train_batches that were not given."""
+    raise ValueError("this method scores on data: give attach(train_batches=...)")
+
+
+def check_state(method: Method, state: Mapping[str, Any]) -> None:
+    """Raises ValueError for the state of another method or version, or of other hyperparameters."""
+    identity = (method.name, method.version)
+    if (state["method"], state["version"]) != identity:
+        raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
+    saved = method.added_hyperparameters() | state["hyperparameters"]
+    now = method.hyperparameters()
+    changed = [
+        f"{name} {saved.get(name)!r} -> {now.get(name)!r}"
+        for name in {**saved, **now}
+        if saved.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ValueError(f"the state was saved with other hyperparameters: {', '.join(changed)}")
