@@ -45,12 +45,13 @@ class BoundOptimizer:
     def update(self, step: Callable[[], Any]) -> bool:
         """Run `step`; whether the optimizer made an update in it.
 
-        Wrappers that accumulate gradients and scalers that find infinite gradients make none.
+        Wrappers that accumulate gradients and scalers that find infinite gradients make none. The
+        hook is not called where an optimizer's own `step` calls this, so writes count too.
         """
         self._stepped = False
-        before = [] if self._handle is not None else self._versions()
+        before = self._versions()
         step()
-        return self._stepped if self._handle is not None else before != self._versions()
+        return self._stepped or before != self._versions()
 
     def _versions(self) -> list[int]:
         return [parameter._version for _, _, _, parameter in self._held if parameter is not None]

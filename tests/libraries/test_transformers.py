@@ -85,7 +85,8 @@ import warnings
 from benchmark.data.torchvision_import import import_torchvision
 import_torchvision()
 import transformers, methods
-config = transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=16, bos_token_id=0, eos_token_id=0)
+sizes = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 16}
+config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
 model = transformers.GPT2ForSequenceClassification(config)
 with warnings.catch_warnings(record=True) as found:
     warnings.simplefilter("always")
