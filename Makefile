@@ -1,8 +1,8 @@
-# make demo | test | check | lint | faults | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
+# make demo | test | test-all | check | lint | faults | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check faults paper lint
+.PHONY: setup demo test test-all check faults paper lint
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed  ## create .venv and install the pinned versions
@@ -29,6 +29,10 @@ check: lint  ## what a change must pass before it is committed: lint, and the fa
 
 test: setup  ## all tests, two at a time
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-all: setup  ## install the libraries that tests/libraries tries, then run all tests with them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/libraries/requirements.txt
+	$(MAKE) test
 
 faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,000 cells take
 	BENCH_TEST_KILLS=50 $(BIN)/python -m pytest -q -s tests/benchmark/launch/test_kills.py

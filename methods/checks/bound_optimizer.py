@@ -25,6 +25,7 @@ class BoundOptimizer:
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._held = [(held, key, name, held[key]) for held, key, name in places if id(held[key]) in ids]
         self._stepped = self._warned = False
+        self._versions_after = self._versions()
         inner = innermost(optimizer)
         self.direct = inner is optimizer
         self._handle = inner.register_step_post_hook(self._note) if inner is not None else None
@@ -46,10 +47,12 @@ class BoundOptimizer:
     def update(self, step: Callable[[], Any]) -> bool:
         """Run `step`; whether the optimizer made an update in it.
 
-        Wrappers that accumulate gradients and scalers that find infinite gradients make none. Warns
+        Wrappers that accumulate gradients and scalers that find infinite gradients make none. The
+        hook is not called where an optimizer's own `step` calls this, so writes count too. Warns
         once where the optimizer also steps elsewhere, so that its weights move twice.
         """
-        if self._stepped and not self._warned:
+        before = self._versions()
+        if self._stepped and not self._warned and before != self._versions_after:
             self._warned = True
             warnings.warn(
                 "the optimizer stepped outside of attached.step() since it was bound or stepped last: call "
@@ -57,10 +60,10 @@ class BoundOptimizer:
                 stacklevel=3,
             )
         self._stepped = False
-        before = [] if self._handle is not None else self._versions()
         step()
+        self._versions_after = self._versions()
         stepped, self._stepped = self._stepped, False
-        return stepped if self._handle is not None else before != self._versions()
+        return stepped or before != self._versions_after
 
     def _versions(self) -> list[int]:
         return [parameter._version for _, _, _, parameter in self._held if parameter is not None]

@@ -162,3 +162,37 @@ def test_an_optimizer_that_only_the_attachment_steps_is_not_named(recwarn: pytes
         backward(model, attached)
         attached.step()
     assert not recwarn.list
+
+
+class Descent(torch.optim.SGD):
+    """Never made itself, so that torch has not wrapped its step with hooks."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for parameter in self.param_groups[0]["params"]:
+            parameter -= 0.1 * parameter.grad
+
+
+class Stepping(Descent):
+    """For loops that call optimizer.step() themselves: torch's hook runs after this step, not inside it."""
+
+    def __init__(self, attached: methods.Attachment) -> None:
+        super().__init__(attached.parameter_groups(), lr=0.1)
+        self.attached = attached
+        attached.bind(self)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.attached.step(lambda _: super(Stepping, self).step())
+
+
+def test_an_optimizer_whose_step_steps_the_method_counts(recwarn: pytest.WarningsRecorder) -> None:
+    model = Block()
+    attached = attach(model, "set", density=0.3)
+    optimizer = Stepping(attached)
+    before = attached.masks()
+    for step in (1, 2, 3):
+        backward(model, attached)
+        optimizer.step()
+        assert attached.context.step == step
+    assert any(not torch.equal(mask, before[name]) for name, mask in attached.masks().items())
+    assert not recwarn.list
