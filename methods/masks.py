@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
+from methods.checks.bound_optimizer import chain
 from methods.layers import MaskableWeight
 from methods.weights.weight_mask import WeightMask, carry, watch
 
@@ -116,7 +117,8 @@ class Masks:
         """Zero the optimizer's momentum or moments of single weights where `where` is true."""
         for name, entries in where.items():
             parameter = self._weights[name].parameter
-            for value in optimizer.state.get(parameter, {}).values():
+            states = [getattr(one, "state", {}).get(parameter, {}) for one in chain(optimizer)]
+            for value in (value for state in states for value in state.values()):
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     value.masked_fill_(entries, 0)
 

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-INNER = ("optimizer", "_optimizer", "base_optimizer", "base")  # where wrappers keep the optimizer that they wrap
+INNER = (
+    "optimizer",
+    "_optimizer",
+    "base_optimizer",
+    "_base_optimizer",
+    "base",
+)  # where wrappers keep the optimizer that they wrap
 
 Place = tuple[Mapping[str, nn.Parameter | None], str, str]  # a module's parameters, a key, the qualified name
 
@@ -72,15 +78,19 @@ class BoundOptimizer:
         self._stepped = True
 
 
+def chain(optimizer: Any) -> list[Any]:
+    """The optimizer and those that it wraps, outermost first. Each may hold a part of the state."""
+    seen: list[Any] = []
+    while optimizer is not None and not any(optimizer is known for known in seen):
+        seen.append(optimizer)
+        optimizer = next((vars(optimizer)[name] for name in INNER if name in vars(optimizer)), None)
+    return seen
+
+
 def innermost(optimizer: Any) -> torch.optim.Optimizer | None:
-    """The optimizer itself, or the one that a wrapper holds; None where neither is found.
+    """The optimizer itself, or the one that its wrappers hold; None where neither is found.
 
     A wrapper may be a subclass of torch's Optimizer that was never initialised as one.
     """
-    seen: list[Any] = []
-    while optimizer is not None and not any(optimizer is known for known in seen):
-        if isinstance(optimizer, torch.optim.Optimizer) and "_optimizer_step_post_hooks" in vars(optimizer):
-            return optimizer
-        seen.append(optimizer)
-        optimizer = next((vars(optimizer)[name] for name in INNER if name in vars(optimizer)), None)
-    return None
+    found = [one for one in chain(optimizer) if isinstance(one, torch.optim.Optimizer)]
+    return next((one for one in reversed(found) if "_optimizer_step_post_hooks" in vars(one)), None)

@@ -13,7 +13,7 @@ from torch import nn
 import methods
 
 timm = library("timm")
-timm_utils = library("timm.utils")
+timm_optim, timm_utils = library("timm.optim"), library("timm.utils")
 pytestmark = pytest.mark.slow
 X, Y = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(4)
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -62,3 +62,21 @@ def test_an_average_evaluates_sparse(average: str) -> None:
     torch.testing.assert_close(ema.module(X), expected, rtol=0, atol=0)
     check_sparse(model, attached)  # the model itself is still attached
     train(attached, optimizer, lambda: F.cross_entropy(model(X), Y), steps=1)
+
+
+@pytest.mark.parametrize("method", ["set", "sparse_momentum"])
+def test_lookahead_moves_weights_and_clears_the_state_of_grown_ones(method: str) -> None:
+    """timm's Lookahead wraps the optimizer that has the state, and torch's hooks are not called for it."""
+    model = network("vit_tiny_patch16_224")
+    attached = attach(model, method)
+    optimizer = timm_optim.create_optimizer_v2(attached.parameter_groups(), opt="lookahead_adamw", lr=1e-3)
+    attached.bind(optimizer)
+    before = attached.masks()
+    train(attached, optimizer, lambda: F.cross_entropy(model(X), Y), steps=2)
+    assert attached.context.step == 2
+    grown = {name: mask & ~before[name] for name, mask in attached.masks().items()}
+    assert sum(int(mask.sum()) for mask in grown.values()) > 0
+    for name, mask in grown.items() if method == "set" else ():  # sparse_momentum keeps it, by its grown_state
+        state = optimizer._base_optimizer.state[model.get_parameter(name)]
+        assert not state["exp_avg"][mask].any()
+        assert state["exp_avg"].any()

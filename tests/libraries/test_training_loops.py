@@ -113,6 +113,26 @@ def test_lightning_resumes_bit_by_bit(method: str, tmp_path: Path) -> None:
     assert same(resumed.network, in_a_loop_of_ones_own(method, 8))
 
 
+@pytest.mark.parametrize("method", ["set", "dst"])
+def test_lightning_validates_its_average_sparse(method: str, tmp_path: Path) -> None:
+    """The callback swaps weights through `.data`; apply_masks is what the page says to call."""
+    callbacks = library("lightning.pytorch.callbacks")
+    module, seen = lightning_module(method), []
+
+    def on_validation_epoch_start() -> None:
+        module.attached.apply_masks()
+
+    def validation_step(batch: Any, batch_idx: int) -> None:
+        module.network(batch[0])
+        check_sparse(module.network, module.attached)
+        seen.append(batch_idx)
+
+    module.on_validation_epoch_start, module.validation_step = on_validation_epoch_start, validation_step
+    average = callbacks.EMAWeightAveraging(decay=0.9, update_starting_at_step=1)
+    fit(module, tmp_path, 2, val_dataloaders=batches(), trainer={"callbacks": [average], "num_sanity_val_steps": 0})
+    assert len(seen) == 8
+
+
 def test_lightning_accumulates_gradients(tmp_path: Path) -> None:
     module = lightning_module("set")
     fit(module, tmp_path, epochs=2, trainer={"accumulate_grad_batches": 4})
