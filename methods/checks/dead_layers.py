@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 RUN = 10  # resets in consecutive steps that are worth a warning
-PERIOD = 100  # steps between two looks at a GPU's count of resets
+CPU_PERIOD, PERIOD = 20, 100  # steps between two looks at the count of resets; elsewhere a look waits for the device
 ADVICE = (
     "A weight of 0 at a threshold of 0 is pruned and gets no gradient. Start the layer from other values, exclude "
     "it (exclude=[...]), or, for dst, let thresholds start below 0 (initial_threshold=-1e-4)"
@@ -28,8 +28,8 @@ def warn_of_zeros(kept: Mapping[str, int], limits: Mapping[str, float]) -> None:
 class ResetWatch:
     """Names, once, each layer whose thresholds are reset in ten consecutive steps.
 
-    It looks at the number of resets after every step on the CPU, and in every 100th step elsewhere,
-    because reading it waits for the device. Where the number grew, `watching` is true, and the
+    It looks at the number of resets in every 20th step on the CPU, and in every 100th step
+    elsewhere, because reading it waits for the device. Where the number grew, `watching` is true, and the
     caller says before each update which layers are about to be reset.
     """
 
@@ -39,7 +39,7 @@ class ResetWatch:
         self.watching = False
         self._names = list(names)
         self._named: set[str] = set()
-        self._look_every, self._read_every = (PERIOD, RUN) if waits else (1, 1)
+        self._look_every, self._read_every = (PERIOD, RUN) if waits else (CPU_PERIOD, 1)
         self._updates = self._seen = self._watched = 0
         self._runs = torch.zeros(len(self._names), dtype=torch.int64, device=device)
 

@@ -137,11 +137,11 @@ def watched(history: Sequence[str], *, waits: bool) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("history", "said"),
     [
-        # the first reset only starts the watch, so that ten are seen at the eleventh
-        (["a"] * 30, [(11, "a")]),
-        (["a"] * 9 + [""] + ["a"] * 9, []),
-        (["", ""] + ["ab"] * 30, [(13, "a, b")]),
-        (["a"] * 5 + ["ab"] * 30, [(11, "a"), (15, "b")]),
+        # a look at step 20 starts the watch, so that ten are seen at step 30
+        (["a"] * 40, [(30, "a")]),
+        (["a"] * 29 + [""] + ["a"] * 9, []),
+        (["", ""] + ["ab"] * 38, [(30, "a, b")]),
+        (["a"] * 24 + ["ab"] * 20, [(30, "a"), (34, "b")]),
         (["a", "b"] * 30, []),
     ],
 )
