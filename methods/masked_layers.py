@@ -100,7 +100,7 @@ class Thresholds:
     def regularization(self, scale: float = 1.0) -> Tensor:
         """scale times L_s, eq. 4: the sum of exp(-t) over all thresholds. 0-dim."""
         totals = []
-        for names in self._names_by_device().values():
+        for names in self.names_by_device().values():
             thresholds = [self._threshold(name) for name in names]
             totals.append(kernels.backend_for(*thresholds).regularization(thresholds, scale))
         first, *others = totals
@@ -115,7 +115,7 @@ class Thresholds:
         """
         if reset_below is not None and self._watch.watching:
             self._watch.note(self._below(reset_below))
-        groups = self._names_by_device()
+        groups = self.names_by_device()
         if len(groups) == 1:
             self._kept = self._update_(self._names, reset_below, self.resets)
             self._watch.after_update(self.resets)
@@ -156,7 +156,7 @@ class Thresholds:
             self._rules[reset_below, device] = rule
         return self._rules[reset_below, device]
 
-    def _names_by_device(self) -> dict[torch.device, list[str]]:
+    def names_by_device(self) -> dict[torch.device, list[str]]:
         """The names of the weights on each device; a model may lie on several."""
         groups: dict[torch.device, list[str]] = {}
         for name in self._names:

@@ -124,7 +124,7 @@ def test_thresholds_of_a_model_on_two_devices_are_counted_on_the_first() -> None
                 parameter.fill_(10.0 if name.startswith("1") else 0.0)
     thresholds = attached.context.thresholds
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(thresholds, "_names_by_device", lambda: {"cpu": ["0.weight"], torch.device("cpu"): ["1.weight"]})
+        patch.setattr(thresholds, "names_by_device", lambda: {"cpu": ["0.weight"], torch.device("cpu"): ["1.weight"]})
         torch.testing.assert_close(float(attached.penalty().detach()), 0.5 * (3 + 3 * np.exp(-10)))
         thresholds.update_(reset_below=0.01)
     assert attached.kept_counts().tolist() == [12, 12]
