@@ -54,7 +54,7 @@ def test_a_finalized_model_is_adapted_and_merged(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["set", "dst"])
 def test_an_adapter_trains_beside_a_sparse_weight(method: str) -> None:
-    """peft freezes the weight; the adapter alone is trained, and the weight below stays as it was."""
+    """peft freezes the weight; only the adapter is trained, and the weight below stays as it was."""
     model, attached = trained(method)
     masks, density = attached.masks(), attached.density()
     wrapped = adapted(model)
