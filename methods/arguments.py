@@ -11,6 +11,8 @@ from torch import Tensor
 from methods.base import Method, Phase
 from methods.registry import create, native
 
+STATE = ("method", "version", "hyperparameters", "step", "phase", "generator", "masks", "thresholds", "own")
+
 
 def method_of(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
     """The method itself, or a new one by its name."""
@@ -56,6 +58,8 @@ def no_batches() -> Iterable[tuple[Tensor, Tensor]]:
 
 def check_state(method: Method, state: Mapping[str, Any]) -> None:
     """Raises ValueError for the state of another method or version, or of other hyperparameters."""
+    if missing := [key for key in STATE if key not in state]:
+        raise ValueError(f"this is no state of an attachment, which has {', '.join(missing)} too")
     identity = (method.name, method.version)
     if (state["method"], state["version"]) != identity:
         raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")

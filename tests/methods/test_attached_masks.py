@@ -107,6 +107,17 @@ def test_a_state_of_another_method_or_version_is_refused() -> None:
         attach(Block(), "static").load_state_dict(state | {"version": 7})
 
 
+def test_a_dictionary_that_is_no_state_is_refused_and_changes_nothing() -> None:
+    model = Block()
+    attached = attach(model, density=0.5)
+    before = attached.masks()
+    with pytest.raises(ValueError, match=r"no state of an attachment, which has method, version, .*own too"):
+        attached.load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match=r"no state of an attachment, which has own too"):
+        attached.load_state_dict({key: value for key, value in attached.state_dict().items() if key != "own"})
+    assert all(torch.equal(mask, before[name]) for name, mask in attached.masks().items())
+
+
 def test_a_state_saved_with_other_hyperparameters_is_refused_by_name() -> None:
     state = attach(Block(), "dst").state_dict()
     with pytest.raises(ValueError, match=r"other hyperparameters: threshold 'vector' -> 'scalar'"):
