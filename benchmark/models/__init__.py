@@ -39,16 +39,19 @@ class Entry:
 
 _LSTM_OPTIONS = {"initialization": ("official-dense", "official-masked"), "hidden_state": ("carried",)}
 _OFFICIAL = {"initialization": ("official-dense", "official-masked")}
+_STARTS = {"initialization": ("kaiming-normal", "xavier-uniform")}
 _WIDE_RESNETS = {(16, 8): "11.0 M", (16, 10): "17.1 M", (28, 8): "23.4 M", (22, 2): "1.1 M", (28, 2): "1.5 M"}
 CATALOGUE = {
     "lenet-300-100": Entry(
         "benchmark.models.lenet:LeNet300100",
         "three fully connected layers, 266,200 weights on 28x28 pixels",
+        options=_STARTS,
         hidden_layers=2,
     ),
     "lenet-5-caffe": Entry(
         "benchmark.models.lenet:LeNet5Caffe",
         "two convolutions, two fully connected layers, 430,500 weights on 28x28",
+        options=_STARTS,
         hidden_layers=3,
     ),
     "lstm-a": Entry(

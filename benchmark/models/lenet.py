@@ -3,6 +3,8 @@
 LeCun et al., Gradient-based learning applied to document recognition, 1998,
 doi:10.1109/5.726791; the second with the widths of Caffe's example.
 Initial weights are torch's default, kaiming-uniform with a = sqrt 5, in both protocols.
+initialization: "xavier-uniform" (Glorot and Bengio, AISTATS 2010) or "kaiming-normal" (He et al.,
+arXiv:1502.01852, with the gain of ReLU) draws the weights of all layers anew; biases stay.
 """
 
 from __future__ import annotations
@@ -24,12 +26,20 @@ class LeNet300100(nn.Module):
 
     uncounted: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, in_shape: tuple[int, ...], classes: int, *, widths: tuple[int, ...] = (300, 100)) -> None:
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        classes: int,
+        *,
+        widths: tuple[int, ...] = (300, 100),
+        initialization: str | None = None,
+    ) -> None:
         super().__init__()
         first, second = widths
         self.fc1 = nn.Linear(math.prod(in_shape), first)
         self.fc2 = nn.Linear(first, second)
         self.fc3 = nn.Linear(second, classes)
+        _initialize(self, initialization)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = F.relu(self.fc1(images.flatten(1)))
@@ -47,7 +57,14 @@ class LeNet5Caffe(nn.Module):
 
     uncounted: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, in_shape: tuple[int, ...], classes: int, *, widths: tuple[int, ...] = (20, 50, 500)) -> None:
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        classes: int,
+        *,
+        widths: tuple[int, ...] = (20, 50, 500),
+        initialization: str | None = None,
+    ) -> None:
         super().__init__()
         first, second, third = widths
         channels, *size = in_shape
@@ -58,9 +75,21 @@ class LeNet5Caffe(nn.Module):
         self.conv2 = nn.Conv2d(first, second, kernel_size=5)
         self.fc3 = nn.Linear(second * rows * columns, third)
         self.fc4 = nn.Linear(third, classes)
+        _initialize(self, initialization)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = F.max_pool2d(F.relu(self.conv1(images)), 2)
         hidden = F.max_pool2d(F.relu(self.conv2(hidden)), 2)
         logits: Tensor = self.fc4(F.relu(self.fc3(hidden.flatten(1))))
         return logits
+
+
+def _initialize(model: nn.Module, initialization: str | None) -> None:
+    if initialization is None:
+        return
+    for module in model.children():
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        if initialization == "xavier-uniform":
+            nn.init.xavier_uniform_(module.weight)
+        else:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

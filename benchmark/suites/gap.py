@@ -30,8 +30,12 @@ OPTIMIZERS = (
     dataclasses.replace(SGD, weight_decay=DECAY),
     dataclasses.replace(SGD, name="adam", lr=1e-3, momentum=0.0),
 )
+INITIALIZATIONS = ("xavier-uniform", "kaiming-normal")
+# Above 0.01 by less than one weight of any layer: a layer that keeps exactly 1 % is reset too, as in the authors' code.
+RESET_AT_ONE_PERCENT = 0.010001
 HYPERPARAMETERS: tuple[dict[str, Any], ...] = (
     {"reset_density": None},
+    {"reset_density": RESET_AT_ONE_PERCENT},
     {"threshold": "scalar"},
     {"threshold": "matrix"},
 )
@@ -55,20 +59,33 @@ def in_full(seed: int) -> list[RunSpec]:
 
 
 def one_change(seed: int) -> list[RunSpec]:
-    """From the stated setting one change at a time, each other optimizer with its dense twin."""
+    """From the stated setting one change at a time.
+
+    Each other optimizer and initialisation has its dense twin.
+    """
     specs = []
-    for optimizer in OPTIMIZERS:
-        specs += [one(method, seed, optimizer=optimizer) for method in ("dense", "dst")]
+    for method in ("dense", "dst"):
+        specs += [one(method, seed, optimizer=optimizer) for optimizer in OPTIMIZERS]
+        specs += [one(method, seed, initialization=initialization) for initialization in INITIALIZATIONS]
     decayed = dataclasses.replace(SGD, weight_decay=DECAY)
     specs.append(one("dst", seed, optimizer=decayed, threshold_weight_decay=DECAY))
     return [*specs, *(one("dst", seed, **changed) for changed in HYPERPARAMETERS)]
 
 
-def one(method: str, seed: int, *, data: Data = MNIST, optimizer: Optimizer = SGD, **hyperparameters: Any) -> RunSpec:
+def one(
+    method: str,
+    seed: int,
+    *,
+    data: Data = MNIST,
+    optimizer: Optimizer = SGD,
+    initialization: str | None = None,
+    **hyperparameters: Any,
+) -> RunSpec:
     """A cell; that of `mnist` where data and optimizer are the stated ones, to train it once."""
     values = {"alpha": LENET_ALPHA, **hyperparameters} if method == "dst" else hyperparameters
-    if (data, optimizer) == (MNIST, SGD):
+    model = Model(name=MODEL, initialization=initialization)
+    if (data, optimizer, initialization) == (MNIST, SGD, None):
         if values.get("estimator") == "long_tailed":
             del values["estimator"]  # the default, which the cell that records its steps does not name
         return lenet(MODEL, method, seed, **values)
-    return cell(method, data=data, model=Model(name=MODEL), optimizer=optimizer, seed=seed, protocol=(), **values)
+    return cell(method, data=data, model=model, optimizer=optimizer, seed=seed, protocol=(), **values)

@@ -60,7 +60,7 @@ def test_names_are_listed_without_importing_torch() -> None:
 def test_unknown_names_options_and_values_are_answered_with_the_valid_ones() -> None:
     with pytest.raises(SpecError, match=r"did you mean 'lenet-300-100'.*valid: lenet-300-100, lenet-5-caffe, lstm-a"):
         create("lenet-300")
-    with pytest.raises(SpecError, match="unknown option of model 'lenet-5-caffe' 'hidden_state': valid: widths"):
+    with pytest.raises(SpecError, match="'hidden_state': valid: initialization, widths"):
         create("lenet-5-caffe", hidden_state="carried")
     with pytest.raises(SpecError, match=r"initialization 'official': .*valid: official-dense, official-masked"):
         create("lstm-a", initialization="official")
@@ -81,6 +81,25 @@ def test_parameters_and_counted_weights_are_the_papers(name: str, parameters: in
     weights = {n: p for n, p in model.named_parameters() if "weight" in n and n.split(".")[0] not in model.uncounted}
     assert sum(p.numel() for p in weights.values()) == counted
     assert model(batch(shape=MNIST)).shape == (4, 10)
+
+
+@pytest.mark.parametrize("name", ["lenet-300-100", "lenet-5-caffe"])
+def test_a_lenet_starts_from_the_initial_weights_asked_for_and_the_biases_of_any_other(name: str) -> None:
+    """Glorot's uniform bound is sqrt(6 / (fan_in + fan_out)), He's standard deviation sqrt(2 / fan_in)."""
+    default, xavier, kaiming = (
+        dict(create(name, **options).named_parameters())
+        for options in ({}, {"initialization": "xavier-uniform"}, {"initialization": "kaiming-normal"})
+    )
+    for key, weight in default.items():
+        if key.endswith("bias"):
+            assert torch.equal(weight, xavier[key])
+            assert torch.equal(weight, kaiming[key])
+            continue
+        area = weight[0, 0].numel()
+        fan_in, fan_out = area * weight.shape[1], area * weight.shape[0]
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        assert 0.95 * bound < xavier[key].abs().max() <= bound
+        assert kaiming[key].std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
 
 
 def test_layers_have_the_names_of_the_paper() -> None:

@@ -19,8 +19,9 @@ from benchmark import data, models, suites
 from benchmark.commands.estimate import Estimate, key, probe
 from benchmark.data.cifar10 import NORMALIZATIONS
 from benchmark.data.tensors import Examples, Split, standardized
+from benchmark.models.vgg import WIDTHS
 from benchmark.spec import Data, Model, RunSpec, SpecError, fields, from_dict, replace_field
-from benchmark.suites import cifar10, imagenet, mnist, thresholds
+from benchmark.suites import cifar10, gap, imagenet, mnist, thresholds
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPER = ("cifar10", "estimators", "imagenet", "mnist", "thresholds")
@@ -287,10 +288,10 @@ def test_the_whole_of_cifar10_is_planned(bench: Bench, tmp_path: Path) -> None:
 
 def test_each_condition_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_those_of_table_1() -> None:
     specs = suites.load("gap").specs
-    dense = {(s.data, s.optimizer, s.seed) for s in specs if s.method["name"] == "dense"}
-    assert {(s.data, s.optimizer, s.seed) for s in specs} == dense
+    dense = {(s.data, s.model, s.optimizer, s.seed) for s in specs if s.method["name"] == "dense"}
+    assert {(s.data, s.model, s.optimizer, s.seed) for s in specs} == dense
     table1 = {s for s in suites.load("mnist").specs if s.model.name == "lenet-300-100"}
-    stated = {s for s in specs if (s.data, s.optimizer) == (mnist.MNIST, mnist.SGD)}
+    stated = {s for s in specs if (s.data, s.model, s.optimizer) == (mnist.MNIST, Model(name=gap.MODEL), mnist.SGD)}
     assert sum(s.step_records is not None for s in specs) == 5
     assert {s.run_id for s in table1 & stated if s.method.get("alpha") in (5e-4, 1e-3)} == {
         s.run_id
@@ -298,3 +299,8 @@ def test_each_condition_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_tho
         if s.method["name"] == "dst"
         and (s.method["threshold"], s.method["estimator"], s.method["reset_density"]) == ("vector", "long_tailed", 0.01)
     }
+
+
+def test_the_narrow_vgg_has_an_eighth_of_every_width() -> None:
+    (model,) = {spec.model for spec in cells("cifar10_narrow")}
+    assert model.widths == tuple(width // 8 for width in WIDTHS)
