@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from benchmark import terminal
 from benchmark.commands import data_sets
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
@@ -27,7 +28,6 @@ from benchmark.commands.options import (
     Where,
     Workers,
 )
-from benchmark.commands.output import emit
 from benchmark.commands.plan import plan as print_plan
 from benchmark.commands.run import run as run_cells
 from benchmark.commands.run import sbatch_script
@@ -208,27 +208,19 @@ app.add_typer(speed_app, name="speed")
 
 def main() -> NoReturn:
     """Entry point: a user's mistake is one line on standard error and the documented exit code."""
-    try:
-        app()
-    except (SpecError, FolderError, LaunchError) as error:
-        _fail(str(error), 2)
-    except DataError as error:
-        _fail(str(error), 3)
-    except (DiskFullError, TrackingError, MeasurementError) as error:
-        _fail(str(error), 1)
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            _fail(str(DiskFullError(error.filename)), 1)
-        if error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    sys.exit(0)
+    sys.exit(terminal.call(app, explain))
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    if "--json" in sys.argv:
-        emit({"error": message, "exit_code": code})
-    sys.exit(code)
+def explain(error: Exception) -> tuple[str, int]:
+    """The message and the exit code for an error; raises it again if it is none of the user's or the machine's."""
+    if isinstance(error, (SpecError, FolderError, LaunchError)):
+        return str(error), 2
+    if isinstance(error, DataError):
+        return str(error), 3
+    if isinstance(error, (DiskFullError, TrackingError, MeasurementError)):
+        return str(error), 1
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return str(DiskFullError(error.filename)), 1
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 2
+    raise error

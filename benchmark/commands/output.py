@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
-from benchmark import results
+from benchmark import results, terminal
 from benchmark.results import Row
+
+WIDEST = 10_000  # columns
 
 
 def console(*, json_output: bool) -> Console:
@@ -29,10 +32,29 @@ def say(screen: Console, text: str) -> None:
     screen.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def show(screen: Console, table: Table) -> None:
+    """Print a table.
+
+    On a narrow screen columns fold, and those that must not (no_wrap: names and numbers) run over
+    its edge: nothing is cut.
+    """
+    options = screen.options.update(max_width=WIDEST)
+    for column in table.columns:
+        if column.no_wrap:
+            column.min_width = max(
+                Measurement.get(screen, options, text).maximum for text in [column.header, *column.cells]
+            )
+    needed = Measurement.get(screen, options, table).minimum
+    if needed > screen.width:
+        table.width = needed
+    screen.print(table, crop=False)
+
+
 def emit(document: Any) -> None:
     """Print one JSON document on standard output; empty cells are null."""
-    json.dump(_nulls(document), sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+    stream = terminal.document_stream()
+    json.dump(_nulls(document), stream, indent=1, allow_nan=False)
+    stream.write("\n")
 
 
 def _nulls(value: Any) -> Any:

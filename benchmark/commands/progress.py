@@ -16,6 +16,7 @@ from benchmark.launch.base import Event
 from benchmark.spec import RunSpec
 
 PLAIN_SECONDS = 30.0
+BAR_COLUMNS = 30
 
 
 class Progress:
@@ -102,14 +103,17 @@ class Progress:
         return f" (about {duration(seconds)} to go)" if known else ""
 
     def _render(self) -> Table:
+        width = min(BAR_COLUMNS, self._console.width // 4)
         table = Table.grid(padding=(0, 2))
+        table.add_column()
+        table.add_column(overflow="fold")
         table.add_row(
-            ProgressBar(total=max(1, len(self._specs)), completed=self._ended, width=30),
+            ProgressBar(total=max(1, len(self._specs)), completed=self._ended, width=width),
             f"{self._ended}/{len(self._specs)} cells, about {duration(self.remaining_seconds())} to go",
         )
         for run_id in sorted(self._active & set(self._latest)):
             latest = self._latest[run_id]
-            bar = ProgressBar(total=latest["epochs"], completed=latest["epoch"], width=30)
+            bar = ProgressBar(total=latest["epochs"], completed=latest["epoch"], width=width)
             accuracy = f"{latest['test_accuracy']:.2f} %" if "test_accuracy" in latest else "diverged"
             table.add_row(bar, f"{self._label(run_id)}: epoch {latest['epoch']}/{latest['epochs']}, {accuracy}")
         return table

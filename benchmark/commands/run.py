@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmark import data, results
 from benchmark.commands import suite_changes
 from benchmark.commands.estimate import Estimate
-from benchmark.commands.output import console, emit, say, summary_table
+from benchmark.commands.output import console, emit, say, show, summary_table
 from benchmark.commands.progress import Progress
 from benchmark.commands.selection import Selection, resolve_device, unended
 from benchmark.launch import choice as launch
@@ -75,10 +75,10 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
 
 
 def _print(rows: Sequence[Row], out: Path, screen: Console, *, stopped: bool) -> None:
-    screen.print(summary_table(rows))
+    show(screen, summary_table(rows))
     say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
     if stopped:
-        screen.print("stopped; the same command goes on from here")
+        say(screen, "stopped; the same command goes on from here")
 
 
 def _only(rows: Sequence[Row], specs: Iterable[RunSpec]) -> list[Row]:
@@ -89,7 +89,7 @@ def _only(rows: Sequence[Row], specs: Iterable[RunSpec]) -> list[Row]:
 def _detached(out: Path, json_output: bool, screen: Console) -> int:
     """Say what continues without this process."""
     known = jobs.read(out)
-    screen.print(f"SLURM has {len(known)} jobs; 'python -m benchmark status --out {out}' shows how far they are")
+    say(screen, f"SLURM has {len(known)} jobs; 'python -m benchmark status --out {out}' shows how far they are")
     if json_output:
         emit({"out": str(out), "exit_code": 0, "jobs": [dataclasses.asdict(job) for job in known]})
     return 0
@@ -217,4 +217,4 @@ class Signals:
             raise SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)])
         self.code = EXIT_OF_SIGNAL[signal.Signals(number)]
         self._launcher.stop()
-        self._screen.print(self._launcher.stop_message, soft_wrap=True, highlight=False)
+        say(self._screen, self._launcher.stop_message)

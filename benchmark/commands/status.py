@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark import results
 from benchmark.commands import filters
-from benchmark.commands.output import console, emit, say, summary_table
+from benchmark.commands.output import console, emit, say, show, summary_table
 from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm.queue import SlurmError, State
 
@@ -25,7 +25,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     screen = console(json_output=False)
     states = ", ".join(f"{count} {name}" for name, count in counts.items())
     say(screen, f"{out}: {len(rows)} cells; {states}")
-    screen.print(summary_table(rows))
+    show(screen, summary_table(rows))
     for line in [
         *_cells_by_state(queued, {row["run_id"]: row["status"] for row in rows}),
         *([trouble] if trouble else []),

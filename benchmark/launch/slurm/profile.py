@@ -89,7 +89,7 @@ AT_LEAST = {"time_minutes": 1, "cpus_per_task": 1, "gpus_per_task": 0, "array_pa
 def read(path: Path) -> Profile:
     """A profile from its file. Raises SpecError naming the file, the key and what it should be."""
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"--profile {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
