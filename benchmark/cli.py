@@ -68,7 +68,7 @@ def run(
     detach: Annotated[bool, typer.Option(help="slurm: return once the jobs are submitted.")] = False,
     workers: Workers = None,
     processes_per_cell: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes that train one cell together, on N GPUs.")
+        int, typer.Option(min=1, max=1024, metavar="N", help="Processes that train one cell together, on N GPUs.")
     ] = 1,
     ranks_from: Annotated[
         str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
@@ -166,7 +166,9 @@ def show(
 @app.command()
 def sync(
     out: Out = OUT,
-    patience: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait for one answer.")] = 60,
+    patience: Annotated[
+        float, typer.Option(min=1, max=86_400, metavar="SECONDS", help="How long to wait for one answer.")
+    ] = 60,
     json_output: Json = False,
 ) -> None:
     """Bring MLflow up to date with a run folder; running it twice changes nothing."""

@@ -21,6 +21,7 @@ import typer
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports a program that the signal ends
 UNWRITABLE = 1
 INTERRUPTED = 130
+MOST_CHARACTERS = 2000  # of an error; from a longer one the middle is left out
 _UsageError: Any = typer.BadParameter.__base__  # typer's own or click's, depending on typer's version
 _document: TextIO | None = None
 
@@ -91,8 +92,7 @@ def _run(app: typer.Typer, explain: Callable[[Exception], tuple[str, int]]) -> i
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
-        error.show()
-        return _failed(error.format_message(), error.exit_code, shown=True)
+        return _misused(error)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED)
     except OutputError:
@@ -102,11 +102,21 @@ def _run(app: typer.Typer, explain: Callable[[Exception], tuple[str, int]]) -> i
     return code if isinstance(code, int) else 0
 
 
-def _failed(message: str, code: int, *, shown: bool = False) -> int:
-    if not shown:
-        print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
+def _misused(error: Any) -> int:
+    """One line, and where to read more; the whole help for a command without arguments."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return int(error.exit_code)
+    help_ = "" if error.ctx is None else f"; '{error.ctx.command_path} --help' lists what there is"
+    return _failed(f"{error.format_message().rstrip('.')}{help_}", error.exit_code)
+
+
+def _failed(message: str, code: int) -> int:
+    line = " ".join(message.splitlines())
+    shown = line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 200]} … {line[-200:]}"
+    print(f"error: {shown}", file=sys.stderr)
     if _document is not None:
-        json.dump({"error": message, "exit_code": code}, _document, indent=1)
+        json.dump({"error": shown, "exit_code": code}, _document, indent=1)
         _document.write("\n")
     return code
 

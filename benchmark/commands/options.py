@@ -19,7 +19,7 @@ DoneIn = Annotated[
     typer.Option("--done-in", metavar="PATH", help="Skip cells that these results tables have done; repeatable."),
 ]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; by default one per core or GPU.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes; by default one per core or GPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]

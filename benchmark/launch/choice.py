@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.launch import followers
+from benchmark.launch import followers, process_ranks
 from benchmark.launch.base import Launcher
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.launch.process_ranks import Ranks
@@ -54,6 +54,8 @@ def check(choice: Choice) -> None:
     ):
         if given and choice.name != owner:
             raise SpecError(f"{option} is of --launcher {owner}")
+    if choice.ranks is not None:
+        process_ranks.check_host(choice.ranks)
     if choice.ranks is not None and (choice.name != "local" or choice.workers not in (None, 1)):
         raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
 

@@ -121,6 +121,8 @@ def speed(
     device = torch.device(resolve_device(device_name))
     if threads > 1 and device.type != "cpu":
         raise SpecError(f"--threads {threads} is of a CPU's steps: leave it out on {device.type}")
+    if threads > (os.cpu_count() or 1):
+        raise SpecError(f"--threads {threads}: give at most {os.cpu_count()}, the cores of this machine")
     with prepared(device, threads):
         document = {"schema": SCHEMA, "how": HOW, "machine": machine_of(device), "budget": dataclasses.asdict(budget)}
         document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]

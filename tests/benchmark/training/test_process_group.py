@@ -239,6 +239,28 @@ def test_ranks_are_read_as_torchrun_writes_them_and_one_process_has_none() -> No
     assert ranks.find("auto", {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}) is None
 
 
+@pytest.mark.parametrize(
+    ("address", "port", "said"),
+    [
+        ("127.0.0.1", "x", "MASTER_PORT is 'x', not a port"),
+        ("127.0.0.1", "99999", "MASTER_PORT is '99999', not a port"),
+        ("127.0.0.1", "1" * 5000, "not a port: a number from 1 to 65535"),
+        ("no..host", "5", "MASTER_ADDR is 'no..host', not a host that this machine can find"),
+        ("nowhere.invalid", "5", "MASTER_ADDR is 'nowhere.invalid', not a host that this machine can find"),
+    ],
+)
+def test_a_meeting_place_that_cannot_be_is_one_line(
+    address: str, port: str, said: str, tmp_path: Path, bench: grids.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": address, "MASTER_PORT": port}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    refused = bench("run", "--out", tmp_path / "runs")
+    assert refused.code == 2
+    assert said in refused.error
+    assert not (tmp_path / "runs").exists()
+
+
 def test_slurms_tasks_are_asked_for_and_started_by_srun() -> None:
     with pytest.raises(SpecError, match=r"--ranks slurm: SLURM_PROCID is not set; start the command with srun"):
         ranks.find("slurm", {})
