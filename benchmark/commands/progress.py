@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -20,10 +20,22 @@ BAR_COLUMNS = 30
 
 
 class Progress:
-    """Counts the events of a grid, and shows how far it is and how long it will take."""
+    """Counts the events of a grid, and shows how far it is and how long it will take.
 
-    def __init__(self, specs: dict[str, RunSpec], *, workers: int, estimate: Estimate, console: Console) -> None:
-        self._specs, self._workers, self._estimate, self._console = specs, workers, estimate, console
+    specs, names: the cells and what people call them, by run id.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, RunSpec],
+        names: Mapping[str, str],
+        *,
+        workers: int,
+        estimate: Estimate,
+        console: Console,
+    ) -> None:
+        self._specs, self._names = specs, names
+        self._workers, self._estimate, self._console = workers, estimate, console
         self._open = dict.fromkeys(specs, 0)
         self._left = epochs_of(specs.values())
         self._latest: dict[str, dict[str, Any]] = {}
@@ -81,7 +93,7 @@ class Progress:
         self._say(f"[{self._ended}/{len(self._specs)}] {text}{': ' + error if error else ''}{self._eta()}")
 
     def _label(self, run_id: str) -> str:
-        return f"{run_id} {self._specs[run_id].label}"
+        return f"{run_id} {self._names[run_id]}"
 
     def _say(self, text: str) -> None:
         self._last_line = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,20 @@ def check(choice: Choice) -> None:
         process_ranks.check_host(choice.ranks)
     if choice.ranks is not None and (choice.name != "local" or choice.workers not in (None, 1)):
         raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
+
+
+def share(execution: Execution, choice: Choice, *, processes: int) -> Execution:
+    """The execution with this many processes for each cell, or with those that were started already.
+
+    Raises SpecError where the two differ, and where `check` does.
+    """
+    check(choice)
+    ranks = choice.ranks
+    if ranks is None:
+        return dataclasses.replace(execution, processes=processes)
+    if processes not in (1, ranks.size):
+        raise SpecError(f"--processes-per-cell {processes}: {ranks.size} processes were started already")
+    return dataclasses.replace(execution, processes=ranks.size, processes_started=True)
 
 
 def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> None:

@@ -306,7 +306,7 @@ def statuses(out: Path) -> list[str]:
 def test_a_failed_and_a_diverged_cell_are_rows_and_the_others_go_on(grid: Grid) -> None:
     assert (grid.finished.code, grid.finished.stderr) == (1, "")
     assert statuses(grid.out) == ["diverged", "done", "done", "done", "failed"]
-    assert "broken seed=0: failed: RuntimeError: the hook broke" in grid.finished.stdout
+    assert "broken protocol=paper seed=0: failed: RuntimeError: the hook broke" in grid.finished.stdout
     assert "the loss or a weight is not finite after epoch 1" in grid.finished.stdout
     assert "Traceback" not in grid.finished.stdout
 

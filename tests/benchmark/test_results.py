@@ -14,8 +14,8 @@ import pytest
 from grids import Bench, Grid
 
 from benchmark import results
-from benchmark.commands import output
 from benchmark.commands.filters import select
+from benchmark.commands.labels import distinctions
 from benchmark.results import Member, Row
 from benchmark.run_folder.files import read_json, read_sealed, write_json
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
@@ -308,7 +308,6 @@ def test_no_mean_is_over_cells_of_other_hyperparameters() -> None:
         for shape in ("vector", "scalar")
         for seed in (0, 1)
     ]
-    rows = [{"run_id": spec.run_id, "spec": spec.canonical_json} for spec in specs]
-    found = output.hyperparameters_that_vary(rows)
-    assert [found[spec.run_id] for spec in specs] == [{"threshold": "vector"}] * 2 + [{"threshold": "scalar"}] * 2
-    assert set(map(str, output.hyperparameters_that_vary(rows[:2]).values())) == {"{}"}
+    found = distinctions(specs)
+    assert [found[spec.run_id]["threshold"] for spec in specs] == ["vector"] * 2 + ["scalar"] * 2
+    assert all("threshold" not in told for told in distinctions(specs[:2]).values())
