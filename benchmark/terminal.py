@@ -2,7 +2,7 @@
 
 Characters that a terminal cannot show are replaced. With `--json`, standard output carries one
 document and nothing else: what suites and libraries print goes to standard error, and an error is a
-document too.
+document too. A warning is one line.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -125,18 +126,25 @@ def _failed(message: str, code: int) -> int:
 def _streams(*, json_output: bool) -> Iterator[None]:
     """Replace the standard streams while a command runs."""
     global _document
-    before = sys.stdout, sys.stderr
+    before, raw = (sys.stdout, sys.stderr), warnings.formatwarning
     output, errors = _stream(sys.stdout), _stream(sys.stderr)
     _document = output if json_output else None
     sys.stdout, sys.stderr = errors if json_output else output, errors
+    warnings.formatwarning = _warning
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        warnings.formatwarning = raw
         _document = None
         for stream in (output, errors):
             if isinstance(stream, _Stream):
                 stream.detach()
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning as one line, without the file that gives it."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def _stream(stream: TextIO | None) -> TextIO:
