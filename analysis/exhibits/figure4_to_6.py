@@ -128,7 +128,7 @@ def _ratios(axis: Any, data: pd.DataFrame, clock: str, *, layers: bool, marks: M
     _lines(axis, whole, clock, MODEL, style="--" if layers else "-")
     labels.append((_end(whole, clock), "Model", MODEL))
     axis.set_ylim(-0.02, 1.03)
-    axis.set_xlim(data[clock].min() if clock == "epoch" else 0, data[clock].max())
+    axis.set_xlim(_range(data[clock].min() if clock == "epoch" else 0, data[clock].max()))
     _mark(axis, data[clock].max(), [(marks.printed.get("density"), MODEL)], marks.milestones)
     _label_lines(axis, labels)
 
@@ -146,12 +146,17 @@ def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
         if len(part):
             _lines(axis, part, "epoch", colour)
             labels.append((_end(part, "epoch"), label, colour))
-    axis.set(xlabel="Epoch", ylabel=ACCURACY, xlim=(accuracy["epoch"].min(), accuracy["epoch"].max()))
+    axis.set(xlabel="Epoch", ylabel=ACCURACY, xlim=_range(accuracy["epoch"].min(), accuracy["epoch"].max()))
     if not (accuracy["method"] == "dense").any():
         axis.set_title("dense: not run", fontsize=8, fontweight="normal", color="#555555", loc="right")
     printed = [(marks.printed.get("dense"), DENSE), (marks.printed.get("sparse"), SPARSE)]
     _mark(axis, accuracy["epoch"].max(), printed, marks.milestones)
     _label_lines(axis, labels)
+
+
+def _range(first: float, last: float) -> tuple[float, float]:
+    """The limits of an axis, around the one value where there is only one."""
+    return (first, last) if last > first else (first - 0.5, last + 0.5)
 
 
 def _mark(axis: Any, last: float, printed: Sequence[tuple[float | None, Any]], milestones: Sequence[int]) -> None:
@@ -174,7 +179,9 @@ def _lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str
         axis.fill_between(seeds.index, mean - sd, mean + sd, color=colour, alpha=0.25, linewidth=0)
     elif seeds.shape[1] > 1:
         axis.plot(seeds.index, seeds.to_numpy(), color=colour, linewidth=0.6, alpha=0.35)
-    axis.plot(seeds.index, mean, color=colour, linewidth=width, linestyle=style, clip_on=False)
+    dot = "o" if len(mean) == 1 else None  # a line of one point would not be seen
+    drawn = {"color": colour, "linewidth": width, "linestyle": style, "marker": dot, "markersize": 4}
+    axis.plot(seeds.index, mean, **drawn, clip_on=False)
 
 
 def _end(data: pd.DataFrame, clock: str) -> float:

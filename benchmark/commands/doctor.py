@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def _outcome(check: Callable[[], str]) -> tuple[bool, str]:
     try:
         return True, check()
     except Exception as error:  # whatever is wrong, it is reported
-        return False, str(error).splitlines()[0]
+        return False, (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _torch() -> str:
@@ -68,7 +69,14 @@ def _device() -> str:
 def _kernels() -> str:
     from methods import kernels
 
-    return f"masked weights on the CPU: {kernels.path('cpu')}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what it says is said here
+        path = kernels.path("cpu")
+    if path == "eager" and (reason := kernels.missing("cpp")) and not os.environ.get(kernels.VARIABLE):
+        raise RuntimeError(
+            f"masked weights on the CPU are computed by plain operations, several times slower: {reason}"
+        )
+    return f"masked weights on the CPU: {path}"
 
 
 def _bfloat16() -> str:

@@ -77,7 +77,7 @@ def measure_steps(
 def measure_grid(
     model: Model = [],  # noqa: B006
     method: Method = [],  # noqa: B006
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each cell.")] = 2,
+    epochs: Annotated[int, typer.Option(min=1, max=100_000, help="Epochs of each cell.")] = 2,
     workers: Workers = None,
     pixels: Pixels = "own",
     data_dir: DataDir = DATA,

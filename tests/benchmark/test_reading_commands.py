@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grids import Bench, Grid, cells, rows
+from grids import MIXED, Bench, Grid, cells, finish, rows, start
 
 
 def test_a_plan_counts_estimates_and_trains_nothing(bench: Bench, grid: Grid, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     planned = [
-        bench("plan", "--suite", grid.suite, "--out", out, "--json"),
+        bench("plan", "--suite", grid.suite, "--out", out, "--probe", "--json"),
         bench("run", "--suite", grid.suite, "--out", out, "--dry-run", "--json"),
     ]
     for finished in planned:
         assert (finished.code, finished.json["cells"], finished.json["counts"]) == (0, 5, {"pending": 5})
         assert len(finished.json["to_run"]) == 5
-        assert finished.json["estimated_seconds"] > 0
+    assert planned[0].json["estimated_seconds"] > 0
     assert not out.exists()
-    text = bench("plan", "--suite", grid.suite, "--out", out).stdout
+    text = bench("plan", "--suite", grid.suite, "--out", out, "--probe").stdout
     assert "5 cells" in text
     assert "5 pending" in text
     assert "about " in text
@@ -34,7 +34,7 @@ def test_a_plan_knows_what_is_done_and_what_a_retry_would_run(bench: Bench, grid
     planned, retry = bench(*command).json, bench(*command, "--retry-failed").json
     assert planned["counts"] == {"done": 3, "failed": 1, "diverged": 1}
     assert planned["to_run"] == []
-    assert [cell["label"] for cell in retry["to_run"]] == ["lenet-300-100 broken seed=0"]
+    assert [cell["label"] for cell in retry["to_run"]] == ["lenet-300-100 broken protocol=paper seed=0"]
 
 
 WITHOUT_TORCH = """
@@ -144,3 +144,23 @@ def test_export_writes_the_same_tables_anew(bench: Bench, grid: Grid, tmp_path: 
 def test_list_names_what_there_is(what: str, names: list[str], bench: Bench) -> None:
     assert set(names) <= set(bench("list", what, "--json").json)
     assert all(name in bench("list", what).stdout for name in names)
+
+
+def test_a_doctor_without_a_compiler_says_so_in_its_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    finished = finish(start("doctor", "--out", tmp_path / "runs"))
+    assert (finished.code, finished.stderr) == (0, "")
+    (line,) = [line for line in finished.stdout.splitlines() if "kernels:" in line]
+    assert line.startswith(
+        "--  kernels: masked weights on the CPU are computed by plain operations, several times slower"
+    )
+    assert line.endswith("(no C++ compiler: install g++)")
+
+
+def test_a_warning_in_a_command_is_one_line(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    suite = tmp_path / "warns.py"
+    suite.write_text("import warnings\nwarnings.warn('two\\n  lines')\n" + MIXED)
+    finished = finish(start("plan", "--suite", suite, "--out", grid.out, "--where", "method=dst"))
+    assert (finished.code, finished.stderr) == (0, "warning: two lines\n")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+import warnings
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
+import synthetic
 import synthetic_figures
 
 from analysis.build import exhibits
@@ -214,3 +216,13 @@ def test_every_figure_has_the_papers_caption_and_place() -> None:
         assert printed.PLACES[f"figure{i}"].startswith(f"Figure {i}, ")
         assert printed.CAPTIONS[f"figure{i}"]
     assert greek("alpha = 5e-06, alphabet") == "α = 5e-6, alphabet"
+
+
+def test_cells_of_one_epoch_are_drawn_without_a_warning(tmp_path: Path) -> None:
+    one = {"dataset": "digits", "epochs": 1}
+    rows = [synthetic.cell("lenet-300-100", "dense", 0, **one)]
+    rows += [synthetic.cell("lenet-300-100", "dst", 0, alpha=5e-4, kept=0.1, **one)]
+    results = results_of(tmp_path / "in", rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made(results, "digits-figure4", tmp_path).remark != "no runs yet"
