@@ -51,7 +51,13 @@ DIFFERENCES = (
     "dense too. The paper's is that of its printed accuracies; the last word says how the interval lies to the margin. "
     "At the lowest-density epoch the dense twin is read at the last epoch."
 )
-SUMMARY_HEADS = ("Ours, last epoch", "Verdict", "Epoch of best accuracy", "Epoch of lowest density", "At the nearest alpha")
+SUMMARY_HEADS = (
+    "Ours, last epoch",
+    "Verdict",
+    "Epoch of best accuracy",
+    "Epoch of lowest density",
+    "At the nearest alpha",
+)
 
 
 def makers(results: Results) -> Makers:
@@ -92,8 +98,9 @@ def _write_table(results: Results, name: str, out: Path) -> Written:
         rows.append(Row(_cells(verdict, several), verdict.run_ids))
     heads = (
         "Architecture", *(["Method"] if several else []), "Source", "Reading", "Remaining (%)", "Ours / paper [90 %]",
-        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "Claim", "p", "p (Holm)", *(f"If the paper's n is {n}" for n in PAPER_RUNS),
-        "Sparse − dense, ours − paper [90 %]", "Dense, ours − paper [95 %]",
+        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "Claim", "p", "p (Holm)",
+        *(f"If the paper's n is {n}" for n in PAPER_RUNS), "Sparse − dense, ours − paper [90 %]",
+        "Dense, ours − paper [95 %]",
     )  # fmt: skip
     notes = (RULE, SUPPOSED, BESIDE, DIFFERENCES, *left_out(of_table(name, results.conditions)))
     caption = f"{number}: the verdict on each printed number, at every alpha that was run and at the three readings"

@@ -193,8 +193,8 @@ def without_reset(holds: bool) -> Iterator[Row]:
         for factor in (0.5, 1, 2):
             status = "diverged" if holds and factor > 0.5 else "done"
             yield cell(
-                "lenet-5-caffe", "dst", seed, "mnist", alpha=5e-4 * factor, reset_density=None, accuracy=97.0, kept=0.05,
-                status=status,
+                "lenet-5-caffe", "dst", seed, "mnist", alpha=5e-4 * factor, reset_density=None, accuracy=97.0,
+                kept=0.05, status=status,
             )  # fmt: skip
 
 

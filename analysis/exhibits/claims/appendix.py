@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
 from analysis.exhibits.claims.claim import Outcome, claim, judge, mean_of
@@ -111,7 +111,9 @@ def vector_adds_little(results: Results) -> Outcome:
     "matrix-overhead",
     section="A.2",
     claim="Matrix thresholds about double the parameters in training",
-    paper='"the matrix threshold almost doubles the amount of parameter during the training process in each architecture"',
+    paper=(
+        '"the matrix threshold almost doubles the amount of parameter during the training process in each architecture"'
+    ),
     tested_by=(
         "arithmetic, no runs: parameters and thresholds over parameters, at least 1.9 for every network of the paper "
         "(1.9 is ours)"

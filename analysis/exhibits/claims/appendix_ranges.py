@@ -23,7 +23,9 @@ Row = Mapping[str, float]
     "weights-in-1",
     section="A.3",
     claim="With l2 regularisation, all weights lie within [-1; 1]",
-    paper='"Since we add l2 regularization in the training process, all the elements in W are distributed within [-1,1]"',
+    paper=(
+        '"Since we add l2 regularization in the training process, all the elements in W are distributed within [-1,1]"'
+    ),
     tested_by=f"largest weight magnitude at the end at most 1, every DST cell of a protocol. {PREMISE}",
 )
 def weights_within_one(results: Results) -> Outcome:
@@ -63,8 +65,8 @@ def thresholds_within_one(results: Results) -> Outcome:
     claim="With l2 regularisation, all elements of Q lie within [-1; 1]",
     paper='"Regarding the process of getting Q, all the elements in Q are within [-1,1]"',
     tested_by=(
-        "lowest and highest Q, the magnitude of W minus t, at the end within [-1; 1], every DST cell of a protocol. For older runs, which "
-        f"did not record it, as far as it follows from the extremes of W and t. {PREMISE}"
+        "lowest and highest Q, the magnitude of W minus t, at the end within [-1; 1], every DST cell of a protocol. "
+        f"For older runs, which did not record it, as far as it follows from the extremes of W and t. {PREMISE}"
     ),
 )
 def q_within_one(results: Results) -> Outcome:

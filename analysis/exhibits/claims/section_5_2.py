@@ -202,9 +202,7 @@ def final_above_dense(results: Results) -> Outcome:
         if difference is not None:
             held.append(better(difference, MARGINS["cifar10"]))
             used.append(condition)
-            said.append(
-                f"learning rate {rate:g}: {difference.difference:+.2f} ({condition.seeds}), {word(held[-1:])}"
-            )
+            said.append(f"learning rate {rate:g}: {difference.difference:+.2f} ({condition.seeds}), {word(held[-1:])}")
     return judge(held, "; ".join(said), used)
 
 

@@ -32,8 +32,8 @@ NOTES = (
     "Supported: every unit (seed, condition, network or reading) that was run shows the claim. Not supported: every "
     "unit contradicts it. Mixed: some show and some contradict it. Inconclusive: it is neither shown nor contradicted. "
     "Not run: what it needs was not run or not recorded.",
-    "Read at the last epoch where nothing else is said. t tests are at level 0.05 over the seeds; the margins are those "
-    "of the verdicts (docs/verdicts.md). A number of ours, where the paper gives none, is marked as ours.",
+    "Read at the last epoch where nothing else is said. t tests are at level 0.05 over the seeds; the margins are "
+    "those of the verdicts (docs/verdicts.md). A number of ours, where the paper gives none, is marked as ours.",
     "Many claims are tested, each at its own level: of the claims that are decided by a t test, about one in twenty "
     "would come out wrong by chance. No correction is made over the claims. Within a claim, all units have to show it; "
     "where some alpha is enough, p is multiplied by how many alphas were run.",

@@ -145,6 +145,8 @@ def test_ranges_of_a_trained_network_are_between_their_bounds(name: str) -> None
     live = trained("dst", name)
     weights = {key: dict(live.model.named_parameters())[key] for key in live.layer_names}
     found = measure.ranges(weights, live.attached.thresholds())
-    kept = {key: int((weights[key].abs() > aligned(t, weights[key])).sum()) for key, t in live.attached.thresholds().items()}
+    kept = {
+        key: int((weights[key].abs() > aligned(t, weights[key])).sum()) for key, t in live.attached.thresholds().items()
+    }
     assert kept == {key: int(mask.sum()) for key, mask in live.attached.masks().items()}, "Q > 0 is the mask"
     assert found["q_max"] <= found["weight_max"] - found["threshold_min"] + 1e-6
