@@ -42,9 +42,9 @@ SUPPOSED = (
 )
 BESIDE = (
     "Counted: the verdict at the last epoch. In brackets: verdicts at another alpha than the stated one, or in the "
-    "official protocol; every alpha that was run is here. Claim: the one with the smallest p, and p before and after "
-    "the correction; a claim whose first p is small and whose second is not would be shown only if no other pair had "
-    "been tried."
+    "official protocol; every alpha that was run is here. p (claim): the smallest p of the three claims, and which "
+    "it is; p (Holm): after the correction. A claim whose first p is small and whose second is not would be shown "
+    "only if no other pair had been tried."
 )
 DIFFERENCES = (
     "Where the dense baselines differ (marked *: the 95 % interval leaves out 0), compare the differences sparse minus "
@@ -98,7 +98,7 @@ def _write_table(results: Results, name: str, out: Path) -> Written:
         rows.append(Row(_cells(verdict, several), verdict.run_ids))
     heads = (
         "Architecture", *(["Method"] if several else []), "Source", "Reading", "Remaining (%)", "Ours / paper [90 %]",
-        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "Claim", "p", "p (Holm)",
+        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "p (claim)", "p (Holm)",
         *(f"If the paper's n is {n}" for n in PAPER_RUNS), "Sparse − dense, ours − paper [90 %]",
         "Dense, ours − paper [95 %]",
     )  # fmt: skip
@@ -127,7 +127,8 @@ def _write_summary(results: Results, out: Path) -> Written:
 def _summary_cells(cell: Verdict, every: Sequence[Verdict]) -> tuple[str, ...]:
     same = [v for v in every if v.target == cell.target and v.match is not None]
     beside = {v.epoch: v for v in same if v.decides and not v.counts}
-    nearest = [v for v in same if v.match and v.match.basis == "nearest" and not v.decides]
+    found = [v for v in same if v.match and v.match.basis == "nearest" and not v.decides]
+    nearest = sorted(found, key=lambda v: EPOCHS.index(v.epoch))
     return (
         printed.number(cell.exhibit), cell.cell, _theirs(cell), _ours(cell), cell.verdict,
         *(_with_verdict(beside[epoch]) if epoch in beside else "" for epoch in EPOCHS if epoch != COUNTED),
@@ -147,7 +148,7 @@ def _printed_cells(verdict: Verdict, several: bool) -> tuple[str, ...]:
     method = [printed.method_name(target.method)] if several else []
     density = printed_number(target.density_percent, target.density_std, exact=True)
     accuracy = printed_number(target.sparse, target.sparse_std)
-    blank = ("",) * (len(PAPER_RUNS) + 7)
+    blank = ("",) * (len(PAPER_RUNS) + 6)
     return (printed.architecture(target.model) + metric, *method, stated, "", density, "", accuracy, *blank)
 
 
@@ -160,7 +161,7 @@ def _cells(verdict: Verdict, several: bool) -> tuple[str, ...]:
         "", *([""] if several else []), f"ours, {label}" if label else "ours",
         NAMES[verdict.epoch], remaining, factor(verdict.remaining, confidence=0.90),
         accuracy, points(verdict.accuracy, confidence=0.90), _bracketed(verdict, verdict.verdict),
-        verdict.claim, p_text(verdict.p), p_text(verdict.adjusted),
+        f"{p_text(verdict.p)} ({verdict.claim})" if verdict.claim else "", p_text(verdict.adjusted),
         *(_bracketed(verdict, verdict.sensitivity.get(n, "")) for n in PAPER_RUNS),
         _against_margin(verdict.difference, verdict.margin), dense,
     )  # fmt: skip
