@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,14 @@ from analysis.data.conditions import Condition, Results, spec_without_seed
 from analysis.data.read import load
 from analysis.data.selection import dst_conditions
 from analysis.exhibits.table1_to_3 import paper_table
+from analysis.output.page_runs import run_groups
 
 MODEL = "lenet-300-100"
 
 
 def with_method(row: dict[str, Any], **hyperparameters: Any) -> dict[str, Any]:
-    """The row with more hyperparameters in its spec, and a run id of its own."""
-    spec = json.loads(row["spec"])
-    spec["method"] |= hyperparameters
-    return row | {"spec": json.dumps(spec), "run_id": f"{row['run_id']}-{hyperparameters}"}
+    """The row with more hyperparameters in its spec, as a later version of its method would have them."""
+    return synthetic.changed(row, lambda spec: spec["method"].update(hyperparameters))
 
 
 def cells(method: str = "dst", **given: Any) -> list[dict[str, Any]]:
@@ -48,8 +46,7 @@ def of(found: Results, method: str) -> list[Condition]:
 
 
 def test_seed_and_step_records_make_no_condition(tmp_path: Path) -> None:
-    rows = cells()
-    rows[1]["spec"] = json.dumps(json.loads(rows[1]["spec"]) | {"step_records": True})
+    rows = [synthetic.cell(MODEL, "dst", seed, alpha=5e-4, step_records=seed or None) for seed in (0, 1)]
     (condition,) = results(tmp_path, rows).conditions
     assert condition.seeds == "n=2"
     assert {spec_without_seed(row["spec"]) for row in rows} == {condition.key}
@@ -90,6 +87,16 @@ def test_hyperparameters_of_another_version_are_no_variant(tmp_path: Path) -> No
     assert {c.label for c in results(tmp_path, [*cells(), *second]).conditions} == {"alpha 0.0005"}
 
 
+def test_cells_with_and_without_the_reset_are_two_conditions_and_named_apart(tmp_path: Path) -> None:
+    found = results(tmp_path, [*cells(), *cells(reset_density=None)])
+    assert sorted((c.label, c.seeds) for c in found.conditions) == [
+        ("alpha 0.0005", "n=2"),
+        ("alpha 0.0005, reset_density None", "n=2"),
+    ]
+    groups_of_runs = run_groups(found.tables.results)
+    assert {group.condition for group in groups_of_runs} == {c.label for c in found.conditions}
+
+
 def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(tmp_path: Path) -> None:
     official = [with_method(row, threshold_weight_decay=5e-4) for row in cells(protocol="official")]
     found = results(tmp_path, [*cells(protocol="paper"), *official]).conditions
@@ -97,10 +104,12 @@ def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(
     assert all(c.follows_protocol for c in found)
 
 
-@pytest.mark.parametrize("changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": 0}])
+@pytest.mark.parametrize(
+    "changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": None}]
+)
 def test_dst_with_another_threshold_estimator_or_no_reset_is_not_as_published(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    (condition,) = results(tmp_path, [with_method(row, **changed) for row in cells()]).conditions
+    (condition,) = results(tmp_path, cells(**changed)).conditions
     assert condition.variant == changed
     assert not condition.follows_protocol
