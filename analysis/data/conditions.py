@@ -27,12 +27,16 @@ PUBLISHED = {"dst": {"estimator": "long_tailed", "threshold": "vector", "reset_d
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation (nan for n < 2) over n of `expected` seeds."""
+    """Mean and sample standard deviation (nan for n < 2) over n of `expected` seeds.
+
+    values: those of the seeds; empty for a number that the paper printed.
+    """
 
     mean: float
     sd: float
     n: int
     expected: int
+    values: tuple[float, ...] = ()
 
     @property
     def seeds(self) -> str:
@@ -190,7 +194,7 @@ def seeds(n: int, expected: int) -> str:
 def summarize(values: Sequence[float], *, expected: int) -> Summary:
     mean = statistics.fmean(values) if values else math.nan
     sd = statistics.stdev(values) if len(values) > 1 else math.nan
-    return Summary(mean, sd, len(values), expected)
+    return Summary(mean, sd, len(values), expected, tuple(values))
 
 
 def conditions(results: pd.DataFrame) -> list[Condition]:

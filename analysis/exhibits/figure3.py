@@ -24,6 +24,7 @@ from analysis.data.selection import (
     protocol_note,
 )
 from analysis.output.exhibit import Makers, Written, write_figure
+from analysis.output.numbers import WIDE_BARS, centre_and_ends
 from analysis.output.plotting import DENSE, MODEL, SPARSE, greek, mosaic_figure, write_in_middle
 from analysis.paper import printed
 
@@ -108,7 +109,7 @@ def _draw_panel(upper: Any, lower: Any, panel: Panel, *, first: bool) -> None:
     _dense_band(upper, panel)
     _points(upper, accuracy, SPARSE)
     _points(lower, ratio, MODEL)
-    _ratio_scale(lower, [s.mean + (s.sd if s.n > 1 else 0) for _, s in ratio])
+    _ratio_scale(lower, [centre_and_ends(s)[2] for _, s in ratio])
     lower.set_xlabel("α, log scale")
     upper.tick_params(labelbottom=False)
     if first:
@@ -138,9 +139,11 @@ def _dense_band(axis: Any, panel: Panel) -> None:
 
 def _points(axis: Any, summaries: Sequence[tuple[float, Summary]], colour: Any) -> None:
     if summaries:
-        spread = [s.sd if s.n > 1 else 0.0 for _, s in summaries]
+        centres, lows, highs = zip(*(centre_and_ends(s) for _, s in summaries), strict=True)
+        ends = [[c - low for c, low in zip(centres, lows, strict=True)],
+                [high - c for c, high in zip(centres, highs, strict=True)]]  # fmt: skip
         axis.errorbar(
-            [alpha for alpha, _ in summaries], [s.mean for _, s in summaries], yerr=spread, color=colour,
+            [alpha for alpha, _ in summaries], centres, yerr=ends, color=colour,
             marker="o", markersize=4, linewidth=1.5, elinewidth=1, capsize=2, zorder=3,
         )  # fmt: skip
 
@@ -233,7 +236,7 @@ def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out
     lstm = [panel.model.startswith("lstm") for panel in panels]
     shown = "epoch of best test accuracy" if not all(lstm) else "last epoch"
     shown += " (LSTM: last)" if any(lstm) and not all(lstm) else ""
-    legend = f"{shown}; mean ± standard deviation over seeds, {count(every)}\n"
+    legend = f"{shown}; mean ± standard deviation over seeds, {count(every)}; {WIDE_BARS}\n"
     legend += "dashed, grey band: dense baseline; dotted: 5 % remaining"
     missing = [f"{panel.label} not run" for panel in panels if not panel.is_run]
     return write_figure(

@@ -16,7 +16,7 @@ from typing import Any
 from analysis.data.conditions import Condition, Results, Summary
 from analysis.data.selection import left_out
 from analysis.output.exhibit import Makers, Written, write_table
-from analysis.output.numbers import factor, points, with_seeds
+from analysis.output.numbers import WIDE, factor, points, with_seeds
 from analysis.output.table import Row, Table
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison, against_fixed, paired
@@ -24,8 +24,8 @@ from analysis.statistics.small_samples import Comparison, against_fixed, paired
 SHAPES = ("scalar", "vector", "matrix")
 CAPTION = "Scalar, vector and matrix thresholds (appendix A.2, which prints no numbers), as measured here; last epoch"
 NOTES = (
-    "Accuracy and remaining ratio: mean ± sample standard deviation over n seeds, last epoch. Against vector: at the "
-    "default alpha, paired by seed, with the 95 % t interval; the remaining percentage as a ratio.",
+    f"Accuracy and remaining ratio: mean ± sample standard deviation over n seeds, last epoch. {WIDE} Against vector: "
+    "at the default alpha, paired by seed, with the 95 % t interval; the remaining percentage as a ratio.",
     "Equal alpha: the default of A.1 for every shape. Equal penalty: alpha times (vector thresholds) / (thresholds of "
     "the shape), so that all start with the same penalty. Matched density: the alphas run here whose remaining ratio "
     "comes nearest to the vector's from above and from below.",
