@@ -21,6 +21,7 @@ from analysis.exhibits import (
     pattern_consistency,
     table1_to_3,
     table_a2,
+    threshold_resets,
     training_cost,
     verdict_tables,
 )
@@ -39,6 +40,7 @@ MAKERS = (
     figure3.makers,
     figure4_to_6.makers,
     figure7.makers,
+    threshold_resets.makers,
     pattern_consistency.EXHIBIT.makers,
     accuracy_density_and_flops.makers,
     paired_methods.EXHIBIT.makers,

@@ -236,8 +236,8 @@ def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out
     lstm = [panel.model.startswith("lstm") for panel in panels]
     shown = "epoch of best test accuracy" if not all(lstm) else "last epoch"
     shown += " (LSTM: last)" if any(lstm) and not all(lstm) else ""
-    legend = f"{shown}; mean ± standard deviation over seeds, {count(every)}; {WIDE_BARS}\n"
-    legend += "dashed, grey band: dense baseline; dotted: 5 % remaining"
+    legend = f"{shown}; {count(every)}; dashed, grey band: dense baseline; dotted: 5 % remaining\n"
+    legend += f"mean ± standard deviation over seeds; {WIDE_BARS}"
     missing = [f"{panel.label} not run" for panel in panels if not panel.is_run]
     return write_figure(
         name, data, draw(panels, f"{title}\n{legend}"), out, title=title,

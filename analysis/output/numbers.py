@@ -9,7 +9,7 @@ from analysis.data.conditions import Summary
 from analysis.statistics.small_samples import Comparison, half_width
 
 WIDE = "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum]."
-WIDE_BARS = "median, minimum and maximum where the deviation exceeds a third of the mean"  # of a figure
+WIDE_BARS = "median, minimum and maximum where it exceeds a third of the mean"  # in a figure
 
 
 def mean_and_sd(value: Summary) -> str:
