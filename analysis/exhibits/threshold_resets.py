@@ -174,7 +174,7 @@ def _write(found: Sequence[Saw], results: Results, out: Path) -> Written:
     legend = (
         f"When a layer keeps less than {found[0].reset_below_percent:g} % of its weights, its thresholds return to 0: "
         "it keeps all of them again, and is pruned again.\n"
-        f"Orange: epochs with a reset, darker with two. Large dot: the last epoch.{dashed}"
+        f"Orange: epochs with a reset, the darker the more. Large dot: the last epoch.{dashed}"
     )
     lines = [
         saw.epochs.assign(recipe=saw.group.label, alpha=saw.condition.alpha).sort_values(["seed", "epoch"])
