@@ -79,7 +79,10 @@ def exhibits(results: Results) -> dict[str, Maker]:
     return dict(sorted(found.items(), key=lambda item: _place(item[0])))
 
 
-def _place(name: str) -> tuple[int, int]:
-    """Sorts what has a number in the paper by it, and leaves the others in their order."""
+def _place(name: str) -> tuple[int, int, bool]:
+    """Sorts what has a number in the paper by it, and leaves the others in their order.
+
+    What stands beside a table or figure, such as its verdicts, follows it.
+    """
     numbered = re.match(r"(table|figure)(\d+)", name)
-    return (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)
+    return (("table", "figure").index(numbered[1]), int(numbered[2]), "-" in name) if numbered else (2, 0, False)

@@ -1,4 +1,6 @@
-"""The verdicts as exhibits: a table beside each of Tables 1 to 3, and a summary of all."""
+"""The verdicts as exhibits: a table beside each of Tables 1 to 3, and beside Figures 5 and 6, and a
+summary of those on the tables.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,11 @@ DIFFERENCES = (
     "dense too. The paper's is that of its printed accuracies; the last word says how the interval lies to the margin. "
     "At the lowest-density epoch the dense twin is read at its headline epoch."
 )
+FIGURES = ("figure5", "figure6")  # whose final values the paper prints; figure5's are in Table 2 too
 
 
 def makers(results: Results) -> Makers:
-    each = {f"{name}-verdicts": partial(_write_table, results, name) for name in TABLES}
+    each = {f"{name}-verdicts": partial(_write_table, results, name) for name in (*TABLES, *FIGURES)}
     return {**each, "verdicts": partial(_write_summary, results)}
 
 
