@@ -24,6 +24,7 @@ from analysis.exhibits import (
     table_a2,
     threshold_resets,
     training_cost,
+    verdict_power,
     verdict_tables,
 )
 from analysis.exhibits.claims import table as claims
@@ -50,6 +51,7 @@ MAKERS = (
     estimators.EXHIBIT.makers,
     lstm_counting.EXHIBIT.makers,
     training_cost.EXHIBIT.makers,
+    verdict_power.makers,
     claims.makers,
 )
 
