@@ -40,7 +40,10 @@ MEASURED = (
     "train_flops",
     "inference_flops",
     "train_seconds",
+    "train_cpu_seconds",
 )
+TIMES = ("train_seconds", "train_cpu_seconds")  # measured, but may differ between two trainings of one cell
+LATER = ("train_cpu_seconds",)  # tables of earlier versions lack these columns
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmark import results
-from benchmark.results import COLUMNS, LAYERS, MEASURED, TRACES, Row
+from benchmark.results import COLUMNS, LATER, LAYERS, MEASURED, TIMES, TRACES, Row
 from benchmark.spec import SpecError, from_dict
 
 RESULTS = "results.csv"
 FINISHED = ("done", "diverged")
 NEEDED = ("epochs", "test_accuracy", "density")  # a done row without these is not intact
-MACHINE = ("train_seconds",)  # measured, but may differ between two trainings of one cell
 
 
 def done(paths: Iterable[Path]) -> set[str]:
@@ -94,12 +93,13 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     try:
         with file.open(newline="", encoding="utf-8") as opened:
             reader = csv.DictReader(opened, strict=True)
-            if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+            absent = set(columns).difference(reader.fieldnames or ())
+            if missing := [name for name in columns if name in absent and name not in LATER]:
                 raise SpecError(f"{file} is no table of ours: it has no column '{missing[0]}'")
             for row in reader:
                 if None in row or None in row.values():
                     raise SpecError(f"{file}, line {reader.line_num}: it does not have {len(columns)} values")
-                yield row
+                yield dict.fromkeys(absent, "") | row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SpecError(f"{file} cannot be read as a table: {error}") from error
 
@@ -117,7 +117,7 @@ def _is_intact(row: Row) -> bool:
 def _check_same(new: Row, old: Row | None, to: Path) -> None:
     if old is None or new["status"] not in FINISHED:
         return
-    for name in ("status", *(name for name in MEASURED if name not in MACHINE)):
+    for name in ("status", *(name for name in MEASURED if name not in TIMES)):
         if str(new[name]) != old[name]:
             raise SpecError(
                 f"{to / RESULTS} has cell {new['run_id']} with {name} {old[name]}, the run folder has {new[name]}: "

@@ -26,7 +26,8 @@ DOCUMENTED = (
     "run_id suite dataset model method alpha density_target seed protocol status epochs test_accuracy "
     "test_top5_accuracy best_test_accuracy density_at_best_test_accuracy density nonzero_density min_density "
     "test_accuracy_at_min_density density_as_authors_count parameters_remaining threshold_resets mask_flips "
-    "threshold_min threshold_max weight_max train_flops inference_flops train_seconds device departs error commit spec"
+    "threshold_min threshold_max weight_max train_flops inference_flops train_seconds "
+    "train_cpu_seconds device departs error commit spec"
 )
 COLUMNS = DOCUMENTED.split(" ")
 WEIGHTS = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}
@@ -72,6 +73,7 @@ def test_a_done_row_says_what_was_measured_and_where(grid: Grid) -> None:
     assert row["parameters_remaining"] == str(kept + 300 + 100 + 10)
     assert 0 <= float(row["test_accuracy"]) <= float(row["best_test_accuracy"]) <= 100
     assert 0 < float(row["train_seconds"]) < 60
+    assert 0 < float(row["train_cpu_seconds"]) < 60
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", row["commit"])
     assert json.loads(row["spec"])["method"] == {"name": "static", "version": 1, "allocation": "erk"}
 

@@ -68,6 +68,12 @@ def test_a_column_of_another_version_is_named(tmp_path: Path) -> None:
         load([tmp_path])
 
 
+def test_a_table_of_an_earlier_version_without_cpu_seconds_is_read(tmp_path: Path) -> None:
+    rows = [{name: value for name, value in row.items() if name != "train_cpu_seconds"} for row in ROWS]
+    synthetic.save(tmp_path / "results.csv", list(rows[0]), rows)
+    assert load([tmp_path]).results["train_cpu_seconds"].isna().all()
+
+
 def test_a_run_folder_of_another_schema_version_is_named(tmp_path: Path) -> None:
     synthetic.write(tmp_path, ROWS)
     (tmp_path / "run-folder.json").write_text('{"schema": 99}')

@@ -117,7 +117,7 @@ def train_rank(rank: int, port: int, trees: list[dict[str, Any]], folder: Path) 
     found = []
     for tree in trees:
         training = prepared(from_dict(tree), group)
-        found.append((history(training), training.attached.masks(), training.examples))
+        found.append((history(training), training.attached.masks(), training.examples, training.train_cpu_seconds))
     torch.save(found, folder / f"{rank}.pt")
     dist.barrier()
 
@@ -148,6 +148,7 @@ def test_two_processes_hold_the_same_bits_after_every_step_and_train_as_one_does
         differing = sum(int((mask ^ led[1][name]).sum()) for name, mask in masks.items())
         assert differing <= MASK_TOLERANCE * sum(mask.numel() for mask in masks.values()), one.label
         assert led[2] == alone.examples == 660
+        assert led[3] == followed[3] > 0  # the CPU seconds of both
 
 
 # --- micro-batches in one process ---------------------------------------------------------------
