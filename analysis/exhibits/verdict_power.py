@@ -29,9 +29,9 @@ HEADS = (
     "Seeds for 80 %", "Five seeds",
 )  # fmt: skip
 NOTES = (
-    "The first percentage is that of the number by itself, at level 0.05. The second is at the strictest step of Holm's "
-    "correction, 0.05 divided by the table's numbers, which it needs if no other number of the table is clearer. The "
-    "power with the correction lies between the two.",
+    "The first percentage is that of the number by itself, at level 0.05. The second is at the strictest step of "
+    "Holm's correction, 0.05 divided by the table's numbers. A number needs that step only if no other number of the "
+    "table is clearer, so its power lies between the two.",
     f"{DRAWS:,} simulated sets of seeds each: accuracy and the logarithm of the remaining percentage are normal and "
     "independent, with the printed means and the printed ± as standard deviation over seeds (of the logarithm: ± / "
     "mean). The paper does not say what its ± is. Where our seeds vary more, the power is lower.",
