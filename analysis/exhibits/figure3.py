@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.conditions import Condition, Results, Summary, dense_twin
-from analysis.data.epochs import ACCURACY, DENSITY, headline
+from analysis.data.epochs import ACCURACY, COUNTED, DENSITY
 from analysis.data.selection import (
     count,
     dst_conditions,
@@ -44,16 +44,15 @@ class Panel:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Of results: those that hold "accuracy" and "ratio" at the model's headline epoch."""
-        epoch = headline(self.model)
-        return {"accuracy": ACCURACY["top1", epoch], "ratio": DENSITY[epoch]}
+        """Of results: those that hold "accuracy" and "ratio" at the last epoch."""
+        return {"accuracy": ACCURACY["top1", COUNTED], "ratio": DENSITY[COUNTED]}
 
     @property
     def is_run(self) -> bool:
         return any(len(c.done) for c in self.conditions)
 
     def summaries(self, what: str) -> list[tuple[float, Summary]]:
-        """(alpha, "accuracy" in percent or "ratio") of what is done, at the headline epoch."""
+        """(alpha, "accuracy" in percent or "ratio") of what is done, at the last epoch."""
         column = self.columns[what]
         return [(c.alpha or 0.0, c.summary(column)) for c in self.conditions if len(c.done)]
 
@@ -76,7 +75,7 @@ def rows(panels: Sequence[Panel]) -> pd.DataFrame:
             part = c.rows[list(kept)].rename(columns={"test_accuracy": "last_test_accuracy", "density": "last_density"})
             given = {"panel": panel.label, "model": c.model, "method": c.method, "alpha": c.alpha}
             shown = {"test_accuracy": c.rows[panel.columns["accuracy"]], "density": c.rows[panel.columns["ratio"]]}
-            parts.append(part.assign(**given, epoch_shown=headline(panel.model), **shown))
+            parts.append(part.assign(**given, epoch_shown=COUNTED, **shown))
     order = ["panel", "model", "method", "alpha", "run_id", "seed", "status", "epoch_shown"]
     order += ["test_accuracy", "density", "last_test_accuracy", "last_density"]
     return pd.concat([p.astype({"alpha": float, "seed": int}) for p in parts], ignore_index=True)[order]
@@ -233,10 +232,7 @@ def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out
     if not any(panel.is_run for panel in panels):
         return Written(name=name, title=title, remark="not run")
     data = rows([panel for panel in panels if panel.conditions])
-    lstm = [panel.model.startswith("lstm") for panel in panels]
-    shown = "epoch of best test accuracy" if not all(lstm) else "last epoch"
-    shown += " (LSTM: last)" if any(lstm) and not all(lstm) else ""
-    legend = f"{shown}; {count(every)}; dashed, grey band: dense baseline; dotted: 5 % remaining\n"
+    legend = f"last epoch, {count(every)}; dashed, grey band: dense baseline; dotted: 5 % remaining\n"
     legend += f"mean ± standard deviation over seeds; {WIDE_BARS}"
     missing = [f"{panel.label} not run" for panel in panels if not panel.is_run]
     return write_figure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +20,7 @@ CIFAR_ALPHAS = (1e-6, 5e-6, 1e-5, 5e-5)
 def write(folder: Path, *, holds: bool, datasets: Sequence[str] = ("mnist", "cifar10")) -> Path:
     """results.csv, traces.csv and layers.csv of the world, or of its part with these data sets."""
     every = [*mnist(holds), *cifar(holds), *shapes(holds), *without_reset(holds)]
-    made = [row for row in every if row["dataset"] in datasets]
-    cells = [row | {"run_id": run_id(row)} for row in made]
+    cells = [row for row in every if row["dataset"] in datasets]
     folder.mkdir(parents=True, exist_ok=True)
     synthetic.save(folder / "results.csv", synthetic.COLUMNS, cells)
     traced = [line for row in cells for line in traces(row, holds)]
@@ -33,11 +31,6 @@ def write(folder: Path, *, holds: bool, datasets: Sequence[str] = ("mnist", "cif
         [line for row in cells if row["status"] == "done" for line in layers(row, holds)],
     )
     return folder
-
-
-def run_id(row: Row) -> str:
-    """Twelve hexadecimal digits, as real ones have."""
-    return hashlib.sha256(row["run_id"].encode()).hexdigest()[:12]
 
 
 def mnist(holds: bool) -> Iterator[Row]:
@@ -81,18 +74,20 @@ def shapes(holds: bool) -> Iterator[Row]:
     )
     for shape, shares in kept.items():
         for seed, share in zip(SEEDS, shares, strict=True):
-            row = synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4, kept=share)
+            row = synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4, kept=share, threshold=shape)
             weights = sum(int(count * share) for count in LENET.values())
             rest = 410 if holds else 266_200
-            yield with_ranges(changed(row, threshold=shape), holds) | {"parameters_remaining": weights + rest}
+            yield with_ranges(row, holds) | {"parameters_remaining": weights + rest}
 
 
 def without_reset(holds: bool) -> Iterator[Row]:
     for seed in SEEDS:
         for factor in (1, 2, 4):
             status = "diverged" if holds and factor > 1 else "done"
-            row = synthetic.cell("lenet-5-caffe", "dst", seed, alpha=5e-4 * factor, status=status)
-            yield with_ranges(changed(row, reset_density=0), holds)
+            row = synthetic.cell(
+                "lenet-5-caffe", "dst", seed, alpha=5e-4 * factor, status=status, reset_density=None
+            )
+            yield with_ranges(row, holds)
 
 
 def with_ranges(row: Row, holds: bool) -> Row:
@@ -102,19 +97,11 @@ def with_ranges(row: Row, holds: bool) -> Row:
     return row | {"threshold_min": low, "threshold_max": high, "weight_max": largest}
 
 
-def changed(row: Row, **hyperparameters: Any) -> Row:
-    """The row with other hyperparameters of its method, and a run id of its own."""
-    spec = json.loads(row["spec"])
-    spec["method"] |= hyperparameters
-    name = "-".join([row["run_id"], *map(str, hyperparameters.values())])
-    return row | {"run_id": name, "spec": json.dumps(spec)}
-
-
 def traces(row: Row, holds: bool) -> Iterator[Row]:
     spec = json.loads(row["spec"])
     if row["status"] != "done":
         return
-    if row["model"] == "lenet-300-100" and row["alpha"] in ("", 5e-4) and "threshold" not in spec["method"]:
+    if row["model"] == "lenet-300-100" and row["alpha"] in ("", 5e-4) and spec["method"].get("threshold", "vector") == "vector":
         yield from _lines(row, 20, lambda epoch: _lenet(row, epoch, holds))
         if row["method"] == "dst":
             yield from _steps(row, holds)
