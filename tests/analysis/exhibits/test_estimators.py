@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import suite_rows
 
@@ -41,7 +42,7 @@ def built(folder: Path, rows: list[dict[str, Any]]) -> tuple[Written, list[dict[
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: [])
+    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
 
 
 def test_every_cell_of_the_suite_is_in_it_beside_its_pair(tmp_path: Path) -> None:

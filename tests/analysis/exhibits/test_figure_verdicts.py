@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import suite_rows
 
@@ -39,7 +40,7 @@ def results(folder: Path, *, of_figure6: float) -> Results:
 def test_the_printed_final_values_have_verdicts(
     density: float, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: [])
+    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
     found = exhibits(results(tmp_path / "in", of_figure6=density))
     verdicts = {}
     for name, rate in RATES.items():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import suite_rows
 
@@ -26,7 +27,7 @@ PRUNED, RESET = (0.02, 0.1, 0.9), (0.8, 0.09, 0.7)
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: [])
+    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
 
 
 def density(shares: Sequence[float]) -> float:
