@@ -80,3 +80,11 @@ def test_cells_without_the_reset_or_in_no_protocol_are_no_pair(tmp_path: Path) -
     other += [dataclasses.replace(s, protocol=(), optimizer=short[s.run_id]) for s in specs]
     written, _ = built(tmp_path, [*kept, *(suite_rows.done(s, accuracy=50.0, density=0.5) for s in other)])
     assert set(written.run_ids) == {row["run_id"] for row in kept}
+
+
+@pytest.mark.parametrize("name", suites.NAMES)
+def test_every_exhibit_that_a_suite_names_is_built_from_its_cells(name: str, tmp_path: Path) -> None:
+    _, named = suites.describe()[name]
+    rows = [suite_rows.done(spec, accuracy=90.0, density=0.1) for spec in suites.load(name).specs]
+    found = exhibits(Results(load([suite_rows.write(tmp_path, rows)])))
+    assert set(named) <= set(found)
