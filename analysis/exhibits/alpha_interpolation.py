@@ -186,11 +186,13 @@ def _draw(found: Sequence[Reading]) -> Any:
     for r in heads:
         groups.setdefault(r.group.title, []).append(r)
     note = (
-        "dots: seeds at the last epoch, line: geometric mean; dashed: printed remaining percentage (band: its ±); "
-        "dotted: stated α; black: the interpolated α with its 95 % interval"
+        "dots: seeds at the last epoch, line: geometric mean; hollow, grey: epoch of lowest density where thresholds "
+        "were reset; dashed: printed remaining percentage (band: its ±); dotted: stated α; black: the interpolated α "
+        "with its 95 % interval"
     )
     figure, axes = small_multiples(len(groups), columns=3, size=(4.2, 3.1), title=f"{CAPTION}\n{note}")
     for axis, (title, members) in zip(axes, groups.items(), strict=True):
+        _lowest(axis, [r for r in found if r.epoch == "lowest" and r.group is members[0].group])
         _panel(axis, members)
         axis.set_title(title)
     return figure
@@ -220,6 +222,17 @@ def _panel(axis: Any, members: Sequence[Reading]) -> None:
     axis.margins(x=0.12)
     plain_log(axis, "x", most=4)
     plain_log(axis, "y")
+
+
+def _lowest(axis: Any, members: Sequence[Reading]) -> None:
+    """The epoch of lowest density, of networks with a reset: there the last epoch's density is chance."""
+    r = next(iter(members), None)
+    if r is None or not any((c.done["threshold_resets"] > 0).any() for c in r.conditions):
+        return
+    for alpha, values in zip(r.alphas, r.runs, strict=True):
+        look = {"markerfacecolor": "white", "markeredgecolor": "#777777", "markersize": 4, "linestyle": "none"}
+        axis.plot([alpha] * len(values), values, "o", zorder=1.5, **look)
+    axis.plot(r.alphas, [geometric_mean(values) for values in r.runs], color="#777777", linewidth=1.2, zorder=1.4)
 
 
 EXHIBIT = TableWithFigure(

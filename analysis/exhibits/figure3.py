@@ -24,8 +24,8 @@ from analysis.data.selection import (
     protocol_note,
 )
 from analysis.output.exhibit import Makers, Written, write_figure
-from analysis.output.numbers import WIDE_BARS, centre_and_ends
-from analysis.output.plotting import DENSE, MODEL, SPARSE, greek, mosaic_figure, write_in_middle
+from analysis.output.numbers import WIDE_BARS, centre_and_ends, is_wide
+from analysis.output.plotting import DENSE, MODEL, SPARSE, greek, mosaic_figure, plain_log, write_in_middle
 from analysis.paper import printed
 
 MODELS = ("vgg16", "wrn-16-8", "wrn-28-8")
@@ -108,7 +108,7 @@ def _draw_panel(upper: Any, lower: Any, panel: Panel, *, first: bool) -> None:
     _dense_band(upper, panel)
     _points(upper, accuracy, SPARSE)
     _points(lower, ratio, MODEL)
-    _ratio_scale(lower, [centre_and_ends(s)[2] for _, s in ratio])
+    _ratio_scale(lower, [s for _, s in ratio])
     lower.set_xlabel("α, log scale")
     upper.tick_params(labelbottom=False)
     if first:
@@ -147,11 +147,20 @@ def _points(axis: Any, summaries: Sequence[tuple[float, Summary]], colour: Any) 
         )  # fmt: skip
 
 
-def _ratio_scale(axis: Any, tops: Sequence[float]) -> None:
-    """From 0 to 1, as in the paper; less where every ratio is small."""
-    if tops:
-        axis.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
-        axis.set_ylim((-0.02, 1.03) if max(tops) > 0.5 else (0, 1.15 * max(*tops, NOTABLE)))
+def _ratio_scale(axis: Any, ratios: Sequence[Summary]) -> None:
+    """From 0 to 1, as in the paper; less where every ratio is small.
+
+    Logarithmic where seeds differ so much that small ratios would all look like 0.
+    """
+    if not ratios:
+        return
+    axis.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
+    _, lows, highs = zip(*map(centre_and_ends, ratios), strict=True)
+    if any(map(is_wide, ratios)) and min(lows) > 0:
+        axis.set(yscale="log", ylim=(0.7 * min(*lows, NOTABLE), min(1.3, 1.4 * max(*highs, NOTABLE))))
+        plain_log(axis, "y", most=5)
+    else:
+        axis.set_ylim((-0.02, 1.03) if max(highs) > 0.5 else (0, 1.15 * max(*highs, NOTABLE)))
 
 
 def _partial(axis: Any, panel: Panel) -> None:

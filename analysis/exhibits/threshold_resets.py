@@ -135,7 +135,8 @@ def _panel(axis: Any, saw: Saw, seed: int) -> None:
 
 def _name(axis: Any, row: pd.Series, offset: tuple[float, float], **look: Any) -> None:
     text, place = f"{row[KEPT]:.2g} %", (row["epoch"], row[KEPT])
-    axis.annotate(text, place, offset, textcoords="offset points", fontsize=7, **look)
+    plain = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4}
+    axis.annotate(text, place, offset, textcoords="offset points", fontsize=7, bbox=plain, **look)
 
 
 def finding(found: Sequence[Saw]) -> str:

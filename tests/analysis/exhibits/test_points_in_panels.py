@@ -13,6 +13,7 @@ import suite_rows
 import synthetic_figures
 import synthetic_methods
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.transforms import ScaledTranslation
 
 from analysis.build import exhibits
 from analysis.data.conditions import Results
@@ -27,7 +28,7 @@ def faults(figure: Any) -> list[str]:
     """What a reader would not see as it was measured: one text for each panel and kind of fault."""
     figure.draw_without_rendering()
     found = []
-    for axis in figure.axes:
+    for axis in [*figure.axes, *(inset for axis in figure.axes for inset in axis.child_axes)]:
         panel = axis.get_title(loc="left") or axis.get_title() or axis.get_ylabel() or axis.get_xlabel()
         drawn = list(points(axis))
         moved = [artist for artist, _ in drawn if artist is not None]
@@ -66,6 +67,24 @@ def points(axis: Any) -> Iterator[tuple[Any, Any]]:
     for bars in axis.containers:
         if hasattr(bars, "patches"):
             yield None, [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in bars.patches]
+
+
+def test_each_kind_of_fault_is_found() -> None:
+    """An empty panel, one with its reason, a point outside, one moved sideways, a bar below a log axis, and a good one."""
+    figure, axes = plt.subplots(1, 6)
+    for axis, name in zip(axes, ("empty", "reason", "outside", "moved", "below", "good"), strict=True):
+        axis.set(title=name, xlim=(0, 2), ylim=(0, 2))
+    axes[1].text(0.5, 0.5, "not run")
+    axes[2].plot([1, 3], [1, 1], "o")
+    shifted = axes[3].transData + ScaledTranslation(5 / 72, 0, figure.dpi_scale_trans)
+    axes[3].plot([1], [1], "o", transform=shifted)
+    axes[4].set(xscale="log", xlim=(0.1, 10))
+    axes[4].errorbar([1], [1], xerr=[2])
+    axes[5].errorbar([1], [1], yerr=[0.5])
+    axes[5].axhline(1.5)
+    axes[5].axvline(7)
+    assert [said.split(":")[0] for said in faults(figure)] == ["empty", "outside", "moved", "below"]
+    plt.close(figure)
 
 
 def drawn_by(results: Results, out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
