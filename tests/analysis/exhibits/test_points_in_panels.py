@@ -28,7 +28,7 @@ def faults(figure: Any) -> list[str]:
     """What a reader would not see as it was measured: one text for each panel and kind of fault."""
     figure.draw_without_rendering()
     found = []
-    for axis in [*figure.axes, *(inset for axis in figure.axes for inset in axis.child_axes)]:
+    for axis in [*figure.axes, *(inset for panel in figure.axes for inset in panel.child_axes)]:
         panel = axis.get_title(loc="left") or axis.get_title() or axis.get_ylabel() or axis.get_xlabel()
         drawn = list(points(axis))
         moved = [artist for artist, _ in drawn if artist is not None]
@@ -70,7 +70,7 @@ def points(axis: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def test_each_kind_of_fault_is_found() -> None:
-    """An empty panel, one with its reason, a point outside, one moved sideways, a bar below a log axis, and a good one."""
+    """A panel without a point, unless it says why; a point outside or moved sideways; a bar below a log axis."""
     figure, axes = plt.subplots(1, 6)
     for axis, name in zip(axes, ("empty", "reason", "outside", "moved", "below", "good"), strict=True):
         axis.set(title=name, xlim=(0, 2), ylim=(0, 2))
