@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from analysis.data.conditions import Condition, Results, seeds
 from analysis.paper import printed
 
+
 def dst_of(results: Results, dataset: str) -> list[Condition]:
     """DST as published on a data set; on the paper's data sets only in one of the protocols."""
     own = [c for c in results.conditions if (c.dataset, c.method) == (dataset, "dst") and len(c.rows)]

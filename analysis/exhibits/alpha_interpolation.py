@@ -34,7 +34,8 @@ NOTES = (
     "number or of the line between two alphas. Where some draws do not reach the printed percentage, their share is "
     "given.",
     "Epoch: the last, that of best test accuracy (selected on the test set) and that of lowest density. The sentences "
-    "and the figure are of the last. A curve that crosses more than once is read at the lowest α, and the table says so.",
+    "and the figure are of the last. A curve that crosses more than once is read at the lowest α, and the table says "
+    "so.",
 )
 EXHIBITS = ("table1", "table2", "table3", "figure6")
 

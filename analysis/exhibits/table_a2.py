@@ -23,6 +23,7 @@ from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
 
 SHAPES = ("scalar", "vector", "matrix")
+MODELS = ("lenet-300-100", "lenet-5-caffe", "vgg16")  # of the suite `thresholds`
 CAPTION = "Scalar, vector and matrix thresholds (appendix A.2, which prints no numbers), as measured here; last epoch"
 NOTES = (
     f"Accuracy and remaining ratio: mean ± sample standard deviation over n seeds, last epoch. {WIDE} Against vector: "
@@ -59,7 +60,9 @@ def lines(conditions: Sequence[Condition]) -> list[Line]:
     """Every line of the table, run or not, by model."""
     found = []
     targets = [*printed.targets("table1"), *printed.targets("table2")]
-    for model, sizes in printed.layer_sizes().items():
+    every = printed.layer_sizes()
+    for model in MODELS:
+        sizes = every[model]
         default = next(target.alpha for target in targets if target.model == model and target.alpha)
         own = {shape: [c for c in conditions if c.model == model and _shape(c) == shape] for shape in SHAPES}
         vector = _at(own["vector"], default)

@@ -44,9 +44,9 @@ SUPPOSED = (
 )
 BESIDE = (
     "Counted: the verdict at the last epoch. In brackets: verdicts at another alpha than the stated one, or in the "
-    "official protocol; every alpha that was run is here. Claim: the one with the smallest p, and p before and after "
-    "the correction; a claim whose first p is small and whose second is not would be shown only if no other pair had "
-    "been tried."
+    "official protocol; every alpha that was run is here. p (claim): the smallest p of the three claims, and which "
+    "it is; p (Holm): after the correction. A claim whose first p is small and whose second is not would be shown "
+    "only if no other pair had been tried."
 )
 DIFFERENCES = (
     "Where the dense baselines differ (marked *: the 95 % interval leaves out 0), compare the differences sparse minus "
@@ -101,8 +101,9 @@ def _write_table(results: Results, name: str, out: Path) -> Written:
         rows.append(Row(_cells(verdict, several), verdict.run_ids))
     heads = (
         "Architecture", *(["Method"] if several else []), "Source", "Reading", "Remaining (%)", "Ours / paper [90 %]",
-        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "Claim", "p", "p (Holm)", *(f"If the paper's n is {n}" for n in PAPER_RUNS),
-        "Sparse − dense, ours − paper [90 %]", "Dense, ours − paper [95 %]",
+        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "p (claim)", "p (Holm)",
+        *(f"If the paper's n is {n}" for n in PAPER_RUNS), "Sparse − dense, ours − paper [90 %]",
+        "Dense, ours − paper [95 %]",
     )  # fmt: skip
     notes = (RULE, SUPPOSED, BESIDE, DIFFERENCES, WIDE, *left_out(of_table(name, results.conditions)))
     caption = f"{number}: the verdict on each printed number, at every alpha that was run and at the three readings"
@@ -131,7 +132,8 @@ def _write_summary(results: Results, out: Path) -> Written:
 def _summary_cells(cell: Verdict, every: Sequence[Verdict]) -> tuple[str, ...]:
     same = [v for v in every if v.target == cell.target and v.match is not None]
     beside = {v.epoch: v for v in same if v.decides and not v.counts}
-    nearest = [v for v in same if v.match and v.match.basis == "nearest" and not v.decides]
+    found = [v for v in same if v.match and v.match.basis == "nearest" and not v.decides]
+    nearest = sorted(found, key=lambda v: EPOCHS.index(v.epoch))
     return (
         printed.number(cell.exhibit), cell.cell, _theirs(cell), _ours(cell), cell.verdict,
         *(_with_verdict(beside[epoch]) if epoch in beside else "" for epoch in EPOCHS if epoch != COUNTED),
@@ -151,7 +153,7 @@ def _printed_cells(verdict: Verdict, several: bool) -> tuple[str, ...]:
     method = [printed.method_name(target.method)] if several else []
     density = printed_number(target.density_percent, target.density_std, exact=True)
     accuracy = printed_number(target.sparse, target.sparse_std)
-    blank = ("",) * (len(PAPER_RUNS) + 7)
+    blank = ("",) * (len(PAPER_RUNS) + 6)
     return (printed.architecture(target.model) + metric, *method, stated, "", density, "", accuracy, *blank)
 
 
@@ -164,7 +166,7 @@ def _cells(verdict: Verdict, several: bool) -> tuple[str, ...]:
         "", *([""] if several else []), f"ours, {label}" if label else "ours",
         NAMES[verdict.epoch], remaining, factor(verdict.remaining, confidence=0.90),
         accuracy, points(verdict.accuracy, confidence=0.90), _bracketed(verdict, verdict.verdict),
-        verdict.claim, p_text(verdict.p), p_text(verdict.adjusted),
+        f"{p_text(verdict.p)} ({verdict.claim})" if verdict.claim else "", p_text(verdict.adjusted),
         *(_bracketed(verdict, verdict.sensitivity.get(n, "")) for n in PAPER_RUNS),
         _against_margin(verdict.difference, verdict.margin), dense,
     )  # fmt: skip

@@ -93,7 +93,9 @@ def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(
     assert all(c.follows_protocol for c in found)
 
 
-@pytest.mark.parametrize("changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": None}])
+@pytest.mark.parametrize(
+    "changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": None}]
+)
 def test_dst_with_another_threshold_estimator_or_no_reset_is_not_as_published(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:

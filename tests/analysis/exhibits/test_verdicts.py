@@ -13,7 +13,16 @@ import synthetic
 from analysis.data.conditions import Results
 from analysis.data.read import load
 from analysis.exhibits import table1_to_3, verdict_tables
-from analysis.exhibits.verdicts import Judged, Verdict, counts, finding, judge, p_of_claims, table_verdicts, verdict_rows
+from analysis.exhibits.verdicts import (
+    Judged,
+    Verdict,
+    counts,
+    finding,
+    judge,
+    p_of_claims,
+    table_verdicts,
+    verdict_rows,
+)
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
 
