@@ -108,8 +108,7 @@ class Condition:
     def variant(self) -> dict[str, Any]:
         """Hyperparameters that make this a variant: not of the published value, or added later."""
         own, published = self.spec["method"], PUBLISHED.get(self.method, {})
-        other = {name: own[name] for name, value in published.items() if own.get(name, value) != value}
-        return other | {name: own[name] for name in self.added if name not in published}
+        return unpublished(self.spec) | {name: own[name] for name in self.added if name not in published}
 
     @property
     def as_published(self) -> bool:
@@ -235,6 +234,13 @@ def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> 
     alpha, density = spec["method"].get("alpha"), spec.get("density")
     asked = f"alpha {alpha:g}" if alpha is not None else f"density {density:g}" if density is not None else ""
     return ", ".join(filter(None, [asked, *(f"{name} {value}" for name, value in (variant or {}).items())]))
+
+
+def unpublished(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a spec's method that are not at the value of its publication."""
+    own = spec["method"]
+    published = PUBLISHED.get(own["name"], {})
+    return {name: own[name] for name, value in published.items() if own.get(name, value) != value}
 
 
 def dense_twin(sparse: Condition, among: Sequence[Condition]) -> Condition | None:

@@ -6,6 +6,7 @@ Each answer is a t test at LEVEL. One seed, and no seed, give None.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 
 from analysis.data.comparable import FACTOR
@@ -74,6 +75,26 @@ def density_ratio(condition: Condition, percent: float, epoch: str = COUNTED) ->
     """The logarithm of the remaining percentage over another."""
     values = [100 * value for value in condition.by_seed(DENSITY[epoch]).values()]
     return against_fixed(log_ratios(values, percent), 0.0)
+
+
+def paired_ratio(ours: Condition, theirs: Condition) -> Comparison:
+    """The logarithm of one condition's density over another's, paired by seed, last epoch."""
+    logs = [{seed: math.log(v) for seed, v in c.by_seed("density").items() if v > 0} for c in (ours, theirs)]
+    return against_fixed(paired(*logs), 0.0)
+
+
+def varies_more(ours: Condition, theirs: Condition) -> Answer:
+    """Whether the logarithm of the density varies more over seeds: an F test of the variances."""
+    from scipy.special import fdtr, fdtrc
+
+    logs = [[math.log(v) for v in c.by_seed("density").values() if v > 0] for c in (ours, theirs)]
+    if min(map(len, logs)) < 2:
+        return None
+    first, second = (statistics.variance(values) for values in logs)
+    if second == 0:
+        return True if first > 0 else None
+    ratio, df = first / second, [len(values) - 1 for values in logs]
+    return _answer(float(fdtrc(*df, ratio)), float(fdtr(*df, ratio)))
 
 
 def mean_density(condition: Condition, epoch: str = COUNTED) -> float:

@@ -14,6 +14,7 @@ from analysis.data.conditions import Condition, Results, spec_without_seed
 from analysis.data.read import load
 from analysis.data.selection import dst_conditions
 from analysis.exhibits.table1_to_3 import paper_table
+from analysis.output.page_runs import run_groups
 
 MODEL = "lenet-300-100"
 
@@ -84,6 +85,16 @@ def test_cells_at_the_default_are_the_same_condition_as_before_it_was_added(tmp_
 def test_hyperparameters_of_another_version_are_no_variant(tmp_path: Path) -> None:
     second = [with_method(row, version=2, granularity="row") for row in cells()]
     assert {c.label for c in results(tmp_path, [*cells(), *second]).conditions} == {"alpha 0.0005"}
+
+
+def test_cells_with_and_without_the_reset_are_two_conditions_and_named_apart(tmp_path: Path) -> None:
+    found = results(tmp_path, [*cells(), *cells(reset_density=None)])
+    assert sorted((c.label, c.seeds) for c in found.conditions) == [
+        ("alpha 0.0005", "n=2"),
+        ("alpha 0.0005, reset_density None", "n=2"),
+    ]
+    groups_of_runs = run_groups(found.tables.results)
+    assert {group.condition for group in groups_of_runs} == {c.label for c in found.conditions}
 
 
 def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(tmp_path: Path) -> None:

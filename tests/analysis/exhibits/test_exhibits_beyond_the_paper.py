@@ -209,6 +209,18 @@ def test_the_interpolated_alpha_lies_on_the_line_between_two_measured_ones(
     assert float(line["alpha_low"]) < float(line["alpha"]) < float(line["alpha_high"])
 
 
+def test_the_sentence_on_alpha_is_of_the_last_epoch(
+    built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
+) -> None:
+    """README and page name one number for one thing."""
+    kept = statistics.fmean(100 * row["density"] for row in done(rows, method="dst", alpha=5e-4).values())
+    lines = synthetic_methods.read(built[0] / "alpha-interpolation.csv")
+    line = next(x for x in lines if x["model"] == NAME and x["epoch"] == "last")
+    finding = built[1]["alpha-interpolation"].finding
+    assert f"the stated alpha 0.0005 leaves {kept:.2f} % and the printed 2.48 % would take alpha" in finding
+    assert f"{float(line['alpha']):.3g} ({float(line['alpha']) / 5e-4:.1f} times the stated)" in finding
+
+
 def test_lstm_counts_and_training_cost_are_those_of_the_rows(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
