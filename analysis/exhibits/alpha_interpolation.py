@@ -12,7 +12,7 @@ from analysis.data.comparable import Group, groups
 from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import printed_number, with_seeds
+from analysis.output.numbers import centre_and_ends, printed_number, with_seeds
 from analysis.output.plotting import plain_log, small_multiples, style_of
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -173,7 +173,7 @@ def _finding(found: Sequence[Reading]) -> str:
         if r.epoch != COUNTED or not r.found:
             continue
         at_stated = r.at_stated
-        gives = f"the stated alpha {r.stated:g} leaves {at_stated.mean:.2f} % and " if at_stated and r.stated else ""
+        gives = f"the stated alpha {r.stated:g} leaves {centre_and_ends(at_stated)[0]:.2f} % and " if at_stated and r.stated else ""
         sentences.append(
             f"{r.group.label}: {gives}the printed {r.wanted:g} % would take alpha {r.found[0]:.3g}"
             + (f" ({r.found[0] / r.stated:.1f} times the stated)." if r.stated else ".")

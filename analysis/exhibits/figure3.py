@@ -189,7 +189,7 @@ def _finding(panel: Panel) -> str:
         return f"{panel.label}: not run"
     text = (
         f"{panel.label}: {_span('alpha', [alpha for alpha, _ in accuracy], '', 'g')}, the model keeps "
-        f"{_span('', [100 * s.mean for _, s in ratio], ' %', '.3g')} of its weights and reaches "
+        f"{_span('', [100 * centre_and_ends(s)[0] for _, s in ratio], ' %', '.3g')} of its weights and reaches "
         f"{_span('', [s.mean for _, s in accuracy], ' %', '.2f')} accuracy"
     )
     if len(accuracy) > 1:
