@@ -172,8 +172,9 @@ def _finding(found: Sequence[Reading]) -> str:
     for r in found:
         if r.epoch != COUNTED or not r.found:
             continue
-        at_stated = r.at_stated
-        gives = f"the stated alpha {r.stated:g} leaves {centre_and_ends(at_stated)[0]:.2f} % and " if at_stated and r.stated else ""
+        gives = ""
+        if r.at_stated is not None and r.stated:
+            gives = f"the stated alpha {r.stated:g} leaves {centre_and_ends(r.at_stated)[0]:.2f} % and "
         sentences.append(
             f"{r.group.label}: {gives}the printed {r.wanted:g} % would take alpha {r.found[0]:.3g}"
             + (f" ({r.found[0] / r.stated:.1f} times the stated)." if r.stated else ".")
