@@ -12,6 +12,7 @@ from analysis.exhibits import (
     accuracy_density_and_flops,
     alpha_interpolation,
     compact_networks,
+    estimators,
     figure1_2,
     figure3,
     figure4_to_6,
@@ -21,7 +22,9 @@ from analysis.exhibits import (
     pattern_consistency,
     table1_to_3,
     table_a2,
+    threshold_resets,
     training_cost,
+    verdict_power,
     verdict_tables,
 )
 from analysis.exhibits.claims import table as claims
@@ -39,13 +42,16 @@ MAKERS = (
     figure3.makers,
     figure4_to_6.makers,
     figure7.makers,
+    threshold_resets.makers,
     pattern_consistency.EXHIBIT.makers,
     accuracy_density_and_flops.makers,
     paired_methods.EXHIBIT.makers,
     compact_networks.EXHIBIT.makers,
     alpha_interpolation.EXHIBIT.makers,
+    estimators.EXHIBIT.makers,
     lstm_counting.EXHIBIT.makers,
     training_cost.EXHIBIT.makers,
+    verdict_power.makers,
     claims.makers,
 )
 
@@ -75,7 +81,10 @@ def exhibits(results: Results) -> dict[str, Maker]:
     return dict(sorted(found.items(), key=lambda item: _place(item[0])))
 
 
-def _place(name: str) -> tuple[int, int]:
-    """Sorts what has a number in the paper by it, and leaves the others in their order."""
+def _place(name: str) -> tuple[int, int, bool]:
+    """Sorts what has a number in the paper by it, and leaves the others in their order.
+
+    What stands beside a table or figure, such as its verdicts, follows it.
+    """
     numbered = re.match(r"(table|figure)(\d+)", name)
-    return (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)
+    return (("table", "figure").index(numbered[1]), int(numbered[2]), "-" in name) if numbered else (2, 0, False)

@@ -46,7 +46,8 @@ MEASURED = (
     "train_cpu_seconds",
 )
 TIMES = ("train_seconds", "train_cpu_seconds")  # measured, but may differ between two trainings of one cell
-LATER = ("train_cpu_seconds",)  # tables of earlier versions lack these columns
+# tables of earlier versions lack these columns
+LATER = ("threshold_share_in_0_1", "q_min", "q_max", "train_cpu_seconds")
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")

@@ -23,6 +23,7 @@ ACCURACY = {
     ("top5", "last"): "test_top5_accuracy",
     ("top5", "lowest"): "test_top5_accuracy_at_min_density",
 }
+SETTLED = {"density": "settled_density", "top1": "settled_test_accuracy"}
 FROM_TRACES = {"best": ("test_accuracy", max), "lowest": ("density", min)}
 
 
@@ -37,6 +38,25 @@ def dense_epoch(epoch: str) -> str:
 def read_at(condition: Condition) -> tuple[str, ...]:
     """The epochs that a condition has: the lowest density only where the method finds its own."""
     return EPOCHS if condition.alpha is not None else ("last", "best")
+
+
+def settled(condition: Condition) -> Condition:
+    """The condition with the columns SETTLED: density and accuracy where no layer was just reset.
+
+    They are those of the last epoch; of a run whose thresholds were reset, those of its epoch of
+    lowest density. Soon after a reset a layer keeps nearly all of its weights, and resets can come
+    in every epoch, so that hardly an epoch is without one. The epoch of lowest density is the one
+    furthest from a reset. It is chosen without the test set.
+    """
+    was_reset = condition.rows["threshold_resets"] > 0
+    columns = {
+        SETTLED[name]: condition.rows[lowest].where(was_reset, condition.rows[last])
+        for name, lowest, last in (
+            ("density", DENSITY["lowest"], DENSITY["last"]),
+            ("top1", ACCURACY["top1", "lowest"], ACCURACY["top1", "last"]),
+        )
+    }
+    return dataclasses.replace(condition, rows=condition.rows.assign(**columns))
 
 
 def measured(name: str, results: Results) -> list[Condition]:

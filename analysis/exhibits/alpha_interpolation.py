@@ -12,7 +12,7 @@ from analysis.data.comparable import Group, groups
 from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import printed_number, with_seeds
+from analysis.output.numbers import centre_and_ends, printed_number, with_seeds
 from analysis.output.plotting import plain_log, small_multiples, style_of
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -172,8 +172,9 @@ def _finding(found: Sequence[Reading]) -> str:
     for r in found:
         if r.epoch != COUNTED or not r.found:
             continue
-        at_stated = r.at_stated
-        gives = f"the stated alpha {r.stated:g} leaves {at_stated.mean:.2f} % and " if at_stated and r.stated else ""
+        gives = ""
+        if r.at_stated is not None and r.stated:
+            gives = f"the stated alpha {r.stated:g} leaves {centre_and_ends(r.at_stated)[0]:.2f} % and "
         sentences.append(
             f"{r.group.label}: {gives}the printed {r.wanted:g} % would take alpha {r.found[0]:.3g}"
             + (f" ({r.found[0] / r.stated:.1f} times the stated)." if r.stated else ".")
@@ -187,11 +188,13 @@ def _draw(found: Sequence[Reading]) -> Any:
     for r in heads:
         groups.setdefault(r.group.title, []).append(r)
     note = (
-        "dots: seeds at the last epoch, line: geometric mean; dashed: printed remaining percentage (band: its ±); "
-        "dotted: stated α; black: the interpolated α with its 95 % interval"
+        "dots: seeds at the last epoch, line: geometric mean; hollow, grey: epoch of lowest density where thresholds "
+        "were reset; dashed: printed remaining percentage (band: its ±); dotted: stated α; black: the interpolated α "
+        "with its 95 % interval"
     )
     figure, axes = small_multiples(len(groups), columns=3, size=(4.2, 3.1), title=f"{CAPTION}\n{note}")
     for axis, (title, members) in zip(axes, groups.items(), strict=True):
+        _lowest(axis, [r for r in found if r.epoch == "lowest" and r.group is members[0].group])
         _panel(axis, members)
         axis.set_title(title)
     return figure
@@ -221,6 +224,17 @@ def _panel(axis: Any, members: Sequence[Reading]) -> None:
     axis.margins(x=0.12)
     plain_log(axis, "x", most=4)
     plain_log(axis, "y")
+
+
+def _lowest(axis: Any, members: Sequence[Reading]) -> None:
+    """The epoch of lowest density, of networks with a reset: there the last epoch's density is chance."""
+    r = next(iter(members), None)
+    if r is None or not any((c.done["threshold_resets"] > 0).any() for c in r.conditions):
+        return
+    for alpha, values in zip(r.alphas, r.runs, strict=True):
+        look = {"markerfacecolor": "white", "markeredgecolor": "#777777", "markersize": 4, "linestyle": "none"}
+        axis.plot([alpha] * len(values), values, "o", zorder=1.5, **look)
+    axis.plot(r.alphas, [geometric_mean(values) for values in r.runs], color="#777777", linewidth=1.2, zorder=1.4)
 
 
 EXHIBIT = TableWithFigure(

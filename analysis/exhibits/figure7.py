@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.conditions import Condition, Results
+from analysis.data.conditions import Condition, Results, summarize
 from analysis.data.layers_and_curves import SHORTCUT, kept_weights, layer_names
 from analysis.data.selection import (
     count,
@@ -22,12 +22,14 @@ from analysis.data.selection import (
     protocol_note,
 )
 from analysis.output.exhibit import Makers, Written, write_figure
+from analysis.output.numbers import centre_and_ends
 from analysis.output.plotting import ALPHAS, DENSE, greek, mosaic_figure
 from analysis.paper import printed
 
 MODELS = {"figure7": "vgg16", "figure11": "wrn-16-8", "figure12": "wrn-16-10"}
 SHOWN_ALPHAS = (1e-6, 5e-6, 1e-5)  # our choice: the paper's text does not name the three
 LEARNING_RATE = 0.1
+BARS = "last epoch; dots: seeds; bars: mean, median where the deviation exceeds a third of it"
 REMAINING = "Parameters\nremaining (%)"
 Counts = Mapping[tuple[str, float], str]
 
@@ -86,10 +88,10 @@ def _bars(axis: Any, data: pd.DataFrame, counts: Counts) -> None:
     colours = ALPHAS if len(alphas) > 1 else ALPHAS[1:]
     for i, alpha in enumerate(alphas):
         seeds = data[data["alpha"] == alpha]
-        mean = seeds.groupby("parameter")["remaining_percent"].mean().reindex(layers).astype(float)
+        heights = seeds.groupby("parameter")["remaining_percent"].agg(_centre).reindex(layers).astype(float)
         places = [place + (i - (len(alphas) - 1) / 2) * width for place in range(len(layers))]
         label = greek(f"α = {alpha:g} ({counts[model, alpha]})")
-        axis.bar(places, mean, width * 0.92, color=colours[i % len(colours)], label=label)
+        axis.bar(places, heights, width * 0.92, color=colours[i % len(colours)], label=label)
         if seeds["run_id"].nunique() > 1:
             at = seeds["parameter"].map(dict(zip(layers, places, strict=True)))
             dots = {"s": 9, "color": "#222222", "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
@@ -100,6 +102,11 @@ def _bars(axis: Any, data: pd.DataFrame, counts: Counts) -> None:
     axis.set_xticks(range(len(layers)))
     axis.tick_params(axis="x", length=0)
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2, handlelength=1.2)
+
+
+def _centre(seeds: pd.Series) -> float:
+    """The mean over seeds; the median where they spread widely, as after a reset."""
+    return centre_and_ends(summarize(list(seeds), expected=len(seeds)))[0]
 
 
 def _name_layers(axis: Any, data: pd.DataFrame, *, weights: bool) -> None:
@@ -128,7 +135,7 @@ def _thousands(weights: float) -> str:
 def _figure(results: Results, name: str, out: Path) -> Written:
     model, title = MODELS[name], printed.CAPTIONS[name]
     every = one_each_alpha(dst_conditions(results, "cifar10", model, learning_rate=LEARNING_RATE))
-    legend = "the three α are our choice, the paper's text names none; bars: mean, dots: seeds"
+    legend = f"the three α are our choice, the paper's text names none; {BARS}"
     chosen = [c for c in every if c.alpha in SHOWN_ALPHAS]
     if not chosen:
         return _write(results, name, lowest_middle_highest(every), title, legend, out)
@@ -143,7 +150,7 @@ def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
         alike = [c for c in own if c.protocols[:1] == own[0].protocols[:1]]
         chosen += lowest_middle_highest(one_each_alpha(alike))
     title = f"{printed.dataset(dataset)}, layout of Figure 7: the sparse pattern of DST"
-    return _write(results, f"{dataset}-figure7", chosen, title, "bars: mean, dots: seeds", out)
+    return _write(results, f"{dataset}-figure7", chosen, title, BARS, out)
 
 
 def _write(
@@ -179,13 +186,14 @@ def finding(data: pd.DataFrame) -> str:
 
 def _finding(data: pd.DataFrame, model: str) -> str:
     names = layer_names(list(data["parameter"]))
-    mean = data.groupby(["alpha", "parameter"])["remaining_percent"].mean().unstack("alpha").reindex(list(names))
+    shares = data.groupby(["alpha", "parameter"])["remaining_percent"].agg(_centre).unstack("alpha")
+    shares = shares.reindex(list(names))
     parts = []
-    for alpha in mean:
-        order = mean[alpha].sort_values(kind="stable")
+    for alpha in shares:
+        order = shares[alpha].sort_values(kind="stable")
         least, most = (f"{names[str(order.index[at])]} ({order.iloc[at]:.3g} %)" for at in (0, -1))
         parts.append(f"at alpha {alpha:g} {least} is the sparsest layer and {most} the densest")
-    if mean.shape[1] > 1 and len(mean) > 2:
-        lowest = mean.corr(method="spearman").to_numpy().min()
+    if shares.shape[1] > 1 and len(shares) > 2:
+        lowest = shares.corr(method="spearman").to_numpy().min()
         parts.append(f"rank correlation of the layers between alphas: at least {lowest:.2f}")
     return f"{model}: {'; '.join(parts)}."

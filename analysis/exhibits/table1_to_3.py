@@ -15,7 +15,14 @@ from analysis.data.matching import Match, printed_and_ours
 from analysis.data.selection import as_stated, left_out, of_table
 from analysis.exhibits.verdicts import TABLES, Verdict, finding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_table
-from analysis.output.numbers import limits, printed_number, t_interval
+from analysis.output.numbers import (
+    WIDE,
+    limits,
+    percentage_and_interval,
+    percentage_interval,
+    printed_number,
+    t_interval,
+)
 from analysis.output.table import Row, Table
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -34,7 +41,7 @@ HEADS_TOP5 = {"dense": "Dense Baseline Top-1 / Top-5 (%)", "sparse": "Sparse Acc
 PRINTED = "printed"
 SUMMARY = (
     "Ours: mean ± sample standard deviation over n seeds, and the 95 % t interval of the mean; n=2/3 means that 2 of "
-    "the 3 seeds in the suite are done. The difference is over the seeds that both have."
+    f"the 3 seeds in the suite are done. The difference is over the seeds that both have. {WIDE}"
 )
 
 
@@ -267,8 +274,10 @@ def cell(line: Line, epoch: str, name: str) -> str:
         return "" if line.values and not name.startswith("dense") else "not run"
     if value.n == 0:
         return "" if signed else f"not run (n=0/{value.expected})"
-    number = printed_number(value.mean, value.sd, signed=signed)
-    return f"{number} ({value.seeds}){limits(*t_interval(value), signed=signed)}"
+    if not signed:
+        return percentage_and_interval(value)
+    number = printed_number(value.mean, value.sd, signed=True)
+    return f"{number} ({value.seeds}){limits(*t_interval(value), signed=True)}"
 
 
 def _write_paper_table(results: Results, name: str, out: Path) -> Written:
@@ -295,7 +304,8 @@ def _numbers(line: Line, epoch: str, name: str) -> dict[str, float | int | None]
     if epoch == PRINTED:
         return {"mean": mean, "sd": sd}
     n, expected = (None, None) if value is None else (value.n, value.expected)
-    low, high = (None, None) if value is None else t_interval(value)
+    interval = t_interval if name.startswith("difference") else percentage_interval
+    low, high = (None, None) if value is None else interval(value)
     comparison = line.against.get((epoch, name), Comparison(math.nan, math.nan, math.nan))
     below, above = comparison.interval()
     against = {"against_paper": comparison.difference, "against_paper_low": below, "against_paper_high": above}

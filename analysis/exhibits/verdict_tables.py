@@ -1,4 +1,6 @@
-"""The verdicts as exhibits: a table beside each of Tables 1 to 3, and a summary of all."""
+"""The verdicts as exhibits: a table beside each of Tables 1 to 3, and beside Figures 5 and 6, and a
+summary of those on the tables.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from analysis.exhibits.verdicts import (
     verdict_rows,
 )
 from analysis.output.exhibit import Makers, Written, write_table
-from analysis.output.numbers import factor, mean_and_sd, p_text, points, printed_number
+from analysis.output.numbers import WIDE, factor, mean_and_sd, p_text, percentage, points, printed_number
 from analysis.output.table import Row, Table
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
@@ -51,6 +53,7 @@ DIFFERENCES = (
     "dense too. The paper's is that of its printed accuracies; the last word says how the interval lies to the margin. "
     "At the lowest-density epoch the dense twin is read at the last epoch."
 )
+FIGURES = ("figure5", "figure6")  # whose final values the paper prints; figure5's are in Table 2 too
 SUMMARY_HEADS = (
     "Ours, last epoch",
     "Verdict",
@@ -61,7 +64,7 @@ SUMMARY_HEADS = (
 
 
 def makers(results: Results) -> Makers:
-    each = {f"{name}-verdicts": partial(_write_table, results, name) for name in TABLES}
+    each = {f"{name}-verdicts": partial(_write_table, results, name) for name in (*TABLES, *FIGURES)}
     return {**each, "verdicts": partial(_write_summary, results)}
 
 
@@ -102,7 +105,7 @@ def _write_table(results: Results, name: str, out: Path) -> Written:
         *(f"If the paper's n is {n}" for n in PAPER_RUNS), "Sparse − dense, ours − paper [90 %]",
         "Dense, ours − paper [95 %]",
     )  # fmt: skip
-    notes = (RULE, SUPPOSED, BESIDE, DIFFERENCES, *left_out(of_table(name, results.conditions)))
+    notes = (RULE, SUPPOSED, BESIDE, DIFFERENCES, WIDE, *left_out(of_table(name, results.conditions)))
     caption = f"{number}: the verdict on each printed number, at every alpha that was run and at the three readings"
     table = Table(f"{name}-verdicts", caption, heads, tuple(rows), notes, labels=heads.index("Reading") + 1)
     return write_table(table, [record(verdict) for verdict in judged], out, finding=finding(number, judged))
@@ -118,7 +121,9 @@ def _write_summary(results: Results, out: Path) -> Written:
     for verdict in deciding(every):
         cells = _summary_cells(verdict, every)
         rows.append(Row(cells, verdict.run_ids, starts=not rows or cells[0] != rows[-1].cells[0]))
-    table = Table("verdicts", caption, heads, tuple(rows), (RULE, note), labels=len(heads), measured=SUMMARY_HEADS)
+    table = Table(
+        "verdicts", caption, heads, tuple(rows), (RULE, note, WIDE), labels=len(heads), measured=SUMMARY_HEADS
+    )
     run_ids = [run_id for verdict in every for run_id in verdict.run_ids]
     records = [record(verdict) for verdict in every]
     return write_table(table, records, out, finding=finding("Tables 1 to 3", every), more_runs=run_ids)
@@ -173,7 +178,7 @@ def _summaries(verdict: Verdict) -> tuple[str, str]:
     condition = verdict.match.condition
     accuracy = condition.summary(ACCURACY[verdict.target.metric, verdict.epoch])
     remaining = condition.summary(DENSITY[verdict.epoch], scale=100)
-    return f"{mean_and_sd(accuracy)} ({seeds(verdict.n, verdict.expected)})", mean_and_sd(remaining)
+    return f"{mean_and_sd(accuracy)} ({seeds(verdict.n, verdict.expected)})", percentage(remaining)
 
 
 def _theirs(verdict: Verdict) -> str:
