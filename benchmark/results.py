@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchmark.run_folder.attempts import ended, folder_of, gone, numbers
 from benchmark.run_folder.files import NO_SPACE, DiskFullError, read_json, read_sealed, write_atomic, write_json
-from benchmark.spec import SCHEMA_VERSION, RunSpec, from_dict
+from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, from_dict, from_json
 
 MARKER = "run-folder.json"
 STATUSES = ("pending", "running", "done", "failed", "diverged", "cancelled")
@@ -42,6 +43,9 @@ MEASURED = (
     "train_seconds",
 )
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
+NEEDED = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")  # of a done cell
+REQUIRED = (*IDENTITY, *NEEDED, "departs", "commit", "spec")  # a table of an earlier version may lack the others
+OF_SPEC = ("dataset", "model", "method", "alpha", "density_target", "seed")  # columns that repeat what `spec` says
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")
 MEMBERSHIPS = ("suite", "protocol", "departs")
@@ -145,11 +149,12 @@ def members(out: Path) -> dict[str, Member]:
         document = expansion(path)
         for entry in document["cells"]:
             run_id = entry["run_id"]
-            if run_id in found:
-                found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, document["suite"]))
-            else:
+            if run_id not in found:
                 spec = from_dict(entry["spec"], protocol=entry["protocol"], departs=entry["departs"])
-                found[run_id] = Member(spec, (document["suite"],))
+                found[run_id] = Member(spec, ())
+            if found[run_id].spec.run_id != run_id or document["suite"] != path.stem:
+                raise FolderError(f"{path} is not as 'run' wrote it: delete it and run the suite's command again")
+            found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, path.stem))
     return found
 
 
@@ -193,6 +198,30 @@ def pending_row(spec: RunSpec, suites: Sequence[str]) -> Row:
         "spec": spec.canonical_json,
     }
     return {name: known.get(name, "") for name in COLUMNS}
+
+
+def check_row(entry: Mapping[str, Any]) -> RunSpec:
+    """The spec of a row of a results table that somebody else may have written.
+
+    entry: the columns as text or as numbers; empty is "" or NaN. Raises SpecError, in one line,
+    where the spec is not the one of its run_id, or where a column disagrees with the spec.
+    """
+    spec = from_json(entry["spec"], run_id=entry["run_id"])
+    own = pending_row(spec, ())
+    for name in OF_SPEC:
+        if not _same(entry[name], own[name]):
+            raise SpecError(f"{name} is {entry[name]!r:.120}, but its spec says {own[name]!r:.120}")
+    return spec
+
+
+def _same(given: Any, own: Any) -> bool:
+    """Whether a value of a table, maybe as text, is the own one, a number or text."""
+    if isinstance(own, str):
+        return bool(given == own or (own == "" and given != given))
+    try:
+        return math.isclose(float(given), own, rel_tol=1e-12)
+    except (ValueError, TypeError):
+        return False
 
 
 def unfinished(cell: Path) -> tuple[str, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark.results import COLUMNS
+from benchmark.spec import from_dict
 
 VGG = [f"conv{i}.weight" for i in range(1, 14)] + ["fc1.weight", "fc2.weight"]
 SIZES = {name: 1000 * (i + 1) for i, name in enumerate(VGG)}
@@ -30,14 +30,18 @@ def cell(
         "epochs": epochs, "test_accuracy": accuracy, "best_test_accuracy": best, "density": kept,
         "density_at_best_test_accuracy": kept_best, "device": "cpu", "commit": "c0ffee",
     }  # fmt: skip
-    name = "-".join(str(part) for part in (model, method, alpha, density, lr, seed, protocol, departs) if part != "")
     known = {
-        "run_id": name, "suite": dataset, "dataset": dataset, "model": model, "method": method, "alpha": alpha,
+        "suite": dataset, "dataset": dataset, "model": model, "method": method, "alpha": alpha,
         "density_target": density, "seed": seed, "protocol": protocol, "status": status, "departs": departs,
-        "spec": json.dumps(spec),
     }  # fmt: skip
     filled = {**dict.fromkeys(COLUMNS, ""), **known, **(measured if status == "done" else {})}
-    return {key: "" if value is None else value for key, value in filled.items()}
+    return with_spec({key: "" if value is None else value for key, value in filled.items()}, spec)
+
+
+def with_spec(row: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """The row with this spec, fields left out at their defaults, and the run id that follows from it."""
+    spec = from_dict(tree)
+    return row | {"spec": spec.canonical_json, "run_id": spec.run_id}
 
 
 def vgg16(seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:

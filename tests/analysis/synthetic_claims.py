@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +20,7 @@ CIFAR_ALPHAS = (1e-6, 5e-6, 1e-5, 5e-5)
 def write(folder: Path, *, holds: bool, datasets: Sequence[str] = ("mnist", "cifar10")) -> Path:
     """results.csv, traces.csv and layers.csv of the world, or of its part with these data sets."""
     every = [*mnist(holds), *cifar(holds), *shapes(holds), *without_reset(holds)]
-    made = [row for row in every if row["dataset"] in datasets]
-    cells = [row | {"run_id": run_id(row)} for row in made]
+    cells = [row for row in every if row["dataset"] in datasets]
     folder.mkdir(parents=True, exist_ok=True)
     synthetic.save(folder / "results.csv", synthetic.COLUMNS, cells)
     traced = [line for row in cells for line in traces(row, holds)]
@@ -33,11 +31,6 @@ def write(folder: Path, *, holds: bool, datasets: Sequence[str] = ("mnist", "cif
         [line for row in cells if row["status"] == "done" for line in layers(row, holds)],
     )
     return folder
-
-
-def run_id(row: Row) -> str:
-    """Twelve hexadecimal digits, as real ones have."""
-    return hashlib.sha256(row["run_id"].encode()).hexdigest()[:12]
 
 
 def mnist(holds: bool) -> Iterator[Row]:
@@ -103,11 +96,9 @@ def with_ranges(row: Row, holds: bool) -> Row:
 
 
 def changed(row: Row, **hyperparameters: Any) -> Row:
-    """The row with other hyperparameters of its method, and a run id of its own."""
+    """The row with other hyperparameters of its method, and so a run id of its own."""
     spec = json.loads(row["spec"])
-    spec["method"] |= hyperparameters
-    name = "-".join([row["run_id"], *map(str, hyperparameters.values())])
-    return row | {"run_id": name, "spec": json.dumps(spec)}
+    return synthetic.with_spec(row, spec | {"method": spec["method"] | hyperparameters})
 
 
 def traces(row: Row, holds: bool) -> Iterator[Row]:

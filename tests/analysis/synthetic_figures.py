@@ -64,8 +64,7 @@ def _cifar10(model: str, alpha: float | None, seed: int, lr: float) -> Row:
     given = {"alpha": alpha, "lr": lr, "epochs": 160, "protocol": "paper", "kept": kept, "kept_best": kept}
     row = synthetic.cell(model, method, seed, dataset="cifar10", accuracy=best - 0.2, best=best, **given)
     spec = json.loads(row["spec"])
-    spec["optimizer"] |= {"milestones": [80, 120]}
-    return row | {"spec": json.dumps(spec)}
+    return synthetic.with_spec(row, spec | {"optimizer": spec["optimizer"] | {"milestones": [80, 120]}})
 
 
 def mnist(seeds: Sequence[int] = (0, 1, 2)) -> list[Row]:

@@ -106,12 +106,11 @@ def cell(
     spec = json.loads(row["spec"])
     spec["optimizer"]["batch_size"] = 64
     if given.get("protocol") == "official":
-        spec["data"]["normalization"] = "official"
+        spec["data"] |= {"normalization": "official", "standardize": True}
         spec["model"]["initialization"] = "official-dense" if method == "dense" else "official-masked"
     if widths is not None:
         spec["model"]["widths"] = list(widths)
-        row["run_id"] += f"-{widths}"
-    row["spec"] = json.dumps(spec)
+    row = synthetic.with_spec(row, spec)
     if status == "done":
         share = float(row["density"])
         dense = 3 * 532_400 * 60_000 * spec["optimizer"]["epochs"]
@@ -128,9 +127,11 @@ def layers(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Later layers keep more of a few weights; each seed a little else, and the last conv and FC 1 the least."""
     found = []
     for row in rows:
-        if row["status"] != "done" or json.loads(row["spec"])["model"].get("widths"):
+        spec = json.loads(row["spec"])
+        if row["status"] != "done" or spec["model"].get("widths"):
             continue
-        noise = random.Random(row["run_id"])
+        asked = (row["alpha"] or None, row["density_target"] or None, spec["optimizer"]["lr"])
+        noise = random.Random("-".join(map(str, (row["model"], row["method"], *asked, row["seed"], row["protocol"]))))
         sizes = LAYERS[row["model"]]
         for i, (name, weights) in enumerate(sizes.items()):
             share = float(row["density"]) * (0.9 + 0.25 * ((5 * i) % 7)) * (1 + 0.15 * noise.gauss(0, 1))

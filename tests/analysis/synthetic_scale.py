@@ -42,10 +42,9 @@ def row(number: int, epochs: int) -> dict[str, Any]:
     value = 5e-6 * (1 + rung)
     chosen: dict[str, Any] = {"alpha": value} if method == "dst" else {"density": min(1.0, value * 1e4)}
     sizes = {"dataset": dataset, "lr": lr + (rung * 1e-9 if method == "dense" else 0), "epochs": epochs}
-    made = synthetic.cell(
+    return synthetic.cell(
         model, method, seed, accuracy=90 + number % 70 / 10, **sizes, **({} if method == "dense" else chosen)
     )
-    return made | {"run_id": f"{number:012x}"}
 
 
 def parameters(made: dict[str, Any]) -> list[str]:

@@ -87,9 +87,7 @@ def _shapes(model: str, noise: random.Random) -> list[dict[str, Any]]:
             for alpha, kept in ((default, 0.5), (equal, 0.1), (2 * equal, 0.07), (0.5 * equal, 0.12)):
                 row = _cell(model, "dst", seed, dataset, noise, alpha=alpha, kept=kept)
                 spec = json.loads(row["spec"])
-                spec["method"]["threshold"] = shape
-                row.update({"spec": json.dumps(spec), "run_id": f"{row['run_id']}-{shape}"})
-                found.append(row)
+                found.append(synthetic.with_spec(row, spec | {"method": spec["method"] | {"threshold": shape}}))
     return found
 
 
@@ -115,4 +113,4 @@ def _cell(
         "parameters_remaining": round(25_557_032 - (1 - share) * 25_502_912) if model == "resnet50" else "",
     }
     assert set(more) <= set(COLUMNS)
-    return row | more | {"run_id": row["run_id"].replace(";", "+")}
+    return row | more

@@ -20,10 +20,9 @@ MODEL = "lenet-300-100"
 
 
 def with_method(row: dict[str, Any], **hyperparameters: Any) -> dict[str, Any]:
-    """The row with more hyperparameters in its spec, and a run id of its own."""
+    """The row with more hyperparameters in its spec, and so a run id of its own."""
     spec = json.loads(row["spec"])
-    spec["method"] |= hyperparameters
-    return row | {"spec": json.dumps(spec), "run_id": f"{row['run_id']}-{hyperparameters}"}
+    return synthetic.with_spec(row, spec | {"method": spec["method"] | hyperparameters})
 
 
 def cells(method: str = "dst", **given: Any) -> list[dict[str, Any]]:
@@ -49,7 +48,7 @@ def of(found: Results, method: str) -> list[Condition]:
 
 def test_seed_and_step_records_make_no_condition(tmp_path: Path) -> None:
     rows = cells()
-    rows[1]["spec"] = json.dumps(json.loads(rows[1]["spec"]) | {"step_records": True})
+    rows[1] = synthetic.with_spec(rows[1], json.loads(rows[1]["spec"]) | {"step_records": 1})
     (condition,) = results(tmp_path, rows).conditions
     assert condition.seeds == "n=2"
     assert {spec_without_seed(row["spec"]) for row in rows} == {condition.key}

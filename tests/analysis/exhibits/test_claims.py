@@ -87,7 +87,7 @@ def test_lost_and_departing_seeds_are_in_no_test(tmp_path: Path) -> None:
 def test_missing_seeds_are_said(tmp_path: Path) -> None:
     folder = synthetic_claims.write(tmp_path, holds=True)
     lines = (folder / "results.csv").read_text().splitlines(keepends=True)
-    name = synthetic_claims.run_id(synthetic.cell("lenet-300-100", "dst", 1, alpha=5e-4))
+    name = synthetic.cell("lenet-300-100", "dst", 1, alpha=5e-4)["run_id"]
     pending = [line.replace(",done,", ",pending,") if line.startswith(f"{name},") else line for line in lines]
     (folder / "results.csv").write_text("".join(pending))
     outcome = section_5_1.third_layer_stays(results(folder))

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
+import synthetic
 import synthetic_figures
 
 from analysis.build import exhibits
@@ -174,8 +175,14 @@ def test_official_runs_alone_are_shown_and_labelled(rows: list[Row], tmp_path: P
 
 
 def test_other_data_sets_and_mnist_have_the_layouts_too(rows: list[Row], tmp_path: Path) -> None:
-    digits = [r | {"protocol": "", "dataset": "digits", "spec": r["spec"].replace('"mnist"', '"digits"')} for r in rows]
-    results = results_of(tmp_path / "in", [r for r in digits if r["model"].startswith("lenet")])
+    digits = [
+        synthetic.with_spec(
+            r | {"protocol": "", "dataset": "digits"}, json.loads(r["spec"]) | {"data": {"name": "digits"}}
+        )
+        for r in rows
+        if r["model"].startswith("lenet")
+    ]
+    results = results_of(tmp_path / "in", digits)
     assert len(data_of(results, "digits-figure3", tmp_path)) == 2 * 3 * 4
     assert {r["alpha"] for r in data_of(results, "digits-figure4", tmp_path)} == {"", "0.0005"}
     assert {r["model"] for r in data_of(results, "digits-figure7", tmp_path)} == {"lenet-300-100", "lenet-5-caffe"}

@@ -63,7 +63,7 @@ def world(root: Path, **part: Sequence[str]) -> Path:
     }
     departing = synthetic.cell("lstm-a", "set", 1, density=0.02, departs="drift: torch 2.11")
     extra = folder / "extra"
-    synthetic.write(extra, [row | {"run_id": synthetic_claims.run_id(row)} for row in (lost, departing)])
+    synthetic.write(extra, [lost, departing])
     return folder
 
 
