@@ -85,7 +85,7 @@ def _check_data_sets(tables: Tables) -> None:
     Names that differ only in their capitals are the same, as they are on some file systems.
     """
     nothing = Results(Tables(*(table.iloc[:0] for table in (tables.results, tables.traces, tables.layers))))
-    owners = {name.casefold(): printed.DATASETS for name in (*FILES, *exhibits(nothing))}
+    owners: dict[str, tuple[str, ...]] = {n.casefold(): printed.DATASETS for n in (*FILES, *exhibits(nothing))}
     rows = tables.results.drop_duplicates("dataset").sort_values("dataset")
     for dataset, file, line in zip(rows["dataset"], rows["file"], rows["line"], strict=True):
         for end in OF_DATA_SET if dataset not in printed.DATASETS else OF_DATA_SET[1:]:

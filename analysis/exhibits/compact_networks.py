@@ -116,8 +116,8 @@ def suite_file(found: Iterable[Network]) -> str:
     for network in found:
         if network.kind in ("compact", "even"):
             spec = from_dict(network.sparse.spec)
-            model = Model(name=network.sparse.architecture, widths=network.widths)
-            lines[f"    ({', '.join(map(_call, (spec.data, model, spec.optimizer)))}),"] = None
+            model = _call(Model(name=spec.model.name, widths=network.widths))
+            lines[f"    ({_call(spec.data)}, {model}, {_call(spec.optimizer)}),"] = None
     return SUITE.format(networks="\n".join(lines))
 
 

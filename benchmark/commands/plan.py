@@ -42,6 +42,7 @@ def plan(
         "cells": len(cells),
         "counts": {status: count for status, count in counts.items() if count},
         "done_elsewhere": len(selected) - len(cells),
+        "ignored_elsewhere": list(selection.elsewhere.ignored),
         "done": [spec.run_id for spec, row in cells if row["status"] == "done"],
         "to_run": [{"run_id": spec.run_id, "label": spec.label, "departs": list(spec.departs)} for spec in todo],
         "estimated_seconds": estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool),
