@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, replace_field
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, from_json, replace_field
 
 
 def make(**changes: Any) -> RunSpec:
@@ -145,6 +146,36 @@ def test_bad_fields_and_values_are_one_clear_line(name: str, value: Any, message
     with pytest.raises(SpecError, match=message) as caught:
         replace_field(make(), name, value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["data", "model", "method"])
+@pytest.mark.parametrize("name", ["../x", "/abs/x", ".", "..", "", "a b", "a\n", "x;y", "é", "a/b", "a\\b", "n" * 101])
+def test_names_that_are_no_names_of_files_are_one_clear_line(part: str, name: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        replace_field(make(), f"{part}.name", name)
+    assert str(caught.value).startswith(f"{part}.name is {name!r}"[:100])
+    assert str(caught.value).endswith(": it must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_spec_from_elsewhere_is_the_one_of_its_run_id() -> None:
+    assert from_json(CANONICAL, run_id="63246b8dfc3b") == make()
+    for run_id, said in (
+        ("63246b8dfc3c", "spec hashes to 63246b8dfc3b, not to the run_id 63246b8dfc3c"),
+        ("63246B8DFC3B", "run_id is '63246B8DFC3B': it must be twelve hexadecimal digits"),
+        ("63246b8dfc3b\n", "it must be twelve hexadecimal digits"),
+        ("/etc/cron.d/x", "run_id is '/etc/cron.d/x': it must be twelve hexadecimal digits"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            from_json(CANONICAL, run_id=run_id)
+        assert said in str(caught.value)
+
+
+def test_a_spec_that_hashes_to_its_run_id_but_not_as_it_is_written_here_is_refused() -> None:
+    """Otherwise one cell could stand in a table twice, under two run ids."""
+    spaced = json.dumps(json.loads(CANONICAL), sort_keys=True)
+    with pytest.raises(SpecError, match=r"not the canonical JSON of its cell: its run_id would be 63246b8dfc3b"):
+        from_json(spaced, run_id=hashlib.sha256(spaced.encode()).hexdigest()[:12])
 
 
 def test_a_method_without_a_name_is_refused() -> None:
