@@ -71,10 +71,22 @@ def merge(found: Sequence[Row], out: Path, to: Path) -> int:
         return _merge(found, out, to)
 
 
+def check(folder: Path) -> None:
+    """Raises SpecError where a file has the name of one of our tables and is none."""
+    for name, columns, needed in (
+        (RESULTS, COLUMNS, REQUIRED),
+        ("traces.csv", TRACES, None),
+        ("layers.csv", LAYERS, None),
+    ):
+        if (folder / name).exists():
+            next(_rows(folder / name, columns, needed=needed), None)
+    _check_parquet(folder / PARQUET)
+
+
 def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
+    check(to)
     old = read(to / RESULTS) if (to / RESULTS).exists() else []
     _check_rows(old, to / RESULTS)
-    _check_parquet(to / PARQUET)
     finished = {row["run_id"]: row for row in old if row["status"] in FINISHED}
     for row in found:
         _check_same(row, finished.get(row["run_id"]), to)

@@ -81,10 +81,13 @@ def changed(number: int, **values: Any) -> list[dict[str, Any]]:
         (with_tree(method={**SPEC["method"], "steps": [float("nan")]}), "row 3: spec is no JSON of a cell: "),
         (with_text("[" * 100_000), "row 3: spec is no JSON of a cell: "),
         (with_text("[]"), "row 3: spec is no JSON of a cell: "),
-        (
-            with_text(ROWS[1]["spec"] + " "),
-            f"spec is not the canonical JSON of its cell: its run_id would be {ROWS[1]['run_id']}",
-        ),
+        (with_text(ROWS[1]["spec"] + " "), "row 3: spec is not the canonical JSON of its cell"),
+        (with_text(ROWS[1]["spec"].replace('"seed":1', '"seed":01')), "row 3: spec is no JSON of a cell: "),
+        (with_text(ROWS[1]["spec"].replace(',"seed":1', "")), "row 3: spec is not the canonical JSON of its cell"),
+        (with_text(ROWS[1]["spec"].replace('"seed":1', '"seed":-1')), "seed is -1: it must lie in [0, "),
+        (with_tree(seed=2**63), "seed is 9223372036854775808: it must lie in [0, "),
+        (with_tree(seed="1"), "seed is '1': it must be int"),
+        (with_tree(method=SPEC["method"] | {"seed": 2}, seed=2), "row 3: seed is 1.0, but its spec says 2"),
         (with_text(ROWS[1]["spec"][:-1] + ',"seed":1}'), "row 3: spec is not the canonical JSON of its cell"),
     ],
 )
@@ -98,9 +101,8 @@ def test_a_bad_row_is_named(tmp_path: Path, rows: list[dict[str, Any]], said: st
 
 
 def test_fields_of_a_method_that_is_not_installed_are_its_own(tmp_path: Path) -> None:
-    made = with_tree(
-        method={"name": "mine", "version": 7, "alpha": 5e-4, "per_layer": {"fc1": 0.1}, "ladder": [[1, 2]]}
-    )
+    own = {"per_layer": {"fc1": 0.1, "seed": 4}, "ladder": [[1, 2]], "seed": 5, "text": 'x,"seed":6}'}
+    made = with_tree(method={"name": "mine", "version": 7, "alpha": 5e-4} | own, step_records=3)
     made[1] |= {"method": "mine"}
     assert set(load([synthetic.write(tmp_path, made)]).results["method"]) == {"dst", "mine"}
 

@@ -248,6 +248,28 @@ def test_a_row_of_the_store_that_is_not_its_cells_is_refused(tracked: Grid, benc
     export_from_mlflow(bench, grid.out, tmp_path / "to")  # as an earlier version stored it
 
 
+def test_an_export_into_a_folder_with_a_foreign_table_leaves_it_as_it_is(
+    tracked: Grid, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a store of its own, --out need be no run folder: it only has to name one."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.store_uri(tracked.out))
+    for name in TABLES:
+        out = tmp_path / name
+        out.mkdir()
+        shutil.copy(tracked.out / "folder-id", out)
+        (out / name).write_text("date,price\n2026-01-01,3\n")
+        done = bench("export", "--from", "mlflow", "--out", out)
+        assert (done.code, done.error.strip()) == (
+            2,
+            f"error: {out / name} is no table of ours: it has no column 'run_id'",
+        )
+        assert {path.name for path in out.iterdir()} == {"folder-id", name}
+        assert (out / name).read_text() == "date,price\n2026-01-01,3\n"
+        (out / name).unlink()
+        assert bench("export", "--from", "mlflow", "--out", out).code == 0
+        assert (out / name).read_bytes() == (tracked.out / name).read_bytes()
+
+
 def test_a_store_that_keeps_artifacts_elsewhere_is_refused_and_nothing_is_written_there(
     tracked: Grid, bench: Bench, tmp_path: Path
 ) -> None:
