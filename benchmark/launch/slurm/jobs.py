@@ -15,10 +15,8 @@ from typing import Any
 
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import State
-from benchmark.results import FolderError
 from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
 from benchmark.run_folder.files import read_sealed
-from benchmark.spec import SpecError, check_run_id
 
 NAME = "jobs.jsonl"
 
@@ -42,26 +40,18 @@ class ClusterJob:
 
 
 def read(out: Path) -> list[ClusterJob]:
-    """All jobs ever submitted for the folder; a line that a power cut broke is skipped.
-
-    Raises FolderError for a cell that is no run id: files are written into the folder of that name.
-    """
+    """All jobs ever submitted for the folder; a line that a power cut broke is skipped."""
     try:
         lines = (out / NAME).read_bytes().splitlines()
     except FileNotFoundError:
         return []
     found = []
-    for number, line in enumerate(lines, 1):
+    for line in lines:
         try:
             entry = json.loads(line)
             found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], entry["launcher"]))
         except (ValueError, KeyError, TypeError):
             continue
-        try:
-            for run_id in found[-1].cells:
-                check_run_id(run_id)
-        except SpecError as error:
-            raise FolderError(f"{out / NAME}, line {number}: {error}; delete that line") from error
     return found
 
 
