@@ -3,45 +3,64 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from benchmark.results import COLUMNS
-from benchmark.spec import from_dict
+from benchmark import suites
+from benchmark.results import COLUMNS, IDENTITY, pending_row
+from benchmark.spec import Data, Model, Optimizer, from_dict
 
 VGG = [f"conv{i}.weight" for i in range(1, 14)] + ["fc1.weight", "fc2.weight"]
 SIZES = {name: 1000 * (i + 1) for i, name in enumerate(VGG)}
 
 
 def cell(
-    model: str, method: str, seed: int, *, dataset: str = "mnist", alpha: float | None = None,
-    density: float | None = None, lr: float = 0.01, epochs: int = 20, protocol: str = "paper;official",
-    status: str = "done", accuracy: float = 97.0, best: float = 98.0, kept: float = 0.05, kept_best: float = 0.08,
-    departs: str = "",
+    model: str, method: str, seed: int, *, dataset: str = "mnist", lr: float = 0.01, epochs: int = 20,
+    protocol: str = "paper;official", status: str = "done", accuracy: float = 97.0, best: float = 98.0,
+    kept: float = 0.05, kept_best: float = 0.08, departs: str = "", step_records: int | None = None,
+    sections: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), **hyperparameters: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """One row; a dense one keeps every weight."""
-    spec: dict[str, Any] = {"data": {"name": dataset}, "model": {"name": model}, "seed": seed, "precision": "float32"}
-    spec["method"] = {"name": method, "version": 1} | ({} if alpha is None else {"alpha": alpha})
-    spec["optimizer"] = {"name": "sgd", "lr": lr, "epochs": epochs}
-    spec |= {} if density is None else {"density": density}
+    """One row of a cell as a suite makes it, so that it can hold no value that a method refuses.
+
+    A dense row keeps every weight. sections: more fields of "data", "model" or "optimizer".
+    """
+    spec = suites.cell(
+        method,
+        data=Data(name=dataset, **sections.get("data", {})),
+        model=Model(name=model, **sections.get("model", {})),
+        optimizer=Optimizer(lr=lr, epochs=epochs, **sections.get("optimizer", {})),
+        seed=seed,
+        protocol=[name for name in protocol.split(";") if name],
+        step_records=step_records,
+        **{name: value for name, value in hyperparameters.items() if value is not None or name == "reset_density"},
+    )
     kept, kept_best = (1.0, 1.0) if method == "dense" else (kept, kept_best)
     measured = {
         "epochs": epochs, "test_accuracy": accuracy, "best_test_accuracy": best, "density": kept,
         "density_at_best_test_accuracy": kept_best, "device": "cpu", "commit": "c0ffee",
     }  # fmt: skip
-    known = {
-        "suite": dataset, "dataset": dataset, "model": model, "method": method, "alpha": alpha,
-        "density_target": density, "seed": seed, "protocol": protocol, "status": status, "departs": departs,
-    }  # fmt: skip
-    filled = {**dict.fromkeys(COLUMNS, ""), **known, **(measured if status == "done" else {})}
-    return with_spec({key: "" if value is None else value for key, value in filled.items()}, spec)
+    known = pending_row(spec, (dataset,)) | {"status": status, "departs": departs}
+    return known | (measured if status == "done" else {})
 
 
-def with_spec(row: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """The row with this spec, fields left out at their defaults, and the run id that follows from it."""
-    spec = from_dict(tree)
-    return row | {"spec": spec.canonical_json, "run_id": spec.run_id}
+def method_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's part of a row's spec."""
+    return dict(json.loads(row["spec"])["method"])
+
+
+def changed(row: Mapping[str, Any], edit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The row with an edited spec, and the run id and columns that follow from it.
+
+    The fields of a method are not checked: a plug-in's may be any.
+    """
+    tree = json.loads(row["spec"])
+    edit(tree)
+    protocol = [name for name in row["protocol"].split(";") if name]
+    known = pending_row(from_dict(tree, protocol=protocol), (row["suite"],))
+    return {**row, **{name: known[name] for name in (*IDENTITY, "spec") if name != "status"}}
 
 
 def vgg16(seeds: Sequence[int] = (0, 1, 2)) -> list[dict[str, Any]]:

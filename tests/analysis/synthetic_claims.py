@@ -74,18 +74,20 @@ def shapes(holds: bool) -> Iterator[Row]:
     )
     for shape, shares in kept.items():
         for seed, share in zip(SEEDS, shares, strict=True):
-            row = synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4, kept=share)
+            row = synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4, kept=share, threshold=shape)
             weights = sum(int(count * share) for count in LENET.values())
             rest = 410 if holds else 266_200
-            yield with_ranges(changed(row, threshold=shape), holds) | {"parameters_remaining": weights + rest}
+            yield with_ranges(row, holds) | {"parameters_remaining": weights + rest}
 
 
 def without_reset(holds: bool) -> Iterator[Row]:
     for seed in SEEDS:
         for factor in (1, 2, 4):
             status = "diverged" if holds and factor > 1 else "done"
-            row = synthetic.cell("lenet-5-caffe", "dst", seed, alpha=5e-4 * factor, status=status)
-            yield with_ranges(changed(row, reset_density=0), holds)
+            row = synthetic.cell(
+                "lenet-5-caffe", "dst", seed, alpha=5e-4 * factor, status=status, reset_density=None
+            )
+            yield with_ranges(row, holds)
 
 
 def with_ranges(row: Row, holds: bool) -> Row:
@@ -95,17 +97,11 @@ def with_ranges(row: Row, holds: bool) -> Row:
     return row | {"threshold_min": low, "threshold_max": high, "weight_max": largest}
 
 
-def changed(row: Row, **hyperparameters: Any) -> Row:
-    """The row with other hyperparameters of its method, and so a run id of its own."""
-    spec = json.loads(row["spec"])
-    return synthetic.with_spec(row, spec | {"method": spec["method"] | hyperparameters})
-
-
 def traces(row: Row, holds: bool) -> Iterator[Row]:
     spec = json.loads(row["spec"])
     if row["status"] != "done":
         return
-    if row["model"] == "lenet-300-100" and row["alpha"] in ("", 5e-4) and "threshold" not in spec["method"]:
+    if row["model"] == "lenet-300-100" and row["alpha"] in ("", 5e-4) and spec["method"].get("threshold", "vector") == "vector":
         yield from _lines(row, 20, lambda epoch: _lenet(row, epoch, holds))
         if row["method"] == "dst":
             yield from _steps(row, holds)

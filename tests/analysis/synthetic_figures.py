@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,9 +61,10 @@ def _cifar10(model: str, alpha: float | None, seed: int, lr: float) -> Row:
     best = 93.5 + (model != "vgg16") * 1.5 + seed % 10 / 10 - (0 if alpha is None else max(0.0, 0.05 - kept) * 60)
     method = "dense" if alpha is None else "dst"
     given = {"alpha": alpha, "lr": lr, "epochs": 160, "protocol": "paper", "kept": kept, "kept_best": kept}
-    row = synthetic.cell(model, method, seed, dataset="cifar10", accuracy=best - 0.2, best=best, **given)
-    spec = json.loads(row["spec"])
-    return synthetic.with_spec(row, spec | {"optimizer": spec["optimizer"] | {"milestones": [80, 120]}})
+    decayed = {"optimizer": {"schedule": "step", "milestones": (80, 120), "gamma": 0.1}}
+    return synthetic.cell(
+        model, method, seed, dataset="cifar10", accuracy=best - 0.2, best=best, sections=decayed, **given
+    )
 
 
 def mnist(seeds: Sequence[int] = (0, 1, 2)) -> list[Row]:

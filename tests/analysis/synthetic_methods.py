@@ -99,21 +99,17 @@ def cell(
     """A row with noise of its own, FLOPs, seconds and the authors' count."""
     noise = random.Random(f"{model} {method} {seed} {sorted(given.items())} {widths}")
     kept = min(1.0, kept * (1 + 0.05 * noise.gauss(0, 1)))
+    sections: dict[str, dict[str, Any]] = {"model": {} if widths is None else {"widths": tuple(widths)}}
+    if given.get("protocol") == "official":
+        sections["data"] = {"standardize": True, "normalization": "official"}
+        sections["model"]["initialization"] = "official-dense" if method == "dense" else "official-masked"
     row = synthetic.cell(
         model, method, seed, status=status, kept=kept, kept_best=min(1.0, 1.1 * kept),
-        accuracy=accuracy + noise.gauss(0, 0.12), best=accuracy + 0.2, **given,
+        accuracy=accuracy + noise.gauss(0, 0.12), best=accuracy + 0.2, sections=sections, **given,
     )  # fmt: skip
-    spec = json.loads(row["spec"])
-    spec["optimizer"]["batch_size"] = 64
-    if given.get("protocol") == "official":
-        spec["data"] |= {"normalization": "official", "standardize": True}
-        spec["model"]["initialization"] = "official-dense" if method == "dense" else "official-masked"
-    if widths is not None:
-        spec["model"]["widths"] = list(widths)
-    row = synthetic.with_spec(row, spec)
     if status == "done":
         share = float(row["density"])
-        dense = 3 * 532_400 * 60_000 * spec["optimizer"]["epochs"]
+        dense = 3 * 532_400 * 60_000 * row["epochs"]
         slower = {"dense": 1.0, "dst": 1.6}.get(method, 1.05)
         row |= {
             "train_flops": dense * {"dense": 1.0, "dst": (1 + 2 * share) / 3}.get(method, share),
@@ -127,11 +123,9 @@ def layers(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Later layers keep more of a few weights; each seed a little else, and the last conv and FC 1 the least."""
     found = []
     for row in rows:
-        spec = json.loads(row["spec"])
-        if row["status"] != "done" or spec["model"].get("widths"):
+        if row["status"] != "done" or json.loads(row["spec"])["model"].get("widths"):
             continue
-        asked = (row["alpha"] or None, row["density_target"] or None, spec["optimizer"]["lr"])
-        noise = random.Random("-".join(map(str, (row["model"], row["method"], *asked, row["seed"], row["protocol"]))))
+        noise = random.Random(_name(row))
         sizes = LAYERS[row["model"]]
         for i, (name, weights) in enumerate(sizes.items()):
             share = float(row["density"]) * (0.9 + 0.25 * ((5 * i) % 7)) * (1 + 0.15 * noise.gauss(0, 1))
@@ -140,6 +134,14 @@ def layers(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 {"run_id": row["run_id"], "parameter": name, "weights": weights, "kept": round(share * weights)}
             )
     return found
+
+
+def _name(row: dict[str, Any]) -> str:
+    """What makes its noise."""
+    alpha, density = (None if row[name] == "" else row[name] for name in ("alpha", "density_target"))
+    lr = json.loads(row["spec"])["optimizer"]["lr"]
+    parts = (row["model"], row["method"], alpha, density, lr, row["seed"], row["protocol"], row["departs"])
+    return "-".join(str(part) for part in parts if part != "")
 
 
 def write(folder: Path, rows: Sequence[dict[str, Any]], *, with_layers: bool = True) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ MODEL = "lenet-300-100"
 
 
 def with_method(row: dict[str, Any], **hyperparameters: Any) -> dict[str, Any]:
-    """The row with more hyperparameters in its spec, and so a run id of its own."""
-    spec = json.loads(row["spec"])
-    return synthetic.with_spec(row, spec | {"method": spec["method"] | hyperparameters})
+    """The row with more hyperparameters in its spec, as a later version of its method would have them."""
+    return synthetic.changed(row, lambda spec: spec["method"].update(hyperparameters))
 
 
 def cells(method: str = "dst", **given: Any) -> list[dict[str, Any]]:
@@ -47,8 +45,7 @@ def of(found: Results, method: str) -> list[Condition]:
 
 
 def test_seed_and_step_records_make_no_condition(tmp_path: Path) -> None:
-    rows = cells()
-    rows[1] = synthetic.with_spec(rows[1], json.loads(rows[1]["spec"]) | {"step_records": 1})
+    rows = [synthetic.cell(MODEL, "dst", seed, alpha=5e-4, step_records=seed or None) for seed in (0, 1)]
     (condition,) = results(tmp_path, rows).conditions
     assert condition.seeds == "n=2"
     assert {spec_without_seed(row["spec"]) for row in rows} == {condition.key}
@@ -96,10 +93,10 @@ def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(
     assert all(c.follows_protocol for c in found)
 
 
-@pytest.mark.parametrize("changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": 0}])
+@pytest.mark.parametrize("changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": None}])
 def test_dst_with_another_threshold_estimator_or_no_reset_is_not_as_published(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    (condition,) = results(tmp_path, [with_method(row, **changed) for row in cells()]).conditions
+    (condition,) = results(tmp_path, cells(**changed)).conditions
     assert condition.variant == changed
     assert not condition.follows_protocol

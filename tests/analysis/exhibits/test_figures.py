@@ -175,13 +175,8 @@ def test_official_runs_alone_are_shown_and_labelled(rows: list[Row], tmp_path: P
 
 
 def test_other_data_sets_and_mnist_have_the_layouts_too(rows: list[Row], tmp_path: Path) -> None:
-    digits = [
-        synthetic.with_spec(
-            r | {"protocol": "", "dataset": "digits"}, json.loads(r["spec"]) | {"data": {"name": "digits"}}
-        )
-        for r in rows
-        if r["model"].startswith("lenet")
-    ]
+    lenets = [r | {"protocol": ""} for r in rows if r["model"].startswith("lenet")]
+    digits = [synthetic.changed(r, lambda spec: spec["data"].update(name="digits")) for r in lenets]
     results = results_of(tmp_path / "in", digits)
     assert len(data_of(results, "digits-figure3", tmp_path)) == 2 * 3 * 4
     assert {r["alpha"] for r in data_of(results, "digits-figure4", tmp_path)} == {"", "0.0005"}
