@@ -8,6 +8,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from benchmark import terminal
+
 app = typer.Typer(
     name="python -m analysis",
     help="Rebuild the paper's tables and figures from results tables, and compare results tables.",
@@ -70,25 +72,28 @@ def compare(
     from analysis.data.read import load
 
     found, counted = comparison.compare(load([a]), load([b]))
-    print((comparison.document if as_json else comparison.text)(found, counted), end="")
+    if as_json:
+        terminal.document_stream().write(comparison.document(found, counted))
+    else:
+        print(comparison.text(found, counted), end="")
 
 
 def main() -> NoReturn:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    sys.exit(terminal.call(app, explain))
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """The message and the exit code for an error; raises it again if it is none of the user's or the machine's."""
     from analysis.data.read import InputError
 
-    try:
-        app()
-    except InputError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    sys.exit(0)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}", 2
+    if isinstance(error, UnicodeEncodeError):
+        return "a path has characters that the encoding of this locale lacks: set PYTHONUTF8=1", 2
+    if isinstance(error, (InputError, OSError)):
+        return str(error), 2
+    raise error
 
 
 if __name__ == "__main__":

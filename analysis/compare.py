@@ -14,11 +14,10 @@ import pandas as pd
 from analysis.data.conditions import Condition, Results, label, spec_without_seed
 from analysis.data.read import Tables
 from analysis.statistics.small_samples import Comparison, against_sample
-from benchmark.results import MEASURED
+from benchmark.results import MEASURED, TIMES
 
 NUMBERS = ("test_accuracy", "best_test_accuracy", "density", "density_at_best_test_accuracy")
 WHERE = ("device", "commit", "departs")
-TIMES = ("train_seconds",)  # differ from run to run
 NOISE = 2.0  # standard deviations over seeds
 
 

@@ -8,29 +8,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from benchmark.commands import data_sets
+from benchmark import terminal
+from benchmark.commands import data_sets, options
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
 from benchmark.commands.list_names import list_names
-from benchmark.commands.options import (
-    DATA,
-    OUT,
-    DataDir,
-    Device,
-    DoneIn,
-    Json,
-    NoMlflow,
-    Out,
-    Seeds,
-    Set,
-    SuiteName,
-    Where,
-    Workers,
-)
-from benchmark.commands.output import emit
+from benchmark.commands.options import DATA, OUT, DataDir, DoneIn, Json, Out, Seeds, Set, Where
 from benchmark.commands.plan import plan as print_plan
+from benchmark.commands.run import dry_run as print_dry_run
 from benchmark.commands.run import run as run_cells
-from benchmark.commands.run import sbatch_script
 from benchmark.commands.selection import Selection, resolve_device
 from benchmark.commands.show import show as show_cell
 from benchmark.commands.status import status as print_status
@@ -61,82 +47,60 @@ app.add_typer(data_app, name="data")
 
 @app.command()
 def run(
-    suite: SuiteName = "digits",
-    launcher: Annotated[str, typer.Option(help="Where cells execute: local, ray or slurm.")] = "local",
-    profile: Annotated[Path | None, typer.Option(help="slurm: the cluster's profile, a FILE.toml.")] = None,
-    ray_address: Annotated[str | None, typer.Option(help="ray: a running cluster's address; local without.")] = None,
-    detach: Annotated[bool, typer.Option(help="slurm: return once the jobs are submitted.")] = False,
-    workers: Workers = None,
-    processes_per_cell: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes that train one cell together, on N GPUs.")
-    ] = 1,
-    ranks_from: Annotated[
-        str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
-    ] = "auto",
-    device: Device = "auto",
+    suite: options.SuiteName = "digits",
+    launcher: options.Launcher = "local",
+    profile: options.Profile = None,
+    ray_address: options.RayAddress = None,
+    detach: options.Detach = False,
+    workers: options.Workers = None,
+    processes_per_cell: options.ProcessesPerCell = 1,
+    ranks_from: options.Ranks = "auto",
+    device: options.Device = "auto",
     data_dir: DataDir = DATA,
     out: Out = OUT,
     seeds: Seeds = None,
     where: Where = [],  # noqa: B006
     changes: Set = [],  # noqa: B006
     done_in: DoneIn = [],  # noqa: B006
-    retry_failed: Annotated[bool, typer.Option(help="Run failed cells once more.")] = False,
-    accept_drift: Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")] = False,
-    no_mlflow: NoMlflow = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what would run, and run nothing.")] = False,
+    retry_failed: options.RetryFailed = False,
+    accept_drift: options.AcceptDrift = False,
+    no_mlflow: options.NoMlflow = False,
+    dry_run: options.DryRun = False,
     json_output: Json = False,
 ) -> None:
     """Train a suite's cells; the same command again continues where it stopped."""
     selection = Selection(suite, seeds, tuple(where), tuple(changes), tuple(done_in))
     ranks = process_ranks.find(ranks_from)
-    if ranks is not None and processes_per_cell not in (1, ranks.size):
-        raise SpecError(f"--processes-per-cell {processes_per_cell}: {ranks.size} processes were started already")
-    execution = Execution(
-        out=out,
-        data_dir=data_dir,
-        device=device,
-        processes=ranks.size if ranks else processes_per_cell,
-        processes_started=ranks is not None,
-        accept_drift=accept_drift,
-        retry_failed=retry_failed,
-    )
     choice = launch.Choice(
         name=launcher, workers=workers, profile=profile, ray_address=ray_address, detach=detach, ranks=ranks
     )
-    launch.check(choice)
+    how = Execution(out=out, data_dir=data_dir, device=device, accept_drift=accept_drift, retry_failed=retry_failed)
+    execution = launch.share(how, choice, processes=processes_per_cell)
     if ranks is not None and ranks.rank > 0:
         followers.become(ranks, resolve_device(device), idle=dry_run)
     if dry_run:
-        script = sbatch_script(selection, execution, choice) if launcher == "slurm" else None
-        print_plan(
-            selection,
-            out,
-            workers=workers,
-            device="cpu",
-            json_output=json_output,
-            retry_failed=retry_failed,
-            script=script,
-        )
-        return
-    raise typer.Exit(run_cells(selection, execution, choice, mlflow=not no_mlflow, json_output=json_output))
+        print_dry_run(selection, execution, choice, json_output=json_output)
+    else:
+        raise typer.Exit(run_cells(selection, execution, choice, mlflow=not no_mlflow, json_output=json_output))
 
 
 @app.command()
 def plan(
-    suite: SuiteName = "digits",
-    workers: Workers = None,
-    device: Device = "auto",
+    suite: options.SuiteName = "digits",
+    workers: options.Workers = None,
+    device: options.Device = "auto",
     data_dir: Annotated[Path, typer.Option(help="As in run; a plan reads no data.")] = DATA,
     out: Out = OUT,
     seeds: Seeds = None,
     where: Where = [],  # noqa: B006
     changes: Set = [],  # noqa: B006
     done_in: DoneIn = [],  # noqa: B006
+    probe: options.Probe = False,
     json_output: Json = False,
 ) -> None:
     """How many cells, which are done, and an estimate of the time."""
     selection = Selection(suite, seeds, tuple(where), tuple(changes), tuple(done_in))
-    print_plan(selection, out, workers=workers, device=device, json_output=json_output)
+    print_plan(selection, out, workers=workers, device=device, json_output=json_output, probe=probe)
 
 
 @app.command("list")
@@ -166,7 +130,9 @@ def show(
 @app.command()
 def sync(
     out: Out = OUT,
-    patience: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long to wait for one answer.")] = 60,
+    patience: Annotated[
+        float, typer.Option(min=1, max=86_400, metavar="SECONDS", help="How long to wait for one answer.")
+    ] = 60,
     json_output: Json = False,
 ) -> None:
     """Bring MLflow up to date with a run folder; running it twice changes nothing."""
@@ -208,27 +174,19 @@ app.add_typer(speed_app, name="speed")
 
 def main() -> NoReturn:
     """Entry point: a user's mistake is one line on standard error and the documented exit code."""
-    try:
-        app()
-    except (SpecError, FolderError, LaunchError) as error:
-        _fail(str(error), 2)
-    except DataError as error:
-        _fail(str(error), 3)
-    except (DiskFullError, TrackingError, MeasurementError) as error:
-        _fail(str(error), 1)
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            _fail(str(DiskFullError(error.filename)), 1)
-        if error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}", 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    sys.exit(0)
+    sys.exit(terminal.call(app, explain))
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    if "--json" in sys.argv:
-        emit({"error": message, "exit_code": code})
-    sys.exit(code)
+def explain(error: Exception) -> tuple[str, int]:
+    """The message and the exit code for an error; raises it again if it is none of the user's or the machine's."""
+    if isinstance(error, (SpecError, FolderError, LaunchError)):
+        return str(error), 2
+    if isinstance(error, DataError):
+        return str(error), 3
+    if isinstance(error, (DiskFullError, TrackingError, MeasurementError)):
+        return str(error), 1
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return str(DiskFullError(error.filename)), 1
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", 2
+    raise error

@@ -43,7 +43,9 @@ MEASURED = (
     "train_flops",
     "inference_flops",
     "train_seconds",
+    "train_cpu_seconds",
 )
+TIMES = ("train_seconds", "train_cpu_seconds")  # measured, but may differ between two trainings of one cell
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
 NEEDED = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")  # of a done cell
 REQUIRED = (*IDENTITY, *NEEDED, "departs", "commit", "spec")  # a table of an earlier version may lack the others

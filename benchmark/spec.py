@@ -186,18 +186,28 @@ def from_json(text: str) -> RunSpec:
 
 def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
     """The spec with one dotted field, such as `optimizer.epochs`, changed. Raises SpecError."""
+    return replace_fields(spec, {dotted: value})
+
+
+def replace_fields(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
+    """The spec with dotted fields changed together. Raises SpecError."""
     tree = spec.to_dict()
+    for dotted, value in changes.items():
+        _replace(tree, dotted, value)
+    return from_dict(tree, protocol=spec.protocol, departs=spec.departs)
+
+
+def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
     section, _, name = dotted.partition(".")
     check_names([section], [f.name for f in dataclasses.fields(RunSpec) if f.name not in NOT_IDENTITY], "field")
     if name and section == "method":
-        tree["method"] = dict(spec.method) | {name: value}
+        tree["method"] = {**tree["method"], name: value}
     elif name and isinstance(tree[section], dict):
         tree[section] = {**tree[section], name: value}
     elif name or isinstance(tree.get(section), dict):
         raise SpecError(f"cannot set {dotted}: give a plain field such as optimizer.epochs or seed")
     else:
         tree[section] = value
-    return from_dict(tree, protocol=spec.protocol, departs=spec.departs)
 
 
 def fields(spec: RunSpec) -> dict[str, Any]:
@@ -261,6 +271,8 @@ def validate(spec: RunSpec) -> None:
     for name, value in fields(spec).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise SpecError(f"{name} is {value}: it must be finite")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise SpecError(f"{name} is a number of {len(f'{value:b}')} bits: it must fit in 64")
     check_names([spec.precision], PRECISIONS, "precision")
     _check_optimizer(spec.optimizer)
     _check_range("density", spec.density, 0, 1, open_low=True)
@@ -314,6 +326,8 @@ def _check_optimizer(optimizer: Optimizer) -> None:
     check_names([optimizer.schedule], SCHEDULES, "optimizer.schedule")
     if optimizer.name == "adam" and (optimizer.momentum or optimizer.nesterov):
         raise SpecError("optimizer.momentum and optimizer.nesterov are of sgd, not adam")
+    if optimizer.schedule == "step" and not optimizer.milestones:
+        raise SpecError("optimizer.schedule=step needs optimizer.milestones, the epochs at which lr falls: [80, 120]")
     if optimizer.nesterov and not optimizer.momentum:
         raise SpecError("optimizer.nesterov needs optimizer.momentum above 0")
     _check_counts("optimizer.milestones", optimizer.milestones, "epochs")

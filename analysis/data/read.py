@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.results import COLUMNS, MARKER, MEASURED, NEEDED, REQUIRED, SEPARATOR, STATUSES, check_row
+from benchmark.results import COLUMNS, MARKER, MEASURED, NEEDED, REQUIRED, SEPARATOR, STATUSES, TIMES, check_row
 from benchmark.spec import SCHEMA_VERSION, SpecError
 
 ALWAYS = ("run_id", "dataset", "model", "method", "seed", "status", "spec")
@@ -24,7 +24,6 @@ TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")
 HEADER = 2  # the header is row 1 of a file, so that the row at index 0 is row 2
 FINISHED = ("done", "diverged")
-MACHINE = ("train_seconds",)  # measured, but not a result that two machines share
 
 
 class InputError(Exception):
@@ -130,7 +129,7 @@ def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     order = {status: rank for rank, status in enumerate((*FINISHED, "failed", "cancelled", "running", "pending"))}
     rows["rank"] = rows["status"].map(order)
     rows = rows.sort_values(["run_id", "rank"], kind="stable", ignore_index=True)
-    compared = ["dataset", "model", "method", "seed", "status", "spec", *(m for m in MEASURED if m not in MACHINE)]
+    compared = ["dataset", "model", "method", "seed", "status", "spec", *(m for m in MEASURED if m not in TIMES)]
     for run_id, same in rows[rows["run_id"].duplicated(keep=False)].groupby("run_id"):
         finished = same[same["status"].isin(FINISHED)]
         for name in compared if len(finished) > 1 else ():

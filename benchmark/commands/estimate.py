@@ -1,4 +1,7 @@
-"""How long cells will take: from what was measured here, else from a short probe."""
+"""How long cells will take: from what was measured here, or from a short probe.
+
+Seconds are CPU seconds where they are known: other work on the machine hardly changes these.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 
 from benchmark import data
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
+from benchmark.results import TIMES
 from benchmark.spec import Data, RunSpec
 
 PROBE_STEPS = 4
@@ -36,23 +40,29 @@ class Estimate:
             self._known[key(spec)] = total + seconds / epochs, count + 1
 
     def learn_rows(self, table: Iterable[tuple[RunSpec, Mapping[str, Any]]]) -> None:
+        """Learn from finished cells: the lesser of wall-clock and CPU seconds.
+
+        On a loaded machine a step waits, so that wall-clock time is more; CPU time is more where
+        several processes trained the cell.
+        """
         for spec, row in table:
             if row["status"] == "done":
-                self.learn(spec, epochs=row["epochs"], seconds=row["train_seconds"])
+                seconds = min(row[name] for name in TIMES if row[name] != "")
+                self.learn(spec, epochs=row["epochs"], seconds=seconds)
 
     def knows(self, spec: RunSpec) -> bool:
         return key(spec) in self._known
 
     def epoch_seconds(self, kind: Key) -> float | None:
-        """The mean for cells of this kind, else for their model, else for all; else None."""
-        for near in (kind, kind[:2], ()):
+        """The mean for cells of this kind, else for their data and model, else None."""
+        for near in (kind, kind[:2]):
             known = [sums for k, sums in self._known.items() if k[: len(near)] == near]
             if known:
                 return sum(total for total, _ in known) / sum(count for _, count in known)
         return None
 
     def seconds(self, epochs: Mapping[Key, int], *, cells: int, workers: int) -> float | None:
-        """Wall-clock seconds for `epochs` of each kind, in `cells` cells, on `workers` workers."""
+        """Seconds for `epochs` of each kind, in `cells` cells, on `workers` workers; None if a kind is not known."""
         each = [(self.epoch_seconds(kind), count) for kind, count in epochs.items() if count]
         if any(seconds is None for seconds, _ in each):
             return None
@@ -101,7 +111,7 @@ def step_seconds(spec: RunSpec) -> tuple[float, int]:
     try:
         training = Training(short, data.load(pixels, data_dir=Path(), device=torch.device("cpu")))
         step_ends: list[float] = []
-        train_epoch(training, lambda: step_ends.append(time.perf_counter()))
+        train_epoch(training, lambda: step_ends.append(time.process_time()))
     finally:
         torch.set_num_threads(threads)
     steps = sorted(after - before for before, after in itertools.pairwise(step_ends))

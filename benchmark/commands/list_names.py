@@ -8,7 +8,7 @@ from rich.table import Table
 
 import methods
 from benchmark import data, models, suites
-from benchmark.commands.output import console, emit
+from benchmark.commands.output import console, emit, show
 from benchmark.spec import check_names
 
 
@@ -27,7 +27,7 @@ def list_names(what: str, json_output: bool) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, text in found.items():
         table.add_row(name, text)
-    console(json_output=False).print(table)
+    show(console(json_output=False), table)
 
 
 def _feeds(exhibits: Sequence[str]) -> str:

@@ -19,8 +19,22 @@ DoneIn = Annotated[
     typer.Option("--done-in", metavar="PATH", help="Skip cells that these results tables have done; repeatable."),
 ]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; by default one per core or GPU.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes; by default one per core or GPU.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Launcher = Annotated[str, typer.Option(help="Where cells execute: local, ray or slurm.")]
+Profile = Annotated[Path | None, typer.Option(help="slurm: the cluster's profile, a FILE.toml.")]
+RayAddress = Annotated[str | None, typer.Option(help="ray: a running cluster's address; local without.")]
+Detach = Annotated[bool, typer.Option(help="slurm: return once the jobs are submitted.")]
+ProcessesPerCell = Annotated[
+    int, typer.Option(min=1, max=1024, metavar="N", help="Processes that train one cell together, on N GPUs.")
+]
+Ranks = Annotated[
+    str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
+]
+RetryFailed = Annotated[bool, typer.Option(help="Run failed cells once more.")]
+AcceptDrift = Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")]
+DryRun = Annotated[bool, typer.Option(help="Say what would run, and run nothing.")]
+Probe = Annotated[bool, typer.Option("--probe", help="Time a few steps of each kind of cell that never finished here.")]
 OUT, DATA = Path("runs"), Path("data")

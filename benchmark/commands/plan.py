@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmark import results
-from benchmark.commands.estimate import Estimate, duration, epochs_of, probe
+from benchmark.commands.estimate import Estimate, duration, epochs_of, key
+from benchmark.commands.estimate import probe as probe_steps
+from benchmark.commands.labels import labels
 from benchmark.commands.output import console, emit, say
 from benchmark.commands.selection import Selection, resolve_device, unended
 from benchmark.launch.local import default_workers
@@ -21,30 +24,29 @@ def plan(
     workers: int | None,
     device: str,
     json_output: bool,
+    probe: bool = False,
     retry_failed: bool = False,
     script: str | None = None,
 ) -> None:
     """Print how many cells there are, which are done, and how long the rest takes.
 
-    script: what would be submitted.
+    probe: time a few steps of each kind of cell of which no finished cell tells. script: what would
+    be submitted.
     """
     suite = selection.expand()
     results.check(out)
     selected = selection.cells(suite, out)
     cells = selection.unpublished(selected)
     todo = unended(cells, retry_failed=retry_failed)
+    estimate, source = _estimate([*selected, *_others(out, selected)], todo, probe)
     pool = workers or default_workers(resolve_device(device))
-    estimate, source = _estimate(cells, todo)
-    counts = {status: sum(row["status"] == status for _, row in cells) for status in results.STATUSES}
     document = {
         "suite": suite.name,
         "out": str(out),
         "cells": len(cells),
-        "counts": {status: count for status, count in counts.items() if count},
         "done_elsewhere": len(selected) - len(cells),
         "ignored_elsewhere": list(selection.elsewhere.ignored),
-        "done": [spec.run_id for spec, row in cells if row["status"] == "done"],
-        "to_run": [{"run_id": spec.run_id, "label": spec.label, "departs": list(spec.departs)} for spec in todo],
+        **_states(cells, todo, labels(suite.specs)),
         "estimated_seconds": estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool),
         "estimate_from": source,
         "workers": pool,
@@ -56,24 +58,52 @@ def plan(
         _print(document, selection.skipped_text(len(selected) - len(cells)))
 
 
-def _estimate(cells: Sequence[tuple[RunSpec, results.Row]], todo: Sequence[RunSpec]) -> tuple[Estimate, str]:
-    """The time of an epoch for every kind of cell that is left, and what it comes from."""
+def _states(
+    cells: Sequence[tuple[RunSpec, results.Row]], todo: Sequence[RunSpec], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """How many cells there are of each status, which are done, and which are left."""
+    listed = [{"run_id": spec.run_id, "label": names[spec.run_id], "departs": list(spec.departs)} for spec in todo]
+    counts = dict(collections.Counter(row["status"] for _, row in cells))
+    return {
+        "counts": counts,
+        "done": [spec.run_id for spec, row in cells if row["status"] == "done"],
+        "to_run": listed,
+    }
+
+
+def _others(out: Path, selected: Sequence[tuple[RunSpec, results.Row]]) -> list[tuple[RunSpec, results.Row]]:
+    """The cells of the run folder that are not selected: they tell how long an epoch takes, too."""
+    known = {spec.run_id for spec, _ in selected}
+    members = results.members(out).items()
+    return [(member.spec, results.row(out, member)) for run_id, member in members if run_id not in known]
+
+
+def _estimate(
+    cells: Sequence[tuple[RunSpec, results.Row]], todo: Sequence[RunSpec], probe: bool
+) -> tuple[Estimate, str]:
+    """The time of an epoch for every kind of cell that is left, and what it comes from; "" if it is not known."""
     estimate = Estimate()
     estimate.learn_rows(cells)
-    measured = all(estimate.knows(spec) for spec in todo)
-    probe(estimate, todo)
-    return estimate, "measured cells" if measured else "a probe of a few steps on the CPU"
+    unknown = [spec for spec in todo if not estimate.knows(spec)]
+    if unknown and probe:
+        probe_steps(estimate, unknown)
+        return estimate, "a probe of a few steps on the CPU"
+    known = all(estimate.epoch_seconds(key(spec)) is not None for spec in unknown)
+    return estimate, "measured cells" if known else ""
 
 
 def _print(document: dict[str, Any], skipped: str) -> None:
     screen, script = console(json_output=False), document.get("script")
     states = ", ".join(f"{count} {status}" for status, count in document["counts"].items()) or "none to run"
-    heading = f"suite {document['suite']}: {document['cells']} cells in {document['out']}; {states}{skipped}"
-    screen.print(heading, markup=False, soft_wrap=True)
+    say(screen, f"suite {document['suite']}: {document['cells']} cells in {document['out']}; {states}{skipped}")
     for cell in document["to_run"]:
-        screen.print(f"  {cell['run_id']} {cell['label']}", highlight=False, markup=False)
-    time, workers = duration(document["estimated_seconds"]), document["workers"]
+        say(screen, f"  {cell['run_id']} {cell['label']}")
+    seconds, workers = document["estimated_seconds"], document["workers"]
     where = "" if script is None else " of this machine"
-    screen.print(f"about {time} of training on {workers} workers{where}, from {document['estimate_from']}")
+    if seconds is None:
+        say(screen, "no finished cell tells how long these take: run one of each model first, or plan with --probe")
+    else:
+        source = document["estimate_from"]
+        say(screen, f"about {duration(seconds)} of training on {workers} workers{where}, from {source}")
     if script is not None:
         say(screen, f"\n{script}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -16,13 +16,26 @@ from benchmark.launch.base import Event
 from benchmark.spec import RunSpec
 
 PLAIN_SECONDS = 30.0
+BAR_COLUMNS = 30
 
 
 class Progress:
-    """Counts the events of a grid, and shows how far it is and how long it will take."""
+    """Counts the events of a grid, and shows how far it is and how long it will take.
 
-    def __init__(self, specs: dict[str, RunSpec], *, workers: int, estimate: Estimate, console: Console) -> None:
-        self._specs, self._workers, self._estimate, self._console = specs, workers, estimate, console
+    specs, names: the cells and what people call them, by run id.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, RunSpec],
+        names: Mapping[str, str],
+        *,
+        workers: int,
+        estimate: Estimate,
+        console: Console,
+    ) -> None:
+        self._specs, self._names = specs, names
+        self._workers, self._estimate, self._console = workers, estimate, console
         self._open = dict.fromkeys(specs, 0)
         self._left = epochs_of(specs.values())
         self._latest: dict[str, dict[str, Any]] = {}
@@ -80,7 +93,7 @@ class Progress:
         self._say(f"[{self._ended}/{len(self._specs)}] {text}{': ' + error if error else ''}{self._eta()}")
 
     def _label(self, run_id: str) -> str:
-        return f"{run_id} {self._specs[run_id].label}"
+        return f"{run_id} {self._names[run_id]}"
 
     def _say(self, text: str) -> None:
         self._last_line = time.monotonic()
@@ -102,14 +115,17 @@ class Progress:
         return f" (about {duration(seconds)} to go)" if known else ""
 
     def _render(self) -> Table:
+        width = min(BAR_COLUMNS, self._console.width // 4)
         table = Table.grid(padding=(0, 2))
+        table.add_column()
+        table.add_column(overflow="fold")
         table.add_row(
-            ProgressBar(total=max(1, len(self._specs)), completed=self._ended, width=30),
+            ProgressBar(total=max(1, len(self._specs)), completed=self._ended, width=width),
             f"{self._ended}/{len(self._specs)} cells, about {duration(self.remaining_seconds())} to go",
         )
         for run_id in sorted(self._active & set(self._latest)):
             latest = self._latest[run_id]
-            bar = ProgressBar(total=latest["epochs"], completed=latest["epoch"], width=30)
+            bar = ProgressBar(total=latest["epochs"], completed=latest["epoch"], width=width)
             accuracy = f"{latest['test_accuracy']:.2f} %" if "test_accuracy" in latest else "diverged"
             table.add_row(bar, f"{self._label(run_id)}: epoch {latest['epoch']}/{latest['epochs']}, {accuracy}")
         return table

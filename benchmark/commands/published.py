@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark import results
-from benchmark.results import COLUMNS, LAYERS, MEASURED, REQUIRED, TRACES, Row
+from benchmark.results import COLUMNS, LAYERS, MEASURED, REQUIRED, TIMES, TRACES, Row
 from benchmark.spec import SpecError
 
 HEADER = 2  # the header is row 1, so that the first row below it is row 2
 RESULTS, PARQUET = "results.csv", "results.parquet"
 FINISHED = ("done", "diverged")
 NEEDED = ("epochs", "test_accuracy", "density")  # a done row without these is not intact
-MACHINE = ("train_seconds",)  # measured, but may differ between two trainings of one cell
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _check_parquet(file: Path) -> None:
 def _check_same(new: Row, old: Row | None, to: Path) -> None:
     if old is None or new["status"] not in FINISHED:
         return
-    for name in ("status", *(name for name in MEASURED if name not in MACHINE)):
+    for name in ("status", *(name for name in MEASURED if name not in TIMES)):
         if old[name] not in ("", str(new[name])):  # empty: an earlier version did not measure it
             raise SpecError(
                 f"{to / RESULTS} has cell {new['run_id']} with {name} {old[name]}, the run folder has {new[name]}: "

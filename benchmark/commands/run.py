@@ -16,7 +16,9 @@ from rich.console import Console
 from benchmark import data, results
 from benchmark.commands import suite_changes
 from benchmark.commands.estimate import Estimate
-from benchmark.commands.output import console, emit, say, summary_table
+from benchmark.commands.labels import labels
+from benchmark.commands.output import console, emit, say, show, summary_table
+from benchmark.commands.plan import plan as print_plan
 from benchmark.commands.progress import Progress
 from benchmark.commands.selection import Selection, resolve_device, unended
 from benchmark.launch import choice as launch
@@ -48,48 +50,47 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     for name in {spec.data.name for spec in todo}:
         data.verify(name, execution.data_dir)
     launch.prepare(choice, execution, todo)
-    chosen = [spec for spec, _ in cells]
-    results.remember(out, suite.name, suite.exhibits, chosen)
+    specs = [spec for spec, _ in cells]
+    results.remember(out, suite.name, suite.exhibits, specs)
     skipped = selection.skipped_text(len(selected) - len(cells))
     plural = "cell" if len(cells) == 1 else "cells"
-    ended = len(cells) - len(todo)
-    say(screen, f"suite {suite.name}: {len(cells)} {plural}, {ended} of them ended before{skipped}")
+    say(screen, f"suite {suite.name}: {len(cells)} {plural}, {len(cells) - len(todo)} of them ended before{skipped}")
     code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
-        estimate = Estimate()
-        estimate.learn_rows(cells)
         with mirror:
-            code, refused = _dispatch(todo, execution, choice, estimate, screen)
+            code, refused = _dispatch(cells, todo, execution, choice, screen)
         if choice.detach:
             return _detached(out, json_output, screen)
-        results.remember(out, suite.name, suite.exhibits, chosen)  # another run may have replaced it
+        results.remember(out, suite.name, suite.exhibits, specs)  # another run may have replaced it
     rows, code = _tables(out, code, refused)
     mirror.finish()
-    mine = _only(rows, chosen)
-    _print(mine, out, screen, stopped=code in EXIT_OF_SIGNAL.values())
+    ended = _of(specs, rows)
+    _print(ended, out, screen, stopped=code in EXIT_OF_SIGNAL.values())
+    mine = [row for _, row in ended]
     code = code or exit_code(mine, refused.values())
     if json_output:
         emit({"suite": suite.name, "out": str(out), "exit_code": code, "cells": mine})
     return code
 
 
-def _print(rows: Sequence[Row], out: Path, screen: Console, *, stopped: bool) -> None:
-    screen.print(summary_table(rows))
+def _print(cells: Sequence[tuple[RunSpec, Row]], out: Path, screen: Console, *, stopped: bool) -> None:
+    show(screen, summary_table(cells))
     say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
     if stopped:
-        screen.print("stopped; the same command goes on from here")
+        say(screen, "stopped; the same command goes on from here")
 
 
-def _only(rows: Sequence[Row], specs: Iterable[RunSpec]) -> list[Row]:
-    wanted = {spec.run_id for spec in specs}
-    return [row for row in rows if row["run_id"] in wanted]
+def _of(specs: Iterable[RunSpec], rows: Iterable[Row]) -> list[tuple[RunSpec, Row]]:
+    """The cells with their rows, of those that the tables have."""
+    found = {row["run_id"]: row for row in rows}
+    return [(spec, found[spec.run_id]) for spec in specs if spec.run_id in found]
 
 
 def _detached(out: Path, json_output: bool, screen: Console) -> int:
     """Say what continues without this process."""
     known = jobs.read(out)
-    screen.print(f"SLURM has {len(known)} jobs; 'python -m benchmark status --out {out}' shows how far they are")
+    say(screen, f"SLURM has {len(known)} jobs; 'python -m benchmark status --out {out}' shows how far they are")
     if json_output:
         emit({"out": str(out), "exit_code": 0, "jobs": [dataclasses.asdict(job) for job in known]})
     return 0
@@ -138,6 +139,19 @@ def exit_code(rows: Iterable[Row], refused: Iterable[int]) -> int:
     return max(refused, default=int(unfinished))
 
 
+def dry_run(selection: Selection, execution: Execution, choice: launch.Choice, *, json_output: bool) -> None:
+    """Print what would run, and for SLURM the script that would be submitted."""
+    print_plan(
+        selection,
+        execution.out,
+        workers=choice.workers,
+        device="cpu",
+        json_output=json_output,
+        retry_failed=execution.retry_failed,
+        script=sbatch_script(selection, execution, choice) if choice.name == "slurm" else None,
+    )
+
+
 def sbatch_script(selection: Selection, execution: Execution, choice: launch.Choice) -> str:
     """The script that `run --launcher slurm` would submit for what is left of the cells."""
     from benchmark.launch.slurm import launcher
@@ -150,16 +164,23 @@ def sbatch_script(selection: Selection, execution: Execution, choice: launch.Cho
 
 
 def _dispatch(
-    todo: Sequence[RunSpec], execution: Execution, choice: launch.Choice, estimate: Estimate, screen: Console
+    cells: Sequence[tuple[RunSpec, Row]],
+    todo: Sequence[RunSpec],
+    execution: Execution,
+    choice: launch.Choice,
+    screen: Console,
 ) -> tuple[int, dict[str, int]]:
-    """Run the cells; (a signal's exit code or 0, reasons for refused cells with their codes)."""
+    """Run those of the cells that are left; (a signal's exit code or 0, reasons for refused cells with their codes)."""
+    estimate = Estimate()
+    estimate.learn_rows(cells)
+    names = labels(spec for spec, _ in cells)
     launcher = launch.create(choice, execution, cells=len(todo))
     launcher.submit(todo)
     refused: dict[str, int] = {}
     specs = {spec.run_id: spec for spec in todo}
     with (
         Signals(launcher, screen) as signals,
-        Progress(specs, workers=launcher.workers, estimate=estimate, console=screen) as progress,
+        Progress(specs, names, workers=launcher.workers, estimate=estimate, console=screen) as progress,
     ):
         tables = Tables(execution.out)
         for event in launcher.events():
@@ -217,4 +238,4 @@ class Signals:
             raise SystemExit(EXIT_OF_SIGNAL[signal.Signals(number)])
         self.code = EXIT_OF_SIGNAL[signal.Signals(number)]
         self._launcher.stop()
-        self._screen.print(self._launcher.stop_message, soft_wrap=True, highlight=False)
+        say(self._screen, self._launcher.stop_message)

@@ -18,6 +18,8 @@ from benchmark.spec import RunSpec, SpecError, check_names, fields
 FINAL = ("done", "diverged")
 FIELD_OF = {"dataset": "data.name", "model": "model.name", "method": "method.name", "density_target": "density"}
 
+MOST_SEEDS = 10_000
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -37,13 +39,13 @@ class Selection:
         suite = suites.load(self.suite)
         specs = suite.specs
         if self.seeds is not None:
-            specs = suites.with_seeds(specs, parse_seeds(self.seeds))
+            seeds = parse_seeds(self.seeds)
+            if len(seeds) * len(specs) > suites.MOST_CELLS:
+                raise SpecError(f"--seeds {self.seeds}: {len(seeds)} seeds of {len(specs)} cells are too many cells")
+            specs = suites.with_seeds(specs, seeds)
         specs = self._to_change(suite.name, specs)
-        for change in self.changes:
-            name, equals, text = change.partition("=")
-            if not equals:
-                raise SpecError(f"--set {change}: write FIELD=value, such as optimizer.epochs=1")
-            specs = suites.with_field(specs, name, parse_value(text))
+        if self.changes:
+            specs = suites.with_fields(specs, dict(map(parse_change, self.changes)))
         for spec in specs:
             check_names([spec.data.name], data.available(), "data set")
             check_names([spec.model.name], models.available(), "model")
@@ -89,23 +91,39 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         try:
-            seeds += range(int(first), int(last if dash else first) + 1)
+            numbers = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             raise SpecError(f"--seeds {text}: write numbers and ranges, such as 0-4 or 0,2") from None
+        if numbers.stop - numbers.start + len(seeds) > MOST_SEEDS:
+            raise SpecError(f"--seeds {text}: these are more than {MOST_SEEDS} seeds")
+        seeds += numbers
     if not seeds:
         raise SpecError(f"--seeds {text}: the range is empty")
     return list(dict.fromkeys(seeds))
 
 
-def parse_value(text: str) -> Any:
-    """A value of --set: `none`, or JSON if it is JSON, or else the text itself."""
-    if text.lower() in ("none", "null"):
-        return None
+def parse_change(text: str) -> tuple[str, Any]:
+    """(field, value) of --set: `none`, a number, true, false, a list of these, or else a text.
+
+    Raises SpecError.
+    """
+    name, equals, written = text.partition("=")
+    if not equals:
+        raise SpecError(f"--set {text}: write FIELD=value, such as optimizer.epochs=1")
+    if written.lower() in ("none", "null"):
+        return name, None
     try:
-        value = json.loads(text)
+        value = json.loads(written)
     except ValueError:
-        return text
-    return tuple(value) if isinstance(value, list) else value
+        value = written
+    except RecursionError:
+        value = {}
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, (list, dict)) for part in parts):
+        raise SpecError(f"--set {name}: give a number, a text or a list of these")
+    if any(isinstance(part, int) and abs(part) >= 2**63 for part in parts):
+        raise SpecError(f"--set {name}: the number does not fit in 64 bits")
+    return name, tuple(parts) if isinstance(value, list) else value
 
 
 def resolve_device(name: str) -> str:

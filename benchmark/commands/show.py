@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmark import results
+from benchmark.commands.labels import labels
 from benchmark.commands.output import console, emit, say
 from benchmark.results import Member
 from benchmark.run_folder.attempts import ended, folder_of, numbers
@@ -13,11 +16,12 @@ from benchmark.spec import SpecError
 
 
 def find_cell(run_id: str, out: Path) -> Member:
-    """The one cell whose id begins with `run_id`.
+    """The one cell of a run folder whose id begins with `run_id`. Raises as `_only` does."""
+    return _only(run_id, results.members(results.existing(out)))
 
-    Raises SpecError if there is none, or more than one.
-    """
-    members = results.members(results.existing(out))
+
+def _only(run_id: str, members: Mapping[str, Member]) -> Member:
+    """Raises SpecError if no cell's id begins with `run_id`, or more than one."""
     found = [member for name, member in members.items() if name.startswith(run_id)]
     if len(found) != 1:
         what = f"{len(found)} cells begin with it" if found else "no cell has it"
@@ -27,10 +31,12 @@ def find_cell(run_id: str, out: Path) -> Member:
 
 def show(run_id: str, out: Path, json_output: bool) -> None:
     """Print one cell. Raises as `find_cell` does."""
-    member = find_cell(run_id, out)
+    members = results.members(results.existing(out))
+    member = _only(run_id, members)
     spec = member.spec
     cell = out / "cells" / spec.run_id
-    document = {
+    document: dict[str, Any] = {
+        "label": labels(other.spec for other in members.values())[spec.run_id],
         "row": results.row(out, member),
         "spec": spec.to_dict(),
         "environment": read_json(cell / "environment.json"),
@@ -41,6 +47,7 @@ def show(run_id: str, out: Path, json_output: bool) -> None:
         emit(document)
         return
     screen = console(json_output=False)
+    say(screen, f"{spec.run_id} {document.pop('label')}")
     for title, section in document.items():
         screen.print(f"{title}:", style="bold")
         for name, value in (section or {}).items():

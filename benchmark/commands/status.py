@@ -8,7 +8,8 @@ from pathlib import Path
 
 from benchmark import results
 from benchmark.commands import filters
-from benchmark.commands.output import console, emit, say, summary_table
+from benchmark.commands.labels import labels
+from benchmark.commands.output import console, emit, say, show, summary_table
 from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm.queue import SlurmError, State
 
@@ -16,7 +17,10 @@ from benchmark.launch.slurm.queue import SlurmError, State
 def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     """Print how far the cells are, by suite and status, and what went wrong."""
     queued, trouble = queued_jobs(results.existing(out))
-    rows = filters.rows_left(results.cells(out), where)
+    cells = results.cells(out)
+    names = labels(spec for spec, _ in cells)
+    cells = filters.select(cells, where) if where else cells
+    rows = [row for _, row in cells]
     counts = collections.Counter(row["status"] for row in rows)
     if json_output:
         listed = [{"job": job.job, "state": state.name, "why": state.why, "cells": job.cells} for job, state in queued]
@@ -25,7 +29,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     screen = console(json_output=False)
     states = ", ".join(f"{count} {name}" for name, count in counts.items())
     say(screen, f"{out}: {len(rows)} cells; {states}")
-    screen.print(summary_table(rows))
+    show(screen, summary_table(cells))
     for line in [
         *_cells_by_state(queued, {row["run_id"]: row["status"] for row in rows}),
         *([trouble] if trouble else []),
@@ -33,8 +37,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
         say(screen, f"SLURM: {line}")
     for row in rows:
         if row["error"]:
-            line = f"{row['run_id']} {row['status']}: {row['error']}"
-            say(screen, line)
+            say(screen, f"{row['run_id']} {names[row['run_id']]}: {row['status']}: {row['error']}")
 
 
 def queued_jobs(out: Path) -> tuple[list[tuple[jobs.ClusterJob, State]], str]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from benchmark import results
-from benchmark.commands.output import console, emit
+from benchmark.commands.output import console, emit, say
 from benchmark.commands.status import queued_jobs
 from benchmark.tracking import sync as mirror
 
@@ -21,7 +21,7 @@ def sync(out: Path, patience_seconds: float, json_output: bool) -> None:
         nonlocal reported
         if time.monotonic() - reported > 1.0:
             reported = time.monotonic()
-            screen.print(f"MLflow: {text}", highlight=False)
+            say(screen, f"MLflow: {text}")
 
     queued_jobs(results.existing(out))
     done = mirror.sync(out, report=report, patience_seconds=patience_seconds)

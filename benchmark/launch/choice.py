@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.launch import followers
+from benchmark.launch import followers, process_ranks
 from benchmark.launch.base import Launcher
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.launch.process_ranks import Ranks
@@ -54,8 +55,24 @@ def check(choice: Choice) -> None:
     ):
         if given and choice.name != owner:
             raise SpecError(f"{option} is of --launcher {owner}")
+    if choice.ranks is not None:
+        process_ranks.check_host(choice.ranks)
     if choice.ranks is not None and (choice.name != "local" or choice.workers not in (None, 1)):
         raise SpecError("processes started with the command train one cell at a time: --launcher local, --workers 1")
+
+
+def share(execution: Execution, choice: Choice, *, processes: int) -> Execution:
+    """The execution with this many processes for each cell, or with those that were started already.
+
+    Raises SpecError where the two differ, and where `check` does.
+    """
+    check(choice)
+    ranks = choice.ranks
+    if ranks is None:
+        return dataclasses.replace(execution, processes=processes)
+    if processes not in (1, ranks.size):
+        raise SpecError(f"--processes-per-cell {processes}: {ranks.size} processes were started already")
+    return dataclasses.replace(execution, processes=ranks.size, processes_started=True)
 
 
 def prepare(choice: Choice, execution: Execution, specs: Sequence[RunSpec]) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from benchmark import suites
+from benchmark import suites, terminal
 from benchmark.launch.local import process_environment
 from benchmark.launch.process_ranks import Ranks
 from benchmark.training.execution import Execution
@@ -108,6 +108,7 @@ def _store() -> Any:
 def main() -> None:
     for number in IGNORED:  # the leader stops between two steps, and this process with it
         signal.signal(number, signal.SIG_IGN)
+    terminal.replace_unknown_characters()
     from benchmark.training.engine import prepare_process
     from benchmark.training.follower import follow
     from benchmark.training.process_group import join

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,8 +47,18 @@ def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | No
     if int(environment.get("WORLD_SIZE", "1")) == 1 or any(name not in environment for name in TORCHRUN):
         return None
     rank, size, local_rank = (int(environment[name]) for name in TORCHRUN[:3])
-    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=port)
+    address, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
+    if not (port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16):
+        raise SpecError(f"MASTER_PORT is {port!r}, not a port: a number from 1 to 65535")
+    return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=int(port))
+
+
+def check_host(ranks: Ranks) -> None:
+    """Raises SpecError if this machine cannot find the host of rank 0: the processes would wait for minutes."""
+    try:
+        socket.getaddrinfo(ranks.address, ranks.port)
+    except (OSError, UnicodeError) as error:
+        raise SpecError(f"MASTER_ADDR is {ranks.address!r}, not a host that this machine can find: {error}") from error
 
 
 def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
@@ -57,7 +68,9 @@ def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
     if size == 1:
         return None
     nodes = environment["SLURM_STEP_NODELIST"]
-    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=False)
+    if not listed.stdout.split():
+        raise SpecError(f"SLURM_STEP_NODELIST is {nodes!r}, not a list of nodes: {listed.stderr.strip()}")
     # so two steps of a job, or two jobs of a machine, seldom use the same port
     step = int(environment["SLURM_JOB_ID"]) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
     port = FIRST_PORT + step % PORTS

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from benchmark import suites
+from benchmark import suites, terminal
 from benchmark.launch import followers
 from benchmark.run_folder.attempts import Observer
 from benchmark.run_folder.files import DiskFullError
@@ -35,6 +35,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 def main() -> None:
     messages = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    terminal.replace_unknown_characters()
     stop, interrupts = threading.Event(), list[int]()
     for number in STOP_SIGNALS:
         signal.signal(number, functools.partial(_on_signal, stop, interrupts))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmark import data, models
-from benchmark.commands.output import console, emit
+from benchmark.commands.output import console, emit, show
 from benchmark.commands.selection import resolve_device
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
 from benchmark.data.tensors import Dataset, TensorDataset
@@ -169,7 +169,7 @@ def summary(model: str, pixels: Data, batch_size: int, turns: Turns, device: tor
 
 def _print(document: Mapping[str, Any]) -> None:
     machine, screen = document["machine"], console(json_output=False)
-    screen.print(plain_table(COLUMNS, map(row, document["paths"])))
+    show(screen, plain_table(COLUMNS, map(row, document["paths"])))
     lines = (
         f"{machine['device_name']} ({machine['device']}), {machine['cpus']} CPUs, threads: {machine['threads']}, "
         f"torch {machine['torch']}, kernel path: {machine['kernel_path']}",

@@ -22,8 +22,8 @@ Model = Annotated[
     list[str], typer.Option(help="A model; repeatable. Some of the paper's by default.", show_default=False)
 ]
 Method = Annotated[list[str], typer.Option(help="A method; repeatable.", show_default=False)]
-Steps = Annotated[int, typer.Option(min=2, help="The most pairs to time for each model and method.")]
-Seconds = Annotated[float, typer.Option(min=0, help="About how long to time them.")]
+Steps = Annotated[int, typer.Option(min=2, max=1_000_000, help="The most pairs to time for each model and method.")]
+Seconds = Annotated[float, typer.Option(min=0, max=86_400, help="About how long to time them.")]
 Threads = Annotated[
     int, typer.Option(min=1, metavar="N", help="Threads of both steps, on a CPU. A suite's cells have 1.")
 ]
@@ -77,7 +77,7 @@ def measure_steps(
 def measure_grid(
     model: Model = [],  # noqa: B006
     method: Method = [],  # noqa: B006
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each cell.")] = 2,
+    epochs: Annotated[int, typer.Option(min=1, max=100_000, help="Epochs of each cell.")] = 2,
     workers: Workers = None,
     pixels: Pixels = "own",
     data_dir: DataDir = DATA,

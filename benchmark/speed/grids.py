@@ -23,7 +23,7 @@ from typing import Any
 
 import methods
 from benchmark import data, results
-from benchmark.commands.output import console, emit
+from benchmark.commands.output import console, emit, show
 from benchmark.commands.selection import resolve_device
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
 from benchmark.launch.base import Event
@@ -201,7 +201,7 @@ def note(times: dict[str, Times], event: Event, now: float) -> None:
 
 def _print(document: Mapping[str, Any]) -> None:
     machine, screen = document["machine"], console(json_output=False)
-    screen.print(plain_table(COLUMNS, map(row, document["grids"])))
+    show(screen, plain_table(COLUMNS, map(row, document["grids"])))
     lines = (
         machine_line(machine),
         f"workers: {document['workers']}",

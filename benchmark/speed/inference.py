@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmark import models
-from benchmark.commands.output import console, emit
+from benchmark.commands.output import console, emit, show
 from benchmark.commands.selection import resolve_device
 from benchmark.commands.show import find_cell
 from benchmark.spec import RunSpec
@@ -192,8 +192,8 @@ def _print(document: dict[str, Any]) -> None:
         latencies.add_row(*latency_row(pair))
     for form in document["forms"]:
         files.add_row(*form_row(form))
-    screen.print(latencies)
-    screen.print(files)
+    show(screen, latencies)
+    show(screen, files)
     for line in (
         f"cell {run_id}: {label}; {accuracy} accuracy, {density} remaining",
         f"cut: {cut}",

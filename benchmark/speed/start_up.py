@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmark.commands.output import console, emit
+from benchmark.commands.output import console, emit, show
 
 SCHEMA = 1
 REPEATS = 7
@@ -103,7 +103,7 @@ def _print(document: Mapping[str, Any]) -> None:
     from benchmark.speed.steps import plain_table
 
     machine, screen = document["machine"], console(json_output=False)
-    screen.print(plain_table(COLUMNS, map(row, document["commands"])))
+    show(screen, plain_table(COLUMNS, map(row, document["commands"])))
     screen.print(f"{machine['device_name']}, {machine['cpus']} CPUs", highlight=False, soft_wrap=True)
     screen.print(document["how"], highlight=False, soft_wrap=True)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import methods
 from benchmark import models
-from benchmark.commands.output import console, emit
+from benchmark.commands.output import console, emit, show
 from benchmark.commands.selection import resolve_device
 from benchmark.spec import RunSpec, SpecError, check_names
 from benchmark.speed.peak_memory import peak_bytes
@@ -121,6 +121,8 @@ def speed(
     device = torch.device(resolve_device(device_name))
     if threads > 1 and device.type != "cpu":
         raise SpecError(f"--threads {threads} is of a CPU's steps: leave it out on {device.type}")
+    if threads > (os.cpu_count() or 1):
+        raise SpecError(f"--threads {threads}: give at most {os.cpu_count()}, the cores of this machine")
     with prepared(device, threads):
         document = {"schema": SCHEMA, "how": HOW, "machine": machine_of(device), "budget": dataclasses.asdict(budget)}
         document["pairs"] = [dataclasses.asdict(pair) for pair in _measured(*asked, budget, device)]
@@ -248,18 +250,13 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table without lines, names left, numbers right.
-
-    On a narrow screen names fold, and no number is cut.
-    """
-    rows = list(rows)
+    """A table without lines, names left, numbers right."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for at, name in enumerate(columns):
+    for name in columns:
         if name in TEXT:
             table.add_column(name, overflow="fold")
         else:
-            width = max(map(len, [name, *(one[at] for one in rows)]))
-            table.add_column(name, no_wrap=True, min_width=width, justify="right")
+            table.add_column(name, no_wrap=True, justify="right")
     for one in rows:
         table.add_row(*one)
     return table
@@ -268,7 +265,7 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def _print(document: dict[str, Any]) -> None:
     machine, screen = document["machine"], console(json_output=False)
     columns = ("model", "method", "batch", "n", "ratio", "quartiles", "dense ms", "method ms", "memory")
-    screen.print(plain_table(columns, map(row, document["pairs"])))
+    show(screen, plain_table(columns, map(row, document["pairs"])))
     for line in (
         machine_line(machine),
         document["how"],

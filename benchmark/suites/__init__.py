@@ -12,9 +12,12 @@ import dataclasses
 import importlib
 import importlib.abc
 import importlib.util
+import itertools
 import pkgutil
+import re
 import site
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +37,15 @@ from benchmark.spec import (
     check_names,
     fields,
     nearest,
-    replace_field,
+    replace_fields,
 )
 from methods.registry import method_class
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
 BOTH_PROTOCOLS = ("paper", "official")
+PROTOCOL = re.compile(r"[A-Za-z0-9._-]+")
+MOST_CELLS = 100_000
+MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -73,15 +79,67 @@ def load(name_or_file: str) -> Suite:
             raise SpecError(f"unknown suite '{name_or_file}': {nearest(name_or_file, NAMES)}; or give a FILE.py")
         path, module, name = None, importlib.import_module(f"benchmark.suites.{name_or_file}"), name_or_file
     check_file_name(name, f"the name of suite {name_or_file}")
-    try:
-        specs = merged(module.suite())
-    except ValueError as error:
-        raise SpecError(f"suite {name}: {error}") from error
-    except Exception as error:
-        raise SpecError(f"suite {name}: suite() raised {type(error).__name__}: {error}") from error
+    where = f"suite {name}" if path is None else f"suite file {path}"
+    specs = merged(_cells(module, where))
     if not specs:
         raise SpecError(f"suite {name} has no cells")
-    return Suite(name, getattr(module, "DESCRIPTION", ""), tuple(getattr(module, "EXHIBITS", ())), specs, path, specs)
+    return Suite(name, _description(module, where), _exhibits(module, where), specs, path, specs)
+
+
+def _cells(module: ModuleType, where: str) -> list[RunSpec]:
+    """What suite() returns. Raises SpecError, with the line in the user's file, if it is no list of specs."""
+    try:
+        returned = module.suite()
+        listed = list(itertools.islice(returned, MOST_CELLS + 1)) if isinstance(returned, Iterable) else None
+    except ValueError as error:
+        raise SpecError(f"{where}: {_line(error, module)}{_one_line(error)}") from error
+    except BaseException as error:
+        if is_interruption(error):
+            raise
+        kind = type(error).__name__
+        raise SpecError(f"{where}: {_line(error, module)}suite() raised {kind}: {_one_line(error)}") from error
+    if listed is None:
+        raise SpecError(f"{where}: suite() returned {_shown(returned)}, not a list of specs")
+    if len(listed) > MOST_CELLS:
+        raise SpecError(f"{where}: suite() returned more than {MOST_CELLS} cells")
+    for spec in listed:
+        if not isinstance(spec, RunSpec):
+            raise SpecError(
+                f"{where}: suite() returned {_shown(spec)} as a cell: make cells with benchmark.suites.cell"
+            )
+        for protocol in spec.protocol:
+            if not (isinstance(protocol, str) and PROTOCOL.fullmatch(protocol)):
+                raise SpecError(f"{where}: protocol {_shown(protocol)} of {spec.label} is no name, such as 'paper'")
+    return listed
+
+
+def _description(module: ModuleType, where: str) -> str:
+    description = getattr(module, "DESCRIPTION", "")
+    if not isinstance(description, str):
+        raise SpecError(f"{where}: DESCRIPTION is {_shown(description)}, not a text")
+    return description
+
+
+def _exhibits(module: ModuleType, where: str) -> tuple[str, ...]:
+    exhibits = getattr(module, "EXHIBITS", ())
+    if not isinstance(exhibits, (list, tuple)) or not all(isinstance(name, str) for name in exhibits):
+        raise SpecError(f"{where}: EXHIBITS is {_shown(exhibits)}, not a tuple of names such as ('table1',)")
+    return tuple(exhibits)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether the user interrupted the process, rather than code that raises KeyboardInterrupt itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
+
+
+def _one_line(error: BaseException) -> str:
+    """The error's text in at most MOST_CHARACTERS characters, without line breaks."""
+    return textwrap.shorten(str(error), MOST_CHARACTERS, placeholder=" …")
+
+
+def _shown(value: object) -> str:
+    return textwrap.shorten(repr(value), 60, placeholder="…")
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):
@@ -132,20 +190,27 @@ def load_file(path: Path) -> ModuleType:
     _neighbours.move(path.parent.resolve())
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise SpecError(f"suite file {path}: {_place(error, path)}{type(error).__name__}: {error}") from error
+    except BaseException as error:
+        if is_interruption(error):
+            raise
+        text = f"{type(error).__name__}: {_one_line(error)}"
+        raise SpecError(f"suite file {path}: {_line(error, module)}{text}") from error
     if not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module
 
 
-def _place(error: BaseException, path: Path) -> str:
-    """Where beside the suite file an error arose: `shared.py, line 3: `; empty where in the file itself."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == path.parent
-    ]
-    beside = frames and Path(frames[-1].filename) != path
-    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if beside else ""
+def _line(error: BaseException, module: ModuleType) -> str:
+    """The line of the suite file, or of a file beside it, where an error arose: `line 4: `, `shared.py, line 3: `.
+
+    Empty for other files, and for a syntax error, whose text has its line.
+    """
+    path = Path(str(module.__file__))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent == path.parent]
+    if not frames or isinstance(error, SyntaxError):
+        return ""
+    file = Path(frames[-1].filename)
+    return f"line {frames[-1].lineno}: " if file == path else f"{file.name}, line {frames[-1].lineno}: "
 
 
 def cell(
@@ -196,11 +261,22 @@ def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec,
 
 
 def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
-    """The cells with a field changed, marked as departing.
+    """`with_fields` for one field."""
+    return with_fields(specs, {dotted: value})
+
+
+def with_fields(specs: Sequence[RunSpec], changes: Mapping[str, Any]) -> tuple[RunSpec, ...]:
+    """The cells with dotted fields changed together, marked as departing.
 
     A method's field changes only in cells whose method has it. Raises SpecError for an unknown
     field or a value that does not fit.
     """
+    for dotted in changes:
+        _check_field(specs, dotted)
+    return merged(_set(spec, changes) for spec in specs)
+
+
+def _check_field(specs: Sequence[RunSpec], dotted: str) -> None:
     section, _, name = dotted.partition(".")
     if section == "method":
         valid = {key for spec in specs for key in _hyperparameters(spec)}
@@ -210,7 +286,6 @@ def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSp
         raise SpecError("no cell's method keeps a density that could be set")
     elif dotted not in fields(specs[0]):
         check_names([dotted], [key for key in fields(specs[0]) if key not in ("protocol", "departs")], "field")
-    return merged(_set(spec, dotted, value) for spec in specs)
 
 
 def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
@@ -223,20 +298,28 @@ def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
     return {name: value for name, value in everything.items() if name not in ("name", "version", "density")}
 
 
-def _set(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
-    section, _, name = dotted.partition(".")
-    if section != "method" and dotted != "density":
-        current, changed = fields(spec).get(dotted), replace_field(spec, dotted, value)
-    else:
-        hyperparameters = _hyperparameters(spec) | ({} if spec.density is None else {"density": spec.density})
-        name = name or dotted
-        if name not in hyperparameters:
-            return spec
-        current, changed = hyperparameters[name], _with_method(spec, {**hyperparameters, name: value})
-    if changed == spec:
-        return spec
-    departs = (*spec.departs, f"{dotted}={value} (suite: {current})")
-    return dataclasses.replace(changed, departs=departs)
+def _set(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
+    before = _settable(spec)
+    of_method = [dotted for dotted in changes if dotted == "density" or dotted.startswith("method.")]
+    changed = replace_fields(spec, {dotted: value for dotted, value in changes.items() if dotted not in of_method})
+    if mine := {dotted: changes[dotted] for dotted in of_method if dotted in before}:
+        all_of_method = {
+            name: value for name, value in before.items() if name == "density" or name.startswith("method.")
+        }
+        given = {name.removeprefix("method."): value for name, value in (all_of_method | mine).items()}
+        changed = _with_method(changed, given)
+    after = _settable(changed)
+    differing = [dotted for dotted in changes if dotted in before and after[dotted] != before[dotted]]
+    departs = [f"{dotted}={changes[dotted]} (suite: {before[dotted]})" for dotted in differing]
+    return dataclasses.replace(changed, departs=(*spec.departs, *departs)) if departs else spec
+
+
+def _settable(spec: RunSpec) -> dict[str, Any]:
+    """Every dotted field that can be changed, with its value; the density only where the method keeps one."""
+    plain = {dotted: value for dotted, value in fields(spec).items() if not dotted.startswith("method.")}
+    if spec.density is None:
+        del plain["density"]
+    return plain | {f"method.{name}": value for name, value in _hyperparameters(spec).items()}
 
 
 def _with_method(spec: RunSpec, hyperparameters: Mapping[str, Any]) -> RunSpec:

@@ -109,6 +109,8 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
     if not installed():
         raise TrackingError(MISSING)
     uri = store_uri(out)
+    if uri.startswith("sqlite:///") and Path(uri.removeprefix("sqlite:///")).is_dir():
+        raise TrackingError(f"MLflow at {_public(uri)}: a folder lies where the database file should be: move it away")
     seconds = str(max(1, round(patience_seconds)))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")

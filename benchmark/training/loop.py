@@ -65,7 +65,8 @@ class Training:
     epoch, step, steps_done: whole epochs done, steps of the current epoch, steps in all. A method
     whose phases add steps may end within an epoch. group: the processes that train the cell
     together; all of them hold the same state. engine: how its steps are executed; by default the
-    engine of the spec on the data's device. Raises SpecError for a spec that does not fit its
+    engine of the spec on the data's device. train_cpu_seconds: CPU seconds of the training steps;
+    None where they are not known, as on a GPU. Raises SpecError for a spec that does not fit its
     model, data, method or number of processes.
     """
 
@@ -89,12 +90,14 @@ class Training:
             self.attached = self._attach()
         except ValueError as error:
             raise SpecError(f"{spec.label}: {error}") from error
+        self.group = group or Group()
         engine = engine or Engine(spec, device.type)
-        self.gradient = Gradient(spec, self.model, self.attached, group or Group(), engine)
+        self.gradient = Gradient(spec, self.model, self.attached, self.group, engine)
         self.layer_names = list(self.attached.masks())
         self._new_optimizer()
         self.epochs = -(-self.attached.total_steps // self.steps_per_epoch)
         self.train_seconds = 0.0
+        self.train_cpu_seconds: float | None = 0.0 if device.type == "cpu" else None
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.kept_examples = torch.zeros(len(self.layer_names), dtype=torch.int64, device=device)
         self.epoch_masks = self.attached.masks()
@@ -170,6 +173,12 @@ class Training:
         self.epoch_examples += examples
         self.steps_done += 1
 
+    def count_seconds(self, *, wall: float, cpu: float) -> None:
+        """Count the seconds of one step: wall-clock time, and CPU time summed over the processes."""
+        self.train_seconds += wall
+        if self.train_cpu_seconds is not None:
+            self.train_cpu_seconds += self.group.sum(cpu)
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: `torch.load(weights_only=True)` reads it back."""
         device = self.loss_sum.device
@@ -185,6 +194,7 @@ class Training:
             "step_records": self.step_records,
             "clock": {name: getattr(self, name) for name in CLOCK},
             "train_seconds": self.train_seconds,
+            "train_cpu_seconds": self.train_cpu_seconds,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -204,6 +214,8 @@ class Training:
         for name in CLOCK:
             setattr(self, name, state["clock"][name])
         self.train_seconds = state["train_seconds"]
+        if self.train_cpu_seconds is not None:  # a checkpoint of an earlier version, or of a GPU, has none
+            self.train_cpu_seconds = state.get("train_cpu_seconds")
 
 
 def _with_groups(state: dict[str, Any], groups: int) -> dict[str, Any]:
@@ -229,9 +241,9 @@ def train_epoch(training: Training, after_step: Callable[[], None]) -> None:
     for inputs, labels in training.batches(training.step, training.gradient.share):
         if training.steps_done == attached.total_steps:
             break
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         loss = train_step(training, inputs, labels)
-        training.train_seconds += time.perf_counter() - started
+        training.count_seconds(wall=time.perf_counter() - started, cpu=time.process_time() - cpu_started)
         if training.step_records:
             previous = _record_step(training, previous, loss)
         training.step += 1

@@ -117,6 +117,14 @@ class Group:
         if self.size > 1:
             dist.all_reduce(values, group=self._gradients)
 
+    def sum(self, number: float) -> float:
+        """The sum over the processes, on the CPU."""
+        if self.size == 1:
+            return number
+        shared = torch.tensor([number], dtype=torch.float64)
+        dist.all_reduce(shared)
+        return float(shared)
+
     def check_same(self, digest: str) -> None:
         """Raises RuntimeError unless all processes have the same digest."""
         if self.size == 1:

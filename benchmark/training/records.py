@@ -21,6 +21,7 @@ def epoch_record(training: Training) -> dict[str, Any]:
         "step": training.steps_done,
         "train_loss": _finite(loss),
         "train_seconds": round(training.train_seconds, 3),
+        "train_cpu_seconds": _rounded(training.train_cpu_seconds),
     }
     if not (math.isfinite(loss) and _finite_weights(training)):
         return {**record, "diverged": True}
@@ -96,6 +97,7 @@ def result(training: Training, records: Sequence[dict[str, Any]]) -> dict[str, A
         "weight_max": _largest_weight(training),
         **flops(training, plain),
         "train_seconds": round(training.train_seconds, 3),
+        "train_cpu_seconds": _rounded(training.train_cpu_seconds),
     }
 
 
@@ -142,6 +144,10 @@ def _largest_weight(training: Training) -> float:
 
 def _finite_weights(training: Training) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in training.model.parameters())
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _finite(value: float) -> float | None:

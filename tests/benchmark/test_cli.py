@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -47,10 +48,22 @@ LENET = ("--suite", "mnist", "--where", "model=lenet-300-100", "--where", "metho
         ),
         (["--where", "method"], ["--where method: write FIELD=value"]),
         (["--seeds", "1-x"], ["--seeds 1-x: write numbers and ranges"]),
+        (["--seeds", "0-99999999999"], ["--seeds 0-99999999999: these are more than 10000 seeds"]),
+        (["--seeds", "0,1" + "0" * 400], ["seed is a number of 1329 bits: it must fit in 64"]),
+        (["--set", "optimizer.lr=" + "1" * 400], ["--set optimizer.lr: the number does not fit in 64 bits"]),
+        (["--set", "optimizer.lr=" + "1" * 5000], ["optimizer.lr is '111", "…"]),
+        (["--set", "optimizer.lr=1e400"], ["optimizer.lr is inf: it must be finite"]),
+        (["--set", "method.alpha=" + "1" * 400], ["--set method.alpha: the number does not fit in 64 bits"]),
+        (["--set", "model.widths=[[10, 20], 30]"], ["--set model.widths: give a number, a text or a list of these"]),
+        (["--set", "model.widths=" + "[" * 10_000], ["--set model.widths: give a number, a text or a list of these"]),
+        (["--set", 'data.shape={"a": 1}'], ["--set data.shape: give a number, a text or a list of these"]),
+        (["--set", "optimizer.schedule=step"], ["optimizer.schedule=step needs optimizer.milestones"]),
+        (["--workers", "1000000000"], ["Invalid value for '--workers'"]),
+        (["--processes-per-cell", "1000000000"], ["Invalid value for '--processes-per-cell'"]),
         (["--launcher", "slrum"], ["unknown launcher 'slrum'", "valid: local"]),
         (["--device", "gpu"], ["unknown device 'gpu'", "auto, cpu, cuda"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) and value[0].startswith("--") else "",
 )
 def test_a_wrong_name_or_value_is_one_line_with_the_valid_ones(
     arguments: list[str], fragments: list[str], bench: Bench, grid: Grid, tmp_path: Path
@@ -70,17 +83,81 @@ def test_a_wrong_verb_or_option_is_a_usage_error(arguments: list[str], bench: Be
     assert "Traceback" not in finished.stderr
 
 
+def test_a_usage_error_is_one_line_that_says_where_to_read_more(bench: Bench) -> None:
+    assert bench("run", "--sweet").error.endswith(" run --help' lists what there is")
+
+
+def test_a_schedule_and_its_milestones_are_set_together_in_any_order(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    changes = ["optimizer.schedule=step", "optimizer.milestones=[1]"]
+    command = ("plan", "--suite", grid.suite, "--out", tmp_path / "runs", "--where", "method=dst", "--json")
+    (one,) = bench(*command, "--set", changes[0], "--set", changes[1]).json["to_run"]
+    (other,) = bench(*command, "--set", changes[1], "--set", changes[0]).json["to_run"]
+    assert one["run_id"] == other["run_id"]
+    assert one["departs"] == [
+        "optimizer.schedule=step (suite: constant)",
+        "optimizer.milestones=(1,) (suite: None)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["speed", "--threads", "1000000000"], ["sync", "--patience", "nan"], ["sync", "--patience", "inf"]]
+)
+def test_a_number_beyond_all_use_is_one_line(arguments: list[str], bench: Bench) -> None:
+    finished = bench(*arguments)
+    assert finished.code == 2
+    assert arguments[-2] in finished.error
+
+
 def test_a_density_that_no_method_keeps_cannot_be_set(bench: Bench, tmp_path: Path) -> None:
     finished = bench("plan", "--suite", "estimators", "--set", "density=0.5", "--out", tmp_path / "runs")
     assert (finished.code, finished.error) == (2, "error: no cell's method keeps a density that could be set")
 
 
+GIVEN = """from benchmark.spec import *
+from benchmark.suites import cell
+ONE = cell("dense", data=Data(name="digits"), model=Model(name="lstm-a"), optimizer=Optimizer())
+"""
+USES_GIVEN = re.compile(r"ONE|schedule=|400")
 SUITES = {
     "a syntax error": ("def suite(:\n", ["SyntaxError", "line 1"]),
     "no suite()": ("suites = []\n", ["defines no function suite()"]),
-    "an import that fails": ("import nothing_of_that_name\n", ["ModuleNotFoundError", "nothing_of_that_name"]),
-    "a suite() that fails": ("def suite():\n    return [1 / 0]\n", ["suite() raised ZeroDivisionError"]),
-    "a suite() of other things": ("def suite():\n    return ['dense']\n", ["suite() raised"]),
+    "an import that fails": ("import nothing_of_that_name\n", ["line 1: ModuleNotFoundError", "nothing_of_that_name"]),
+    "a suite() that fails": ("def suite():\n    return [1 / 0]\n", ["line 2: suite() raised ZeroDivisionError"]),
+    "a suite() that exits": ("import sys\ndef suite():\n    sys.exit(3)\n", ["line 3: suite() raised SystemExit: 3"]),
+    "a file that exits": ("import sys\nsys.exit()\n", ["line 2: SystemExit"]),
+    "a suite() that interrupts": (
+        "def suite():\n    raise KeyboardInterrupt\n",
+        ["line 2", "raised KeyboardInterrupt"],
+    ),
+    "a file that interrupts": ("raise KeyboardInterrupt\n", ["line 1: KeyboardInterrupt"]),
+    "a suite() of other things": ("def suite():\n    return ['dense']\n", ["suite() returned 'dense' as a cell"]),
+    "a suite() of nothing": ("def suite():\n    pass\n", ["suite() returned None, not a list of specs"]),
+    "a suite() that is endless": ("def suite():\n    while True:\n        yield ONE\n", ["more than 100000 cells"]),
+    "a suite() that fails late": ("def suite():\n    yield ONE\n    1 / 0\n", ["line 6: suite() raised Zero"]),
+    "an error of many lines": (
+        "def suite():\n    raise OSError('a\\nb' + 10**6 * ' c')\n",
+        ["raised OSError: a b c", "…"],
+    ),
+    "exhibits that are none": ("EXHIBITS = 5\ndef suite():\n    return [ONE]\n", ["EXHIBITS is 5, not a tuple"]),
+    "exhibits in one text": ("EXHIBITS = 'a'\ndef suite():\n    return [ONE]\n", ["EXHIBITS is 'a', not a tuple"]),
+    "a description that is none": (
+        "DESCRIPTION = 5\ndef suite():\n    return [ONE]\n",
+        ["DESCRIPTION is 5, not a text"],
+    ),
+    "a protocol that is none": (
+        "import dataclasses\ndef suite():\n    return [dataclasses.replace(ONE, protocol=(5,))]\n",
+        ["protocol 5 of lstm-a dense", "is no name"],
+    ),
+    "a step schedule without milestones": (
+        "def suite():\n    return [cell('dense', data=Data(name='digits'), model=Model(name='lstm-a'), "
+        "optimizer=Optimizer(schedule='step'))]\n",
+        ["line 5", "needs optimizer.milestones"],
+    ),
+    "a number of 400 digits": (
+        "def suite():\n    return [cell('dense', data=Data(name='digits'), model=Model(name='lstm-a'), "
+        "optimizer=Optimizer(lr=10**400))]\n",
+        ["line 5", "optimizer.lr is a number of 1329 bits"],
+    ),
     "no cells": ("def suite():\n    return []\n", ["has no cells"]),
     "an unknown method": (
         "from benchmark.suites import cell\nfrom benchmark.spec import *\ndef suite():\n    return "
@@ -98,7 +175,7 @@ SUITES = {
 @pytest.mark.parametrize("wrong", SUITES)
 def test_a_wrong_suite_file_is_one_line_that_names_it(wrong: str, bench: Bench, tmp_path: Path) -> None:
     content, fragments = SUITES[wrong]
-    (tmp_path / "own.py").write_text(content)
+    (tmp_path / "own.py").write_text((GIVEN if USES_GIVEN.search(content) else "") + content)
     finished = bench("run", "--suite", tmp_path / "own.py", "--out", tmp_path / "runs")
     assert finished.code == 2
     assert all(fragment in finished.error for fragment in ["suite", "own", *fragments]), finished.error
@@ -229,7 +306,7 @@ def statuses(out: Path) -> list[str]:
 def test_a_failed_and_a_diverged_cell_are_rows_and_the_others_go_on(grid: Grid) -> None:
     assert (grid.finished.code, grid.finished.stderr) == (1, "")
     assert statuses(grid.out) == ["diverged", "done", "done", "done", "failed"]
-    assert "broken seed=0: failed: RuntimeError: the hook broke" in grid.finished.stdout
+    assert "broken protocol=paper seed=0: failed: RuntimeError: the hook broke" in grid.finished.stdout
     assert "the loss or a weight is not finite after epoch 1" in grid.finished.stdout
     assert "Traceback" not in grid.finished.stdout
 

@@ -15,15 +15,15 @@ from grids import Bench, Grid, cells, rows
 def test_a_plan_counts_estimates_and_trains_nothing(bench: Bench, grid: Grid, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     planned = [
-        bench("plan", "--suite", grid.suite, "--out", out, "--json"),
+        bench("plan", "--suite", grid.suite, "--out", out, "--probe", "--json"),
         bench("run", "--suite", grid.suite, "--out", out, "--dry-run", "--json"),
     ]
     for finished in planned:
         assert (finished.code, finished.json["cells"], finished.json["counts"]) == (0, 5, {"pending": 5})
         assert len(finished.json["to_run"]) == 5
-        assert finished.json["estimated_seconds"] > 0
+    assert planned[0].json["estimated_seconds"] > 0
     assert not out.exists()
-    text = bench("plan", "--suite", grid.suite, "--out", out).stdout
+    text = bench("plan", "--suite", grid.suite, "--out", out, "--probe").stdout
     assert "5 cells" in text
     assert "5 pending" in text
     assert "about " in text
@@ -34,7 +34,7 @@ def test_a_plan_knows_what_is_done_and_what_a_retry_would_run(bench: Bench, grid
     planned, retry = bench(*command).json, bench(*command, "--retry-failed").json
     assert planned["counts"] == {"done": 3, "failed": 1, "diverged": 1}
     assert planned["to_run"] == []
-    assert [cell["label"] for cell in retry["to_run"]] == ["lenet-300-100 broken seed=0"]
+    assert [cell["label"] for cell in retry["to_run"]] == ["lenet-300-100 broken protocol=paper seed=0"]
 
 
 WITHOUT_TORCH = """

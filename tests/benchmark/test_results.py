@@ -14,8 +14,8 @@ import pytest
 from grids import Bench, Grid
 
 from benchmark import results
-from benchmark.commands import output
 from benchmark.commands.filters import select
+from benchmark.commands.labels import distinctions
 from benchmark.results import Member, Row
 from benchmark.run_folder.files import read_json, read_sealed, write_json
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
@@ -26,7 +26,8 @@ DOCUMENTED = (
     "run_id suite dataset model method alpha density_target seed protocol status epochs test_accuracy "
     "test_top5_accuracy best_test_accuracy density_at_best_test_accuracy density nonzero_density min_density "
     "test_accuracy_at_min_density density_as_authors_count parameters_remaining threshold_resets mask_flips "
-    "threshold_min threshold_max weight_max train_flops inference_flops train_seconds device departs error commit spec"
+    "threshold_min threshold_max weight_max train_flops inference_flops train_seconds "
+    "train_cpu_seconds device departs error commit spec"
 )
 COLUMNS = DOCUMENTED.split(" ")
 WEIGHTS = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}
@@ -72,6 +73,7 @@ def test_a_done_row_says_what_was_measured_and_where(grid: Grid) -> None:
     assert row["parameters_remaining"] == str(kept + 300 + 100 + 10)
     assert 0 <= float(row["test_accuracy"]) <= float(row["best_test_accuracy"]) <= 100
     assert 0 < float(row["train_seconds"]) < 60
+    assert 0 < float(row["train_cpu_seconds"]) < 60
     assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", row["commit"])
     assert json.loads(row["spec"])["method"] == {"name": "static", "version": 1, "allocation": "erk"}
 
@@ -326,7 +328,6 @@ def test_no_mean_is_over_cells_of_other_hyperparameters() -> None:
         for shape in ("vector", "scalar")
         for seed in (0, 1)
     ]
-    rows = [{"run_id": spec.run_id, "spec": spec.canonical_json} for spec in specs]
-    found = output.hyperparameters_that_vary(rows)
-    assert [found[spec.run_id] for spec in specs] == [{"threshold": "vector"}] * 2 + [{"threshold": "scalar"}] * 2
-    assert set(map(str, output.hyperparameters_that_vary(rows[:2]).values())) == {"{}"}
+    found = distinctions(specs)
+    assert [found[spec.run_id]["threshold"] for spec in specs] == ["vector"] * 2 + ["scalar"] * 2
+    assert all("threshold" not in told for told in distinctions(specs[:2]).values())

@@ -206,9 +206,10 @@ class RayLauncher:
 def check_address(address: str) -> None:
     """Raises SpecError if nothing listens at HOST:PORT; Ray itself would try for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal():
         raise SpecError(f"--ray-address {address}: write HOST:PORT, as `ray start --head` prints it")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise SpecError(f"--ray-address {address}: no Ray cluster answers ({error.strerror or error})") from None
+    except (OSError, UnicodeError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SpecError(f"--ray-address {address}: no Ray cluster answers ({why})") from None

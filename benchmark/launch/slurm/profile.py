@@ -84,12 +84,13 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a list of texts", dict: "a table of texts"}
 AT_LEAST = {"time_minutes": 1, "cpus_per_task": 1, "gpus_per_task": 0, "array_parallelism": 1, "cells_per_job": 1}
+AT_MOST = 2**31 - 1  # SLURM counts in 32 bits
 
 
 def read(path: Path) -> Profile:
     """A profile from its file. Raises SpecError naming the file, the key and what it should be."""
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"--profile {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -112,3 +113,5 @@ def _check(path: Path, name: str, value: Any, kinds: tuple[type, ...]) -> None:
         raise SpecError(f"--profile {path}: {name} is {value!r}, not {WORDS[kinds[-1]]}")
     if isinstance(value, (int, float)) and value < AT_LEAST.get(name, 0):
         raise SpecError(f"--profile {path}: {name} is {value}, less than {AT_LEAST.get(name, 0)}")
+    if isinstance(value, (int, float)) and not value <= AT_MOST:
+        raise SpecError(f"--profile {path}: {name} is {value:g}: give a number of at most {AT_MOST}")

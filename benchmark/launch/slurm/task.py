@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark import terminal
 from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher
 from benchmark.launch.slurm import jobs
@@ -31,6 +32,7 @@ def run_cells(task: Mapping[str, Any]) -> None:
     SIGUSR2 (the time limit is near, or preemption) the job requeues itself if it made any progress.
     After SIGTERM (scancel, or SLURM requeues it by itself) it saves the state and ends.
     """
+    terminal.replace_unknown_characters()
     _see(Path(task["probe"]))
     execution = Execution.from_dict(task["execution"])
     specs = [from_dict(spec) for spec in task["specs"]]

@@ -232,6 +232,19 @@ def test_lstm_counts_and_training_cost_are_those_of_the_rows(
     )
 
 
+@pytest.mark.parametrize(("lacks", "clock", "ratio"), [((), "train_cpu_seconds", 1.5), ((0,), "train_seconds", 4.0)])
+def test_training_cost_is_in_cpu_seconds_where_all_cells_have_them(
+    tmp_path: Path, lacks: tuple[int, ...], clock: str, ratio: float
+) -> None:
+    rows = [synthetic_methods.cell(NAME, "dense", 0), synthetic_methods.cell(NAME, "set", 0, density=0.05, kept=0.05)]
+    for i, (wall, cpu) in enumerate([(20.0, 20.0), (80.0, 30.0)]):  # the machine did other work during the second
+        rows[i] |= {"train_seconds": wall, "train_cpu_seconds": "" if i in lacks else cpu}
+    written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("training-cost",))
+    (line,) = synthetic_methods.read(tmp_path / "out/training-cost.csv")
+    assert line["seconds"] == clock
+    assert float(line["ratio"]) == pytest.approx(ratio)
+
+
 def test_steps_are_compared_on_one_machine_and_commit_alone(tmp_path: Path) -> None:
     rows = [synthetic_methods.cell(NAME, "dense", 0), synthetic_methods.cell(NAME, "set", 0, density=0.05, kept=0.05)]
     rows[1]["device"] = "another"

@@ -44,6 +44,17 @@ def test_rows_join_a_table_in_two_batches_as_in_one(grid: Grid, tmp_path: Path) 
     assert table(tmp_path / "one" / "traces.csv") == table(grid.out / "traces.csv")
 
 
+def test_a_table_of_an_earlier_version_lacks_later_columns_and_takes_new_rows(grid: Grid, tmp_path: Path) -> None:
+    done, diverged = rows_of(grid, "done"), rows_of(grid, "diverged")
+    published.merge(done, grid.out, tmp_path)
+    earlier = [name for name in COLUMNS if name != "train_cpu_seconds"]
+    old = [{name: row[name] for name in earlier} for row in table(tmp_path / "results.csv")]
+    results.write_csv(tmp_path / "results.csv", earlier, old)
+    assert published.done([tmp_path]).run_ids == {row["run_id"] for row in done}
+    assert published.merge([*done, *diverged], grid.out, tmp_path) == len(diverged)
+    assert [row["train_cpu_seconds"] for row in table(tmp_path / "results.csv")] == [""] * (len(done) + len(diverged))
+
+
 def test_merging_twice_changes_nothing(grid: Grid, tmp_path: Path) -> None:
     published.merge(rows_of(grid, "done", "diverged"), grid.out, tmp_path)
     before = contents(tmp_path)

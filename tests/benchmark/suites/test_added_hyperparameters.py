@@ -11,8 +11,7 @@ import torch
 
 import methods.registry
 from benchmark import data, suites
-from benchmark.commands.output import hyperparameters_that_vary
-from benchmark.results import pending_row
+from benchmark.commands.labels import distinctions
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.training.loop import Training
 from methods.algorithms.static import Static
@@ -61,8 +60,8 @@ def test_it_can_be_set_and_set_back_though_the_spec_leaves_it_out() -> None:
 
 
 def test_a_summary_names_it_where_cells_differ_in_it() -> None:
-    rows = [pending_row(one, ("made up",)) for one in (spec(), spec(warm_up=3))]
-    assert list(hyperparameters_that_vary(rows).values()) == [{}, {"warm_up": 3}]
+    first, other = distinctions([spec(), spec(warm_up=3)]).values()
+    assert (first, other) == ({"density": "0.05"}, {"density": "0.05", "warm_up": "3"})
 
 
 def test_a_cell_trains_with_the_default_that_its_spec_leaves_out() -> None:

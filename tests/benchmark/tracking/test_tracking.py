@@ -289,6 +289,18 @@ def test_an_export_without_a_store_says_so(bench: Bench, tmp_path: Path) -> None
     assert "valid: folders, mlflow" in bench("export", "--from", "wandb", "--out", tmp_path).error
 
 
+def test_a_folder_where_the_database_should_be_is_refused_before_mlflow_is_asked(
+    bench: Bench, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = grid.copy(tmp_path / "runs").out
+    (out / "mlflow.db").unlink(missing_ok=True)
+    (out / "mlflow.db").mkdir()
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)  # an import would be an error
+    finished = bench("sync", "--out", out)
+    assert finished.code == 1
+    assert f"{out / 'mlflow.db'}: a folder lies where the database file should be: move it away" in finished.error
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 3, 9, 14])
 def test_sync_completes_an_import_that_was_cut_off(

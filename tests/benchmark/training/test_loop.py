@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,34 @@ def test_a_resume_in_mid_epoch_ends_in_the_same_bits() -> None:
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
     assert [timeless(row) for row in resumed] == [timeless(row) for row in rows]
+
+
+def test_cpu_seconds_of_steps_leave_out_waits_and_survive_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    def waits(*_: Any) -> torch.Tensor:
+        time.sleep(0.02)
+        return torch.tensor(1.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("benchmark.training.loop.train_step", waits)
+        waited = training(spec("dense"))
+        train_epoch(waited, lambda: None)
+    assert waited.train_seconds > 0.1 > 0.05 > waited.train_cpu_seconds > 0
+    first, rows = run(spec("dense"))
+    assert rows[0]["train_cpu_seconds"] == pytest.approx(first.train_cpu_seconds, abs=1e-3)
+    second = training(spec("dense"))
+    second.load_state_dict(first.state_dict())
+    assert second.train_cpu_seconds == first.train_cpu_seconds
+    train_epoch(second, lambda: None)
+    assert second.train_cpu_seconds > first.train_cpu_seconds
+
+
+def test_cpu_seconds_are_unknown_after_a_checkpoint_that_has_none() -> None:
+    first, _ = run(spec("dense"))
+    state = {name: value for name, value in first.state_dict().items() if name != "train_cpu_seconds"}
+    second = training(spec("dense"))
+    second.load_state_dict(state)
+    train_epoch(second, lambda: None)
+    assert records.epoch_record(second)["train_cpu_seconds"] is None
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def train_rank(rank: int, port: int, trees: list[dict[str, Any]], folder: Path) 
     found = []
     for tree in trees:
         training = prepared(from_dict(tree), group)
-        found.append((history(training), training.attached.masks(), training.examples))
+        found.append((history(training), training.attached.masks(), training.examples, training.train_cpu_seconds))
     torch.save(found, folder / f"{rank}.pt")
     dist.barrier()
 
@@ -148,6 +148,7 @@ def test_two_processes_hold_the_same_bits_after_every_step_and_train_as_one_does
         differing = sum(int((mask ^ led[1][name]).sum()) for name, mask in masks.items())
         assert differing <= MASK_TOLERANCE * sum(mask.numel() for mask in masks.values()), one.label
         assert led[2] == alone.examples == 660
+        assert led[3] == followed[3] > 0  # the CPU seconds of both
 
 
 # --- micro-batches in one process ---------------------------------------------------------------
@@ -236,6 +237,28 @@ def test_ranks_are_read_as_torchrun_writes_them_and_one_process_has_none() -> No
     assert ranks.find("auto", two.to_environment()) == two
     assert ranks.find("auto", dataclasses.replace(two, rank=0, size=1).to_environment()) is None
     assert ranks.find("auto", {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "said"),
+    [
+        ("127.0.0.1", "x", "MASTER_PORT is 'x', not a port"),
+        ("127.0.0.1", "99999", "MASTER_PORT is '99999', not a port"),
+        ("127.0.0.1", "1" * 5000, "not a port: a number from 1 to 65535"),
+        ("no..host", "5", "MASTER_ADDR is 'no..host', not a host that this machine can find"),
+        ("nowhere.invalid", "5", "MASTER_ADDR is 'nowhere.invalid', not a host that this machine can find"),
+    ],
+)
+def test_a_meeting_place_that_cannot_be_is_one_line(
+    address: str, port: str, said: str, tmp_path: Path, bench: grids.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": address, "MASTER_PORT": port}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    refused = bench("run", "--out", tmp_path / "runs")
+    assert refused.code == 2
+    assert said in refused.error
+    assert not (tmp_path / "runs").exists()
 
 
 def test_slurms_tasks_are_asked_for_and_started_by_srun() -> None:

@@ -195,7 +195,13 @@ def test_without_ray_the_extra_to_install_is_named(
 
 @pytest.mark.parametrize(
     ("address", "fragment"),
-    [("127.0.0.1:1", "no Ray cluster answers (Connection refused)"), ("somewhere", "write HOST:PORT")],
+    [
+        ("127.0.0.1:1", "no Ray cluster answers (Connection refused)"),
+        ("somewhere", "write HOST:PORT"),
+        ("a..b:5", "no Ray cluster answers"),
+        ("localhost:99999999", "no Ray cluster answers"),
+        ("localhost:²", "write HOST:PORT"),
+    ],
 )
 def test_an_address_without_a_cluster_is_one_line(
     address: str, fragment: str, suite: str, bench: grids.Bench, tmp_path: Path

@@ -1,0 +1,62 @@
+"""What a plan says of time: from finished cells, from a probe that was asked for, or that it does not know."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from grids import Bench, Grid, rows
+
+from benchmark import results, suites
+from benchmark.commands.estimate import Estimate, key
+
+UNKNOWN = "no finished cell tells how long these take: run one of each model first, or plan with --probe"
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probed(*_: object) -> None:
+        raise AssertionError("nobody asked for a probe")
+
+    monkeypatch.setattr("benchmark.commands.estimate.step_seconds", probed)
+
+
+@pytest.mark.usefixtures("no_probe")
+def test_a_plan_without_finished_cells_says_that_it_does_not_know(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    command = ("plan", "--suite", grid.suite, "--out", tmp_path / "runs")
+    assert bench(*command).stdout.splitlines()[-1] == UNKNOWN
+    found = bench(*command, "--json").json
+    assert (found["estimated_seconds"], found["estimate_from"]) == (None, None)
+
+
+@pytest.mark.usefixtures("no_probe")
+def test_a_plan_is_from_finished_cells_of_the_model(bench: Bench, grid: Grid) -> None:
+    command = ("plan", "--suite", grid.suite, "--out", grid.out, "--seeds", "5")
+    assert bench(*command).stdout.splitlines()[-1].endswith("from measured cells")
+    other = bench(*command, "--set", "model.name=lenet-5-caffe")
+    assert other.stdout.splitlines()[-1] == UNKNOWN
+
+
+def test_a_probe_is_asked_for(bench: Bench, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.commands.estimate.step_seconds", lambda spec: (0.25, 4))
+    found = bench("plan", "--suite", grid.suite, "--out", tmp_path, "--workers", "2", "--probe", "--json").json
+    assert found["estimated_seconds"] == 5 * 2 / 2  # five cells of two epochs of a second, on two workers
+    assert found["estimate_from"] == "a probe of a few steps on the CPU"
+
+
+def test_estimates_are_in_cpu_seconds_where_these_are_fewer(grid: Grid) -> None:
+    (spec,) = [spec for spec in suites.load(grid.suite).specs if spec.method["name"] == "static"]
+    row = results.pending_row(spec, ()) | {"status": "done", "epochs": 2, "train_seconds": 40.0}
+    for cpu, seconds in (("", 20.0), (8.0, 4.0), (80.0, 20.0)):  # unknown; a loaded machine; two processes
+        estimate = Estimate()
+        estimate.learn_rows([(spec, row | {"train_cpu_seconds": cpu})])
+        assert estimate.epoch_seconds(key(spec)) == seconds
+    assert rows(grid.out)[spec.run_id]["train_cpu_seconds"]
+
+
+def test_nothing_left_to_run_takes_no_time(bench: Bench, grid: Grid) -> None:
+    plan = bench("plan", "--suite", grid.suite, "--out", grid.out, "--where", "status=done", "--json").json
+    assert (plan["to_run"], plan["estimated_seconds"]) == ([], 0)
+    with (grid.out / "results.csv").open() as file:
+        assert sorted(plan["done"]) == sorted(row["run_id"] for row in csv.DictReader(file) if row["status"] == "done")
