@@ -12,6 +12,7 @@ from analysis.exhibits import (
     accuracy_density_and_flops,
     alpha_interpolation,
     compact_networks,
+    estimators,
     figure1_2,
     figure3,
     figure4_to_6,
@@ -21,7 +22,9 @@ from analysis.exhibits import (
     pattern_consistency,
     table1_to_3,
     table_a2,
+    threshold_resets,
     training_cost,
+    verdict_power,
     verdict_tables,
 )
 from analysis.exhibits.claims import table as claims
@@ -42,13 +45,16 @@ MAKERS = (
     figure3.makers,
     figure4_to_6.makers,
     figure7.makers,
+    threshold_resets.makers,
     pattern_consistency.EXHIBIT.makers,
     accuracy_density_and_flops.makers,
     paired_methods.EXHIBIT.makers,
     compact_networks.EXHIBIT.makers,
     alpha_interpolation.EXHIBIT.makers,
+    estimators.EXHIBIT.makers,
     lstm_counting.EXHIBIT.makers,
     training_cost.EXHIBIT.makers,
+    verdict_power.makers,
     claims.makers,
 )
 
@@ -86,17 +92,21 @@ def _check_data_sets(tables: Tables) -> None:
     """
     nothing = Results(Tables(*(table.iloc[:0] for table in (tables.results, tables.traces, tables.layers))))
     owners: dict[str, tuple[str, ...]] = {n.casefold(): printed.DATASETS for n in (*FILES, *exhibits(nothing))}
-    rows = tables.results.drop_duplicates("dataset").sort_values("dataset")
-    for dataset, file, line in zip(rows["dataset"], rows["file"], rows["line"], strict=True):
-        for end in OF_DATA_SET if dataset not in printed.DATASETS else OF_DATA_SET[1:]:
-            if dataset not in owners.setdefault(f"{dataset}{end}".casefold(), (dataset,)):
+    rows = tables.results.drop_duplicates(["dataset", "model"]).sort_values(["dataset", "model"])
+    for dataset, model, file, line in rows[["dataset", "model", "file", "line"]].itertuples(index=False):
+        named = {f"{dataset}{end}": dataset for end in OF_DATA_SET if end or dataset not in printed.DATASETS}
+        for name, owner in (named | {f"{dataset}-{model}-resets": f"{dataset} {model}"}).items():
+            if owner not in owners.setdefault(name.casefold(), (owner,)):
                 raise InputError(
-                    f"{file}, row {line}: dataset {dataset!r}: its exhibit '{dataset}{end}' would replace "
-                    "another file of that name: give the data set another name"
+                    f"{file}, row {line}: dataset {dataset!r}: its exhibit '{name}' would replace another file of "
+                    "that name: give the data set another name"
                 )
 
 
-def _place(name: str) -> tuple[int, int]:
-    """Sorts what has a number in the paper by it, and leaves the others in their order."""
+def _place(name: str) -> tuple[int, int, bool]:
+    """Sorts what has a number in the paper by it, and leaves the others in their order.
+
+    What stands beside a table or figure, such as its verdicts, follows it.
+    """
     numbered = re.match(r"(table|figure)(\d+)", name)
-    return (("table", "figure").index(numbered[1]), int(numbered[2])) if numbered else (2, 0)
+    return (("table", "figure").index(numbered[1]), int(numbered[2]), "-" in name) if numbered else (2, 0, False)

@@ -19,6 +19,8 @@ OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, e
 DRIFT = "drift: "  # begins what benchmark.results writes of a cell resumed under --accept-drift
 LOST = ("diverged", "failed", "cancelled")
 PROTOCOLS = ("paper", "official")
+# A dense network keeps every weight in every epoch. Its rows hold the first epoch's accuracy here.
+AT_LOWEST = "test_accuracy_at_min_density"
 # Hyperparameters that make no variant: every exhibit shows alpha, and the protocols differ in the decay.
 NO_VARIANT = ("alpha", "threshold_weight_decay")
 # Hyperparameters that define a method as published; another value is a variant of the method.
@@ -27,12 +29,16 @@ PUBLISHED = {"dst": {"estimator": "long_tailed", "threshold": "vector", "reset_d
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation (nan for n < 2) over n of `expected` seeds."""
+    """Mean and sample standard deviation (nan for n < 2) over n of `expected` seeds.
+
+    values: those of the seeds; empty for a number that the paper printed.
+    """
 
     mean: float
     sd: float
     n: int
     expected: int
+    values: tuple[float, ...] = ()
 
     @property
     def seeds(self) -> str:
@@ -102,8 +108,7 @@ class Condition:
     def variant(self) -> dict[str, Any]:
         """Hyperparameters that make this a variant: not of the published value, or added later."""
         own, published = self.spec["method"], PUBLISHED.get(self.method, {})
-        other = {name: own[name] for name, value in published.items() if own.get(name, value) != value}
-        return other | {name: own[name] for name in self.added if name not in published}
+        return unpublished(self.spec) | {name: own[name] for name in self.added if name not in published}
 
     @property
     def as_published(self) -> bool:
@@ -190,13 +195,14 @@ def seeds(n: int, expected: int) -> str:
 def summarize(values: Sequence[float], *, expected: int) -> Summary:
     mean = statistics.fmean(values) if values else math.nan
     sd = statistics.stdev(values) if len(values) > 1 else math.nan
-    return Summary(mean, sd, len(values), expected)
+    return Summary(mean, sd, len(values), expected, tuple(values))
 
 
 def conditions(results: pd.DataFrame) -> list[Condition]:
     """Every condition of a results table, ordered by data set, model, method, alpha and density."""
     keys = [spec_without_seed(text) for text in results["spec"]]
     table = results.assign(key=keys, unfinished=results["status"] != "done")
+    table.loc[table["method"] == "dense", AT_LOWEST] = math.nan
     departs = table["departs"] != ""
     counted = table[~departs].sort_values(["seed", "unfinished", "run_id"], kind="stable")
     counted = counted.drop_duplicates(["key", "seed"])
@@ -228,6 +234,13 @@ def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> 
     alpha, density = spec["method"].get("alpha"), spec.get("density")
     asked = f"alpha {alpha:g}" if alpha is not None else f"density {density:g}" if density is not None else ""
     return ", ".join(filter(None, [asked, *(f"{name} {value}" for name, value in (variant or {}).items())]))
+
+
+def unpublished(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters of a spec's method that are not at the value of its publication."""
+    own = spec["method"]
+    published = PUBLISHED.get(own["name"], {})
+    return {name: own[name] for name, value in published.items() if own.get(name, value) != value}
 
 
 def dense_twin(sparse: Condition, among: Sequence[Condition]) -> Condition | None:

@@ -1,4 +1,4 @@
-"""The three epochs that a cell is read at, and the columns that hold them."""
+"""The three readings of a cell: the epochs that it is read at, and the columns that hold them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from analysis.data.conditions import Condition, Results
 from analysis.data.selection import of_table
 from analysis.paper import printed
 
-EPOCHS = ("best", "last", "lowest")
-NAMES = {"best": "best accuracy", "last": "last", "lowest": "lowest density"}
-DENSITY = {"best": "density_at_best_test_accuracy", "last": "density", "lowest": "min_density"}
+EPOCHS = ("last", "best", "lowest")
+COUNTED = "last"  # summaries count at it: the only one that is not selected on the test set
+NAMES = {"last": "last", "best": "best accuracy", "lowest": "lowest density"}
+DENSITY = {"last": "density", "best": "density_at_best_test_accuracy", "lowest": "min_density"}
 ACCURACY = {
     ("top1", "best"): "best_test_accuracy",
     ("top1", "last"): "test_accuracy",
@@ -22,25 +23,40 @@ ACCURACY = {
     ("top5", "last"): "test_top5_accuracy",
     ("top5", "lowest"): "test_top5_accuracy_at_min_density",
 }
+SETTLED = {"density": "settled_density", "top1": "settled_test_accuracy"}
 FROM_TRACES = {"best": ("test_accuracy", max), "lowest": ("density", min)}
 
 
-def headline(model: str) -> str:
-    """The epoch of a model's headline number, fixed in advance: best test accuracy; LSTM: last."""
-    return "last" if model.startswith("lstm") else "best"
-
-
-def dense_epoch(model: str, epoch: str) -> str:
+def dense_epoch(epoch: str) -> str:
     """The epoch that the dense twin is read at.
 
-    It is the same epoch; for the lowest density, which a dense network does not have, its headline.
+    It is the same epoch; for the lowest density, which a dense network does not have, the last.
     """
-    return headline(model) if epoch == "lowest" else epoch
+    return "last" if epoch == "lowest" else epoch
 
 
 def read_at(condition: Condition) -> tuple[str, ...]:
     """The epochs that a condition has: the lowest density only where the method finds its own."""
-    return EPOCHS if condition.alpha is not None else EPOCHS[:2]
+    return EPOCHS if condition.alpha is not None else ("last", "best")
+
+
+def settled(condition: Condition) -> Condition:
+    """The condition with the columns SETTLED: density and accuracy where no layer was just reset.
+
+    They are those of the last epoch; of a run whose thresholds were reset, those of its epoch of
+    lowest density. Soon after a reset a layer keeps nearly all of its weights, and resets can come
+    in every epoch, so that hardly an epoch is without one. The epoch of lowest density is the one
+    furthest from a reset. It is chosen without the test set.
+    """
+    was_reset = condition.rows["threshold_resets"] > 0
+    columns = {
+        SETTLED[name]: condition.rows[lowest].where(was_reset, condition.rows[last])
+        for name, lowest, last in (
+            ("density", DENSITY["lowest"], DENSITY["last"]),
+            ("top1", ACCURACY["top1", "lowest"], ACCURACY["top1", "last"]),
+        )
+    }
+    return dataclasses.replace(condition, rows=condition.rows.assign(**columns))
 
 
 def measured(name: str, results: Results) -> list[Condition]:

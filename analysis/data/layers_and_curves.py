@@ -106,6 +106,34 @@ def layer_ratios(tables: Tables, condition: Condition) -> LayerRatios | None:
     return LayerRatios(tuple(alike), names, first["weights"].to_numpy(dtype=float), kept)
 
 
+def settled_ratios(tables: Tables, condition: Condition) -> LayerRatios | None:
+    """The layer ratios of the done seeds at the epochs of `epochs.settled`; None where none is known.
+
+    Of runs with a reset they come from traces.csv; such a run without records is left out.
+    """
+    last = layer_ratios(tables, condition)
+    if last is None:
+        return None
+    was_reset = dict(zip(condition.done["run_id"], condition.done["threshold_resets"] > 0, strict=True))
+    kept = {
+        run_id: _kept_at_lowest(tables, run_id, last) if was_reset[run_id] else last.kept[i]
+        for i, run_id in enumerate(last.run_ids)
+    }
+    known = {run_id: layers for run_id, layers in kept.items() if layers is not None}
+    return LayerRatios(tuple(known), last.names, last.weights, np.stack(list(known.values()))) if known else None
+
+
+def _kept_at_lowest(tables: Tables, run_id: str, last: LayerRatios) -> Floats | None:
+    """Weights that each layer keeps in the run's epoch of lowest density."""
+    rows = tables.traces_of([run_id])
+    rows = rows[rows["step"].isna() & rows["name"].astype(str).str.startswith("density")]
+    epochs = rows.astype({"name": str}).pivot(index="epoch", columns="name", values="value").astype(float)
+    wanted = [f"density/{name}" for name in last.names]
+    if "density" not in epochs or not set(wanted) <= set(epochs.columns):
+        return None
+    return np.asarray(np.rint(epochs.loc[epochs["density"].idxmin(), wanted].to_numpy(dtype=float) * last.weights))
+
+
 def mean_remaining(tables: Tables, condition: Condition) -> pd.Series:
     """The share of each layer's weights that is kept at the end, mean over seeds, by parameter."""
     rows = tables.layers_of(condition.done["run_id"])

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
-from analysis.data.conditions import PROTOCOLS, Condition, Results, seeds
+from analysis.data.conditions import Condition, Results, seeds
 from analysis.paper import printed
-from analysis.paper.printed import Target
-
-
-@dataclass(frozen=True)
-class Match:
-    """A condition of ours beside a printed row.
-
-    basis: "stated" (the alpha or the density that the paper prints) or "nearest" (the alpha run
-    here whose remaining percentage is nearest). decides: whether the printed number's verdict is on
-    it.
-    """
-
-    condition: Condition
-    label: str
-    protocol: str
-    basis: str
-    decides: bool = False
 
 
 def dst_of(results: Results, dataset: str) -> list[Condition]:
@@ -90,33 +71,6 @@ def as_stated(name: str, conditions: Iterable[Condition]) -> list[Condition]:
     return [c for c in of_table(name, conditions) if c.follows_protocol and rate in (None, c.learning_rate)]
 
 
-def printed_and_ours(name: str, conditions: Sequence[Condition]) -> list[tuple[Target, list[Match]]]:
-    """Every row of a printed table, in the paper's order, with our conditions beside it."""
-    chosen = as_stated(name, conditions)
-    return [(target, matching(target, chosen)) for target in printed.targets(name)]
-
-
-def matching(target: Target, conditions: Sequence[Condition]) -> list[Match]:
-    """Our conditions beside a printed row, in each protocol.
-
-    They are at the stated alpha or density and, for methods with an alpha, at the one whose last
-    epoch's remaining percentage is nearest to the printed one on a log scale.
-    """
-    same = [c for c in conditions if (c.model, c.method) == (target.model, target.method) and len(c.rows)]
-    chosen: dict[int, Match] = {}
-    for protocol in PROTOCOLS:
-        of = [c for c in same if c.protocols[0] == protocol]
-        suffix = ", official protocol" if protocol == "official" else ""
-        for c in of:
-            if _close(c.alpha, target.alpha) or _close(c.density, (target.density_percent or 0) / 100):
-                chosen[id(c)] = Match(c, c.label + suffix, protocol, "stated")
-        nearest = _nearest(target, [c for c in of if c.alpha is not None])
-        if nearest is not None:
-            label = f"{nearest.label}, nearest remaining{suffix}"
-            chosen.setdefault(id(nearest), Match(nearest, label, protocol, "nearest"))
-    return _decided(target, list(chosen.values()))
-
-
 def protocol_note(condition: Condition) -> str:
     """For a title: which protocol, where it is not the paper's."""
     return "official protocol, " if condition.protocols == ("official",) else ""
@@ -138,10 +92,15 @@ def incomplete(conditions: Iterable[Condition]) -> list[str]:
 def left_out_counts(results: Results, shown: Sequence[Condition]) -> list[str]:
     """How many cells are in no mean: of these conditions, or departing from them."""
     counts = sum((Counter(c.lost()) for c in shown), Counter[str]())
-    kinds = {(c.dataset, c.model, c.method, c.alpha) for c in shown}
-    departing = sum(c.departing for c in results.conditions if (c.dataset, c.model, c.method, c.alpha) in kinds)
+    kinds = {_kind(c) for c in shown}
+    departing = sum(c.departing for c in results.conditions if _kind(c) in kinds)
     text = ", ".join(f"{cells} {why}" for why, cells in (counts + Counter(departing=departing)).items())
     return [f"left out: {text}"] if text else []
+
+
+def _kind(condition: Condition) -> tuple[str, str, str, str]:
+    """What a cell has in common with those that it departs from: other fields may differ."""
+    return condition.dataset, condition.model, condition.method, condition.label
 
 
 def left_out(conditions: Iterable[Condition]) -> list[str]:
@@ -162,26 +121,3 @@ def lost_note(results: Results) -> list[str]:
         counts += Counter({**condition.lost(), "departing from the suite": condition.departing})
     texts = [f"{cells} {why}" for why, cells in sorted(counts.items())]
     return [f"In no mean of any exhibit: cells that are {', '.join(texts)}."] if texts else []
-
-
-def _decided(target: Target, matches: list[Match]) -> list[Match]:
-    """Marks the match that the verdict is on.
-
-    That is the paper's protocol at the stated alpha, or at the nearest where the paper states none.
-    Numbers that the paper quotes from others get no verdict.
-    """
-    basis = "nearest" if target.alpha is None else "stated"
-    own = [m for m in matches if m.protocol == "paper" and m.basis == basis and target.origin == "measured"]
-    first = max(own, key=lambda match: len(match.condition.done), default=None)
-    return [replace(match, decides=match is first) for match in matches]
-
-
-def _nearest(target: Target, conditions: Sequence[Condition]) -> Condition | None:
-    wanted = target.density_percent
-    found = [(100 * c.done["density"].mean(), c) for c in conditions if len(c.done)]
-    distances = [(abs(math.log(has / wanted)), c) for has, c in found if wanted and has > 0]
-    return min(distances, key=lambda pair: pair[0])[1] if distances else None
-
-
-def _close(ours: float | None, stated: float | None) -> bool:
-    return ours is not None and stated is not None and math.isclose(ours, stated, rel_tol=1e-6)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,13 @@ import pandas as pd
 from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results, Summary
 from analysis.output.exhibit import Makers, Written, write_figure
+from analysis.output.numbers import WIDE_BARS, centre_and_ends
 from analysis.output.plotting import method_legend, methods_in_order, plain_log, small_multiples, style_of
 from analysis.paper import printed
 
 ACCURACY = "Test accuracy, last epoch (%)"
 FRONT = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 2))}
-REMARK = (
-    "mean over seeds, error bars: one standard deviation; methods at one density are drawn side by side; "
-    "dashes: Pareto front of the means"
-)
+REMARK = f"mean over seeds, error bars: one standard deviation; {WIDE_BARS}; dashes: Pareto front of what is drawn"
 PRINTED = {"marker": "*", "markersize": 13, "markerfacecolor": "white", "markeredgewidth": 1.2, "linewidth": 0}
 COSTS = {"train_flops": "Training FLOPs (% of dense)", "inference_flops": "Inference FLOPs (% of dense)"}
 
@@ -35,6 +32,11 @@ class Point:
     cost: Summary
     accuracy: Summary
     front: bool
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """(cost, accuracy) where it is drawn."""
+        return centre_and_ends(self.cost)[0], centre_and_ends(self.accuracy)[0]
 
 
 def makers(results: Results) -> Makers:
@@ -83,8 +85,9 @@ def _points(conditions: Sequence[Condition], column: str, *, scale: float) -> li
     """One point per condition whose runs all have the column."""
     known = [c for c in conditions if c.done[column].notna().all()]
     costs = [(c, c.summary(column, scale=scale), c.summary("test_accuracy")) for c in known]
-    front = pareto([(cost.mean, accuracy.mean) for _, cost, accuracy in costs])
-    return [Point(c, cost, accuracy, on) for (c, cost, accuracy), on in zip(costs, front, strict=True)]
+    found = [Point(c, cost, accuracy, False) for c, cost, accuracy in costs]
+    front = pareto([point.place for point in found])
+    return [replace(point, front=on) for point, on in zip(found, front, strict=True)]
 
 
 def _density(found: Sequence[Group], out: Path) -> Written:
@@ -123,7 +126,7 @@ def _flops(every: Sequence[Group], out: Path) -> Written:
             if column == "inference_flops":
                 plain_log(axis, "x")
             else:
-                axis.set_xlim(-4, 105)
+                axis.set_xlim(-4, max(105, axis.get_xlim()[1]))
     _legend(figure, found, dense=True)
     lines = [_line(r, column, point) for r in found for column in COSTS for point in by_flops(r, column)]
     findings = [_finding(r.label, by_flops(r, "train_flops"), "of the training FLOPs") for r in found]
@@ -146,39 +149,25 @@ def _written(
 
 
 def _panel(axis: Any, points: Sequence[Point]) -> None:
-    methods = methods_in_order(p.condition.method for p in points)
-    fixed = [
-        m for m in methods if m != "dense" and all(p.condition.alpha is None for p in points if p.condition.method == m)
-    ]
-    for method in methods:
-        of = sorted((p for p in points if p.condition.method == method), key=lambda p: p.cost.mean)
+    for method in methods_in_order(p.condition.method for p in points):
+        of = sorted((p for p in points if p.condition.method == method), key=lambda p: p.place)
         look = style_of(method)
-        _make_room(axis, of)
         axis.errorbar(
-            [p.cost.mean for p in of], [p.accuracy.mean for p in of],
-            xerr=[_sd(p.cost) for p in of], yerr=[_sd(p.accuracy) for p in of],
-            transform=_beside(axis, fixed.index(method) - (len(fixed) - 1) / 2 if method in fixed else 0),
+            *zip(*(p.place for p in of), strict=True),
+            xerr=_bars([p.cost for p in of]), yerr=_bars([p.accuracy for p in of]),
             color=look.colour, marker=look.marker, markersize=9 if method == "dense" else 5.5,
             linewidth=1.0 if len(of) > 1 else 0, elinewidth=0.9, capsize=1.5,
             markeredgecolor="white", markeredgewidth=0.5, zorder=3,
         )  # fmt: skip
-    front = sorted((p.cost.mean, p.accuracy.mean) for p in points if p.front)
+    front = sorted(p.place for p in points if p.front)
     if len(front) > 1:
         axis.step(*zip(*front, strict=True), where="post", zorder=2, **FRONT)
 
 
-def _make_room(axis: Any, points: Sequence[Point]) -> None:
-    """Widens the axes to these points and their error bars.
-
-    Matplotlib does not count points that are moved sideways.
-    """
-    for sign in (-1, 1):
-        costs = [p.cost.mean + sign * _sd(p.cost) for p in points]
-        # an error bar that ends at 0 or below has no end on a logarithmic axis: it reaches the edge
-        shown = [cost if cost > 0 else p.cost.mean / 5 for cost, p in zip(costs, points, strict=True)]
-        gains = [p.accuracy.mean + sign * _sd(p.accuracy) for p in points]
-        axis.update_datalim(list(zip(shown, gains, strict=True)))
-    axis.autoscale_view()
+def _bars(values: Sequence[Summary]) -> list[list[float]]:
+    """How far the error bars reach down and up: [2, values]."""
+    drawn = [centre_and_ends(value) for value in values]
+    return [[centre - low for centre, low, _ in drawn], [high - centre for centre, _, high in drawn]]
 
 
 def printed_for(group: Group) -> list[printed.Target]:
@@ -202,25 +191,17 @@ def _printed_line(group: Group, target: printed.Target) -> dict[str, Any]:
     return {
         "recipe": group.label, "model": group.model, "method": "dst, as printed", "alpha": target.alpha,
         "cost": "density", "cost_percent_mean": target.density_percent, "cost_percent_sd": target.density_std,
+        "cost_percent_drawn": target.density_percent,
         "test_accuracy_mean": target.sparse, "test_accuracy_sd": target.sparse_std, "run_ids": "",
     }  # fmt: skip
-
-
-def _beside(axis: Any, place: float) -> Any:
-    """The data's places moved sideways by points: methods at one density would hide each other."""
-    from matplotlib.transforms import ScaledTranslation
-
-    return axis.transData + ScaledTranslation(place * 5 / 72, 0, axis.get_figure().dpi_scale_trans)
 
 
 def _dense_band(axis: Any, group: Group) -> None:
     if group.dense is None:
         return
-    dense = group.dense.summary("test_accuracy")
-    axis.axhline(dense.mean, color=style_of("dense").colour, linewidth=1.0)
-    axis.axhspan(
-        dense.mean - _sd(dense), dense.mean + _sd(dense), color=style_of("dense").colour, alpha=0.2, linewidth=0
-    )
+    middle, low, high = centre_and_ends(group.dense.summary("test_accuracy"))
+    axis.axhline(middle, color=style_of("dense").colour, linewidth=1.0)
+    axis.axhspan(low, high, color=style_of("dense").colour, alpha=0.2, linewidth=0)
 
 
 def _legend(figure: Any, found: Sequence[Group], *, dense: bool = False, paper: bool = False) -> None:
@@ -241,23 +222,21 @@ def _line(group: Group, cost: str, point: Point) -> dict[str, Any]:
     return {
         "recipe": group.label, "model": group.model, "method": condition.method, "alpha": condition.alpha,
         "density_target": condition.density, "cost": cost, "cost_percent_mean": point.cost.mean,
-        "cost_percent_sd": point.cost.sd, "cost_mean": absolute.mean if cost != "density" else point.cost.mean / 100,
+        "cost_percent_sd": point.cost.sd, "cost_percent_drawn": point.place[0],
+        "cost_percent_low": centre_and_ends(point.cost)[1], "cost_percent_high": centre_and_ends(point.cost)[2],
+        "cost_mean": absolute.mean if cost != "density" else point.cost.mean / 100,
         "test_accuracy_mean": point.accuracy.mean, "test_accuracy_sd": point.accuracy.sd, "n": point.accuracy.n,
         "expected": point.accuracy.expected, "pareto_front": point.front, "run_ids": ";".join(condition.run_ids),
     }  # fmt: skip
 
 
 def _finding(label: str, points: Sequence[Point], what: str) -> str:
-    sparse = sorted((p for p in points if p.front and p.condition.method != "dense"), key=lambda p: p.cost.mean)
+    sparse = sorted((p for p in points if p.front and p.condition.method != "dense"), key=lambda p: p.place)
     if not sparse:
         return ""
     named = [
         f"{printed.method_name(p.condition.method)}{', ' + p.condition.label if p.condition.alpha else ''} "
-        f"({p.accuracy.mean:.2f} % at {p.cost.mean:.3g} % {what})"
+        f"({p.place[1]:.2f} % at {p.place[0]:.3g} % {what})"
         for p in sparse
     ]
     return f"{label}: on the Pareto front are {', '.join(named)}."
-
-
-def _sd(value: Summary) -> float:
-    return 0.0 if math.isnan(value.sd) else value.sd

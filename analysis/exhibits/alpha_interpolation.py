@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.data.comparable import Group, groups
 from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary
-from analysis.data.epochs import ACCURACY, DENSITY, headline
+from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import printed_number, with_seeds
 from analysis.output.plotting import plain_log, small_multiples, style_of
@@ -33,8 +33,9 @@ NOTES = (
     "Interval: percentiles of 2,000 bootstrap draws of each alpha's seeds. It includes no uncertainty of the printed "
     "number or of the line between two alphas. Where some draws do not reach the printed percentage, their share is "
     "given.",
-    "Epoch: best test accuracy, as the authors' code selects (LSTM: last), and the last. A curve that crosses more "
-    "than once is read at the lowest α, and the table says so.",
+    "Epoch: the last, that of best test accuracy (selected on the test set) and that of lowest density. The sentences "
+    "and the figure are of the last. A curve that crosses more than once is read at the lowest α, and the table says "
+    "so.",
 )
 EXHIBITS = ("table1", "table2", "table3", "figure6")
 
@@ -98,13 +99,14 @@ class Reading:
 def readings(results: Results) -> list[Reading]:
     """Each density that the paper measured, beside every group of its network with DST runs."""
     every = groups(results.conditions)
-    return [
+    found = [
         Reading(target, group, epoch)
         for target in _targets()
         for group in every
         if _is_of(group, target)
-        for epoch in dict.fromkeys([headline(group.model), "last"])
+        for epoch in EPOCHS
     ]
+    return [reading for reading in found if reading.epoch == COUNTED or reading.conditions]
 
 
 def _targets() -> list[Target]:
@@ -168,7 +170,7 @@ def _records(r: Reading) -> Iterator[dict[str, Any]]:
 def _finding(found: Sequence[Reading]) -> str:
     sentences = []
     for r in found:
-        if r.epoch != headline(r.group.model) or not r.found:
+        if r.epoch != COUNTED or not r.found:
             continue
         at_stated = r.at_stated
         gives = f"the stated alpha {r.stated:g} leaves {at_stated.mean:.2f} % and " if at_stated and r.stated else ""
@@ -180,16 +182,18 @@ def _finding(found: Sequence[Reading]) -> str:
 
 
 def _draw(found: Sequence[Reading]) -> Any:
-    heads = [r for r in found if r.epoch == headline(r.group.model)]
+    heads = [r for r in found if r.epoch == COUNTED]
     groups: dict[str, list[Reading]] = {}
     for r in heads:
         groups.setdefault(r.group.title, []).append(r)
     note = (
-        "dots: seeds at the headline epoch, line: geometric mean; dashed: printed remaining percentage (band: its ±); "
-        "dotted: stated α; black: the interpolated α with its 95 % interval"
+        "dots: seeds at the last epoch, line: geometric mean; hollow, grey: epoch of lowest density where thresholds "
+        "were reset; dashed: printed remaining percentage (band: its ±); dotted: stated α; black: the interpolated α "
+        "with its 95 % interval"
     )
     figure, axes = small_multiples(len(groups), columns=3, size=(4.2, 3.1), title=f"{CAPTION}\n{note}")
     for axis, (title, members) in zip(axes, groups.items(), strict=True):
+        _lowest(axis, [r for r in found if r.epoch == "lowest" and r.group is members[0].group])
         _panel(axis, members)
         axis.set_title(title)
     return figure
@@ -219,6 +223,17 @@ def _panel(axis: Any, members: Sequence[Reading]) -> None:
     axis.margins(x=0.12)
     plain_log(axis, "x", most=4)
     plain_log(axis, "y")
+
+
+def _lowest(axis: Any, members: Sequence[Reading]) -> None:
+    """The epoch of lowest density, of networks with a reset: there the last epoch's density is chance."""
+    r = next(iter(members), None)
+    if r is None or not any((c.done["threshold_resets"] > 0).any() for c in r.conditions):
+        return
+    for alpha, values in zip(r.alphas, r.runs, strict=True):
+        look = {"markerfacecolor": "white", "markeredgecolor": "#777777", "markersize": 4, "linestyle": "none"}
+        axis.plot([alpha] * len(values), values, "o", zorder=1.5, **look)
+    axis.plot(r.alphas, [geometric_mean(values) for values in r.runs], color="#777777", linewidth=1.2, zorder=1.4)
 
 
 EXHIBIT = TableWithFigure(

@@ -10,7 +10,8 @@ from typing import Any
 
 from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results, Summary, summarize
-from analysis.data.layers_and_curves import layer_ratios
+from analysis.data.epochs import ACCURACY, SETTLED, settled
+from analysis.data.layers_and_curves import settled_ratios
 from analysis.data.read import Tables
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import with_seeds
@@ -33,13 +34,17 @@ KINDS = {
 }
 RULE = (
     "Rule: each hidden layer of the compact network keeps the share of its units or channels that is its weights' "
-    "remaining ratio, rounded, at least 1 (mean over seeds, last epoch); the output layer keeps its classes. Even: all "
-    "hidden layers times one factor, with as many weights as the compact network."
+    "remaining ratio, rounded, at least 1 (mean over seeds); the output layer keeps its classes. Even: all hidden "
+    "layers times one factor, with as many weights as the compact network."
+)
+READ = (
+    "The sparse network is read at its last epoch; where its thresholds were reset, at its epoch of lowest density, "
+    "as a layer keeps nearly everything soon after a reset. Dense ones are read at the last epoch."
 )
 HOW = (
     "Both are trained densely from their own first weights, with the optimizer of the sparse network: "
-    f"python -m benchmark run --suite {NAME}.py. Test accuracy of the last epoch, mean ± standard deviation over n "
-    "seeds; minus sparse: mean over the seeds that both have."
+    f"python -m benchmark run --suite {NAME}.py. Test accuracy: mean ± standard deviation over n seeds; minus sparse: "
+    "mean over the seeds that both have."
 )
 
 
@@ -47,7 +52,7 @@ HOW = (
 class Network:
     """A network of one group.
 
-    sparse: the DST condition that it is compared with; found: its result, if any.
+    sparse: the DST condition that it is compared with, `settled`; found: its result, if any.
     """
 
     group: Group
@@ -59,14 +64,15 @@ class Network:
 
     @property
     def accuracy(self) -> Summary:
-        return summarize([], expected=0) if self.found is None else self.found.summary("test_accuracy")
+        column = SETTLED["top1"] if self.kind == "sparse" else ACCURACY["top1", "last"]
+        return summarize([], expected=0) if self.found is None else self.found.summary(column)
 
     @property
     def minus_sparse(self) -> Summary:
         if self.found is None or self.found is self.sparse or not len(self.found.done):
             return summarize([], expected=0)
         seeds = {*self.found.rows["seed"], *self.sparse.rows["seed"]}
-        differences = paired(self.found.by_seed("test_accuracy"), self.sparse.by_seed("test_accuracy"))
+        differences = paired(self.found.by_seed("test_accuracy"), self.sparse.by_seed(SETTLED["top1"]))
         return summarize(differences, expected=len(seeds))
 
 
@@ -104,7 +110,7 @@ def networks(results: Results) -> list[Network]:
         network
         for group in groups(results.conditions)
         if group.model in OWN_WIDTHS
-        for sparse in group.of("dst")
+        for sparse in map(settled, group.of("dst"))
         if "initialization" not in sparse.spec["model"]
         for network in _of_condition(results.tables, group, sparse, narrow)
     ]
@@ -122,7 +128,7 @@ def suite_file(found: Iterable[Network]) -> str:
 
 
 def _of_condition(tables: Tables, group: Group, sparse: Condition, narrow: Sequence[Condition]) -> list[Network]:
-    measured = layer_ratios(tables, sparse)
+    measured = settled_ratios(tables, sparse)
     own = OWN_WIDTHS[group.model]
     if measured is None or len(measured.names) != len(own) + 1:
         return []
@@ -240,7 +246,7 @@ def _panel(axis: Any, found: Sequence[Network]) -> None:
     missing = [name for kind, (_, _, name) in LOOKS.items() if not any(n.accuracy.n for n in found if n.kind == kind)]
     if missing:
         axis.text(0.98, 0.04, f"not run: {', '.join(missing)}", transform=axis.transAxes, ha="right", fontsize=7.5)
-    axis.set(xlabel="Weights kept", ylabel="Test accuracy, last epoch (%)")
+    axis.set(xlabel="Weights kept", ylabel="Test accuracy (%)")
     plain_log(axis, "x", most=5)
 
 
@@ -279,7 +285,7 @@ EXHIBIT = TableWithFigure(
     caption=CAPTION,
     heads=HEADS,
     labels=4,
-    notes=(RULE, HOW),
+    notes=(RULE, READ, HOW),
     lines=networks,
     cells=_cells,
     records=_records,

@@ -95,15 +95,15 @@ def example() -> pd.DataFrame:
 
 def draw_masked_layer(data: pd.DataFrame, title: str) -> Any:
     """W and t on the left, then |W| - t, S and the mask; above, W * M meets the input."""
-    figure, axes = mosaic_figure([["all"]], (10.4, 4.0), title)
+    figure, axes = mosaic_figure([["all"]], (10.4, 4.8), title)
     axis = axes["all"]
-    axis.set(xlim=(0, 21.6), ylim=(-4.3, 4.0), aspect="equal")
+    axis.set(xlim=(0, 21.6), ylim=(-4.9, 4.9), aspect="equal")
     axis.axis("off")
-    _matrix(axis, data, "W", (0.2, 0.4), "weights W", "{:.1f}", signed=True)
-    _matrix(axis, data[data["j"] == 1], "t", (2.2, -3.7), "thresholds t, one a row", "{:.2f}", signed=False)
+    _matrix(axis, data, "W", (0.2, 1.2), "weights W", "{:.1f}", signed=True)
+    _matrix(axis, data[data["j"] == 1], "t", (2.2, -3.7), "thresholds t,\none per row", "{:.2f}", signed=False)
     _matrix(axis, data, "Q", (6.4, -3.7), "Q = |W| − t", "{:.2f}", signed=True)
     _matrix(axis, data, "M", (12.0, -3.7), "mask M = S(Q)", "{:.0f}", signed=False)
-    _matrix(axis, data, "P", (14.2, 0.4), "P = W ⊙ M, sparse", "{:.1f}", signed=True)
+    _matrix(axis, data, "P", (14.2, 1.2), "P = W ⊙ M, sparse", "{:.1f}", signed=True)
     _arrows(axis)
     return figure
 
@@ -144,35 +144,43 @@ def _shade(value: float) -> tuple[float, float, float]:
 
 
 FORWARD = (
-    ((4.3, 0.5), (6.3, -0.5)),
+    ((2.6, 1.05), (6.3, -1.4)),
     ((3.3, -2.2), (6.3, -2.2)),
     ((10.5, -2.2), (11.9, -2.2)),
-    ((4.3, 1.9), (14.1, 1.9)),
-    ((15.3, -0.1), (15.9, 0.35)),
-    ((18.3, 1.9), (20.4, 1.9)),
-    ((19.3, 0.3), (19.3, 1.85)),
+    ((4.3, 2.9), (14.1, 2.9)),
+    ((15.0, 0.0), (15.6, 1.1)),
+    ((18.3, 2.7), (20.4, 2.7)),
+    ((19.3, 1.2), (19.3, 2.6)),
 )
 BACKWARD = (
+    ((17.2, 1.1), (16.1, -0.9)),
     ((11.9, -3.1), (10.5, -3.1)),
     ((6.3, -3.1), (3.3, -3.1)),
-    ((6.3, -0.9), (4.0, 0.3)),
-    ((14.1, 1.3), (4.3, 1.3)),
+    ((6.3, -0.8), (3.9, 1.0)),
+    ((14.1, 2.1), (4.3, 2.1)),
 )
 LABELS = (
-    ("⊙", (9.2, 2.0), 10), ("S", (11.2, -2.1), 10), ("X", (19.3, -0.4), 11), ("Y", (20.8, 1.65), 11),
+    ("⊙", (9.2, 3.0), 10), ("S", (11.2, -2.1), 10), ("X", (19.3, 0.5), 11), ("Y", (20.8, 2.45), 11),
 )  # fmt: skip
-GRADIENTS = (("H(Q)", (11.2, -3.7)), ("structure\ngradient", (4.8, -4.1)), ("performance gradient", (9.2, 0.7)))
+# The gradients as appendix A.3 names them: dP is the gradient that P receives.
+GRADIENTS = {
+    "performance": ("performance gradient\ndP ⊙ M", (9.2, 1.25)),
+    "M": ("dP ⊙ W", (17.75, -0.2)),
+    "Q": ("dP ⊙ W\n⊙ H(Q)", (11.2, -4.1)),
+    "structure": ("structure gradient\ndP ⊙ W ⊙ H(Q) ⊙ sgn(W)", (8.2, 0.1)),
+    "t": ("dt: row sums of\n−dP ⊙ W ⊙ H(Q)", (4.8, -4.1)),
+}
 
 
 def _arrows(axis: Any) -> None:
-    """What the layer computes in grey, and the way of the gradients (appendix A.3) in orange."""
+    """What the layer computes in grey, and the gradients of appendix A.3 in orange."""
     for colour, arrows in (("#444444", FORWARD), (SPARSE, BACKWARD)):
         for start, end in arrows:
             axis.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.1})
     for text, place, size in LABELS:
         axis.text(*place, text, ha="center", va="bottom", fontsize=size)
-    for text, place in GRADIENTS:
-        axis.text(*place, text, ha="center", va="bottom", fontsize=8, color=SPARSE)
+    for text, place in GRADIENTS.values():
+        axis.text(*place, text, ha="center", va="bottom", fontsize=7.5, color=SPARSE)
 
 
 def _figure1(out: Path) -> Written:
@@ -181,7 +189,9 @@ def _figure1(out: Path) -> Written:
     drawn = draw_masked_layer(data, f"{caption}\n{legend}")
     finding = (
         f"Of {len(data)} example weights, {data['M'].sum()} exceed the threshold of their row and stay in the product "
-        "of weights and mask; the mask is the step function of |W| - t, and gradients return through H(Q)."
+        "of weights and mask; the mask is the step function of |W| - t. The weights receive two gradients: the "
+        "performance gradient dP ⊙ M, and through the mask the structure gradient dP ⊙ W ⊙ H(Q) ⊙ sgn(W); the "
+        "thresholds receive the row sums of -dP ⊙ W ⊙ H(Q)."
     )
     return write_figure("figure1", data, drawn, out, title=caption, finding=finding)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.conditions import Condition, Results, Summary, dense_twin
-from analysis.data.epochs import ACCURACY, DENSITY, headline
+from analysis.data.epochs import ACCURACY, COUNTED, DENSITY
 from analysis.data.selection import (
     count,
     dst_conditions,
@@ -24,7 +24,8 @@ from analysis.data.selection import (
     protocol_note,
 )
 from analysis.output.exhibit import Makers, Written, write_figure
-from analysis.output.plotting import DENSE, MODEL, SPARSE, greek, mosaic_figure, write_in_middle
+from analysis.output.numbers import WIDE_BARS, centre_and_ends, is_wide
+from analysis.output.plotting import DENSE, MODEL, SPARSE, greek, mosaic_figure, plain_log, write_in_middle
 from analysis.paper import printed
 
 MODELS = ("vgg16", "wrn-16-8", "wrn-28-8")
@@ -43,16 +44,15 @@ class Panel:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Of results: those that hold "accuracy" and "ratio" at the model's headline epoch."""
-        epoch = headline(self.model)
-        return {"accuracy": ACCURACY["top1", epoch], "ratio": DENSITY[epoch]}
+        """Of results: those that hold "accuracy" and "ratio" at the last epoch."""
+        return {"accuracy": ACCURACY["top1", COUNTED], "ratio": DENSITY[COUNTED]}
 
     @property
     def is_run(self) -> bool:
         return any(len(c.done) for c in self.conditions)
 
     def summaries(self, what: str) -> list[tuple[float, Summary]]:
-        """(alpha, "accuracy" in percent or "ratio") of what is done, at the headline epoch."""
+        """(alpha, "accuracy" in percent or "ratio") of what is done, at the last epoch."""
         column = self.columns[what]
         return [(c.alpha or 0.0, c.summary(column)) for c in self.conditions if len(c.done)]
 
@@ -75,7 +75,7 @@ def rows(panels: Sequence[Panel]) -> pd.DataFrame:
             part = c.rows[list(kept)].rename(columns={"test_accuracy": "last_test_accuracy", "density": "last_density"})
             given = {"panel": panel.label, "model": c.model, "method": c.method, "alpha": c.alpha}
             shown = {"test_accuracy": c.rows[panel.columns["accuracy"]], "density": c.rows[panel.columns["ratio"]]}
-            parts.append(part.assign(**given, epoch_shown=headline(panel.model), **shown))
+            parts.append(part.assign(**given, epoch_shown=COUNTED, **shown))
     order = ["panel", "model", "method", "alpha", "run_id", "seed", "status", "epoch_shown"]
     order += ["test_accuracy", "density", "last_test_accuracy", "last_density"]
     return pd.concat([p.astype({"alpha": float, "seed": int}) for p in parts], ignore_index=True)[order]
@@ -108,7 +108,7 @@ def _draw_panel(upper: Any, lower: Any, panel: Panel, *, first: bool) -> None:
     _dense_band(upper, panel)
     _points(upper, accuracy, SPARSE)
     _points(lower, ratio, MODEL)
-    _ratio_scale(lower, [s.mean + (s.sd if s.n > 1 else 0) for _, s in ratio])
+    _ratio_scale(lower, [s for _, s in ratio])
     lower.set_xlabel("α, log scale")
     upper.tick_params(labelbottom=False)
     if first:
@@ -138,18 +138,29 @@ def _dense_band(axis: Any, panel: Panel) -> None:
 
 def _points(axis: Any, summaries: Sequence[tuple[float, Summary]], colour: Any) -> None:
     if summaries:
-        spread = [s.sd if s.n > 1 else 0.0 for _, s in summaries]
+        centres, lows, highs = zip(*(centre_and_ends(s) for _, s in summaries), strict=True)
+        ends = [[c - low for c, low in zip(centres, lows, strict=True)],
+                [high - c for c, high in zip(centres, highs, strict=True)]]  # fmt: skip
         axis.errorbar(
-            [alpha for alpha, _ in summaries], [s.mean for _, s in summaries], yerr=spread, color=colour,
+            [alpha for alpha, _ in summaries], centres, yerr=ends, color=colour,
             marker="o", markersize=4, linewidth=1.5, elinewidth=1, capsize=2, zorder=3,
         )  # fmt: skip
 
 
-def _ratio_scale(axis: Any, tops: Sequence[float]) -> None:
-    """From 0 to 1, as in the paper; less where every ratio is small."""
-    if tops:
-        axis.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
-        axis.set_ylim((-0.02, 1.03) if max(tops) > 0.5 else (0, 1.15 * max(*tops, NOTABLE)))
+def _ratio_scale(axis: Any, ratios: Sequence[Summary]) -> None:
+    """From 0 to 1, as in the paper; less where every ratio is small.
+
+    Logarithmic where seeds differ so much that small ratios would all look like 0.
+    """
+    if not ratios:
+        return
+    axis.axhline(NOTABLE, color="#888888", linewidth=0.9, linestyle=":", zorder=1)
+    _, lows, highs = zip(*map(centre_and_ends, ratios), strict=True)
+    if any(map(is_wide, ratios)) and min(lows) > 0:
+        axis.set(yscale="log", ylim=(0.7 * min(*lows, NOTABLE), min(1.3, 1.4 * max(*highs, NOTABLE))))
+        plain_log(axis, "y", most=5)
+    else:
+        axis.set_ylim((-0.02, 1.03) if max(highs) > 0.5 else (0, 1.15 * max(*highs, NOTABLE)))
 
 
 def _partial(axis: Any, panel: Panel) -> None:
@@ -230,11 +241,8 @@ def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out
     if not any(panel.is_run for panel in panels):
         return Written(name=name, title=title, remark="not run")
     data = rows([panel for panel in panels if panel.conditions])
-    lstm = [panel.model.startswith("lstm") for panel in panels]
-    shown = "epoch of best test accuracy" if not all(lstm) else "last epoch"
-    shown += " (LSTM: last)" if any(lstm) and not all(lstm) else ""
-    legend = f"{shown}; mean ± standard deviation over seeds, {count(every)}\n"
-    legend += "dashed, grey band: dense baseline; dotted: 5 % remaining"
+    legend = f"last epoch, {count(every)}; dashed, grey band: dense baseline; dotted: 5 % remaining\n"
+    legend += f"mean ± standard deviation over seeds; {WIDE_BARS}"
     missing = [f"{panel.label} not run" for panel in panels if not panel.is_run]
     return write_figure(
         name, data, draw(panels, f"{title}\n{legend}"), out, title=title,

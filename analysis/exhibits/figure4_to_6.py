@@ -15,8 +15,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.conditions import Condition, Results, dense_twin
+from analysis.data.epochs import measured
 from analysis.data.layers_and_curves import history, layer_names, wide
 from analysis.data.selection import count, dst_conditions, dst_of, incomplete, left_out_counts, protocol_note
+from analysis.exhibits.verdict_tables import FIGURES as FIGURES_WITH_VERDICTS
+from analysis.exhibits.verdicts import deciding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.plotting import DENSE, MODEL, SPARSE, layer_colours, mosaic_figure, write_in_middle
 from analysis.paper import printed
@@ -271,8 +274,17 @@ def _write(
     both = [sparse, *([] if dense is None else [dense])]
     return write_figure(
         name, wide(data), draw(data, f"{title}\n{legend}", marks), out, title=title, run_ids=data["run_id"].unique(),
-        finding=finding(data, marks.milestones), remarks=[*incomplete(both), *left_out_counts(results, both)],
+        finding=finding(data, marks.milestones) + _verdicts(name, results),
+        remarks=[*incomplete(both), *left_out_counts(results, both)],
     )  # fmt: skip
+
+
+def _verdicts(name: str, results: Results) -> str:
+    """The verdict on the final values that section 5.2 prints; empty for other figures."""
+    if name not in FIGURES_WITH_VERDICTS:
+        return ""
+    found = [verdict.verdict for verdict in deciding(table_verdicts(name, measured(name, results)))]
+    return f" Verdict on the printed final values: {', '.join(found)}." if found else ""
 
 
 def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:

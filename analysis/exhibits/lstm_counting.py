@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results, Summary
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import with_seeds
+from analysis.output.numbers import WIDE, centre_and_ends, with_seeds
 from analysis.output.plotting import name_rows, plain_log, small_multiples, style_of
 from analysis.paper import printed
 
@@ -25,7 +24,8 @@ NOTES = (
     "For the output gate, the authors' LSTM cell adds up the kept weights with their signs instead of the mask. A "
     "quarter of the weights enters by value, so the count can be too low by a quarter, or by more where they sum below "
     "0.",
-    "Last epoch, mean ± standard deviation over n seeds. Neither count includes the classifier. Printed: Table 1.",
+    f"Last epoch, mean ± standard deviation over n seeds. {WIDE} Neither count includes the classifier. Printed: "
+    "Table 1.",
 )
 
 
@@ -103,17 +103,18 @@ def _draw(found: Sequence[Count]) -> Any:
 def _panel(axis: Any, members: Sequence[Count], rows: int) -> None:
     for place, count in enumerate(members):
         colour, true, counted = style_of(count.condition.method).colour, count.true, count.counted
-        axis.plot([counted.mean, true.mean], [place] * 2, color=colour, linewidth=1.2, zorder=2)
-        for value, fill in ((true, colour), (counted, "white")):
+        drawn = [(*centre_and_ends(true), colour), (*centre_and_ends(counted), "white")]
+        axis.plot([centre for centre, *_ in drawn], [place] * 2, color=colour, linewidth=1.2, zorder=2)
+        for centre, low, high, fill in drawn:
             axis.errorbar(
-                [value.mean], [place], xerr=[0.0 if math.isnan(value.sd) else value.sd], marker="o", markersize=5.5,
-                color=colour, markerfacecolor=fill, elinewidth=0.8, capsize=2, linestyle="none", zorder=3,
+                [centre], [place], xerr=[[centre - low], [high - centre]], marker="o", markersize=5.5, color=colour,
+                markerfacecolor=fill, elinewidth=0.8, capsize=2, linestyle="none", zorder=3,
             )  # fmt: skip
     for percent in {c.printed for c in members if c.printed is not None}:
         axis.axvline(percent, color="#444444", linestyle="--", linewidth=1.1, zorder=1)
     name_rows(axis, [f"{printed.method_name(c.condition.method)}, {c.condition.label}" for c in members], most=rows)
     axis.set_xlabel("Remaining weights (%)")
-    if all(c.counted.mean > 0 for c in members):
+    if all(centre_and_ends(c.counted)[1] > 0 for c in members):
         plain_log(axis, "x")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.data.comparable import Group, density_matches, groups
 from analysis.data.conditions import Condition, Results
-from analysis.data.layers_and_curves import LayerRatios, layer_ratios
+from analysis.data.layers_and_curves import LayerRatios, settled_ratios
 from analysis.data.read import Tables
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import limits, p_text
@@ -36,14 +36,18 @@ HEADS = (
 )  # fmt: skip
 MEASURED = ("Kendall's W [95 %]", "p", *HEADS[8:])
 NOTES = (
-    "Layers are ranked by the share of their weights that remains at the last epoch. W is 1 where all rankings are the "
-    "same, and about 1 / rankings by chance. Over alphas and methods, a ranking is that of the mean over seeds.",
+    "Layers are ranked by the share of their weights that remains at the last epoch; of a run whose thresholds were "
+    "reset, at its epoch of lowest density, as a layer keeps nearly everything soon after a reset. W is 1 where all "
+    "rankings are the same, and about 1 / rankings by chance. Over alphas and methods, a ranking is that of the mean "
+    "over seeds.",
     "Interval: percentiles of 2,000 bootstrap draws. Over alphas and methods, the seeds behind each ranking are drawn; "
     "over seeds, the rankings are, and each pair of different seeds counts. Few seeds make it too narrow.",
     "Chance: layers shuffled within each ranking, 2,000 draws; p is the share of draws that agree as well. With few "
     "layers and rankings no p can be small: three layers have six orders.",
-    "Methods: those within a factor of 1.25 of the density, DST at its nearest alpha. ρ with layer size: Spearman's "
-    "correlation of the mean ranks and the layers' numbers of weights; -1 where larger layers keep smaller shares.",
+    "Methods: those within a factor of 1.25 of the density, DST at its nearest alpha. A method is left out if all its "
+    "runs keep the same number of weights in each layer, or if it has one run: its ranking is that of a fixed budget, "
+    "and such methods agree by construction. ρ with layer size: Spearman's correlation of the mean ranks and the "
+    "layers' numbers of weights; -1 where larger layers keep smaller shares.",
 )
 COLOURS = {"alphas": "#0072B2", "seeds": "#D55E00", "methods": "#009E73"}
 
@@ -117,12 +121,22 @@ def _alphas(group: Group, tables: Tables) -> Iterator[Rankings]:
 
 def _methods(group: Group, tables: Tables) -> Iterator[Rankings]:
     for match in density_matches(group):
-        yield from _over(group, "methods", f"density {match.density:g}", match.conditions, tables)
+        free = [c for c in match.conditions if chooses_its_layers(tables, c)]
+        yield from _over(group, "methods", f"density {match.density:g}", free, tables)
+
+
+def chooses_its_layers(tables: Tables, condition: Condition) -> bool:
+    """Whether the method itself settles how many weights each layer keeps.
+
+    Such a method finds its own density, or its seeds differ in some layer.
+    """
+    found = settled_ratios(tables, condition)
+    return condition.density is None or (found is not None and bool((found.kept != found.kept[0]).any()))
 
 
 def _seeds(group: Group, tables: Tables) -> Iterator[Rankings]:
     for condition in group.of("dst"):
-        found = layer_ratios(tables, condition)
+        found = settled_ratios(tables, condition)
         if found is not None and len(found.run_ids) > 1:
             seeds = condition.done.set_index("run_id")["seed"]
             raters = tuple(f"seed {int(seeds[run_id])}" for run_id in found.run_ids)
@@ -130,7 +144,7 @@ def _seeds(group: Group, tables: Tables) -> Iterator[Rankings]:
 
 
 def _over(group: Group, over: str, at: str, conditions: Sequence[Condition], tables: Tables) -> Iterator[Rankings]:
-    named = [(c, found) for c in conditions if (found := layer_ratios(tables, c)) is not None]
+    named = [(c, found) for c in conditions if (found := settled_ratios(tables, c)) is not None]
     alike = [(c, found) for c, found in named if found.names == named[0][1].names]
     if len(alike) > 1:
         raters = tuple(c.label if over == "alphas" else printed.method_name(c.method) for c, _ in alike)

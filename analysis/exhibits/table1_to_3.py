@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary, dense_twin, summarize
-from analysis.data.epochs import ACCURACY, DENSITY, EPOCHS, dense_epoch, headline, measured, read_at
-from analysis.data.selection import Match, as_stated, left_out, of_table, printed_and_ours
+from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS, NAMES, dense_epoch, measured, read_at
+from analysis.data.matching import Match, printed_and_ours
+from analysis.data.selection import as_stated, left_out, of_table
 from analysis.exhibits.verdicts import TABLES, Verdict, finding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_table
-from analysis.output.numbers import factor, limits, points, printed_number, t_interval
+from analysis.output.numbers import (
+    WIDE,
+    limits,
+    percentage_and_interval,
+    percentage_interval,
+    printed_number,
+    t_interval,
+)
 from analysis.output.table import Row, Table
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -30,11 +38,10 @@ HEADS = {
     "parameters": "Remaining number of parameters (M)",
 }
 HEADS_TOP5 = {"dense": "Dense Baseline Top-1 / Top-5 (%)", "sparse": "Sparse Accuracy Top-1 / Top-5 (%)"}
-MINUS = "ours − paper"
 PRINTED = "printed"
 SUMMARY = (
     "Ours: mean ± sample standard deviation over n seeds, and the 95 % t interval of the mean; n=2/3 means that 2 of "
-    "the 3 seeds in the suite are done. The difference is over the seeds that both have."
+    f"the 3 seeds in the suite are done. The difference is over the seeds that both have. {WIDE}"
 )
 
 
@@ -52,14 +59,15 @@ class Line:
     method: str
     source: str
     label: str
-    shown: str = PRINTED
+    protocol: str = ""
+    basis: dict[str, str] = field(default_factory=dict)
     values: dict[tuple[str, str], Summary] = field(default_factory=dict)
     against: dict[tuple[str, str], Comparison] = field(default_factory=dict)
     run_ids: tuple[str, ...] = ()
     dense_run_ids: tuple[str, ...] = ()
     commits: tuple[str, ...] = ()
     status: str = ""
-    verdicts: tuple[str, ...] = ()
+    verdicts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ def makers(results: Results) -> Makers:
 
 
 def paper_table(name: str, conditions: Sequence[Condition], verdicts: Sequence[Verdict] | None = None) -> ResultTable:
-    """A table of the paper: below each printed row ours, at the stated and the nearest alpha.
+    """A table of the paper: below each printed row ours, every alpha that was run.
 
     conditions: epochs.measured. verdicts: table_verdicts of the same conditions, where they are
     known already.
@@ -99,12 +107,12 @@ def paper_table(name: str, conditions: Sequence[Condition], verdicts: Sequence[V
     for group in _by_line(printed_and_ours(name, chosen)):
         targets = [target for target, _ in group]
         lines.append(printed_line(targets))
-        ours = list(zip(*(matches for _, matches in group), strict=True))
+        ours = _by_condition(group)
         if not ours:
             lines.append(_not_run(targets[0]))
         for matches in ours:
-            condition = matches[0].condition
-            line = measured_line(condition, dense_twin(condition, chosen), matches[0].label, targets)
+            first = matches[0]
+            line = measured_line(first.condition, dense_twin(first.condition, chosen), first.label, targets)
             lines.append(_judged(line, targets, matches, judged))
     title = f"{printed.CAPTIONS[name]}: as printed ({printed.PLACES[name]}), and measured here"
     top5 = any(target.metric == "top5" for target in printed.targets(name))
@@ -139,10 +147,9 @@ def measured_line(condition: Condition, twin: Condition | None, label: str, targ
     commits = {*condition.done["commit"], *([] if twin is None else twin.done["commit"])}
     n, expected = len(condition.done), len(condition.rows)
     status = "measured" if n == expected else f"n={n}/{expected}" if n else f"not run (n=0/{expected})"
-    shown = headline(condition.model) if targets else "last"
     return Line(
-        condition.model, condition.method, "ours", label, shown, values, against,
-        condition.run_ids, () if twin is None else twin.run_ids, tuple(sorted(commits)), status,
+        condition.model, condition.method, "ours", label, values=values, against=against, run_ids=condition.run_ids,
+        dense_run_ids=() if twin is None else twin.run_ids, commits=tuple(sorted(commits)), status=status,
     )  # fmt: skip
 
 
@@ -171,46 +178,75 @@ def rules(name: str) -> list[str]:
     """What a reader of a table of the paper has to know."""
     return [
         SUMMARY,
-        "Headline: the epoch of best test accuracy, selected on the test set as the authors' code does; LSTM: the last "
-        f"epoch. {name}-verdicts has the last and the lowest-density epochs too.",
-        "Ours minus paper: with the 95 % interval; the printed mean counts as exact. For the remaining percentage it "
-        "is the ratio (geometric mean). The paper's difference is that of its printed accuracies.",
-        "Paper: as printed. It says neither how many runs there were nor what its ± is. Nearest remaining: the alpha "
-        "run here whose last epoch's remaining percentage is nearest to the printed one.",
+        "Reading: which epoch. The last is the only one not selected on the test set, and summaries count at it; best "
+        "accuracy: selected on the test set, as the authors' code does; lowest density: the sparsest epoch. The dense "
+        "twin of the lowest density is read at the last epoch. The paper does not say which epoch it prints.",
+        "Paper: as printed. It says neither how many runs there were nor what its ± is. Nearest: the alpha run here "
+        f"whose remaining percentage at this reading is nearest to the printed one. {name}-verdicts has every alpha "
+        "that was run at every reading, and ours against the paper's with intervals.",
         "Verdict: at the stated alpha, or at the nearest where the paper states none. Other verdicts are in brackets. "
         "The rule: docs/verdicts.md.",
     ]
 
 
 def as_table(table: ResultTable) -> Table:
-    """What a reader sees: the paper's row, ours at its headline epoch, ours minus the paper's."""
+    """What a reader sees: the paper's row; ours at the stated alpha and at each reading's nearest."""
     several = len({line.method for line in table.lines}) > 1
     rows: list[Row] = []
     before = ("", "")
-    for line in table.lines:
+    for line, epoch in _shown(table):
         model = printed.architecture(line.model) if line.model != before[0] else ""
         method = printed.method_name(line.method) if (line.model, line.method) != before else ""
         before = (line.model, line.method)
-        named = (model, method) if several else (model,)
-        for source, texts, verdict in _texts(line, table.quantities):
-            cells = (*(named if source != MINUS else [""] * len(named)), source, *texts)
-            starts = source != MINUS and (line.source == "paper" or bool(model))
-            rows.append(Row((*cells, verdict) if table.judged else cells, line.run_ids, line.dense_run_ids, starts))
+        nearest = ["nearest"] if line.basis.get(epoch) == "nearest" else []
+        source = ", ".join(filter(None, [line.source, line.label, *nearest]))
+        reading = [NAMES.get(epoch, "") if line.values else ""] if table.judged else []
+        numbers = [_joined([cell(line, epoch, name) for name in names]) for names in table.quantities]
+        verdict = [" / ".join(line.verdicts.get(epoch, ()))] if table.judged else []
+        cells = (model, *([method] if several else []), source, *reading, *numbers, *verdict)
+        rows.append(Row(cells, line.run_ids, line.dense_run_ids, starts=line.source == "paper" or bool(model)))
     heads = [(HEADS_TOP5 if len(names) > 1 else {}).get(names[0], HEADS[names[0]]) for names in table.quantities]
-    labels = ("Architecture", "Method", "Source") if several else ("Architecture", "Source")
-    heads += ["Verdict"] if table.judged else []
-    return Table(table.name, table.caption, (*labels, *heads), tuple(rows), table.notes, len(labels))
+    labels = ["Architecture", *(["Method"] if several else []), "Source", *(["Reading"] if table.judged else [])]
+    heads = [*labels, *heads, *(["Verdict"] if table.judged else [])]
+    return Table(table.name, table.caption, tuple(heads), tuple(rows), table.notes, len(labels))
+
+
+def _shown(table: ResultTable) -> list[tuple[Line, str]]:
+    """(line, epoch) of each row: for a printed line itself, the stated alpha, then the nearest ones."""
+    groups: list[list[Line]] = []
+    for line in table.lines:
+        if line.source == "paper" or not groups:
+            groups.append([])
+        groups[-1].append(line)
+    found = []
+    for lines in groups:
+        if not table.judged:
+            found += [(line, COUNTED) for line in lines]
+            continue
+        found += [(line, PRINTED) for line in lines if line.source == "paper"]
+        for protocol in ("", *PROTOCOLS):
+            own = [line for line in lines if line.source == "ours" and line.protocol == protocol]
+            found += [(line, COUNTED) for line in own if not line.values]
+            found += [(line, epoch) for line in own for epoch in EPOCHS if line.basis.get(epoch) == "stated"]
+            found += [(line, epoch) for epoch in EPOCHS for line in own if line.basis.get(epoch) == "nearest"]
+    return found
 
 
 def records(table: ResultTable) -> list[dict[str, Any]]:
-    """Every number in full, one record per line of the table, the three epochs side by side."""
+    """Every number in full, one record per printed line and per alpha, the readings side by side.
+
+    `verdict` is that at the last epoch.
+    """
     names = [name for column in table.quantities for name in column]
     found = []
     for line in table.lines:
         known: dict[str, Any] = {
             "architecture": line.model, "method": line.method, "source": line.source, "setting": line.label,
-            "status": line.status, "epoch_shown": line.shown, "verdict": "; ".join(line.verdicts),
+            "status": line.status, "verdict": "; ".join(line.verdicts.get(COUNTED, ())),
         }  # fmt: skip
+        if table.judged:
+            known |= {f"{epoch}_verdict": "; ".join(line.verdicts.get(epoch, ())) for epoch in EPOCHS}
+            known |= {f"{epoch}_basis": line.basis.get(epoch, "") for epoch in EPOCHS}
         numbers = {
             f"{epoch}_{name}_{part}": value
             for epoch in (PRINTED, *EPOCHS)
@@ -238,8 +274,10 @@ def cell(line: Line, epoch: str, name: str) -> str:
         return "" if line.values and not name.startswith("dense") else "not run"
     if value.n == 0:
         return "" if signed else f"not run (n=0/{value.expected})"
-    number = printed_number(value.mean, value.sd, signed=signed)
-    return f"{number} ({value.seeds}){limits(*t_interval(value), signed=signed)}"
+    if not signed:
+        return percentage_and_interval(value)
+    number = printed_number(value.mean, value.sd, signed=True)
+    return f"{number} ({value.seeds}){limits(*t_interval(value), signed=True)}"
 
 
 def _write_paper_table(results: Results, name: str, out: Path) -> Written:
@@ -255,23 +293,6 @@ def _write_dataset_table(results: Results, dataset: str, out: Path) -> Written:
     return write_table(as_table(table), records(table), out, remark="" if table.lines else " ".join(lost))
 
 
-def _texts(line: Line, quantities: Sequence[Sequence[str]]) -> list[tuple[str, list[str], str]]:
-    """(source, numbers, verdict) of a line, and below it of ours minus the paper's."""
-    numbers = [_joined([cell(line, line.shown, name) for name in names]) for names in quantities]
-    found = [(", ".join(filter(None, [line.source, line.label])), numbers, " / ".join(line.verdicts))]
-    if any(epoch == line.shown for epoch, _ in line.against):
-        minus = [_joined([_minus(line, line.shown, name) for name in names]) for names in quantities]
-        found.append((MINUS, minus, ""))
-    return found
-
-
-def _minus(line: Line, epoch: str, name: str) -> str:
-    comparison = line.against.get(("last" if name == "parameters" else epoch, name))
-    if comparison is None:
-        return ""
-    return factor(comparison) if name == "remaining" else points(comparison)
-
-
 def _joined(texts: list[str]) -> str:
     same = len(set(texts)) == 1 and texts[0].startswith("not run")
     return texts[0] if same else " / ".join(text for text in texts if text)
@@ -283,7 +304,8 @@ def _numbers(line: Line, epoch: str, name: str) -> dict[str, float | int | None]
     if epoch == PRINTED:
         return {"mean": mean, "sd": sd}
     n, expected = (None, None) if value is None else (value.n, value.expected)
-    low, high = (None, None) if value is None else t_interval(value)
+    interval = t_interval if name.startswith("difference") else percentage_interval
+    low, high = (None, None) if value is None else interval(value)
     comparison = line.against.get((epoch, name), Comparison(math.nan, math.nan, math.nan))
     below, above = comparison.interval()
     against = {"against_paper": comparison.difference, "against_paper_low": below, "against_paper_high": above}
@@ -301,7 +323,7 @@ def _accuracies(
 ) -> None:
     suffix = _suffix(metric)
     sparse = condition.by_seed(ACCURACY[metric, epoch])
-    column = ACCURACY[metric, dense_epoch(condition.model, epoch)]
+    column = ACCURACY[metric, dense_epoch(epoch)]
     dense = {} if twin is None else twin.by_seed(column)
     ours = {f"sparse{suffix}": (list(sparse.values()), len(condition.rows))}
     if twin is not None:
@@ -339,19 +361,30 @@ def _by_line(cells: Sequence[tuple[Target, list[Match]]]) -> list[list[tuple[Tar
     return list(lines.values())
 
 
+def _by_condition(group: Sequence[tuple[Target, list[Match]]]) -> list[list[Match]]:
+    """The matches of each condition, in the order in which the conditions come first."""
+    found: dict[int, list[Match]] = {}
+    for _, matches in group:
+        for match in matches:
+            found.setdefault(id(match.condition), []).append(match)
+    return list(found.values())
+
+
 def _judged(line: Line, targets: Sequence[Target], matches: Sequence[Match], judged: Sequence[Verdict]) -> Line:
-    found = []
-    for target, match in zip(targets, matches, strict=True):
-        own = [v for v in judged if v.target == target and v.is_headline and v.match is not None]
-        verdict = next((v for v in own if v.match and v.match.condition is match.condition), None)
-        if verdict is not None:
-            found.append(verdict.verdict if verdict.decides else f"[{verdict.verdict}]")
-    return replace(line, verdicts=tuple(found))
+    """The line with the verdicts on its condition, in brackets where they do not decide."""
+    verdicts: dict[str, tuple[str, ...]] = {}
+    for target in targets:
+        for v in judged:
+            if v.target == target and v.match is not None and v.match.condition is matches[0].condition:
+                text = v.verdict if v.decides else f"[{v.verdict}]"
+                verdicts[v.epoch] = (*verdicts.get(v.epoch, ()), text)
+    basis = {match.epoch: match.basis for match in matches}
+    return replace(line, protocol=matches[0].protocol, basis=basis, verdicts=verdicts)
 
 
 def _not_run(target: Target) -> Line:
     verdict = "no verdict (quoted)" if target.origin == "quoted" else "not run"
-    return Line(target.model, target.method, "ours", "", headline(target.model), status="not run", verdicts=(verdict,))
+    return Line(target.model, target.method, "ours", "", status="not run", verdicts={COUNTED: (verdict,)})
 
 
 def _suffix(metric: str) -> str:

@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.conditions import Condition, Results, Summary
+from analysis.data.paired import against
 from analysis.data.selection import left_out
 from analysis.output.exhibit import Makers, Written, write_table
-from analysis.output.numbers import factor, points, with_seeds
+from analysis.output.numbers import WIDE, factor, points, with_seeds
 from analysis.output.table import Row, Table
 from analysis.paper import printed
-from analysis.statistics.small_samples import Comparison, against_fixed, paired
+from analysis.statistics.small_samples import Comparison
 
 SHAPES = ("scalar", "vector", "matrix")
+MODELS = ("lenet-300-100", "lenet-5-caffe", "vgg16")  # of the suite `thresholds`
 CAPTION = "Scalar, vector and matrix thresholds (appendix A.2, which prints no numbers), as measured here; last epoch"
 NOTES = (
-    "Accuracy and remaining ratio: mean ± sample standard deviation over n seeds, last epoch. Against vector: at the "
-    "default alpha, paired by seed, with the 95 % t interval; the remaining percentage as a ratio.",
+    f"Accuracy and remaining ratio: mean ± sample standard deviation over n seeds, last epoch. {WIDE} Against vector: "
+    "at the default alpha, paired by seed, with the 95 % t interval; the remaining percentage as a ratio.",
     "Equal alpha: the default of A.1 for every shape. Equal penalty: alpha times (vector thresholds) / (thresholds of "
     "the shape), so that all start with the same penalty. Matched density: the alphas run here whose remaining ratio "
     "comes nearest to the vector's from above and from below.",
@@ -58,7 +60,9 @@ def lines(conditions: Sequence[Condition]) -> list[Line]:
     """Every line of the table, run or not, by model."""
     found = []
     targets = [*printed.targets("table1"), *printed.targets("table2")]
-    for model, sizes in printed.layer_sizes().items():
+    every = printed.layer_sizes()
+    for model in MODELS:
+        sizes = every[model]
         default = next(target.alpha for target in targets if target.model == model and target.alpha)
         own = {shape: [c for c in conditions if c.model == model and _shape(c) == shape] for shape in SHAPES}
         vector = _at(own["vector"], default)
@@ -124,9 +128,7 @@ def against_vector(line: Line) -> tuple[Comparison, Comparison]:
     if line.condition is None or line.vector is None or line.condition is line.vector:
         nothing = Comparison(math.nan, math.nan, math.nan)
         return nothing, nothing
-    accuracies = (s.by_seed("test_accuracy") for s in (line.condition, line.vector))
-    logs = ({k: math.log(v) for k, v in s.by_seed("density").items() if v > 0} for s in (line.condition, line.vector))
-    return against_fixed(paired(*accuracies), 0.0), against_fixed(paired(*logs), 0.0)
+    return against(line.condition, line.vector)
 
 
 def _cells(line: Line) -> tuple[str, ...]:

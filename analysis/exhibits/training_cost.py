@@ -1,4 +1,7 @@
-"""What training costs: seconds per step beside the dense cell of the same seed and machine."""
+"""What training costs: CPU seconds per step beside the dense cell of the same seed and machine.
+
+Wall-clock seconds are not compared: other work on a machine lengthens them several times.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results
@@ -19,26 +21,26 @@ from analysis.output.plotting import methods_in_order, name_rows, small_multiple
 from analysis.paper import printed
 from analysis.statistics.interpolation import geometric_mean
 from analysis.statistics.resampling import bootstrap_interval
-from benchmark.results import TIMES
 
-CAPTION = "Seconds a training step beside dense training on the same machine (not in the paper)"
+CAPTION = "CPU seconds per training step beside dense training on the same machine (not in the paper)"
 HEADS = (
     "Network", "Method", "Condition", "Machine", "Dense (ms a step)", "Sparse (ms a step)", "Ratio [95 %]", "Seeds",
 )  # fmt: skip
 NOTES = (
-    "Training steps only, over all attempts, divided by their number. A cell is compared only with the dense cell of "
-    "the same seed, machine and commit. Ratio: geometric mean over seeds, 2,000 bootstrap draws of the log ratios.",
-    "Seconds are CPU seconds where every cell of a line recorded them. Elsewhere they are wall-clock seconds, which "
-    "other work on the machine lengthens; those lines say so. Masks are multiplied in; no sparse kernel is used.",
+    "CPU seconds of the training steps only, over all attempts, divided by the number of steps. A cell is compared "
+    "only with the dense cell of the same seed, machine and commit. Ratio: geometric mean over seeds, 2,000 bootstrap "
+    "draws of the log ratios.",
+    "Recording every step of an epoch slows a cell. Masks are multiplied in; no sparse kernel is used. "
+    "docs/performance.md has the cost of a step, measured in pairs of one process.",
 )
+SECONDS = "train_cpu_seconds"
 
 
 @dataclass(frozen=True)
 class Cost:
     """A sparse condition and its dense twin on one machine at one commit.
 
-    pairs: (dense, sparse) seconds, by seed. clock: which seconds, `train_cpu_seconds` where all cells
-    have them, else `train_seconds`.
+    pairs: (dense, sparse) CPU seconds, by seed.
     """
 
     group: Group
@@ -46,7 +48,6 @@ class Cost:
     machine: str
     commit: str
     steps: float
-    clock: str
     pairs: tuple[tuple[float, float], ...]
     run_ids: tuple[str, ...]
 
@@ -88,27 +89,27 @@ def steps_of(dense: Condition) -> float:
 
 def _costs(group: Group, dense: Condition, sparse: Condition) -> list[Cost]:
     keys = ["seed", "device", "commit"]
-    wanted = [*keys, *TIMES, "run_id"]
-    both = dense.done[wanted].merge(sparse.done[wanted], on=keys, suffixes=("_dense", "_sparse"))
-    both = both[(both["train_seconds_dense"] > 0) & (both["train_seconds_sparse"] > 0) & (both["device"] != "")]
+    timed = [c.done.loc[c.done[SECONDS] > 0, [*keys, SECONDS, "run_id"]] for c in (dense, sparse)]
+    both = timed[0].merge(timed[1], on=keys, suffixes=("_dense", "_sparse"))
     found = []
     for (device, commit), rows in both.sort_values("seed").groupby(["device", "commit"], sort=True):
-        clock = "train_cpu_seconds" if _all_have(rows, "train_cpu_seconds") else "train_seconds"
-        pairs = tuple(zip(rows[f"{clock}_dense"], rows[f"{clock}_sparse"], strict=True))
+        pairs = tuple(zip(rows[f"{SECONDS}_dense"], rows[f"{SECONDS}_sparse"], strict=True))
         run_ids = (*rows["run_id_dense"], *rows["run_id_sparse"])
-        found.append(Cost(group, sparse, str(device), str(commit), steps_of(dense), clock, pairs, run_ids))
+        found.append(Cost(group, sparse, str(device), str(commit), steps_of(dense), pairs, run_ids))
     return found
 
 
-def _all_have(rows: pd.DataFrame, clock: str) -> bool:
-    return bool((rows[[f"{clock}_dense", f"{clock}_sparse"]] > 0).all(axis=None))
-
-
-def _without_dense(results: Results, found: Sequence[Cost]) -> list[str]:
+def _left_out(results: Results, found: Sequence[Cost]) -> list[str]:
+    """How many sparse cells are not compared, by the reason."""
     have = {run_id for cost in found for run_id in cost.run_ids}
-    sparse = [run_id for g in groups(results.conditions) for c in g.sparse for run_id in c.run_ids]
-    lonely = sum(1 for run_id in sparse if run_id not in have)
-    return [f"Left out: {lonely} sparse cells without a dense cell of their seed, machine and commit."] * bool(lonely)
+    done = [c.done for g in groups(results.conditions) for c in g.sparse]
+    untimed = sum(int((~(rows[SECONDS] > 0)).sum()) for rows in done)
+    lonely = sum(int(((rows[SECONDS] > 0) & ~rows["run_id"].isin(have)).sum()) for rows in done)
+    counted = (
+        (untimed, "without CPU seconds: trained before these were recorded, or on a GPU"),
+        (lonely, "without a dense cell of their seed, machine and commit"),
+    )
+    return [f"Left out: {count} sparse cells {why}." for count, why in counted if count]
 
 
 def _cells(cost: Cost) -> tuple[str, ...]:
@@ -120,8 +121,7 @@ def _cells(cost: Cost) -> tuple[str, ...]:
 
 
 def machine_name(cost: Cost) -> str:
-    wall = "" if cost.clock == "train_cpu_seconds" else ", wall-clock"
-    return f"{cost.machine}, commit {cost.commit[:7]}{'-dirty' if cost.commit.endswith('-dirty') else ''}{wall}"
+    return f"{cost.machine}, commit {cost.commit[:7]}{'-dirty' if cost.commit.endswith('-dirty') else ''}"
 
 
 def _milliseconds(value: float) -> str:
@@ -132,7 +132,7 @@ def _records(cost: Cost) -> Iterator[dict[str, Any]]:
     yield {
         "dataset": cost.group.dataset, "model": cost.group.model, "recipe": cost.group.label,
         "method": cost.condition.method, "alpha": cost.condition.alpha, "density_target": cost.condition.density,
-        "machine": cost.machine, "commit": cost.commit, "steps": cost.steps, "seconds": cost.clock,
+        "machine": cost.machine, "commit": cost.commit, "steps": cost.steps,
         "dense_ms_a_step": cost.milliseconds(0), "sparse_ms_a_step": cost.milliseconds(1), "ratio": cost.ratio,
         "ratio_low": cost.interval[0], "ratio_high": cost.interval[1], "n": len(cost.pairs),
     }  # fmt: skip
@@ -144,7 +144,11 @@ def _finding(found: Sequence[Cost]) -> str:
         of = [cost.ratio for cost in found if cost.condition.method == method]
         spread = f"{min(of):.2f}" if len(of) == 1 else f"{min(of):.2f} to {max(of):.2f}"
         parts.append(f"{printed.method_name(method)} {spread}")
-    return f"A training step takes, in times of the dense one on the same machine: {', '.join(parts)}." if parts else ""
+    return (
+        f"A training step takes, in CPU seconds and times the dense one on the same machine: {', '.join(parts)}."
+        if parts
+        else ""
+    )
 
 
 def _draw(found: Sequence[Cost]) -> Any:
@@ -173,7 +177,7 @@ def _panel(axis: Any, members: Sequence[Cost], rows: int) -> None:
                 axis.plot([low, high], [y, y], color=style_of(method).colour, linewidth=1.3)
             axis.plot([cost.ratio], [y], style_of(method).marker, color=style_of(method).colour, markersize=5)
     name_rows(axis, list(map(printed.method_name, methods)), most=rows)
-    axis.set_xlabel("Seconds a step, times dense")
+    axis.set_xlabel("CPU seconds per step, times dense")
     axis.set_xlim(left=min(0.9, axis.get_xlim()[0]))
 
 
@@ -189,6 +193,6 @@ EXHIBIT = TableWithFigure(
     run_ids=lambda cost: cost.run_ids,
     finding=_finding,
     figure=_draw,
-    more_notes=_without_dense,
-    nothing="no dense and sparse cells of one seed, machine and commit",
+    more_notes=_left_out,
+    nothing="no dense and sparse cells of one seed, machine and commit with CPU seconds; see docs/performance.md",
 )

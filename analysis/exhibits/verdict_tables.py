@@ -1,4 +1,6 @@
-"""The verdicts as exhibits: a table beside each of Tables 1 to 3, and a summary of all."""
+"""The verdicts as exhibits: a table beside each of Tables 1 to 3, and beside Figures 5 and 6, and a
+summary of those on the tables.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any
 
 from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Results, seeds
-from analysis.data.epochs import ACCURACY, DENSITY, NAMES, measured
+from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS, NAMES, measured
 from analysis.data.selection import left_out, of_table
 from analysis.exhibits.verdicts import (
     LEVEL,
@@ -24,7 +26,7 @@ from analysis.exhibits.verdicts import (
     verdict_rows,
 )
 from analysis.output.exhibit import Makers, Written, write_table
-from analysis.output.numbers import factor, mean_and_sd, p_text, points, printed_number
+from analysis.output.numbers import WIDE, factor, mean_and_sd, p_text, percentage, points, printed_number
 from analysis.output.table import Row, Table
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
@@ -33,22 +35,36 @@ RULE = (
     "Reproduced: accuracy within the margin (MNIST 0.2, CIFAR-10 0.3, ImageNet 0.5 points) and remaining percentage "
     f"within a factor of {1 / FACTOR:g} to {FACTOR:g}, both by two one-sided tests (90 % intervals); the printed mean "
     f"counts as exact. Better: accuracy above the margin at no more than {FACTOR:g} times the printed percentage. "
-    f"Holm's correction is over the table's numbers at level {LEVEL:g}. In full: docs/verdicts.md."
+    f"Holm's correction at level {LEVEL:g} is over the counted verdicts of a table (stated alpha, last epoch), and, "
+    "apart from them, over all other pairs that the table shows. In full: docs/verdicts.md."
 )
 SUPPOSED = (
     "If the paper's n is 1, 3 or 5: the verdict if the printed mean is over so many runs and its ± their standard "
     "deviation (Welch's test; for n = 1 the deviation counts as known)."
 )
-BESIDE = "In brackets: verdicts at another alpha than the stated one, or in the official protocol."
+BESIDE = (
+    "Counted: the verdict at the last epoch. In brackets: verdicts at another alpha than the stated one, or in the "
+    "official protocol; every alpha that was run is here. p (claim): the smallest p of the three claims, and which "
+    "it is; p (Holm): after the correction. A claim whose first p is small and whose second is not would be shown "
+    "only if no other pair had been tried."
+)
 DIFFERENCES = (
     "Where the dense baselines differ (marked *: the 95 % interval leaves out 0), compare the differences sparse minus "
     "dense too. The paper's is that of its printed accuracies; the last word says how the interval lies to the margin. "
-    "At the lowest-density epoch the dense twin is read at its headline epoch."
+    "At the lowest-density epoch the dense twin is read at the last epoch."
+)
+FIGURES = ("figure5", "figure6")  # whose final values the paper prints; figure5's are in Table 2 too
+SUMMARY_HEADS = (
+    "Ours, last epoch",
+    "Verdict",
+    "Epoch of best accuracy",
+    "Epoch of lowest density",
+    "At the nearest alpha",
 )
 
 
 def makers(results: Results) -> Makers:
-    each = {f"{name}-verdicts": partial(_write_table, results, name) for name in TABLES}
+    each = {f"{name}-verdicts": partial(_write_table, results, name) for name in (*TABLES, *FIGURES)}
     return {**each, "verdicts": partial(_write_summary, results)}
 
 
@@ -56,14 +72,14 @@ def record(row: Verdict) -> dict[str, Any]:
     """A verdict with every number in full."""
     return {
         "exhibit": row.exhibit, "cell": row.cell, "model": row.target.model, "method": row.target.method,
-        "metric": row.target.metric, "origin": row.target.origin, "epoch": row.epoch, "headline": row.is_headline,
+        "metric": row.target.metric, "origin": row.target.origin, "epoch": row.epoch, "counts": row.counts,
         "decides": row.decides, "setting": row.match.label if row.match else "",
         "protocol": row.match.protocol if row.match else "", "basis": row.match.basis if row.match else "",
         "n": row.n, "expected": row.expected, "lost": sum(row.lost.values()), "margin": row.margin,
         "paper_accuracy": row.target.sparse, "paper_density_percent": row.target.density_percent,
         **_limits("accuracy_difference", row.accuracy), **_limits("log_density_ratio", row.remaining),
         **_limits("difference_difference", row.difference), **_limits("dense_difference", row.dense),
-        "p": row.p, "p_holm": row.adjusted, "verdict": row.verdict,
+        "claim": row.claim, "p": row.p, "p_holm": row.adjusted, "verdict": row.verdict,
         **{f"verdict_if_paper_n_{n}": row.sensitivity.get(n, "") for n in PAPER_RUNS},
         "run_ids": ";".join(row.run_ids),
     }  # fmt: skip
@@ -84,41 +100,49 @@ def _write_table(results: Results, name: str, out: Path) -> Written:
             rows.append(Row(_printed_cells(verdict, several), starts=True))
         rows.append(Row(_cells(verdict, several), verdict.run_ids))
     heads = (
-        "Architecture", *(["Method"] if several else []), "Source", "Epoch", "Remaining (%)", "Ours / paper [90 %]",
-        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "p (Holm)", *(f"If the paper's n is {n}" for n in PAPER_RUNS),
-        "Sparse − dense, ours − paper [90 %]", "Dense, ours − paper [95 %]",
+        "Architecture", *(["Method"] if several else []), "Source", "Reading", "Remaining (%)", "Ours / paper [90 %]",
+        "Accuracy (%)", "Ours − paper [90 %]", "Verdict", "p (claim)", "p (Holm)",
+        *(f"If the paper's n is {n}" for n in PAPER_RUNS), "Sparse − dense, ours − paper [90 %]",
+        "Dense, ours − paper [95 %]",
     )  # fmt: skip
-    notes = (RULE, SUPPOSED, BESIDE, DIFFERENCES, *left_out(of_table(name, results.conditions)))
-    caption = f"{number}: the verdict on each cell at the best-accuracy, last and lowest-density epochs"
-    table = Table(f"{name}-verdicts", caption, heads, tuple(rows), notes, labels=heads.index("Epoch") + 1)
+    notes = (RULE, SUPPOSED, BESIDE, DIFFERENCES, WIDE, *left_out(of_table(name, results.conditions)))
+    caption = f"{number}: the verdict on each printed number, at every alpha that was run and at the three readings"
+    table = Table(f"{name}-verdicts", caption, heads, tuple(rows), notes, labels=heads.index("Reading") + 1)
     return write_table(table, [record(verdict) for verdict in judged], out, finding=finding(number, judged))
 
 
 def _write_summary(results: Results, out: Path) -> Written:
     every = verdict_rows(results)
-    heads = ("Exhibit", "Cell", "Paper", "Ours", "Verdict", "At other epochs", "At other conditions")
-    caption = f"Verdicts on the paper's own numbers: {tally(every)}"
+    heads = ("Exhibit", "Cell", "Paper", *SUMMARY_HEADS)
+    caption = f"Verdicts on the paper's own numbers at the last epoch: {tally(every)}"
     quoted = len({v.target for v in every if v.verdict == QUOTED})
     note = f"{quoted} numbers that the paper quotes from others get no verdict; they are in its tables."
     rows: list[Row] = []
     for verdict in deciding(every):
         cells = _summary_cells(verdict, every)
         rows.append(Row(cells, verdict.run_ids, starts=not rows or cells[0] != rows[-1].cells[0]))
-    table = Table("verdicts", caption, heads, tuple(rows), (RULE, note), labels=len(heads), measured=("Ours",))
+    table = Table(
+        "verdicts", caption, heads, tuple(rows), (RULE, note, WIDE), labels=len(heads), measured=SUMMARY_HEADS
+    )
     run_ids = [run_id for verdict in every for run_id in verdict.run_ids]
     records = [record(verdict) for verdict in every]
     return write_table(table, records, out, finding=finding("Tables 1 to 3", every), more_runs=run_ids)
 
 
 def _summary_cells(cell: Verdict, every: Sequence[Verdict]) -> tuple[str, ...]:
-    same = [v for v in every if v.target == cell.target]
-    epochs = {NAMES[v.epoch]: v.verdict for v in same if v.decides and not v.is_headline}
-    others = [v for v in same if v.is_headline and not v.decides]
+    same = [v for v in every if v.target == cell.target and v.match is not None]
+    beside = {v.epoch: v for v in same if v.decides and not v.counts}
+    found = [v for v in same if v.match and v.match.basis == "nearest" and not v.decides]
+    nearest = sorted(found, key=lambda v: EPOCHS.index(v.epoch))
     return (
         printed.number(cell.exhibit), cell.cell, _theirs(cell), _ours(cell), cell.verdict,
-        "; ".join(f"{epoch}: {verdict}" for epoch, verdict in epochs.items()),
-        "; ".join(f"{v.match.label}: {v.verdict}" for v in others if v.match),
+        *(_with_verdict(beside[epoch]) if epoch in beside else "" for epoch in EPOCHS if epoch != COUNTED),
+        "; ".join(f"{NAMES[v.epoch]}: {_with_verdict(v)}" for v in nearest),
     )  # fmt: skip
+
+
+def _with_verdict(verdict: Verdict) -> str:
+    return f"{_ours(verdict)}: {verdict.verdict}" if verdict.n else verdict.verdict
 
 
 def _printed_cells(verdict: Verdict, several: bool) -> tuple[str, ...]:
@@ -129,7 +153,7 @@ def _printed_cells(verdict: Verdict, several: bool) -> tuple[str, ...]:
     method = [printed.method_name(target.method)] if several else []
     density = printed_number(target.density_percent, target.density_std, exact=True)
     accuracy = printed_number(target.sparse, target.sparse_std)
-    blank = ("",) * (len(PAPER_RUNS) + 5)
+    blank = ("",) * (len(PAPER_RUNS) + 6)
     return (printed.architecture(target.model) + metric, *method, stated, "", density, "", accuracy, *blank)
 
 
@@ -142,7 +166,7 @@ def _cells(verdict: Verdict, several: bool) -> tuple[str, ...]:
         "", *([""] if several else []), f"ours, {label}" if label else "ours",
         NAMES[verdict.epoch], remaining, factor(verdict.remaining, confidence=0.90),
         accuracy, points(verdict.accuracy, confidence=0.90), _bracketed(verdict, verdict.verdict),
-        p_text(verdict.adjusted),
+        f"{p_text(verdict.p)} ({verdict.claim})" if verdict.claim else "", p_text(verdict.adjusted),
         *(_bracketed(verdict, verdict.sensitivity.get(n, "")) for n in PAPER_RUNS),
         _against_margin(verdict.difference, verdict.margin), dense,
     )  # fmt: skip
@@ -154,7 +178,7 @@ def _summaries(verdict: Verdict) -> tuple[str, str]:
     condition = verdict.match.condition
     accuracy = condition.summary(ACCURACY[verdict.target.metric, verdict.epoch])
     remaining = condition.summary(DENSITY[verdict.epoch], scale=100)
-    return f"{mean_and_sd(accuracy)} ({seeds(verdict.n, verdict.expected)})", mean_and_sd(remaining)
+    return f"{mean_and_sd(accuracy)} ({seeds(verdict.n, verdict.expected)})", percentage(remaining)
 
 
 def _theirs(verdict: Verdict) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results, dense_twin, seeds
-from analysis.data.epochs import ACCURACY, DENSITY, dense_epoch, headline, measured, read_at
-from analysis.data.selection import Match, as_stated, printed_and_ours
+from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, NAMES, dense_epoch, measured
+from analysis.data.matching import Match, printed_and_ours
+from analysis.data.selection import as_stated
 from analysis.paper import printed
 from analysis.paper.printed import Target
 from analysis.statistics.small_samples import (
@@ -32,6 +33,7 @@ QUOTED = "no verdict (quoted)"
 NOT_RUN = "not run"
 ORDER = ("reproduced", "better", "not reproduced", "inconclusive", NOT_RUN)
 NOT_NEAR = "not run (no alpha within a factor of 1.25)"
+SHOWN = ("reproduced", "better")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class Verdict:
 
     match: the condition, None where nothing is run. accuracy, difference, dense: ours minus the
     paper's, in points; difference is sparse minus dense. remaining: ln(ours / the paper's).
-    p: the smallest of the three claims'; adjusted: after Holm, over the verdict's family.
+    claim: the one with the smallest p of the three; adjusted: that p after Holm, over the verdict's
+    family.
     sensitivity: the verdict if the paper's mean were of so many runs; empty where it prints no ±.
     """
 
@@ -55,14 +58,21 @@ class Verdict:
     dense: Comparison = NO_TEST
     n: int = 0
     expected: int = 0
+    claim: str = ""
     p: float = math.nan
     adjusted: float = math.nan
     verdict: str = NOT_RUN
     sensitivity: dict[int, str] = field(default_factory=dict)
 
     @property
-    def is_headline(self) -> bool:
-        return self.epoch == headline(self.target.model)
+    def counts(self) -> bool:
+        """Whether summaries count it: the printed number's verdict at the last epoch."""
+        return self.decides and self.epoch == COUNTED and self.verdict != QUOTED
+
+    @property
+    def uncorrected(self) -> str:
+        """The claim that would be shown if it were the only one tested; empty for none."""
+        return self.claim if self.p <= LEVEL else ""
 
     @property
     def decides(self) -> bool:
@@ -108,8 +118,8 @@ def verdict_rows(results: Results) -> list[Verdict]:
 
 
 def deciding(found: Iterable[Verdict]) -> list[Verdict]:
-    """The verdict of each number that the paper measured, at the epoch fixed in advance."""
-    return [v for v in found if v.is_headline and v.decides and v.verdict != QUOTED]
+    """The verdict of each number that the paper measured, at the last epoch."""
+    return [v for v in found if v.counts]
 
 
 def p_of_claims(accuracy: Comparison, remaining: Comparison, margin: float) -> dict[str, float]:
@@ -138,21 +148,36 @@ def decide(drafts: Sequence[Verdict]) -> list[Verdict]:
         fixed = judge([(*_tested(d), d.margin) for d in family])
         supposed = {n: judge([(*_tested(d, n), d.margin) for d in family]) for n in PAPER_RUNS}
         for k, (i, draft) in enumerate(zip(members, family, strict=True)):
-            claim, p, adjusted = fixed[k]
+            one = fixed[k]
             found[i] = dataclasses.replace(
                 draft,
-                p=p,
-                adjusted=adjusted,
-                verdict=_verdict(draft, claim),
+                claim=one.claim,
+                p=one.p,
+                adjusted=one.adjusted,
+                verdict=_verdict(draft, one.shown),
                 sensitivity={
-                    n: _verdict(draft, supposed[n][k][0]) for n in PAPER_RUNS if _has_spread(draft) and draft.n
+                    n: _verdict(draft, supposed[n][k].shown) for n in PAPER_RUNS if _has_spread(draft) and draft.n
                 },
             )
     return found
 
 
-def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[tuple[str, float, float]]:
-    """(claim, p, Holm's p) of each (accuracy, remaining, margin); "" where no claim is shown."""
+@dataclass(frozen=True)
+class Judged:
+    """The claim with the smallest p, that p, and the p after Holm's correction."""
+
+    claim: str
+    p: float
+    adjusted: float
+
+    @property
+    def shown(self) -> str:
+        """The claim where it is shown, else empty."""
+        return self.claim if self.adjusted <= LEVEL else ""
+
+
+def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[Judged]:
+    """For each (accuracy, remaining, margin) of one family; a claim "" where nothing can be tested."""
     best: list[tuple[str, float]] = []
     for accuracy, remaining, margin in cells:
         if accuracy.testable and remaining.testable:
@@ -161,11 +186,11 @@ def judge(cells: Sequence[tuple[Comparison, Comparison, float]]) -> list[tuple[s
         else:
             best.append(("", math.nan))
     adjusted = holm([p for _, p in best])
-    return [(claim if q <= LEVEL else "", p, q) for (claim, p), q in zip(best, adjusted, strict=True)]
+    return [Judged(claim, p, q) for (claim, p), q in zip(best, adjusted, strict=True)]
 
 
 def counts(found: Iterable[Verdict]) -> dict[str, int]:
-    """How many printed numbers have each verdict, at the headline epoch, without quoted ones."""
+    """How many printed numbers have each verdict, at the last epoch, without quoted ones."""
     total: dict[str, int] = {}
     for verdict in deciding(found):
         name = verdict.verdict.partition(" (")[0]
@@ -178,29 +203,38 @@ def tally(found: Iterable[Verdict]) -> str:
 
 
 def finding(where: str, found: Sequence[Verdict]) -> str:
-    """How many numbers of a table have each verdict, in a sentence."""
+    """How many numbers of a table have each verdict, and which readings reproduce one."""
     total = sum(counts(found).values())
-    return f"{where}: of {total} numbers that the paper measured, at their headline epoch: {tally(found)}."
+    shown = [_named(v) for v in found if not v.counts and v.verdict.startswith(SHOWN)]
+    almost = [_named(v) for v in found if v.uncorrected in SHOWN and not v.verdict.startswith(SHOWN)]
+    uncorrected = f" Without the correction for many pairs: {'; '.join(almost)}." if almost else ""
+    return (
+        f"{where}: of {total} numbers that the paper measured, at the last epoch: {tally(found)}. "
+        f"At other readings or alphas: {'; '.join(shown) or 'none reproduced'}.{uncorrected}"
+    )
+
+
+def _named(verdict: Verdict) -> str:
+    """A pair by its cell, claim, alpha and reading."""
+    label = "" if verdict.match is None else f" at {verdict.match.label}"
+    return f"{verdict.cell} {verdict.claim}{label}, {NAMES[verdict.epoch]} (p = {verdict.p:.3f})"
 
 
 def _of_cell(name: str, target: Target, matches: Sequence[Match], among: Sequence[Condition]) -> list[Verdict]:
-    """A draft for each condition and epoch; where none decides, one more that says "not run"."""
-    compared = [
-        _compared(name, target, match, dense_twin(match.condition, among), epoch)
-        for match in matches
-        for epoch in read_at(match.condition)
-    ]
-    if any(draft.decides for draft in compared):
+    """A draft for each match; where none decides at the last epoch, one more that says "not run"."""
+    compared = [_compared(name, target, match, dense_twin(match.condition, among)) for match in matches]
+    if any(draft.decides and draft.epoch == COUNTED for draft in compared):
         return compared
-    return [Verdict(exhibit=name, target=target, epoch=headline(target.model)), *compared]
+    return [Verdict(exhibit=name, target=target, epoch=COUNTED), *compared]
 
 
-def _compared(name: str, target: Target, match: Match, twin: Condition | None, epoch: str) -> Verdict:
+def _compared(name: str, target: Target, match: Match, twin: Condition | None) -> Verdict:
+    epoch = match.epoch
     column = ACCURACY[target.metric, epoch]
     sparse = match.condition.by_seed(column)
     density = match.condition.by_seed(DENSITY[epoch])
     values = list(sparse.values())
-    theirs = {} if twin is None else twin.by_seed(ACCURACY[target.metric, dense_epoch(target.model, epoch)])
+    theirs = {} if twin is None else twin.by_seed(ACCURACY[target.metric, dense_epoch(epoch)])
     return Verdict(
         exhibit=name,
         target=target,
@@ -251,18 +285,17 @@ def _verdict(draft: Verdict, claim: str) -> str:
 
 
 def _near(draft: Verdict) -> bool:
-    """False where the alpha is the nearest one, and too far from the printed percentage."""
-    if draft.match is None or draft.match.basis != "nearest":
+    """False where the verdict is on the nearest alpha, and that is too far from the printed percentage."""
+    if draft.match is None or draft.match.basis != "nearest" or not draft.match.decides:
         return True
-    ratios = _log_density(draft.match.condition.by_seed(DENSITY["last"]).values(), draft.target)
+    ratios = _log_density(draft.match.condition.by_seed(DENSITY[draft.epoch]).values(), draft.target)
     return abs(against_fixed(ratios, 0.0).difference) <= math.log(FACTOR)
 
 
 def _family(draft: Verdict) -> tuple[str, ...]:
-    """What Holm's correction runs over: a table's deciding verdicts at one epoch; others apart."""
-    beside = "" if draft.decides or draft.match is None else f"{draft.match.protocol} {draft.match.basis}"
-    when = "headline" if draft.is_headline else draft.epoch
-    return (draft.exhibit, draft.target.origin, when, beside)
+    """What Holm's correction runs over: the table's counted verdicts; and all its other pairs."""
+    counted = draft.decides and draft.epoch == COUNTED
+    return (draft.exhibit, draft.target.origin, "counted" if counted else "others")
 
 
 def _against(values: Sequence[float], printed: float | None) -> Comparison:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 from analysis.data.conditions import Summary
 from analysis.statistics.small_samples import Comparison, half_width
+
+WIDE = "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum]."
+WIDE_BARS = "median, minimum and maximum where it exceeds a third of the mean"  # in a figure
 
 
 def mean_and_sd(value: Summary) -> str:
@@ -13,9 +17,43 @@ def mean_and_sd(value: Summary) -> str:
     return f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
 
 
+def is_wide(value: Summary) -> bool:
+    """Whether the standard deviation exceeds a third of the mean.
+
+    The mean and its interval then say little of a number that cannot be below 0, such as a
+    percentage: with a standard deviation above the mean the interval holds negative numbers.
+    """
+    return value.n > 1 and value.sd > abs(value.mean) / 3
+
+
+def centre_and_ends(value: Summary) -> tuple[float, float, float]:
+    """Where to draw a percentage, and where its error bar begins and ends.
+
+    Mean, mean - sd and mean + sd; of a wide one median, minimum and maximum. Never below 0 for
+    values that are not.
+    """
+    if is_wide(value):
+        return statistics.median(value.values), min(value.values), max(value.values)
+    sd = 0.0 if math.isnan(value.sd) else value.sd
+    return value.mean, value.mean - sd, value.mean + sd
+
+
+def percentage(value: Summary) -> str:
+    """`97.90 ± 0.07`; of a wide one median, minimum and maximum: `3.90 [2.52, 74.45]`."""
+    if not is_wide(value):
+        return mean_and_sd(value)
+    centre, low, high = centre_and_ends(value)
+    return f"{centre:.2f}{limits(low, high)}"
+
+
 def with_seeds(value: Summary) -> str:
-    """`97.90 ± 0.07 (n=5)`, `(n=2/3)` where seeds are missing, or `not run`."""
-    return f"{mean_and_sd(value)} ({value.seeds})" if value.n else "not run"
+    """A percentage and its seeds: `97.90 ± 0.07 (n=5)`, `(n=2/3)` where some miss, or `not run`."""
+    return f"{percentage(value)} ({value.seeds})" if value.n else "not run"
+
+
+def percentage_and_interval(value: Summary) -> str:
+    """`97.90 ± 0.07 (n=5) [97.83, 97.97]`; a wide one has no interval: `3.90 [2.52, 74.45] (n=5)`."""
+    return f"{with_seeds(value)}{limits(*percentage_interval(value))}"
 
 
 def printed_number(mean: float | None, sd: float | None, *, signed: bool = False, exact: bool = False) -> str:
@@ -56,6 +94,11 @@ def limits(low: float, high: float, *, signed: bool = False) -> str:
     if math.isnan(low) or math.isnan(high):
         return ""
     return f" [{low:+.2f}, {high:+.2f}]" if signed else f" [{low:.2f}, {high:.2f}]"
+
+
+def percentage_interval(value: Summary) -> tuple[float, float]:
+    """The 95 % t interval of the mean of a percentage; nan for fewer than two seeds and a wide one."""
+    return (math.nan, math.nan) if is_wide(value) else t_interval(value)
 
 
 def t_interval(value: Summary) -> tuple[float, float]:

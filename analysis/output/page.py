@@ -95,7 +95,7 @@ class Section:
 def write_page(results: Results, written: Sequence[Written], out: Path, *, verdicts: Sequence[str] = ()) -> Path:
     """Write index.html for these exhibits.
 
-    verdicts: the headline verdict of each printed number, counted first.
+    verdicts: the verdict on each printed number at the last epoch, counted first.
     """
     path = out / "index.html"
     path.write_text(page(results, written, verdicts=verdicts), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.conditions import LOST, label, spec_without_seed
+from analysis.data.conditions import LOST, label, spec_without_seed, unpublished
 from benchmark.results import SEPARATOR
 
 SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
@@ -139,7 +139,7 @@ def _group(key: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> RunGroup:
     shared = dict(zip(SHARED, key[1:], strict=True))
     runs = sorted((_run(row) for row in rows), key=lambda run: (len(run.seed), run.seed, run.run_id))
     fields = tuple((name, value) for name, value in _leaves(spec) if name not in NAMED)
-    return RunGroup(**shared, condition=label(spec), fields=fields, runs=tuple(runs))
+    return RunGroup(**shared, condition=label(spec, unpublished(spec)), fields=fields, runs=tuple(runs))
 
 
 def _run(row: Mapping[str, Any]) -> Run:

@@ -21,7 +21,7 @@ from benchmark.spec import RunSpec
 from benchmark.suites import cifar10, mnist
 
 DESCRIPTION = "A.2: scalar, vector and matrix thresholds at equal alpha, equal penalty a weight and matched density"
-EXHIBITS = ("thresholds",)
+EXHIBITS = ("tableA2",)
 SEEDS = range(3)
 
 

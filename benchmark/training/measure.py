@@ -18,6 +18,7 @@ import methods
 from benchmark import models
 from benchmark.data.tensors import Dataset
 from methods.layers import MaskableWeight, maskable_weights
+from methods.thresholds import aligned
 
 EVALUATION_BATCH = 1000
 
@@ -95,6 +96,30 @@ def density_as_authors_count(masks: Mapping[str, Tensor], plain: nn.Module) -> f
             counted[output_gate] *= weight[output_gate]
         total += float(counted.sum())
     return total / sum(mask.numel() for mask in masks.values())
+
+
+@torch.no_grad()
+def ranges(weights: Mapping[str, Tensor], thresholds: Mapping[str, Tensor]) -> dict[str, float | None]:
+    """Ranges of the weights, the thresholds and Q = |W| - t, over all layers that have them.
+
+    weights: as the optimizer has them, before masks. thresholds: by the name of their weight. What
+    a method without thresholds lacks is None.
+    """
+    found: dict[str, float | None] = dict.fromkeys(
+        ("threshold_min", "threshold_max", "threshold_share_in_0_1", "q_min", "q_max")
+    )
+    found["weight_max"] = max(float(weight.abs().max()) for weight in weights.values())
+    if thresholds:
+        joined = torch.cat([threshold.flatten() for threshold in thresholds.values()])
+        scores = [weights[name].abs() - aligned(threshold, weights[name]) for name, threshold in thresholds.items()]
+        found |= {
+            "threshold_min": float(joined.min()),
+            "threshold_max": float(joined.max()),
+            "threshold_share_in_0_1": float(((joined >= 0) & (joined <= 1)).double().mean()),
+            "q_min": min(float(score.min()) for score in scores),
+            "q_max": max(float(score.max()) for score in scores),
+        }
+    return found
 
 
 def parameters_remaining(plain: nn.Module, measured: Kept) -> int:

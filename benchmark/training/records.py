@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from benchmark.training import measure
@@ -76,8 +75,7 @@ def result(training: Training, records: Sequence[dict[str, Any]]) -> dict[str, A
     plain = measure.plain_copy(training.model)
     masks = training.attached.masks()
     kept = measure.kept(masks, plain)
-    thresholds = [threshold.flatten() for threshold in training.attached.thresholds().values()]
-    joined = torch.cat(thresholds) if thresholds else None
+    weights = {name: dict(training.model.named_parameters())[name] for name in training.layer_names}
     return {
         "epochs": training.epoch,
         "test_accuracy": last["test_accuracy"],
@@ -92,9 +90,7 @@ def result(training: Training, records: Sequence[dict[str, Any]]) -> dict[str, A
         "parameters_remaining": measure.parameters_remaining(plain, kept),
         "threshold_resets": last["threshold_resets"],
         "mask_flips": sum(record["mask_flips"] for record in epochs),
-        "threshold_min": None if joined is None else float(joined.min()),
-        "threshold_max": None if joined is None else float(joined.max()),
-        "weight_max": _largest_weight(training),
+        **measure.ranges(weights, training.attached.thresholds()),
         **flops(training, plain),
         "train_seconds": round(training.train_seconds, 3),
         "train_cpu_seconds": _rounded(training.train_cpu_seconds),
@@ -135,11 +131,6 @@ def _evaluation_batch(training: Training) -> int:
     """A model that carries state between batches is evaluated in batches of the training's size."""
     carries = getattr(training.model, "carries", False)
     return training.spec.optimizer.batch_size if carries else measure.EVALUATION_BATCH
-
-
-def _largest_weight(training: Training) -> float:
-    parameters = dict(training.model.named_parameters())
-    return max(float(parameters[name].detach().abs().max()) for name in training.layer_names)
 
 
 def _finite_weights(training: Training) -> bool:

@@ -113,7 +113,7 @@ def cell(
         slower = {"dense": 1.0, "dst": 1.6}.get(method, 1.05)
         row |= {
             "train_flops": dense * {"dense": 1.0, "dst": (1 + 2 * share) / 3}.get(method, share),
-            "inference_flops": 532_400 * share, "train_seconds": 60 * slower * (1 + 0.1 * noise.random()),
+            "inference_flops": 532_400 * share, "train_cpu_seconds": 60 * slower * (1 + 0.1 * noise.random()),
             "density_as_authors_count": share * 0.8, "min_density": share, "parameters_remaining": 266_610 * share,
         }  # fmt: skip
     return row

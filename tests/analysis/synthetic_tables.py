@@ -8,7 +8,7 @@ from typing import Any
 
 import synthetic
 
-from analysis.exhibits.table_a2 import SHAPES
+from analysis.exhibits.table_a2 import MODELS, SHAPES
 from analysis.paper import printed
 from benchmark.results import COLUMNS
 
@@ -29,7 +29,7 @@ def rows() -> list[dict[str, Any]]:
     """Deterministic noise around what the paper prints; one LeNet-5 seed diverges, one VGG seed drifts."""
     noise = random.Random(0)
     found = [row for model in LADDERS for row in _of_model(model, noise)]
-    found += [row for model in printed.layer_sizes() for row in _shapes(model, noise)]
+    found += [row for model in MODELS for row in _shapes(model, noise)]
     for row in found:
         if (row["model"], row["seed"], row["alpha"]) == ("lenet-5-caffe", 1, 5e-4) and shape(row) == "vector":
             row.update({"status": "diverged", "test_accuracy": "", "density": ""})

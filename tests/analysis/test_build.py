@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
@@ -81,6 +82,16 @@ def test_a_data_set_with_the_name_of_another_file_is_refused_and_nothing_is_writ
     tmp_path: Path, names: tuple[str, ...], row: int, file: str
 ) -> None:
     rows = [synthetic.cell("lenet-300-100", "dst", 0, alpha=5e-4, dataset=name, protocol="") for name in names]
+    refused(tmp_path, rows, row, file)
+
+
+def test_two_networks_with_one_name_of_an_exhibit_are_refused(tmp_path: Path) -> None:
+    named = (("a-b", "c"), ("a", "b-c"))
+    rows = [synthetic.cell(model, "dst", 0, alpha=5e-4, dataset=name, protocol="") for name, model in named]
+    refused(tmp_path, rows, 2, "a-b-c-resets")
+
+
+def refused(tmp_path: Path, rows: list[dict[str, Any]], row: int, file: str) -> None:
     results = synthetic.write(tmp_path / "in", rows)
     with pytest.raises(InputError) as caught:
         build(load([results]), tmp_path / "out")

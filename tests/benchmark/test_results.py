@@ -26,8 +26,8 @@ DOCUMENTED = (
     "run_id suite dataset model method alpha density_target seed protocol status epochs test_accuracy "
     "test_top5_accuracy best_test_accuracy density_at_best_test_accuracy density nonzero_density min_density "
     "test_accuracy_at_min_density density_as_authors_count parameters_remaining threshold_resets mask_flips "
-    "threshold_min threshold_max weight_max train_flops inference_flops train_seconds "
-    "train_cpu_seconds device departs error commit spec"
+    "threshold_min threshold_max threshold_share_in_0_1 weight_max q_min q_max train_flops inference_flops "
+    "train_seconds train_cpu_seconds device departs error commit spec"
 )
 COLUMNS = DOCUMENTED.split(" ")
 WEIGHTS = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}
@@ -87,7 +87,10 @@ def test_a_dense_row_has_density_one_and_no_target(grid: Grid) -> None:
 def test_an_emergent_row_has_alpha_and_thresholds(grid: Grid) -> None:
     row = row_of(grid, "dst")
     assert (row["alpha"], row["density_target"]) == ("0.001", "")
-    assert float(row["threshold_min"]) <= float(row["threshold_max"])
+    low, high = float(row["threshold_min"]), float(row["threshold_max"])
+    assert low <= high
+    assert 0 <= float(row["threshold_share_in_0_1"]) <= 1
+    assert -high - 1e-6 <= float(row["q_min"]) <= float(row["q_max"]) <= float(row["weight_max"]) - low + 1e-6
     assert 0 < float(row["density"]) < 1
 
 

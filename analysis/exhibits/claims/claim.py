@@ -13,8 +13,8 @@ from analysis.data.conditions import Condition, Results, dense_twin
 from analysis.data.layers_and_curves import by_epoch
 from analysis.data.selection import dst_conditions
 
-Result = Literal["supported", "not supported", "mixed", "not run"]
-SECTIONS = ("5.1", "4.1", "4.2", "5.2", "5.3", "A.1", "A.2", "A.3")  # the order of the exhibit
+Result = Literal["supported", "not supported", "mixed", "inconclusive", "not run"]
+SECTIONS = ("5.1", "4.1", "4.2", "5.2", "5.3", "A.1", "A.2", "A.3", "A.4", "A.5")  # the order of the exhibit
 LEARNING_RATE = 0.1  # the initial one of Figures 3 and 7
 MNIST_MODELS = ("lenet-300-100", "lenet-5-caffe", "lstm-a", "lstm-b")
 
@@ -81,11 +81,21 @@ def registered() -> list[Claim]:
     return sorted(_registered.values(), key=lambda c: SECTIONS.index(c.section.partition(" ")[0]))
 
 
-def judge(held: Sequence[bool], numbers: str, used: Iterable[Condition]) -> Outcome:
-    """Supported where the test held in every unit (seed, condition or network), mixed in some."""
+def judge(held: Sequence[bool | None], numbers: str, used: Iterable[Condition]) -> Outcome:
+    """The result over units (a seed, condition, step of alpha, network or reading).
+
+    A unit shows the claim (True), contradicts it (False) or does neither (None). Supported where
+    every unit shows it, not supported where every unit contradicts it; mixed where some show and
+    some contradict it; else inconclusive.
+    """
     if not held:
         return Outcome("not run", numbers)
-    result: Result = "supported" if all(held) else "mixed" if any(held) else "not supported"
+    found = set(held)
+    result: Result = "inconclusive"
+    if found >= {True, False}:
+        result = "mixed"
+    elif len(found) == 1 and None not in found:
+        result = "supported" if True in found else "not supported"
     return Outcome(result, numbers, tuple(sorted({run_id for condition in used for run_id in condition.run_ids})))
 
 

@@ -1,26 +1,29 @@
-"""The claims of sections 4.1 and 4.2: accuracy and remaining ratio on MNIST and CIFAR-10."""
+"""The claims of sections 4.1 and 4.2: accuracy and remaining ratio on MNIST, CIFAR-10 and ImageNet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 from analysis.data.conditions import Condition, Results
-from analysis.data.epochs import ACCURACY, DENSITY
-from analysis.exhibits.claims.claim import (
-    MNIST_MODELS,
-    Outcome,
-    by_alpha,
-    claim,
-    judge,
-    mean_of,
-    measured,
-    twin_of,
+from analysis.data.epochs import COUNTED, EPOCHS, NAMES
+from analysis.exhibits.claims.claim import MNIST_MODELS, Outcome, by_alpha, claim, judge
+from analysis.exhibits.claims.evidence import (
+    MARGINS,
+    SPREAD,
+    Answer,
+    below,
+    density_ratio,
+    gap,
+    mean_density,
+    paired_ratio,
+    some,
+    word,
 )
+from analysis.paper import printed
 
 CIFAR10_MODELS = ("vgg16", "wrn-16-8", "wrn-28-8")  # of Figure 3
-LAST = (ACCURACY["top1", "last"], DENSITY["last"])
-BEST = (ACCURACY["top1", "best"], DENSITY["best"])
 
 
 @claim(
@@ -30,10 +33,25 @@ BEST = (ACCURACY["top1", "best"], DENSITY["best"])
     paper=(
         '"Our method can prune almost 98% parameter with little loss of performance on Lenet-300-100 and Lenet-5-Caffe"'
     ),
-    tested_by="some alpha leaves at most 2.5 % and is at most 0.5 points below dense, best epoch, for both networks",
+    tested_by=(
+        "some alpha leaves at most 1.25 times the share that Table 1 prints (3.1 and 2.05 %) and loses at most 0.2 "
+        "points more against dense than it prints (0.67 and 0.27), for each network at each of the three readings; "
+        "1.25 and 0.2 are those of the verdicts"
+    ),
 )
 def lenets_prune_98(results: Results) -> Outcome:
-    return _some_alpha(results, MNIST_MODELS[:2], BEST, 0.025, lambda density, gap: density <= 0.025 and gap >= -0.5)
+    held: list[Answer] = []
+    said, used = [], []
+    for model in MNIST_MODELS[:2]:
+        for epoch in EPOCHS:
+            percent, loss = _table1(model)
+            answer, text, tried = _some_alpha(
+                results, model, percent=percent, at_least=loss - MARGINS["mnist"], epoch=epoch
+            )
+            held += answer
+            used += tried
+            said.append(f"{model}, {NAMES[epoch]}: {text}")
+    return judge(held, "; ".join(said) if held else "", used)
 
 
 @claim(
@@ -42,12 +60,25 @@ def lenets_prune_98(results: Results) -> Outcome:
     claim="LSTMs with over 99 % of the weights pruned beat dense ones",
     paper=(
         '"sparse models with better performance than dense baseline with over 99% parameter pruned" (its '
-        "Table 1 has 98.07 % for LSTM-a)"
+        "Table 1 has 98.07 % for LSTM-a, and +0.06 and +0.02 points)"
     ),
-    tested_by="some alpha leaves less than 1 % and is above dense, last epoch, true density, for LSTM-a and LSTM-b",
+    tested_by=(
+        "some alpha leaves at most 1.25 times the share that Table 1 prints (2.41 and 1.23 %) and is above dense on "
+        "average, and shown to be no worse than by 0.2 points; last epoch, true density. Contradicted where every "
+        "alpha as sparse is below dense. No few runs can tell +0.02 from 0"
+    ),
 )
 def lstms_beat_dense(results: Results) -> Outcome:
-    return _some_alpha(results, MNIST_MODELS[2:], LAST, 0.01, lambda density, gap: density < 0.01 and gap > 0)
+    held: list[Answer] = []
+    said, used = [], []
+    for model in MNIST_MODELS[2:]:
+        answer, text, tried = _some_alpha(
+            results, model, percent=_table1(model)[0], at_least=-MARGINS["mnist"], above_dense=True
+        )
+        held += answer
+        used += tried
+        said.append(f"{model}: {text}")
+    return judge(held, "; ".join(said) if held else "", used)
 
 
 @claim(
@@ -55,7 +86,10 @@ def lstms_beat_dense(results: Results) -> Outcome:
     section="4.2",
     claim="The remaining ratio falls as alpha rises",
     paper='"the model remaining ratio keeps decreasing with increasing alpha"',
-    tested_by="CIFAR-10: mean density falls at every step of alpha, for each network with three alphas or more",
+    tested_by=(
+        "CIFAR-10: density falls at every step of alpha, for each network with three alphas or more: t tests on the "
+        "logarithm of its ratio, paired by seed, last epoch"
+    ),
 )
 def density_falls_on_cifar10(results: Results) -> Outcome:
     return _density_falls(results, CIFAR10_MODELS)
@@ -66,7 +100,10 @@ def density_falls_on_cifar10(results: Results) -> Outcome:
     section="4.2 (ours: on MNIST)",
     claim="The remaining ratio falls as alpha rises",
     paper="the same words; there it is about CIFAR-10, this row is our addition",
-    tested_by="MNIST: mean density falls at every step of alpha, for each network with three alphas or more",
+    tested_by=(
+        "MNIST: density falls at every step of alpha, for each network with three alphas or more: t tests on the "
+        "logarithm of its ratio, paired by seed, last epoch"
+    ),
 )
 def density_falls_on_mnist(results: Results) -> Outcome:
     return _density_falls(results, MNIST_MODELS)
@@ -78,20 +115,24 @@ def density_falls_on_mnist(results: Results) -> Outcome:
     claim="Below 5 % remaining the accuracy drops noticeably",
     paper=(
         '"if the alpha value is too large that makes the model remaining percentage less than 5%, there '
-        'will be a noticeable accuracy drop"'
+        'will be a noticeable accuracy drop" (Table 2: -0.73 and -0.45)'
     ),
-    tested_by="CIFAR-10: every condition below 5 % is at least 0.5 points below dense, best epoch (0.5 is ours)",
+    tested_by=(
+        "CIFAR-10: every condition below 5 % is more than 0.3 points below dense, the margin of the verdicts; last "
+        "epoch, t test over seeds"
+    ),
 )
 def accuracy_drops_below_5(results: Results) -> Outcome:
-    held, said, used = [], [], []
+    held: list[Answer] = []
+    said, used = [], []
     for condition in (s for model in CIFAR10_MODELS for s in by_alpha(results, model)):
-        gap = _gap(results, condition, BEST[0])
-        density = mean_of(condition, BEST[1])
-        if gap is not None and density < 0.05:
-            held.append(gap <= -0.5)
+        difference, density = gap(results, condition), mean_density(condition)
+        if difference is not None and density < 0.05:
+            held.append(below(difference, -MARGINS["cifar10"]))
             used.append(condition)
             said.append(
-                f"{condition.model} alpha {condition.alpha:g}: {gap:+.2f} at {100 * density:.2f} % ({condition.seeds})"
+                f"{condition.model} alpha {condition.alpha:g}: {difference.difference:+.2f} at {100 * density:.2f} % "
+                f"({condition.seeds}), {word(held[-1:])}"
             )
     return judge(held, "; ".join(said) or "no condition with its dense baseline is below 5 %", used)
 
@@ -105,69 +146,79 @@ def accuracy_drops_below_5(results: Results) -> Outcome:
         ' accuracy than the dense counterpart"'
     ),
     tested_by=(
-        "CIFAR-10: some alpha leaves at most half of the weights and is at most 0.3 points below dense, "
-        "best epoch, for each network"
+        "CIFAR-10: some alpha leaves at most half of the weights and is less than 0.3 points below dense, the margin "
+        "of the verdicts, for each network; last epoch"
     ),
 )
 def moderate_alpha_is_as_good(results: Results) -> Outcome:
-    return _some_alpha(results, CIFAR10_MODELS, BEST, 0.5, lambda density, gap: density <= 0.5 and gap >= -0.3)
+    held: list[Answer] = []
+    said, used = [], []
+    for model in CIFAR10_MODELS:
+        answer, text, tried = _some_alpha(results, model, percent=50, at_least=-MARGINS["cifar10"], factor=0.0)
+        held += answer
+        used += tried
+        said.append(f"{model}: {text}")
+    return judge(held, "; ".join(said) if held else "", used)
+
+
+def _table1(model: str) -> tuple[float, float]:
+    """(remaining percentage, sparse minus dense accuracy) that Table 1 prints of a model."""
+    target = next(t for t in printed.targets("table1") if t.model == model)
+    return target.density_percent or math.nan, (target.sparse or math.nan) - (target.dense or math.nan)
 
 
 def _density_falls(results: Results, models: Sequence[str]) -> Outcome:
     """A unit is a step from one alpha to the next."""
-    held, said, used, missing = [], [], [], []
+    held: list[Answer] = []
+    said, used, missing = [], [], []
     for model in models:
         found = by_alpha(results, model)
         if len(found) < 3:
             missing.append(f"{model}: not run")
             continue
-        densities = [mean_of(condition, "density") for condition in found]
-        held += [after < before for before, after in pairwise(densities)]
+        steps = [below(paired_ratio(after, before), 0.0) for before, after in pairwise(found)]
+        held += steps
         used += found
-        said.append(f"{model}: {', '.join(f'{100 * value:.3g}' for value in densities)} % {_alphas(found)}")
+        densities = ", ".join(f"{100 * mean_density(condition):.3g}" for condition in found)
+        said.append(f"{model}: {densities} % {_alphas(found)}; steps: {word(steps)}")
     return judge(held, "; ".join([*said, *missing]) if held else "", used)
 
 
 def _some_alpha(
     results: Results,
-    models: Sequence[str],
-    columns: tuple[str, str],
-    bound: float,
-    good: Callable[[float, float], bool],
-) -> Outcome:
-    """Whether each model has an alpha that is good by mean density and mean difference to dense.
+    model: str,
+    *,
+    percent: float,
+    at_least: float,
+    factor: float = SPREAD,
+    above_dense: bool = False,
+    epoch: str = COUNTED,
+) -> tuple[list[Answer], str, list[Condition]]:
+    """Whether some alpha leaves little enough and is not too far below dense.
 
-    Only alphas that got as sparse as the bound can show that there is none.
+    percent times exp(factor): the bound of the remaining percentage. at_least: that of sparse minus
+    dense. above_dense: the mean has to be above dense, and below dense contradicts. Returns no
+    answer where nothing was run. An alpha counts against the claim only if it got as sparse.
     """
-    held, said, used = [], [], []
-    for model in models:
-        found = [(s, _gap(results, s, columns[0])) for s in measured(results, model) if s.alpha is not None]
-        known = [(s, mean_of(s, columns[1]), gap) for s, gap in found if gap is not None]
-        if not known:
-            continue
-        fine = [entry for entry in known if good(entry[1], entry[2])]
-        reached = fine or [entry for entry in known if entry[1] <= bound]
-        if not reached:
-            shown, density, _ = min(known, key=lambda e: e[1])
-            said.append(f"{model}: no alpha that was run leaves so little; alpha {shown.alpha:g} {100 * density:.2f} %")
-            continue
-        shown, density, gap = max(reached, key=lambda e: e[2])
-        word = "" if fine else ", the best as sparse"
-        held.append(bool(fine))
-        used += [s for s, _, _ in known]
-        said.append(f"{model} alpha {shown.alpha:g}{word}: {gap:+.2f} at {100 * density:.2f} % ({shown.seeds})")
-    missing = [f"{model}: not run" for model in models if not any(text.startswith(model) for text in said)]
-    return judge(held, "; ".join([*said, *missing]) if said else "", used)
-
-
-def _gap(results: Results, condition: Condition, column: str) -> float | None:
-    """Mean sparse minus dense accuracy over the seeds that both have."""
-    twin = twin_of(results, condition)
-    if twin is None:
-        return None
-    sparse, dense = (s.done.set_index("seed")[column] for s in (condition, twin))
-    both = sparse.index.intersection(dense.index)
-    return float((sparse[both] - dense[both]).mean()) if len(both) else None
+    found = [(c, gap(results, c, epoch)) for c in by_alpha(results, model)]
+    known = [(c, density_ratio(c, percent, epoch), difference) for c, difference in found if difference is not None]
+    if not known:
+        return [], "not run", []
+    pairs = []
+    for _, density, difference in known:
+        shown = 1.0 if above_dense and difference.difference <= 0 else difference.p_above(at_least)
+        against = difference.p_below(0.0 if above_dense else at_least)
+        pairs.append((max(density.p_below(factor), shown), against, density.difference <= factor))
+    sparse = [entry for entry, pair in zip(known, pairs, strict=True) if pair[2]]
+    conditions = [c for c, _, _ in known]
+    if not sparse:
+        sparsest = min(known, key=lambda entry: entry[1].difference)[0]
+        least = f"alpha {sparsest.alpha:g} leaves {100 * mean_density(sparsest, epoch):.2f} % ({sparsest.seeds})"
+        return [None], f"no alpha that was run leaves so little; {least}", conditions
+    best = max(sparse, key=lambda entry: entry[2].difference)
+    answer = some(pairs)
+    text = f"{best[2].difference:+.2f} at {100 * mean_density(best[0], epoch):.2f} % ({best[0].seeds})"
+    return [answer], f"alpha {best[0].alpha:g} {text}, {word([answer])}", conditions
 
 
 def _alphas(found: Sequence[Condition]) -> str:

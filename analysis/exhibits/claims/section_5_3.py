@@ -1,16 +1,34 @@
-"""The claims of section 5.3: which layers of VGG-16 are sparse at every alpha."""
+"""The claims of section 5.3: the layers of VGG-16 are sparse in one pattern at every alpha."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from analysis.data.conditions import Results
 from analysis.data.layers_and_curves import mean_remaining
 from analysis.exhibits.claims.claim import Outcome, by_alpha, claim, judge, mean_of
+from analysis.statistics.rankings import chance, kendalls_w, p_value
 
+AGREE = 0.7  # ours
 ALPHAS = (1e-6, 5e-6, 1e-5)  # ours: the paper does not print those of Figure 7
 REDUNDANT = (*(f"conv{number}.weight" for number in range(10, 14)), "fc1.weight")
 KEPT = (*(f"conv{number}.weight" for number in range(3, 8)), "fc2.weight")
+
+
+@claim(
+    "pattern-consistent",
+    section="5.3",
+    claim="The layers of VGG-16 are in the same order of remaining ratio at every alpha",
+    paper=(
+        '"For the same architecture trained by our method with various alpha values, the relative relationship of '
+        'sparsity among different layers keeps consistent"'
+    ),
+    tested_by="Kendall's W of the layers' ranks over the alphas is at least 0.7 (ours); last epoch, means over seeds",
+)
+def vgg_pattern_is_consistent(results: Results) -> Outcome:
+    return consistent(results, ("vgg16",))
 
 
 @claim(
@@ -36,6 +54,24 @@ def redundant_layers_are_sparse(results: Results) -> Outcome:
 )
 def other_layers_are_kept(results: Results) -> Outcome:
     return _against_the_whole(results, KEPT, sparser=False)
+
+
+def consistent(results: Results, models: Sequence[str]) -> Outcome:
+    """Whether the layers' ranks agree over the alphas; a unit is a network with three alphas or more."""
+    held, said, used = [], [], []
+    for model in models:
+        found = by_alpha(results, model)
+        ratings = [mean_remaining(results.tables, condition) for condition in found]
+        ratings = [layers for layers in ratings if len(layers)]
+        if len(ratings) < 3:
+            continue
+        table = pd.DataFrame(ratings).to_numpy(dtype=float)
+        agreement = kendalls_w(table)
+        held.append(agreement >= AGREE)
+        used += found
+        p = p_value(agreement, chance(table))
+        said.append(f"{model}: W = {agreement:.2f} over {len(ratings)} alphas (by chance p = {p:.3g})")
+    return judge(held, "; ".join(said), used)
 
 
 def _against_the_whole(results: Results, names: Sequence[str], *, sparser: bool) -> Outcome:

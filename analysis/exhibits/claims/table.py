@@ -8,23 +8,40 @@ from functools import partial
 from pathlib import Path
 
 from analysis.data.conditions import Results
-from analysis.exhibits.claims import appendix, section_4, section_5_1, section_5_2, section_5_3
+from analysis.exhibits.claims import (
+    appendix,
+    appendix_layers,
+    appendix_ranges,
+    section_4,
+    section_4_tables,
+    section_5_1,
+    section_5_2,
+    section_5_3,
+)
 from analysis.exhibits.claims.claim import Claim, Outcome, registered
 from analysis.output.exhibit import Makers, Written, write_table
 from analysis.output.table import Row, Table
 
-IMPORTED = (section_4, section_5_1, section_5_2, section_5_3, appendix)  # each registers its claims
+# each registers its claims
+IMPORTED = (
+    section_4, section_4_tables, section_5_1, section_5_2, section_5_3, appendix, appendix_ranges, appendix_layers,
+)  # fmt: skip
 TITLE = "The paper's claims in words, and what our runs say"
 HEADS = ("Claim", "Section", "The paper's words", "How it is tested here", "Result", "Our numbers", "Runs")
 NOTES = (
-    "Supported: the test holds in every unit (seed, condition or network) that was run. Mixed: in some. Not supported: "
-    "in none. Not run: what it needs was not run or not recorded.",
-    "A number of ours, where the paper gives none, is marked as ours. n: seeds done, of those in the suite where some "
-    "are missing. Runs: how many runs the numbers are of. Departing, failed and diverged cells are in no test except "
-    "A.1's.",
+    "Supported: every unit (seed, condition, network or reading) that was run shows the claim. Not supported: every "
+    "unit contradicts it. Mixed: some show and some contradict it. Inconclusive: it is neither shown nor contradicted. "
+    "Not run: what it needs was not run or not recorded.",
+    "Read at the last epoch where nothing else is said. t tests are at level 0.05 over the seeds; the margins are "
+    "those of the verdicts (docs/verdicts.md). A number of ours, where the paper gives none, is marked as ours.",
+    "Many claims are tested, each at its own level: of the claims that are decided by a t test, about one in twenty "
+    "would come out wrong by chance. No correction is made over the claims. Within a claim, all units have to show it; "
+    "where some alpha is enough, p is multiplied by how many alphas were run.",
+    "n: seeds done, of those in the suite where some are missing. Runs: how many runs the numbers are of. Departing, "
+    "failed and diverged cells are in no test except A.1's.",
 )
 WIDTHS = (0.16, 0.07, 0.2, 0.2, 0.1, 0.22, 0.06)
-ORDER = ("supported", "mixed", "not supported", "not run")
+ORDER = ("supported", "mixed", "inconclusive", "not supported", "not run")
 
 
 def claims() -> list[Claim]:

@@ -14,6 +14,7 @@ from analysis.data.conditions import Condition, Results, spec_without_seed
 from analysis.data.read import load
 from analysis.data.selection import dst_conditions
 from analysis.exhibits.table1_to_3 import paper_table
+from analysis.output.page_runs import run_groups
 
 MODEL = "lenet-300-100"
 
@@ -86,6 +87,16 @@ def test_hyperparameters_of_another_version_are_no_variant(tmp_path: Path) -> No
     assert {c.label for c in results(tmp_path, [*cells(), *second]).conditions} == {"alpha 0.0005"}
 
 
+def test_cells_with_and_without_the_reset_are_two_conditions_and_named_apart(tmp_path: Path) -> None:
+    found = results(tmp_path, [*cells(), *cells(reset_density=None)])
+    assert sorted((c.label, c.seeds) for c in found.conditions) == [
+        ("alpha 0.0005", "n=2"),
+        ("alpha 0.0005, reset_density None", "n=2"),
+    ]
+    groups_of_runs = run_groups(found.tables.results)
+    assert {group.condition for group in groups_of_runs} == {c.label for c in found.conditions}
+
+
 def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(tmp_path: Path) -> None:
     official = [with_method(row, threshold_weight_decay=5e-4) for row in cells(protocol="official")]
     found = results(tmp_path, [*cells(protocol="paper"), *official]).conditions
@@ -93,7 +104,9 @@ def test_the_decay_of_thresholds_in_which_the_protocols_differ_makes_no_variant(
     assert all(c.follows_protocol for c in found)
 
 
-@pytest.mark.parametrize("changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": None}])
+@pytest.mark.parametrize(
+    "changed", [{"threshold": "matrix"}, {"estimator": "straight_through"}, {"reset_density": None}]
+)
 def test_dst_with_another_threshold_estimator_or_no_reset_is_not_as_published(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:

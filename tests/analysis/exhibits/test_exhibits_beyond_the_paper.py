@@ -209,6 +209,18 @@ def test_the_interpolated_alpha_lies_on_the_line_between_two_measured_ones(
     assert float(line["alpha_low"]) < float(line["alpha"]) < float(line["alpha_high"])
 
 
+def test_the_sentence_on_alpha_is_of_the_last_epoch(
+    built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
+) -> None:
+    """README and page name one number for one thing."""
+    kept = statistics.fmean(100 * row["density"] for row in done(rows, method="dst", alpha=5e-4).values())
+    lines = synthetic_methods.read(built[0] / "alpha-interpolation.csv")
+    line = next(x for x in lines if x["model"] == NAME and x["epoch"] == "last")
+    finding = built[1]["alpha-interpolation"].finding
+    assert f"the stated alpha 0.0005 leaves {kept:.2f} % and the printed 2.48 % would take alpha" in finding
+    assert f"{float(line['alpha']):.3g} ({float(line['alpha']) / 5e-4:.1f} times the stated)" in finding
+
+
 def test_lstm_counts_and_training_cost_are_those_of_the_rows(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
@@ -224,32 +236,40 @@ def test_lstm_counts_and_training_cost_are_those_of_the_rows(
         if x["model"] == NAME and x["alpha"] == "0.001"
     )
     dense, sparse = done(rows, method="dense"), done(rows, method="dst", alpha=1e-3)
-    ratios = [sparse[seed]["train_seconds"] / dense[seed]["train_seconds"] for seed in (0, 1, 2)]
+    ratios = [sparse[seed]["train_cpu_seconds"] / dense[seed]["train_cpu_seconds"] for seed in (0, 1, 2)]
     assert float(cost["ratio"]) == pytest.approx(statistics.geometric_mean(ratios))
     assert float(cost["steps"]) == 20 * 938
     assert float(cost["dense_ms_a_step"]) == pytest.approx(
-        1000 * statistics.fmean(row["train_seconds"] for row in dense.values()) / (20 * 938)
+        1000 * statistics.fmean(row["train_cpu_seconds"] for row in dense.values()) / (20 * 938)
     )
 
 
-@pytest.mark.parametrize(("lacks", "clock", "ratio"), [((), "train_cpu_seconds", 1.5), ((0,), "train_seconds", 4.0)])
-def test_training_cost_is_in_cpu_seconds_where_all_cells_have_them(
-    tmp_path: Path, lacks: tuple[int, ...], clock: str, ratio: float
-) -> None:
-    rows = [synthetic_methods.cell(NAME, "dense", 0), synthetic_methods.cell(NAME, "set", 0, density=0.05, kept=0.05)]
-    for i, (wall, cpu) in enumerate([(20.0, 20.0), (80.0, 30.0)]):  # the machine did other work during the second
-        rows[i] |= {"train_seconds": wall, "train_cpu_seconds": "" if i in lacks else cpu}
-    written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("training-cost",))
+@pytest.mark.parametrize("lacks", [0, 1])
+def test_training_cost_is_in_cpu_seconds_and_never_in_wall_clock_ones(tmp_path: Path, lacks: int) -> None:
+    """The machine did other work during the second cell; and one pair was trained before CPU seconds were recorded."""
+    rows = [
+        synthetic_methods.cell(NAME, method, seed, **given)
+        for seed in (0, 1)
+        for method, given in (("dense", {}), ("set", {"density": 0.05, "kept": 0.05}))
+    ]
+    for row, wall, cpu in zip(rows, (20.0, 80.0, 20.0, 80.0), (20.0, 30.0, 20.0, 30.0), strict=True):
+        row |= {"train_seconds": wall, "train_cpu_seconds": cpu}
+    rows[2 + lacks]["train_cpu_seconds"] = ""
+    found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("training-cost",))["training-cost"]
     (line,) = synthetic_methods.read(tmp_path / "out/training-cost.csv")
-    assert line["seconds"] == clock
-    assert float(line["ratio"]) == pytest.approx(ratio)
+    assert (float(line["ratio"]), line["n"]) == (pytest.approx(1.5), "1")
+    notes = found.table.notes if found.table else ()
+    why = ("without a dense cell of their", "without CPU seconds")[lacks]
+    assert any(note.startswith("Left out: 1 sparse cells") and why in note for note in notes), notes
 
 
 def test_steps_are_compared_on_one_machine_and_commit_alone(tmp_path: Path) -> None:
     rows = [synthetic_methods.cell(NAME, "dense", 0), synthetic_methods.cell(NAME, "set", 0, density=0.05, kept=0.05)]
     rows[1]["device"] = "another"
     found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("training-cost",))
-    assert found["training-cost"].remark == "no dense and sparse cells of one seed, machine and commit"
+    assert found["training-cost"].remark.startswith(
+        "no dense and sparse cells of one seed, machine and commit with CPU"
+    )
 
 
 def test_the_patterns_agreement_is_that_of_the_layer_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -112,16 +113,16 @@ def test_figure3_shows_every_alpha_of_three_models_and_the_dense_band(
     written = made(full, "figure3", tmp_path)
     cells = [r for r in rows if r["model"] in ("vgg16", "wrn-16-8", "wrn-28-8") and rate(r) == 0.1]
     found = {r["run_id"]: (float(r["test_accuracy"]), float(r["density"])) for r in data(tmp_path, "figure3")}
-    best = ("best_test_accuracy", "density_at_best_test_accuracy")
-    assert found == {r["run_id"]: tuple(float(r[name]) for name in best) for r in cells}
+    last = ("test_accuracy", "density")
+    assert found == {r["run_id"]: tuple(float(r[name]) for name in last) for r in cells}
     at = [r for r in cells if r["model"] == "vgg16" and r["alpha"] == 1e-9]
     dense = [r for r in cells if r["model"] == "vgg16" and r["method"] == "dense"]
     assert (
-        f"to {statistics.fmean(r[best[0]] for r in cells if r['alpha'] == 1e-4 and r['model'] == 'vgg16'):.2f} %"
+        f"to {statistics.fmean(r[last[0]] for r in cells if r['alpha'] == 1e-4 and r['model'] == 'vgg16'):.2f} %"
         in (written.finding)
     )
-    assert f"{100 * statistics.fmean(r[best[1]] for r in at):.3g} to" in written.finding
-    assert f"dense {statistics.fmean(r[best[0]] for r in dense):.2f} %" in written.finding
+    assert f"{100 * statistics.fmean(r[last[1]] for r in at):.3g} to" in written.finding
+    assert f"dense {statistics.fmean(r[last[0]] for r in dense):.2f} %" in written.finding
 
 
 def test_findings_say_what_the_output_layer_does_when_the_learning_rate_decays(full: Results, tmp_path: Path) -> None:
@@ -162,9 +163,14 @@ def test_without_traces_and_layers_the_figures_say_so(rows: list[Row], tmp_path:
 
 def test_empty_tables_give_the_two_drawings_alone(rows: list[Row], tmp_path: Path) -> None:
     results = results_of(tmp_path / "in", [])
-    written = {name: made(results, name, tmp_path) for name in exhibits(results) if "figure" in name}
+    written = {name: made(results, name, tmp_path) for name in exhibits(results) if _is_figure(name)}
     assert {name for name, w in written.items() if w.files} == {"figure1", "figure2"}
     assert {w.remark for name, w in written.items() if not w.files} == {"not run"}
+
+
+def _is_figure(name: str) -> bool:
+    """Not the table of the verdicts on a figure's printed values, which says that nothing is run."""
+    return "figure" in name and not name.endswith("-verdicts")
 
 
 def test_official_runs_alone_are_shown_and_labelled(rows: list[Row], tmp_path: Path) -> None:
@@ -196,6 +202,53 @@ def test_figure1s_example_follows_equations_1_and_2(full: Results, tmp_path: Pat
         assert q == pytest.approx(abs(w) - t)
         assert int(r["M"]) == (q > 0)
         assert float(r["P"]) == w * (q > 0)
+
+
+def test_figure1_has_the_gradients_of_appendix_a3_and_calls_structure_what_the_weights_receive() -> None:
+    figure = figure1_2.draw_masked_layer(figure1_2.example(), "")
+    texts = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+    (structure,) = (text for text in texts if text.startswith("structure gradient"))
+    assert structure.split("\n") == ["structure gradient", "dP ⊙ W ⊙ H(Q) ⊙ sgn(W)"]
+    assert "performance gradient\ndP ⊙ M" in texts
+    labels = {"W": "weights W", "t": "thresholds t,\none per row", "P": "P = W ⊙ M, sparse", "Q": "Q = |W| − t",
+              "M": "mask M = S(Q)"}  # fmt: skip
+
+    def nearest(place: tuple[float, float]) -> str:
+        """The matrix, three rows high, below its label, whose edge is nearest to one end of an arrow."""
+
+        def distance(name: str) -> float:
+            x, y = texts[labels[name]]
+            sideways = abs(place[0] - x) - (0.5 if name == "t" else 2.0)
+            return math.hypot(max(0.0, sideways), max(0.0, abs(place[1] - (y - 1.65)) - 1.5))
+
+        return min(labels, key=distance)
+
+    arrows = {(nearest(start), nearest(end)) for start, end in figure1_2.BACKWARD}
+    assert arrows == {("P", "W"), ("P", "M"), ("M", "Q"), ("Q", "W"), ("Q", "t")}
+    plt.close(figure)
+
+
+def test_the_gradients_of_figure1_are_those_that_are_trained_with() -> None:
+    """The two gradients of W and the one of t on the example layer, against autograd through equations 1 to 3."""
+    import torch
+
+    from methods.thresholds import ESTIMATORS
+
+    w = torch.tensor(figure1_2.WEIGHTS, dtype=torch.float64)
+    t = torch.tensor(figure1_2.THRESHOLDS, dtype=torch.float64)
+    d_p = torch.arange(12, dtype=torch.float64).reshape(3, 4) - 5
+    q = w.abs() - t[:, None]
+    mask = torch.tensor([[figure1_2.step(float(x)) for x in row] for row in q], dtype=torch.float64)
+    h = torch.tensor([[figure1_2.long_tailed(float(x)) for x in row] for row in q], dtype=torch.float64)
+    assert torch.allclose(h, ESTIMATORS["long_tailed"](q))
+    weight, threshold = w.clone().requires_grad_(), t.clone().requires_grad_()
+    soft = weight.abs() - threshold[:, None]
+    estimated = mask + h * (soft - soft.detach())  # S forward, H backward
+    (weight * estimated).backward(d_p)
+    assert weight.grad is not None
+    assert threshold.grad is not None
+    assert torch.allclose(weight.grad, d_p * mask + d_p * w * h * w.sign())
+    assert torch.allclose(threshold.grad, (-d_p * w * h).sum(dim=1))
 
 
 def test_figure2s_functions_are_those_that_are_trained_with(full: Results, tmp_path: Path) -> None:

@@ -134,9 +134,8 @@ def test_a_number_leads_to_its_own_runs(built: Path) -> None:
             for r in csv.DictReader(file)
             if r["source"] == "ours" and r["setting"] == "alpha 0.0005" and "300" in r["architecture"]
         )
-    (line,) = (
-        line for line in text.splitlines() if "ours, alpha 0.0005" in line and "#run-" in line and "Lenet-300" in line
-    )
+    lines = [line for line in text.splitlines() if "ours, alpha 0.0005" in line and "#run-" in line]
+    (line,) = (line for line in lines if ">last<" in line and "Lenet-300" in line)
     links = re.findall(r'href="#run-(\w+)">', line)
     assert set(links) <= {*row["run_ids"].split(";"), *row["dense_run_ids"].split(";")}
     assert links[0] in row["dense_run_ids"].split(";")

@@ -14,6 +14,7 @@ from benchmark.spec import Data, Model, Optimizer
 from benchmark.suites import cell
 from benchmark.training import measure, records
 from benchmark.training.loop import Training, train_epoch
+from methods.thresholds import aligned
 
 DIGITS = Data(name="digits", train_limit=128, test_limit=100)
 
@@ -124,3 +125,28 @@ def test_uncounted_layers_are_left_out_of_the_density() -> None:
     live = trained("static", "lstm-a")
     assert "classifier.weight" not in live.attached.masks()
     assert methods.finalize(live.model) is live.model
+
+
+def test_ranges_are_those_of_weights_thresholds_and_their_distance() -> None:
+    """Two rows: |W| is 0.5, 2 and 0.25, 1; t is 0.75 and -0.5; so Q is -0.25, 1.25 and 0.75, 1.5."""
+    weights = {"a": torch.tensor([[0.5, -2.0], [-0.25, 1.0]]), "b": torch.tensor([[0.125]])}
+    found = measure.ranges(weights, {"a": torch.tensor([0.75, -0.5])})
+    assert found == {
+        "weight_max": 2.0, "threshold_min": -0.5, "threshold_max": 0.75, "threshold_share_in_0_1": 0.5,
+        "q_min": -0.25, "q_max": 1.5,
+    }  # fmt: skip
+    dense = measure.ranges(weights, {})
+    assert dense["weight_max"] == 2.0
+    assert {value for name, value in dense.items() if name != "weight_max"} == {None}
+
+
+@pytest.mark.parametrize("name", ["lenet-5-caffe", "lstm-a"])
+def test_ranges_of_a_trained_network_are_between_their_bounds(name: str) -> None:
+    live = trained("dst", name)
+    weights = {key: dict(live.model.named_parameters())[key] for key in live.layer_names}
+    found = measure.ranges(weights, live.attached.thresholds())
+    kept = {
+        key: int((weights[key].abs() > aligned(t, weights[key])).sum()) for key, t in live.attached.thresholds().items()
+    }
+    assert kept == {key: int(mask.sum()) for key, mask in live.attached.masks().items()}, "Q > 0 is the mask"
+    assert found["q_max"] <= found["weight_max"] - found["threshold_min"] + 1e-6

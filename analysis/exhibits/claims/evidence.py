@@ -1,0 +1,112 @@
+"""What the seeds say of a statement: shown (True), contradicted (False), or neither (None).
+
+Each answer is a t test at LEVEL. One seed, and no seed, give None.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+from analysis.data.comparable import FACTOR
+from analysis.data.conditions import Condition, Results
+from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, dense_epoch
+from analysis.exhibits.claims.claim import twin_of
+from analysis.statistics.small_samples import Comparison, against_fixed, equivalence, log_ratios, paired
+
+LEVEL = 0.05
+MARGINS = {"mnist": 0.2, "cifar10": 0.3, "imagenet": 0.5}  # percentage points, those of the verdicts
+SPREAD = math.log(FACTOR)
+
+Answer = bool | None
+
+
+def within(comparison: Comparison, margin: float) -> Answer:
+    """Whether the difference lies within ±margin: two one-sided tests; False if it lies outside."""
+    outside = 2 * min(comparison.p_above(margin), comparison.p_below(-margin))
+    return _answer(equivalence(comparison, margin), outside)
+
+
+def below(comparison: Comparison, bound: float) -> Answer:
+    """Whether the difference is below the bound."""
+    return _answer(comparison.p_below(bound), comparison.p_above(bound))
+
+
+def better(comparison: Comparison, margin: float) -> Answer:
+    """Whether it is "better": above 0 on average, and shown to be no worse than by the margin.
+
+    The paper calls differences better that no few runs can tell from 0 (+0.02 points). False where
+    the difference is shown to be below 0.
+    """
+    shown = comparison.p_above(-margin) if comparison.difference > 0 else 1.0
+    return _answer(shown, comparison.p_below(0.0))
+
+
+def some(pairs: Sequence[tuple[float, float, bool]]) -> Answer:
+    """Whether some alpha is good, from (p that it is, p that it is not, counts against) of each.
+
+    The smallest p is multiplied by how many alphas were tried. False where some alpha counts
+    against the statement, as it is sparse enough, and each of these is shown not to be good.
+    """
+    good = min((p for p, _, _ in pairs if not math.isnan(p)), default=1.0)
+    against = [p for _, p, counts in pairs if counts]
+    return _answer(len(pairs) * good, max(against, default=1.0))
+
+
+def almost_all(answers: Sequence[Answer]) -> Answer:
+    """Whether all but one at most are shown; False where two or more are contradicted."""
+    if answers.count(False) > 1 or set(answers) == {False}:
+        return False
+    return True if answers.count(True) >= max(1, len(answers) - 1) else None
+
+
+def gap(results: Results, condition: Condition, epoch: str = COUNTED) -> Comparison | None:
+    """Sparse minus dense accuracy in points, paired by seed; None without a dense run of such a seed."""
+    twin = twin_of(results, condition)
+    if twin is None:
+        return None
+    dense = twin.by_seed(ACCURACY["top1", dense_epoch(epoch)])
+    pairs = paired(condition.by_seed(ACCURACY["top1", epoch]), dense)
+    return against_fixed(pairs, 0.0) if pairs else None
+
+
+def density_ratio(condition: Condition, percent: float, epoch: str = COUNTED) -> Comparison:
+    """The logarithm of the remaining percentage over another."""
+    values = [100 * value for value in condition.by_seed(DENSITY[epoch]).values()]
+    return against_fixed(log_ratios(values, percent), 0.0)
+
+
+def paired_ratio(ours: Condition, theirs: Condition) -> Comparison:
+    """The logarithm of one condition's density over another's, paired by seed, last epoch."""
+    logs = [{seed: math.log(v) for seed, v in c.by_seed("density").items() if v > 0} for c in (ours, theirs)]
+    return against_fixed(paired(*logs), 0.0)
+
+
+def varies_more(ours: Condition, theirs: Condition) -> Answer:
+    """Whether the logarithm of the density varies more over seeds: an F test of the variances."""
+    from scipy.special import fdtr, fdtrc
+
+    logs = [[math.log(v) for v in c.by_seed("density").values() if v > 0] for c in (ours, theirs)]
+    if min(map(len, logs)) < 2:
+        return None
+    first, second = (statistics.variance(values) for values in logs)
+    if second == 0:
+        return True if first > 0 else None
+    ratio, df = first / second, [len(values) - 1 for values in logs]
+    return _answer(float(fdtrc(*df, ratio)), float(fdtr(*df, ratio)))
+
+
+def mean_density(condition: Condition, epoch: str = COUNTED) -> float:
+    """The mean fraction kept."""
+    return condition.summary(DENSITY[epoch]).mean
+
+
+def word(answers: Iterable[Answer]) -> str:
+    """For the numbers: `shown`, `contradicted`, `neither`, joined."""
+    names = {True: "shown", False: "contradicted", None: "neither"}
+    return ", ".join(names[answer] for answer in answers)
+
+
+def _answer(p_shown: float, p_contradicted: float) -> Answer:
+    return True if p_shown <= LEVEL else False if p_contradicted <= LEVEL else None

@@ -1,0 +1,117 @@
+"""No exhibit mixes cells with the reset of thresholds and cells without it, nor any other variant of a method."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+import synthetic
+import synthetic_figures
+import synthetic_methods
+
+from analysis.build import exhibits
+from analysis.data.conditions import Results
+from analysis.data.read import load
+from analysis.exhibits.claims.appendix import reset_widens_alphas
+
+Row = dict[str, Any]
+VARIANTS: dict[str, dict[str, Any]] = {
+    "without the reset": {"reset_density": None},
+    "resets earlier": {"reset_density": 0.02},
+    "added later": {"initial_threshold": -1e-4},
+}
+ABOUT_VARIANTS = "A.1"  # the section whose claim compares them
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.output.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
+
+
+def curves() -> list[Row]:
+    """The figures of the paper: VGG-16 and the LeNets, with traces and layers."""
+    rows = [*synthetic_figures.cifar10((0, 1)), *synthetic_figures.mnist((0, 1))]
+    return [row for row in rows if row["model"] in ("vgg16", "lenet-300-100")]
+
+
+def methods() -> list[Row]:
+    """The exhibits of ours: every method on lenet-300-100 and LSTM-a, with FLOPs, seconds and layers."""
+    models = ("lenet-300-100", "lstm-a")
+    rows = [row for seed in (0, 1) for row in [*synthetic_methods.mnist(seed), *synthetic_methods.compact(seed)]]
+    return [row for row in rows if row["model"] in models]
+
+
+def variants(rows: list[Row], **hyperparameters: Any) -> list[Row]:
+    """The DST rows as a variant, which keeps and reaches far less."""
+    return [
+        synthetic.changed(row, lambda spec: spec["method"].update(hyperparameters))
+        | {"density": row["density"] / 10, "test_accuracy": 11.0, "best_test_accuracy": 12.0, "weight_max": 99.0,
+           "threshold_min": -99.0, "threshold_max": 99.0}
+        for row in rows
+        if row["method"] == "dst"
+    ]  # fmt: skip
+
+
+def tables(folder: Path, world: str, rows: list[Row]) -> Results:
+    write = synthetic_figures.write if world == "curves" else synthetic_methods.write
+    return Results(load([write(folder, rows)]))
+
+
+def written(results: Results, out: Path) -> dict[str, list[dict[str, str]]]:
+    """exhibit -> its records, of all exhibits that have any; without the claim that compares variants."""
+    out.mkdir()
+    for make in exhibits(results).values():
+        make(out)
+    found = {path.stem: list(csv.DictReader(path.open())) for path in sorted(out.glob("*.csv"))}
+    return {name: [r for r in records if r.get("section") != ABOUT_VARIANTS] for name, records in found.items()}
+
+
+@pytest.fixture(scope="module", params=["curves", "methods"])
+def world(request: pytest.FixtureRequest) -> tuple[str, list[Row]]:
+    return request.param, curves() if request.param == "curves" else methods()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_exhibit_mixes_a_variant_with_the_method_as_published(
+    world: tuple[str, list[Row]], variant: str, tmp_path: Path
+) -> None:
+    name, rows = world
+    both = [*rows, *variants(rows, **VARIANTS[variant])]
+    specs = {row["run_id"]: json.loads(row["spec"])["method"] for row in both}
+    before = written(tables(tmp_path / "in", name, rows), tmp_path / "before")
+    after = written(tables(tmp_path / "both", name, both), tmp_path / "after")
+    assert set(before) == set(after)
+    assert len(after) > 10
+    for exhibit, records in after.items():
+        for record in records:
+            kinds = {_kind(specs[run_id]) for run_id in _run_ids(record) if specs[run_id]["name"] == "dst"}
+            assert len(kinds) <= 1, (exhibit, record)
+    for exhibit, records in before.items():
+        assert [record for record in records if record not in after[exhibit]] == [], exhibit
+
+
+def test_the_claim_on_the_reset_compares_both_kinds_and_means_neither_together(tmp_path: Path) -> None:
+    rows = [row for row in synthetic_methods.mnist(0) if row["model"] == "lenet-5-caffe" and row["method"] == "dst"]
+    without = [row | {"status": "diverged"} for row in variants(rows, reset_density=None)]
+    results = Results(load([synthetic.write(tmp_path, [*rows, *without])]))
+    outcome = reset_widens_alphas(results)
+    assert (outcome.result, outcome.numbers) == (
+        "supported",
+        f"lenet-5-caffe: of {len(rows)} alphas {len(rows)} train with the reset, 0 without",
+    )
+    other = Results(load([synthetic.write(tmp_path / "other", [*rows, *variants(rows, reset_density=0.02)])]))
+    assert reset_widens_alphas(other).result == "not run", "another threshold of the reset is not its absence"
+
+
+def _kind(method: Row) -> str:
+    return json.dumps({key: value for key, value in method.items() if key != "alpha"}, sort_keys=True)
+
+
+def _run_ids(record: dict[str, str]) -> Iterator[str]:
+    for column in ("run_id", "run_ids", "dense_run_ids"):
+        yield from (run_id for run_id in record.get(column, "").split(";") if run_id)
