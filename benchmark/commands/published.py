@@ -146,32 +146,39 @@ def _rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = 
 
 def _fault(row: Row) -> str:
     """Why a row that says done does not count; empty if it does."""
-    try:
-        results.check_row(row)
-    except SpecError as error:
-        return str(error)
+    if damage := _damage(row):
+        return damage
     if any(part.startswith(results.DRIFT) for part in row["departs"].split(results.SEPARATOR)):
         return "it was resumed in a changed environment (drift)"
     for name in NEEDED:
-        if not _is_finite(row[name]):
+        if not math.isfinite(float(row[name] or "nan")):
             return f"{name} is {row[name]!r:.120}: it must be a finite number"
     return ""
 
 
-def _is_finite(text: str) -> bool:
+def _damage(row: Row) -> str:
+    """Why a row cannot be the row of its cell; empty if it can."""
     try:
-        return math.isfinite(float(text))
+        results.check_row(row)
+    except SpecError as error:
+        return str(error)
+    strange = [name for name in MEASURED if row[name] and not _is_number(row[name])]
+    return f"{strange[0]} is {row[strange[0]]!r:.120}: it must be a number" if strange else ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
     except ValueError:
         return False
+    return True
 
 
 def _check_rows(rows: Sequence[Row], file: Path) -> None:
     """Raises SpecError for the first row that is not the row of its cell."""
     for number, row in enumerate(rows, HEADER):
-        try:
-            results.check_row(row)
-        except SpecError as error:
-            raise SpecError(f"{file}, row {number}: {error}; correct or remove that row first") from error
+        if damage := _damage(row):
+            raise SpecError(f"{file}, row {number}: {damage}; correct or remove that row first")
 
 
 def _check_parquet(file: Path) -> None:

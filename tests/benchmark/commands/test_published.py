@@ -167,7 +167,9 @@ def test_a_stale_parquet_file_is_written_again(grid: Grid, tmp_path: Path) -> No
     assert found == [row["run_id"] for row in table(tmp_path / "results.csv")]
 
 
-@pytest.mark.parametrize("changed", [{"run_id": "../../../../x"}, {"seed": "77"}, {"spec": "{}"}, {"alpha": "0.5"}])
+@pytest.mark.parametrize(
+    "changed", [{"run_id": "../../../../x"}, {"seed": "77"}, {"spec": "{}"}, {"alpha": "0.5"}, {"weight_max": "high"}]
+)
 def test_rows_join_no_table_with_a_row_that_is_not_its_cells(
     grid: Grid, tmp_path: Path, changed: dict[str, str]
 ) -> None:
