@@ -32,8 +32,11 @@ from analysis.exhibits.verdicts import deciding, verdict_rows
 from analysis.output.exhibit import Maker, Written
 from analysis.output.manifest import write_manifest
 from analysis.output.page import write_page
+from analysis.paper import printed
 from benchmark.spec import nearest
 
+OF_DATA_SET = ("", "-figure3", "-figure4", "-figure7", "-accuracy-density", "-accuracy-flops")
+FILES = ("index", "manifest", "results", "traces", "layers")  # of the page, and of tables that --out may hold
 MAKERS = (
     table1_to_3.makers,
     verdict_tables.makers,
@@ -59,8 +62,9 @@ MAKERS = (
 def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Written]:
     """Write the exhibits, all or those named; of all of them also index.html and manifest.json.
 
-    Raises InputError for an unknown name.
+    Raises InputError for an unknown name, and for a data set whose files would replace others.
     """
+    _check_data_sets(tables)
     results = Results(tables)
     makers = exhibits(results)
     unknown = [name for name in only if name not in makers]
@@ -79,6 +83,24 @@ def exhibits(results: Results) -> dict[str, Maker]:
     """name -> what writes it: the paper's tables and figures by number, then the others."""
     found = {name: maker for makers in MAKERS for name, maker in makers(results).items()}
     return dict(sorted(found.items(), key=lambda item: _place(item[0])))
+
+
+def _check_data_sets(tables: Tables) -> None:
+    """Raises InputError where an exhibit of a data set has the name of another exhibit or file.
+
+    Names that differ only in their capitals are the same, as they are on some file systems.
+    """
+    nothing = Results(Tables(*(table.iloc[:0] for table in (tables.results, tables.traces, tables.layers))))
+    owners: dict[str, tuple[str, ...]] = {n.casefold(): printed.DATASETS for n in (*FILES, *exhibits(nothing))}
+    rows = tables.results.drop_duplicates(["dataset", "model"]).sort_values(["dataset", "model"])
+    for dataset, model, file, line in rows[["dataset", "model", "file", "line"]].itertuples(index=False):
+        named = {f"{dataset}{end}": dataset for end in OF_DATA_SET if end or dataset not in printed.DATASETS}
+        for name, owner in (named | {f"{dataset}-{model}-resets": f"{dataset} {model}"}).items():
+            if owner not in owners.setdefault(name.casefold(), (owner,)):
+                raise InputError(
+                    f"{file}, row {line}: dataset {dataset!r}: its exhibit '{name}' would replace another file of "
+                    "that name: give the data set another name"
+                )
 
 
 def _place(name: str) -> tuple[int, int, bool]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 
 from benchmark.run_folder.attempts import ended, folder_of, gone, numbers
 from benchmark.run_folder.files import NO_SPACE, DiskFullError, read_json, read_sealed, write_atomic, write_json
-from benchmark.spec import SCHEMA_VERSION, RunSpec, from_dict
+from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json
 
 MARKER = "run-folder.json"
 STATUSES = ("pending", "running", "done", "failed", "diverged", "cancelled")
@@ -46,13 +49,15 @@ MEASURED = (
     "train_cpu_seconds",
 )
 TIMES = ("train_seconds", "train_cpu_seconds")  # measured, but may differ between two trainings of one cell
-# tables of earlier versions lack these columns
-LATER = ("threshold_share_in_0_1", "q_min", "q_max", "train_cpu_seconds")
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
+NEEDED = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")  # of a done cell
+REQUIRED = (*IDENTITY, *NEEDED, "departs", "commit", "spec")  # a table of an earlier version may lack the others
+OF_SPEC = ("dataset", "model", "method", "alpha", "density_target", "seed")  # columns that repeat what `spec` says
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")
 MEMBERSHIPS = ("suite", "protocol", "departs")
 SEPARATOR = ";"
+SEED = re.compile(r'(.*,"seed":)(0|[1-9][0-9]{0,18})([,}].*)', re.DOTALL)
 DRIFT = "drift: "
 CSV_CHARACTERS = 2**20
 
@@ -152,11 +157,12 @@ def members(out: Path) -> dict[str, Member]:
         document = expansion(path)
         for entry in document["cells"]:
             run_id = entry["run_id"]
-            if run_id in found:
-                found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, document["suite"]))
-            else:
+            if run_id not in found:
                 spec = from_dict(entry["spec"], protocol=entry["protocol"], departs=entry["departs"])
-                found[run_id] = Member(spec, (document["suite"],))
+                found[run_id] = Member(spec, ())
+            if found[run_id].spec.run_id != run_id or document["suite"] != path.stem:
+                raise FolderError(f"{path} is not as 'run' wrote it: delete it and run the suite's command again")
+            found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, path.stem))
     return found
 
 
@@ -200,6 +206,50 @@ def pending_row(spec: RunSpec, suites: Sequence[str]) -> Row:
         "spec": spec.canonical_json,
     }
     return {name: known.get(name, "") for name in COLUMNS}
+
+
+def check_row(entry: Mapping[str, Any]) -> None:
+    """Check a row of a results table, which somebody else may have written.
+
+    entry: the columns as text or as numbers; empty is "" or NaN. Raises SpecError, in one line,
+    where the spec is none or not the one of its run_id, or where a column disagrees with the spec.
+    """
+    check_run_id(entry["run_id"])
+    text = str(entry["spec"])
+    own = _of_spec(text)
+    if (found := digest(text)) != entry["run_id"]:
+        raise SpecError(f"spec hashes to {found}, not to the run_id {entry['run_id']}: one of the two was changed")
+    for name in OF_SPEC:
+        if not _same(entry[name], own[name]):
+            raise SpecError(f"{name} is {entry[name]!r:.120}, but its spec says {own[name]!r:.120}")
+
+
+def _of_spec(text: str) -> Row:
+    """The columns that a spec decides. Raises SpecError if it is none.
+
+    Specs that differ only in the seed are parsed once. In canonical JSON nothing but `step_records`
+    comes after the seed, so the last `,"seed":` of the text is the spec's own.
+    """
+    found = SEED.fullmatch(text)
+    if found is None or int(found[2]) >= 2**63:
+        return _parsed(text)
+    return _parsed(f"{found[1]}0{found[3]}") | {"seed": int(found[2])}
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Row:
+    row = pending_row(from_json(text), ())
+    return {name: row[name] for name in OF_SPEC}
+
+
+def _same(given: Any, own: Any) -> bool:
+    """Whether a value of a table, maybe as text, is the own one, a number or text."""
+    if isinstance(own, str):
+        return bool(given == own or (own == "" and given != given))
+    try:
+        return math.isclose(float(given), own, rel_tol=1e-12)
+    except (ValueError, TypeError):
+        return False
 
 
 def unfinished(cell: Path) -> tuple[str, str]:

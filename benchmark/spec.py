@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,9 @@ NOT_IDENTITY = ("protocol", "departs")
 PRECISIONS = ("bfloat16", "float32", "tf32")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "step")
+FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+RUN_ID = re.compile(r"[0-9a-f]{12}")
+LONGEST_REASON = 300
 
 
 class SpecError(ValueError):
@@ -133,7 +137,7 @@ class RunSpec:
 
     @functools.cached_property
     def run_id(self) -> str:
-        return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
+        return digest(self.canonical_json)
 
     def __hash__(self) -> int:
         return hash(self.canonical_json)
@@ -162,6 +166,22 @@ def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs:
     if isinstance(values.get("method"), Mapping):
         values["method"] = {key: _tuples(value) for key, value in values["method"].items()}
     return RunSpec(**values, protocol=tuple(protocol), departs=tuple(departs))
+
+
+def from_json(text: str) -> RunSpec:
+    """The RunSpec of a text that somebody else may have written; its method need not be installed.
+
+    Raises SpecError, in one line, unless the text is the canonical JSON of a RunSpec.
+    """
+    try:
+        spec = from_dict(json.loads(text))
+        canonical = spec.canonical_json == text
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = "".join(c if c.isprintable() else " " for c in str(error))[:LONGEST_REASON]
+        raise SpecError(f"spec is no JSON of a cell: {reason}") from error
+    if not canonical:
+        raise SpecError("spec is not the canonical JSON of its cell: it was written or changed by another program")
+    return spec
 
 
 def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
@@ -221,6 +241,21 @@ def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
             raise SpecError(f"unknown {what} '{name}': {nearest(name, known)}")
 
 
+def check_file_name(name: object, what: str) -> None:
+    """Raises SpecError unless a name can be, or begin, the name of a file in any folder.
+
+    Data sets, models, methods and suites have such names: files are named after them.
+    """
+    if not isinstance(name, str) or not FILE_NAME.fullmatch(name) or name in (".", ".."):
+        raise SpecError(f"{what} is {name!r:.120}: it must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
+
+
+def check_run_id(run_id: object) -> None:
+    """Raises SpecError unless it is what `RunSpec.run_id` can be: a cell's folder is named after it."""
+    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
+        raise SpecError(f"run_id is {run_id!r:.120}: it must be twelve hexadecimal digits")
+
+
 def validate(spec: RunSpec) -> None:
     """Check types and ranges of every field that needs no other package. Raises SpecError."""
     for section in (spec.data, spec.model, spec.optimizer, spec):
@@ -228,8 +263,9 @@ def validate(spec: RunSpec) -> None:
         kind: Any = type(section)
         for name, bases in _types(kind).items():
             _check_type(where, name, getattr(section, name), bases)
-    if "name" not in spec.method:
-        raise SpecError("method.name is missing")
+    _check_method(spec.method)
+    check_file_name(spec.data.name, "data.name")
+    check_file_name(spec.model.name, "model.name")
     if spec.data.normalization is not None and not spec.data.standardize:
         raise SpecError("data.normalization needs data.standardize")
     for name, value in fields(spec).items():
@@ -252,6 +288,7 @@ def validate(spec: RunSpec) -> None:
         _check_micro_batches(spec)
     _check_range("seed", spec.seed, 0, 2**63 - 1)
     _check_counts("model.widths", spec.model.widths, "units of each hidden layer")
+    _check_counts("data.shape", spec.data.shape, "channels, rows and columns")
 
 
 def check_processes(spec: RunSpec, processes: int) -> None:
@@ -271,6 +308,17 @@ def _check_micro_batches(spec: RunSpec) -> None:
         raise SpecError(f"optimizer.micro_batch_size is {micro}: it must divide optimizer.batch_size, {batch}")
     if spec.model.hidden_state == "carried":
         raise SpecError("optimizer.micro_batch_size is set: a model with model.hidden_state takes a batch in one pass")
+
+
+def _check_method(method: Mapping[str, Any]) -> None:
+    """Its hyperparameters are the method's own; here they only need names that Python can call them by."""
+    if "name" not in method:
+        raise SpecError("method.name is missing")
+    check_file_name(method["name"], "method.name")
+    _check_type("method.", "version", method.get("version", 1), (int,))
+    for name in method:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise SpecError(f"the method has a hyperparameter {name!r:.120}: its name must be a Python identifier")
 
 
 def _check_optimizer(optimizer: Optimizer) -> None:
@@ -348,6 +396,11 @@ def _types(kind: type) -> dict[str, tuple[type, ...]]:
 def _bases(hint: Any) -> tuple[type, ...]:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return tuple(typing.get_origin(option) or option for option in options)
+
+
+def digest(canonical_json: str) -> str:
+    """The run id of a cell."""
+    return hashlib.sha256(canonical_json.encode()).hexdigest()[:12]
 
 
 def _tuples(value: Any) -> Any:

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib
 import importlib.metadata
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "sparse_training.methods"
 ALGORITHMS = Path(__file__).with_name("algorithms")
+NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class Registry:
@@ -58,8 +60,11 @@ class Registry:
     def register(self, name: str, path: str) -> None:
         """Make `package.module:Class` available under a name.
 
-        Raises ValueError where the name is taken by another path or the path has no colon.
+        Raises ValueError where the name is taken by another path or cannot be in the name of a
+        file, and where the path has no colon.
         """
+        if not NAME.fullmatch(name) or name in (".", ".."):
+            raise ValueError(f"method {name!r:.120}: its name must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
         if path.count(":") != 1:
             raise ValueError(f"'{path}' is not of the form 'package.module:Class'")
         if (other := self._path(name) or path) != path:

@@ -12,15 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.results import COLUMNS, MARKER, MEASURED, SEPARATOR, STATUSES, TIMES
-from benchmark.spec import SCHEMA_VERSION
+from benchmark.results import COLUMNS, MARKER, MEASURED, NEEDED, REQUIRED, SEPARATOR, STATUSES, TIMES, check_row
+from benchmark.spec import SCHEMA_VERSION, SpecError
 
-REQUIRED = (
-    "run_id", "suite", "dataset", "model", "method", "alpha", "density_target", "seed", "protocol", "status",
-    "test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density", "departs", "commit", "spec",
-)  # fmt: skip
 ALWAYS = ("run_id", "dataset", "model", "method", "seed", "status", "spec")
-WHEN_DONE = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")
 ACCURACIES = ("test_accuracy", "best_test_accuracy", "test_top5_accuracy", "test_accuracy_at_min_density")
 DENSITIES = ("density_at_best_test_accuracy", "density", "nonzero_density", "min_density")
 RANGES = {**dict.fromkeys(ACCURACIES, 100.0), **dict.fromkeys(DENSITIES, 1.0)}
@@ -178,8 +173,12 @@ def _check_cells(file: Path, table: pd.DataFrame) -> None:
     _refuse(file, table.assign(first=first), again, "run_id", "{value} is in row {row[first]} too")
     _refuse(file, table, ~table["status"].isin(STATUSES), "status", "{value!r} is unknown")
     _refuse(file, table, (table["seed"] < 0) | (table["seed"] % 1 != 0), "seed", "{value} is no whole number")
-    _refuse(file, table, ~table["spec"].map(_is_spec), "spec", "is no JSON of a cell")
-    for name in WHEN_DONE:
+    for row in table.to_dict("records"):
+        try:
+            check_row(row)
+        except SpecError as error:
+            raise InputError(f"{file}, row {row['line']}: {error}") from None
+    for name in NEEDED:
         _refuse(file, table, (table["status"] == "done") & table[name].isna(), name, "of a done cell is empty or NaN")
     for name, highest in RANGES.items():
         outside = table[name].notna() & ~table[name].between(0, highest)
@@ -195,14 +194,6 @@ def _same_schema(file: Path) -> None:
         raise InputError(f"{marker} is damaged: it does not say the schema version of {file}") from None
     if version != SCHEMA_VERSION:
         raise InputError(f"{marker}: {file} has schema version {version}, this program reads {SCHEMA_VERSION}")
-
-
-def _is_spec(text: str) -> bool:
-    try:
-        tree = json.loads(text)
-        return all("name" in tree[section] for section in ("data", "model", "method")) and "lr" in tree["optimizer"]
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _long(

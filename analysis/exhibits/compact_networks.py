@@ -18,6 +18,7 @@ from analysis.output.numbers import with_seeds
 from analysis.output.plotting import Style, plain_log, small_multiples, style_of
 from analysis.paper import printed
 from analysis.statistics.small_samples import paired
+from benchmark.spec import Data, Model, Optimizer, from_dict
 
 NAME = "compact-networks"
 VGG16 = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512, 512)
@@ -120,10 +121,9 @@ def suite_file(found: Iterable[Network]) -> str:
     lines: dict[str, None] = {}
     for network in found:
         if network.kind in ("compact", "even"):
-            spec = network.sparse.spec
-            data, optimizer = (_call(kind, spec[kind.lower()]) for kind in ("Data", "Optimizer"))
-            model = f'Model(name="{network.sparse.architecture}", widths={network.widths!r})'
-            lines[f"    ({data}, {model}, {optimizer}),"] = None
+            spec = from_dict(network.sparse.spec)
+            model = _call(Model(name=spec.model.name, widths=network.widths))
+            lines[f"    ({_call(spec.data)}, {model}, {_call(spec.optimizer)}),"] = None
     return SUITE.format(networks="\n".join(lines))
 
 
@@ -250,9 +250,10 @@ def _panel(axis: Any, found: Sequence[Network]) -> None:
     plain_log(axis, "x", most=5)
 
 
-def _call(kind: str, values: dict[str, Any]) -> str:
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return f"{kind}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+def _call(section: Data | Model | Optimizer) -> str:
+    """Python that makes this part of a checked spec: fields that the class has, and literals."""
+    given = sorted((name, value) for name, value in vars(section).items() if value is not None)
+    return f"{type(section).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
 
 
 SUITE = '''"""The compact networks that the sparse patterns of dst suggest, and even ones of as many weights.

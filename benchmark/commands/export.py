@@ -38,5 +38,7 @@ def _write(rows: Sequence[results.Row], folder: Path, out: Path, to: Path | None
     """Write the tables of rows whose records lie in `folder`; how many rows are new there."""
     if to is not None:
         return published.merge(rows, folder, to)
+    if not (out / results.MARKER).exists():
+        published.check(out)
     results.write_rows(rows, folder, out)
     return len(rows)

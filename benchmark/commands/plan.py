@@ -45,6 +45,7 @@ def plan(
         "out": str(out),
         "cells": len(cells),
         "done_elsewhere": len(selected) - len(cells),
+        "ignored_elsewhere": list(selection.elsewhere.ignored),
         **_states(cells, todo, labels(suite.specs)),
         "estimated_seconds": estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool),
         "estimate_from": source,

@@ -6,35 +6,54 @@ import contextlib
 import csv
 import fcntl
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark import results
-from benchmark.results import COLUMNS, LATER, LAYERS, MEASURED, TIMES, TRACES, Row
-from benchmark.spec import SpecError, from_dict
+from benchmark.results import COLUMNS, LAYERS, MEASURED, REQUIRED, TIMES, TRACES, Row
+from benchmark.spec import SpecError
 
-RESULTS = "results.csv"
+HEADER = 2  # the header is row 1, so that the first row below it is row 2
+RESULTS, PARQUET = "results.csv", "results.parquet"
 FINISHED = ("done", "diverged")
 NEEDED = ("epochs", "test_accuracy", "density")  # a done row without these is not intact
 
 
-def done(paths: Iterable[Path]) -> set[str]:
-    """The run ids that have an intact row in the tables under these files and folders.
+@dataclass(frozen=True)
+class Done:
+    """run_ids: the cells that tables have done. ignored: a line for each done row that does not count."""
 
-    A row is intact if its status is done, its spec hashes to its run id, its numbers are finite and
-    it was trained in one environment (no drift). Every other row counts as not run. Raises
-    SpecError for a path that does not exist or holds no results.csv, and for a file that is no
-    results table.
+    run_ids: frozenset[str]
+    ignored: tuple[str, ...]
+
+
+def done(paths: Iterable[Path]) -> Done:
+    """The cells that have an intact row in the tables under these files and folders.
+
+    A row is intact if its status is done, its spec is the one of its run id and of its columns, its
+    numbers are finite and it was trained in one environment (no drift). Every other row counts as
+    not run. Raises SpecError for a path that does not exist or holds no results.csv, and for a file
+    that is no results table.
     """
-    return {row["run_id"] for path in paths for file in _tables(path) for row in read(file) if _is_intact(row)}
+    rows = [
+        (file, number, row) for path in paths for file in _tables(path) for number, row in enumerate(read(file), HEADER)
+    ]
+    claimed = [(file, number, row, _fault(row)) for file, number, row in rows if row["status"] == "done"]
+    return Done(
+        frozenset(row["run_id"] for *_, row, fault in claimed if not fault),
+        tuple(f"{file}, row {number}: {fault}" for file, number, _, fault in claimed if fault),
+    )
 
 
 def read(file: Path) -> list[Row]:
-    """The rows of a results table, each value as text. Raises SpecError if the file is none."""
-    return list(_rows(file, COLUMNS))
+    """The rows of a results table, each value as text; empty where an earlier version has no column.
+
+    Raises SpecError if the file is no results table.
+    """
+    return [{**dict.fromkeys(COLUMNS, ""), **row} for row in _rows(file, COLUMNS, needed=REQUIRED)]
 
 
 def merge(found: Sequence[Row], out: Path, to: Path) -> int:
@@ -43,25 +62,43 @@ def merge(found: Sequence[Row], out: Path, to: Path) -> int:
     A row that `to` has finished stays as it is, and so do all rows of other cells: merging twice
     changes nothing; of two merges at once the second waits. Returns how many rows were added or
     replaced. Raises SpecError, and writes nothing, if `to` has a finished row of the same cell with
-    other measured numbers, or files that are no tables.
+    other measured numbers, a row whose spec is not the one of its run id, or files of these names
+    that are no such tables.
     """
     to.mkdir(parents=True, exist_ok=True)
     with _locked(to):
         return _merge(found, out, to)
 
 
+def check(folder: Path) -> None:
+    """Raises SpecError where a file has the name of one of our tables and is none."""
+    for name, columns, needed in (
+        (RESULTS, COLUMNS, REQUIRED),
+        ("traces.csv", TRACES, None),
+        ("layers.csv", LAYERS, None),
+    ):
+        if (folder / name).exists():
+            next(_rows(folder / name, columns, needed=needed), None)
+    _check_parquet(folder / PARQUET)
+
+
 def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
+    check(to)
     old = read(to / RESULTS) if (to / RESULTS).exists() else []
+    _check_rows(old, to / RESULTS)
     finished = {row["run_id"]: row for row in old if row["status"] in FINISHED}
     for row in found:
         _check_same(row, finished.get(row["run_id"]), to)
     new = {row["run_id"]: row for row in found if row["run_id"] not in finished}
     others = [row for row in old if row["run_id"] not in new]
     ended = [run_id for run_id, row in new.items() if row["status"] in FINISHED]
-    for name, columns, records in (("traces.csv", TRACES, results.traces), ("layers.csv", LAYERS, results.layers)):
-        kept = [row for row in _rows(to / name, columns) if row["run_id"] not in new] if (to / name).exists() else []
-        results.write_csv(to / name, columns, itertools.chain(kept, records(out, ended)))
-    results.write_parquet(to / "results.parquet", [*others, *new.values()])
+    kept = {
+        name: [row for row in _rows(to / name, columns) if row["run_id"] not in new] if (to / name).exists() else []
+        for name, columns in (("traces.csv", TRACES), ("layers.csv", LAYERS))
+    }  # all of both is read, and so checked, before anything is written
+    results.write_csv(to / "traces.csv", TRACES, itertools.chain(kept["traces.csv"], results.traces(out, ended)))
+    results.write_csv(to / "layers.csv", LAYERS, itertools.chain(kept["layers.csv"], results.layers(out, ended)))
+    results.write_parquet(to / PARQUET, [*others, *new.values()])
     results.write_csv(to / RESULTS, COLUMNS, [*others, *new.values()])  # last: until then nothing has been added
     return len(new)
 
@@ -89,36 +126,81 @@ def _tables(path: Path) -> list[Path]:
     return files
 
 
-def _rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of a table with these columns; it must have those `needed`, all without it."""
     try:
         with file.open(newline="", encoding="utf-8") as opened:
             reader = csv.DictReader(opened, strict=True)
-            absent = set(columns).difference(reader.fieldnames or ())
-            if missing := [name for name in columns if name in absent and name not in LATER]:
+            names = list(reader.fieldnames or ())
+            if missing := [name for name in needed or columns if name not in names]:
                 raise SpecError(f"{file} is no table of ours: it has no column '{missing[0]}'")
+            if strange := [name for i, name in enumerate(names) if name not in columns or name in names[:i]]:
+                raise SpecError(f"{file} is no table of ours: it has a column {strange[0]!r:.120} more")
             for row in reader:
                 if None in row or None in row.values():
-                    raise SpecError(f"{file}, line {reader.line_num}: it does not have {len(columns)} values")
-                yield dict.fromkeys(absent, "") | row
+                    raise SpecError(f"{file}, line {reader.line_num}: it does not have {len(names)} values")
+                yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SpecError(f"{file} cannot be read as a table: {error}") from error
 
 
-def _is_intact(row: Row) -> bool:
+def _fault(row: Row) -> str:
+    """Why a row that says done does not count; empty if it does."""
+    if damage := _damage(row):
+        return damage
+    if any(part.startswith(results.DRIFT) for part in row["departs"].split(results.SEPARATOR)):
+        return "it was resumed in a changed environment (drift)"
+    for name in NEEDED:
+        if not math.isfinite(float(row[name] or "nan")):
+            return f"{name} is {row[name]!r:.120}: it must be a finite number"
+    return ""
+
+
+def _damage(row: Row) -> str:
+    """Why a row cannot be the row of its cell; empty if it can."""
     try:
-        same = from_dict(json.loads(row["spec"])).run_id == row["run_id"]
-        numbers = [float(row[name]) for name in NEEDED]
-    except (ValueError, TypeError, AttributeError):  # SpecError is a ValueError
+        results.check_row(row)
+    except SpecError as error:
+        return str(error)
+    strange = [name for name in MEASURED if row[name] and not _is_number(row[name])]
+    return f"{strange[0]} is {row[strange[0]]!r:.120}: it must be a number" if strange else ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
         return False
-    drifted = any(part.startswith(results.DRIFT) for part in row["departs"].split(results.SEPARATOR))
-    return same and row["status"] == "done" and not drifted and all(map(math.isfinite, numbers))
+    return True
+
+
+def _check_rows(rows: Sequence[Row], file: Path) -> None:
+    """Raises SpecError for the first row that is not the row of its cell."""
+    for number, row in enumerate(rows, HEADER):
+        if damage := _damage(row):
+            raise SpecError(f"{file}, row {number}: {damage}; correct or remove that row first")
+
+
+def _check_parquet(file: Path) -> None:
+    """Raises SpecError for somebody else's file of the name that the rows are written to."""
+    if not file.exists():
+        return
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(file).names
+    except (OSError, pa.ArrowException) as error:
+        raise SpecError(f"{file} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if not set(REQUIRED) <= set(names) <= set(COLUMNS):
+        raise SpecError(f"{file} is no table of ours: move it away, or export into another folder")
 
 
 def _check_same(new: Row, old: Row | None, to: Path) -> None:
     if old is None or new["status"] not in FINISHED:
         return
     for name in ("status", *(name for name in MEASURED if name not in TIMES)):
-        if str(new[name]) != old[name]:
+        if old[name] not in ("", str(new[name])):  # empty: an earlier version did not measure it
             raise SpecError(
                 f"{to / RESULTS} has cell {new['run_id']} with {name} {old[name]}, the run folder has {new[name]}: "
                 "remove that row, or export into another folder"

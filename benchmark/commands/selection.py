@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,12 +69,20 @@ class Selection:
 
     def unpublished(self, cells: Sequence[tuple[RunSpec, Row]]) -> list[tuple[RunSpec, Row]]:
         """The cells that no table of `done_in` has done. Raises SpecError for what is no table."""
-        settled = published.done(self.done_in)
-        return [(spec, row) for spec, row in cells if spec.run_id not in settled]
+        return [(spec, row) for spec, row in cells if spec.run_id not in self.elsewhere.run_ids]
+
+    @functools.cached_property
+    def elsewhere(self) -> published.Done:
+        """What the tables of `done_in` have done. Raises SpecError for what is no table."""
+        return published.done(self.done_in)
 
     def skipped_text(self, count: int) -> str:
         """How many cells `unpublished` left out, for the end of a line; empty without `done_in`."""
-        return f"; {count} more are done in {', '.join(map(str, self.done_in))}" if self.done_in else ""
+        if not self.done_in:
+            return ""
+        ignored = self.elsewhere.ignored
+        text = f"; {count} more are done in {', '.join(map(str, self.done_in))}"
+        return f"{text}; done rows ignored there: {len(ignored)}, the first: {ignored[0]}" if ignored else text
 
 
 def parse_seeds(text: str) -> list[int]:

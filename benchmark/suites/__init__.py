@@ -27,7 +27,18 @@ from types import ModuleType
 from typing import Any
 
 import methods
-from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_names, fields, nearest, replace_fields
+from benchmark.spec import (
+    Data,
+    Model,
+    Optimizer,
+    RunSpec,
+    SpecError,
+    check_file_name,
+    check_names,
+    fields,
+    nearest,
+    replace_fields,
+)
 from methods.registry import method_class
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
@@ -67,6 +78,7 @@ def load(name_or_file: str) -> Suite:
         if name_or_file not in NAMES:
             raise SpecError(f"unknown suite '{name_or_file}': {nearest(name_or_file, NAMES)}; or give a FILE.py")
         path, module, name = None, importlib.import_module(f"benchmark.suites.{name_or_file}"), name_or_file
+    check_file_name(name, f"the name of suite {name_or_file}")
     where = f"suite {name}" if path is None else f"suite file {path}"
     specs = merged(_cells(module, where))
     if not specs:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from benchmark import results
 from benchmark.results import Row
 from benchmark.run_folder.files import read_json
-from benchmark.spec import RunSpec
+from benchmark.spec import RunSpec, SpecError, check_file_name, check_run_id
 from benchmark.tracking import store
 from benchmark.tracking.sync import run_key
 
@@ -54,15 +54,33 @@ def _download(out: Path, folder: Path) -> dict[str, Row]:
         if "mirrored" not in run.data.tags:
             continue
         if kind == "suite":
+            check_file_name(name, f"tag 'suite' of MLflow run {run.info.run_id}")
             client.download_artifacts(run.info.run_id, f"{name}.json", str(folder / "suites"))
             continue
+        check_run_id(name)
         cell = folder / "cells" / name
         cell.mkdir(parents=True, exist_ok=True)
-        rows[name] = read_json(Path(client.download_artifacts(run.info.run_id, "row.json", str(cell))))
+        rows[name] = _row(Path(client.download_artifacts(run.info.run_id, "row.json", str(cell))), name)
         if rows[name]["status"] in ("done", "diverged"):
             for artifact in ("result.json", "metrics.jsonl"):
                 client.download_artifacts(run.info.run_id, artifact, str(cell))
     return rows
+
+
+def _row(file: Path, run_id: str) -> Row:
+    """The row of a cell as `sync` stored it. Raises SpecError where it is no row of this cell."""
+    stored = read_json(file)
+    if not isinstance(stored, dict) or not set(results.REQUIRED) <= set(stored) <= set(results.COLUMNS):
+        raise SpecError(f"row.json of cell {run_id} has not the columns of a results table")
+    row = {**dict.fromkeys(results.COLUMNS, ""), **stored}
+    if row["run_id"] != run_id or row["status"] not in results.STATUSES:
+        raise SpecError(f"row.json of cell {run_id} is of cell {row['run_id']!r:.120}, {row['status']!r:.120}")
+    results.check_row(row)
+    for name in results.COLUMNS:
+        number = name in results.MEASURED or name in ("alpha", "density_target", "seed")
+        if not isinstance(row[name], (int, float) if number and row[name] != "" else str):
+            raise SpecError(f"row.json of cell {run_id}: {name} is {row[name]!r:.120}")
+    return row
 
 
 def _exported(client: MlflowClient, experiment: str, out: Path) -> str:

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -181,14 +182,30 @@ def experiment(client: MlflowClient, out: Path) -> str:
     return str(found.experiment_id)
 
 
+def _check_artifacts(run: Run, place: str) -> None:
+    own = f"{place.rstrip('/')}/{run.info.run_id}/artifacts"
+    known = re.fullmatch("[0-9a-f]{32}", run.info.run_id) and run.info.artifact_uri == own
+    if not known and urllib.parse.urlsplit(run.info.artifact_uri).scheme in ("", "file"):  # else a server's matter
+        raise TrackingError(
+            f"MLflow run {run.info.run_id!r:.40} keeps its artifacts in {run.info.artifact_uri!r:.200}, which is not "
+            f"its folder under {place!r:.200}: delete that run"
+        )
+
+
 def search(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
-    """Every run that meets the condition, oldest first."""
+    """Every run that meets the condition, oldest first.
+
+    Raises TrackingError for one whose artifacts would be written outside the experiment's folder.
+    """
+    place = client.get_experiment(experiment).artifact_location
     token = None
     while True:
         page = client.search_runs(
             [experiment], condition, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
         )
-        yield from page
+        for run in page:
+            _check_artifacts(run, place)
+            yield run
         token = page.token
         if not token:
             return

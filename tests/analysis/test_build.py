@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
 
-from analysis.build import build
+from analysis.build import OF_DATA_SET, build, exhibits
+from analysis.data.conditions import Results
 from analysis.data.layers_and_curves import layer_names
-from analysis.data.read import load
+from analysis.data.read import InputError, load
 from analysis.exhibits.figure4_to_6 import spread
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,57 @@ def test_the_committed_exhibits_are_what_the_committed_tables_give(tmp_path: Pat
         for file in exhibit.files:
             if file.suffix in (".md", ".tex", ".csv"):
                 assert file.read_bytes() == (ROOT / "paper_figures" / file.name).read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "file"),
+    [
+        (("table1",), 2, "table1"),
+        (("Table1",), 2, "Table1"),
+        (("digits", "verdicts"), 3, "verdicts"),
+        (("digits", "CLAIMS"), 3, "CLAIMS"),
+        (("index",), 2, "index"),
+        (("manifest",), 2, "manifest"),
+        (("results",), 2, "results"),
+        (("mnist-figure3",), 2, "mnist-figure3"),
+        (("MNIST",), 2, "MNIST-figure3"),
+        (("digits", "digits-figure7"), 3, "digits-figure7"),
+        (("Digits", "digits"), 3, "digits"),
+    ],
+)
+def test_a_data_set_with_the_name_of_another_file_is_refused_and_nothing_is_written(
+    tmp_path: Path, names: tuple[str, ...], row: int, file: str
+) -> None:
+    rows = [synthetic.cell("lenet-300-100", "dst", 0, alpha=5e-4, dataset=name, protocol="") for name in names]
+    refused(tmp_path, rows, row, file)
+
+
+def test_two_networks_with_one_name_of_an_exhibit_are_refused(tmp_path: Path) -> None:
+    named = (("a-b", "c"), ("a", "b-c"))
+    rows = [synthetic.cell(model, "dst", 0, alpha=5e-4, dataset=name, protocol="") for name, model in named]
+    refused(tmp_path, rows, 2, "a-b-c-resets")
+
+
+def refused(tmp_path: Path, rows: list[dict[str, Any]], row: int, file: str) -> None:
+    results = synthetic.write(tmp_path / "in", rows)
+    with pytest.raises(InputError) as caught:
+        build(load([results]), tmp_path / "out")
+    dataset = rows[row - 2]["dataset"]
+    assert f"{results / 'results.csv'}, row {row}: dataset '{dataset}'" in str(caught.value)
+    assert f"its exhibit '{file}' would replace another file of that name" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_names_of_a_data_sets_exhibits_are_known(tmp_path: Path) -> None:
+    """Those that no table of the paper has are what the data set adds to an empty build."""
+    rows = [
+        synthetic.cell("lenet-300-100", method, 0, alpha=alpha, dataset="mine", protocol="") | {"train_flops": 1e9}
+        for method, alpha in (("dense", None), ("dst", 5e-4))
+    ]
+    mine = exhibits(Results(load([synthetic.write(tmp_path, rows)])))
+    pending = [synthetic.cell("lenet-300-100", "dense", 0, status="pending")]
+    nothing = exhibits(Results(load([synthetic.write(tmp_path, pending)])))
+    assert set(mine) - set(nothing) == {f"mine{end}" for end in OF_DATA_SET}
 
 
 @pytest.mark.slow

@@ -192,6 +192,26 @@ def test_a_suite_expansion_grows_and_is_no_part_of_other_suites(grid: Grid, tmp_
     assert read_json(copy.out / "suites" / "mixed.json")["exhibits"] == ["table1"]
 
 
+def test_a_list_of_cells_with_other_names_than_its_own_is_refused(grid: Grid, tmp_path: Path, bench: Bench) -> None:
+    """A run id and the name of a suite are names of files."""
+    copy = grid.copy(tmp_path / "runs")
+    path = copy.out / "suites" / "mixed.json"
+    document = read_json(path)
+    cells = document["cells"]
+    for changed in (
+        {"suite": "../../mixed"},
+        {"cells": [cells[0] | {"run_id": "../../../x"}, *cells[1:]]},
+        {"cells": [cells[0] | {"run_id": "0" * 12}, *cells[1:]]},
+        {"cells": [cells[0] | {"spec": cells[1]["spec"]}, *cells[1:]]},
+    ):
+        write_json(path, document | changed)
+        for command in (("status",), ("show", cells[0]["run_id"]), ("export",), ("sync",)):
+            done = bench(*command, "--out", copy.out)
+            assert done.code == 2
+            assert done.error.startswith(f"error: {path} is ")
+            assert len(done.error.strip().splitlines()) == 1
+
+
 def test_a_folder_being_made_by_another_process_is_not_foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one's marker appears after the look around."""
     out = tmp_path / "runs"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, replace_field
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, from_json, replace_field
 
 
 def make(**changes: Any) -> RunSpec:
@@ -145,6 +145,24 @@ def test_bad_fields_and_values_are_one_clear_line(name: str, value: Any, message
     with pytest.raises(SpecError, match=message) as caught:
         replace_field(make(), name, value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["data", "model", "method"])
+@pytest.mark.parametrize("name", ["../x", "/abs/x", ".", "..", "", "a b", "a\n", "x;y", "é", "a/b", "a\\b", "n" * 101])
+def test_names_that_are_no_names_of_files_are_one_clear_line(part: str, name: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        replace_field(make(), f"{part}.name", name)
+    assert str(caught.value).startswith(f"{part}.name is {name!r}"[:100])
+    assert str(caught.value).endswith(": it must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_spec_from_elsewhere_is_written_as_it_is_written_here() -> None:
+    """Otherwise one cell could stand in a table twice, under two run ids."""
+    assert from_json(CANONICAL) == make()
+    for text in (json.dumps(json.loads(CANONICAL), sort_keys=True), CANONICAL[:-1] + ',"seed":3}', CANONICAL + "\n"):
+        with pytest.raises(SpecError, match=r"not the canonical JSON of its cell"):
+            from_json(text)
 
 
 def test_a_method_without_a_name_is_refused() -> None:

@@ -47,6 +47,14 @@ def test_a_file_without_the_method_of_its_name_is_named(tmp_path: Path) -> None:
         Registry(tmp_path).create("made_up")
 
 
+@pytest.mark.parametrize("name", ["../mine", "/mine", "..", "", "my method", "mine\n", "n" * 101])
+def test_a_name_that_is_no_name_of_a_file_is_not_registered(name: str) -> None:
+    own = Registry()
+    with pytest.raises(ValueError, match=r"its name must be 1 to 100 of the characters A-Z a-z 0-9 \. _ -"):
+        own.register(name, "some.module:Class")
+    assert name not in own.available()
+
+
 def test_registries_are_independent_and_temporary_names_are_forgotten() -> None:
     own = Registry()
     own.register("mine", "some.module:Class")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,20 @@ import synthetic
 from analysis.data.read import InputError, load
 
 ROWS = [synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4) for seed in range(3)]
+
+
+COMMITTED = Path(__file__).resolve().parents[3] / "paper_figures/results"
+SPEC = json.loads(ROWS[1]["spec"])
+
+
+def with_text(spec: str) -> list[dict[str, Any]]:
+    """The rows with another spec in the second, and the run id of that text."""
+    return changed(1, spec=spec, run_id=hashlib.sha256(spec.encode()).hexdigest()[:12])
+
+
+def with_tree(**fields: Any) -> list[dict[str, Any]]:
+    """The same with other fields, as canonical JSON."""
+    return with_text(json.dumps(SPEC | fields, sort_keys=True, separators=(",", ":")))
 
 
 def edited(path: Path, edit: Callable[[str], str]) -> Path:
@@ -39,6 +55,40 @@ def changed(number: int, **values: Any) -> list[dict[str, Any]]:
         (changed(0, seed=1.5), "row 2: seed 1.5 is no whole number"),
         (changed(1, min_density=-0.1), "row 3: min_density -0.1 is not in [0, 1]"),
         (changed(1, test_accuracy="inf"), "row 3: test_accuracy inf is not in [0, 100]"),
+        (changed(1, run_id="../../../etc"), "row 3: run_id is '../../../etc': it must be twelve hexadecimal digits"),
+        (changed(1, run_id="0" * 12), f"row 3: spec hashes to {ROWS[1]['run_id']}, not to the run_id 000000000000"),
+        (changed(1, spec=ROWS[2]["spec"]), "row 3: spec hashes to "),
+        (changed(0, alpha=1e-3), "row 2: alpha is 0.001, but its spec says 0.0005"),
+        (changed(0, alpha=""), "row 2: alpha is nan, but its spec says 0.0005"),
+        (changed(0, density_target=0.5), "row 2: density_target is 0.5, but its spec says ''"),
+        (changed(2, seed=3), "row 4: seed is 3.0, but its spec says 2"),
+        (changed(2, dataset="digits"), "row 4: dataset is 'digits', but its spec says 'mnist'"),
+        (changed(2, model="vgg16"), "row 4: model is 'vgg16', but its spec says 'lenet-300-100'"),
+        (changed(2, method="dense"), "row 4: method is 'dense', but its spec says 'dst'"),
+        (with_tree(data={"name": "mnist", "paths": 1}), "row 3: spec is no JSON of a cell: unknown data field 'paths'"),
+        (with_tree(model=SPEC["model"] | {"a b": 1}), "row 3: spec is no JSON of a cell: unknown model field 'a b'"),
+        (with_tree(optimizer={"name": "sgd", "rate": 1}), "row 3: spec is no JSON of a cell: unknown optimizer field"),
+        (with_tree(price=1), "row 3: spec is no JSON of a cell: unknown field 'price'"),
+        (with_tree(method=SPEC["method"] | {"x=1, y": 1}), "has a hyperparameter 'x=1, y': its name must be a Python"),
+        (with_tree(method=SPEC["method"] | {"version": [1]}), "method.version is (1,): it must be int"),
+        (with_tree(data={"name": "../mnist"}), "data.name is '../mnist': it must be 1 to 100 of the characters"),
+        (with_tree(model={"name": "/abs"}), "model.name is '/abs': it must be 1 to 100 of the characters"),
+        (with_tree(method={"name": ".."}), "method.name is '..': it must be 1 to 100 of the characters"),
+        (with_tree(data={"name": "mnist", "shape": [[1], 2]}), "data.shape is [[1], 2]: it must hold channels, rows"),
+        (with_tree(data={"name": "mnist\nline"}), "data.name is 'mnist\\nline'"),
+        (with_tree(data="mnist"), "row 3: spec is no JSON of a cell: "),
+        (with_tree(method={**SPEC["method"], "alpha": float("inf")}), "method.alpha is inf: it must be finite"),
+        (with_tree(method={**SPEC["method"], "steps": [float("nan")]}), "row 3: spec is no JSON of a cell: "),
+        (with_text("[" * 100_000), "row 3: spec is no JSON of a cell: "),
+        (with_text("[]"), "row 3: spec is no JSON of a cell: "),
+        (with_text(ROWS[1]["spec"] + " "), "row 3: spec is not the canonical JSON of its cell"),
+        (with_text(ROWS[1]["spec"].replace('"seed":1', '"seed":01')), "row 3: spec is no JSON of a cell: "),
+        (with_text(ROWS[1]["spec"].replace(',"seed":1', "")), "row 3: spec is not the canonical JSON of its cell"),
+        (with_text(ROWS[1]["spec"].replace('"seed":1', '"seed":-1')), "seed is -1: it must lie in [0, "),
+        (with_tree(seed=2**63), "seed is "),
+        (with_tree(seed="1"), "seed is '1': it must be int"),
+        (with_tree(method=SPEC["method"] | {"seed": 2}, seed=2), "row 3: seed is 1.0, but its spec says 2"),
+        (with_text(ROWS[1]["spec"][:-1] + ',"seed":1}'), "row 3: spec is not the canonical JSON of its cell"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, rows: list[dict[str, Any]], said: str) -> None:
@@ -48,6 +98,20 @@ def test_a_bad_row_is_named(tmp_path: Path, rows: list[dict[str, Any]], said: st
     assert str(tmp_path / "results.csv") in str(caught.value)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_fields_of_a_method_that_is_not_installed_are_its_own(tmp_path: Path) -> None:
+    own = {"per_layer": {"fc1": 0.1, "seed": 4}, "ladder": [[1, 2]], "seed": 5, "text": 'x,"seed":6}'}
+    made = with_tree(method={"name": "mine", "version": 7, "alpha": 5e-4} | own, step_records=3)
+    made[1] |= {"method": "mine"}
+    assert set(load([synthetic.write(tmp_path, made)]).results["method"]) == {"dst", "mine"}
+
+
+def test_every_committed_table_is_read_whole() -> None:
+    files = sorted(COMMITTED.rglob("results.csv"))
+    with_rows = {file: len(file.read_text().splitlines()) - 1 for file in files}
+    assert {file: len(load([file]).results) for file in files} == with_rows
+    assert sum(with_rows.values()) >= 92
 
 
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:

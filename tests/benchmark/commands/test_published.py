@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def rewrite(file: Path, run_id: str, **changed: Any) -> None:
+def rewrite(file: Path, run_id: str, /, **changed: Any) -> None:
     rows = [{**row, **changed} if row["run_id"] == run_id else row for row in table(file)]
     results.write_csv(file, COLUMNS, rows)
 
@@ -50,7 +50,7 @@ def test_a_table_of_an_earlier_version_lacks_later_columns_and_takes_new_rows(gr
     earlier = [name for name in COLUMNS if name != "train_cpu_seconds"]
     old = [{name: row[name] for name in earlier} for row in table(tmp_path / "results.csv")]
     results.write_csv(tmp_path / "results.csv", earlier, old)
-    assert published.done([tmp_path]) == {row["run_id"] for row in done}
+    assert published.done([tmp_path]).run_ids == {row["run_id"] for row in done}
     assert published.merge([*done, *diverged], grid.out, tmp_path) == len(diverged)
     assert [row["train_cpu_seconds"] for row in table(tmp_path / "results.csv")] == [""] * (len(done) + len(diverged))
 
@@ -114,6 +114,14 @@ def test_only_the_time_may_differ_between_two_trainings_of_a_cell(grid: Grid, tm
     [
         ("results.csv", b"a,b\n1,2\n", "is no table of ours: it has no column 'run_id'"),
         ("results.csv", b"\xff\xfe\x00", "cannot be read as a table"),
+        ("results.csv", ",".join([*COLUMNS, "price"]).encode() + b"\n", "it has a column 'price' more"),
+        ("results.csv", ",".join([*COLUMNS, "seed"]).encode() + b"\n", "it has a column 'seed' more"),
+        ("results.csv", b"\xef\xbb\xbf" + ",".join(COLUMNS).encode() + b"\n", "it has no column 'run_id'"),
+        ("results.csv", ";".join(COLUMNS).encode() + b"\n", "it has no column 'run_id'"),
+        ("results.csv", b"", "it has no column 'run_id'"),
+        ("results.parquet", b"PAR1", "cannot be read as a table"),
+        ("traces.csv", b"run_id,epoch,step,name,value,unit\n", "it has a column 'unit' more"),
+        ("layers.csv", b"layer,thickness\nroof,3\n", "is no table of ours: it has no column 'run_id'"),
         ("traces.csv", b"run_id,epoch,step,name,value\nx,1\n", "line 2: it does not have 5 values"),
     ],
 )
@@ -126,18 +134,105 @@ def test_a_foreign_table_is_refused_and_left_as_it_is(
     assert contents(tmp_path) == {name: content}
 
 
+def test_a_foreign_file_ends_the_command_with_one_line_and_code_2(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    theirs = b"date,price\n2026-01-01,3\n"
+    (tmp_path / "results.csv").write_bytes(theirs)
+    done = bench("export", "--out", grid.out, "--to", tmp_path)
+    line = f"error: {tmp_path / 'results.csv'} is no table of ours: it has no column 'run_id'"
+    assert (done.code, done.error.strip()) == (2, line)
+    assert contents(tmp_path) == {"results.csv": theirs}
+
+
+def test_a_parquet_file_of_somebody_else_is_left_as_it_is(grid: Grid, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table({"price": [3.0]}), tmp_path / "results.parquet")
+    before = contents(tmp_path)
+    with pytest.raises(SpecError, match=r"results\.parquet is no table of ours: move it away"):
+        published.merge(rows_of(grid, "done"), grid.out, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_stale_parquet_file_is_written_again(grid: Grid, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    rows = rows_of(grid, "done")
+    published.merge(rows[:1], grid.out, tmp_path)
+    stale = (tmp_path / "results.parquet").read_bytes()
+    published.merge(rows, grid.out, tmp_path)
+    (tmp_path / "results.parquet").write_bytes(stale)
+    assert published.merge(rows, grid.out, tmp_path) == 0
+    found = pyarrow.parquet.read_table(tmp_path / "results.parquet").column("run_id").to_pylist()
+    assert found == [row["run_id"] for row in table(tmp_path / "results.csv")]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"run_id": "../../../../x"}, {"seed": "77"}, {"spec": "{}"}, {"alpha": "0.5"}, {"weight_max": "high"}]
+)
+def test_rows_join_no_table_with_a_row_that_is_not_its_cells(
+    grid: Grid, tmp_path: Path, changed: dict[str, str]
+) -> None:
+    rows = rows_of(grid, "done")
+    published.merge(rows[:2], grid.out, tmp_path)
+    rewrite(tmp_path / "results.csv", rows[1]["run_id"], **changed)
+    before = contents(tmp_path)
+    with pytest.raises(SpecError, match=r"results\.csv, row 3: .*; correct or remove that row first"):
+        published.merge(rows, grid.out, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_table_of_an_earlier_version_lacks_columns_and_is_read_and_joined(grid: Grid, tmp_path: Path) -> None:
+    rows = rows_of(grid, "done")
+    published.merge(rows, grid.out, tmp_path)
+    file, later = tmp_path / "results.csv", ("weight_max", "train_seconds")
+    old = [{name: value for name, value in row.items() if name not in later} for row in table(file)]
+    results.write_csv(file, list(old[0]), old[:2])
+    assert published.done([tmp_path]).run_ids == {row["run_id"] for row in old[:2]}
+    assert published.merge(rows, grid.out, tmp_path) == len(rows) - 2
+    assert [row["weight_max"] == "" for row in table(file)] == [i < 2 for i in range(len(rows))]
+
+
 def test_only_intact_rows_count_as_done(grid: Grid, tmp_path: Path) -> None:
     published.merge(rows_of(grid), grid.out, tmp_path)
     done = [row["run_id"] for row in rows_of(grid, "done")]
-    assert published.done([tmp_path]) == set(done)
-    assert published.done([tmp_path / "results.csv"]) == set(done)
+    assert published.done([tmp_path]) == published.Done(frozenset(done), ())
+    assert published.done([tmp_path / "results.csv"]).run_ids == set(done)
     file = tmp_path / "results.csv"
     rewrite(file, done[0], test_accuracy="nan")
-    assert published.done([tmp_path]) == set(done[1:])
+    assert published.done([tmp_path]).run_ids == set(done[1:])
     rewrite(file, done[1], departs="drift: threads: 1 -> 2")
-    assert published.done([tmp_path]) == set(done[2:])
+    assert published.done([tmp_path]).run_ids == set(done[2:])
     rewrite(file, done[2], spec=table(file)[0]["spec"])
-    assert published.done([tmp_path]) == set()
+    left = published.done([tmp_path])
+    assert left.run_ids == set()
+    places = [f"{file}, row {i}: " for i, row in enumerate(table(file), 2) if row["run_id"] in done]
+    assert [line.startswith(place) for line, place in zip(left.ignored, places, strict=True)] == [True] * 3
+    assert [line.partition(": ")[2].split(":")[0] for line in left.ignored] == [
+        "test_accuracy is 'nan'",
+        "it was resumed in a changed environment (drift)",
+        f"spec hashes to {table(file)[0]['run_id']}, not to the run_id {done[2]}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("dataset", "mnist"), ("model", "vgg16"), ("alpha", "1.0"), ("density_target", "0.9")]
+)
+def test_a_row_that_disagrees_with_its_spec_does_not_count_as_done(
+    grid: Grid, tmp_path: Path, column: str, value: str
+) -> None:
+    first, *others = rows_of(grid, "done")
+    published.merge([first, *others], grid.out, tmp_path)
+    rewrite(tmp_path / "results.csv", first["run_id"], **{column: value})
+    found = published.done([tmp_path])
+    assert found.run_ids == {row["run_id"] for row in others}
+    assert found.ignored[0].startswith(f"{tmp_path / 'results.csv'}, row 2: {column} is '{value}', but its spec says ")
+
+
+def test_the_committed_tables_are_all_done(tmp_path: Path) -> None:
+    found = published.done([Path(__file__).resolve().parents[3] / "paper_figures/results"])
+    assert found.ignored == ()
+    assert len(found.run_ids) >= 92
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
@@ -161,5 +256,15 @@ def test_run_and_plan_skip_cells_that_a_table_has_done(bench: Bench, grid: Grid,
     done = bench("run", *common, "--where", "status=pending", "--where", "method=dst", "--done-in", tmp_path / "tables")
     assert done.code == 0
     assert f"0 cells, 0 of them ended before; 1 more are done in {tmp_path / 'tables'}" in done.stdout
+    assert "ignored" not in done.stdout
+    (static,) = (row["run_id"] for row in rows_of(grid, "done") if row["method"] == "static")
+    file = tmp_path / "tables" / "results.csv"
+    rewrite(file, static, seed="77")
+    plan = bench("plan", *common, "--done-in", tmp_path / "tables", "--json")
+    assert static in [entry["run_id"] for entry in plan.json["to_run"]]
+    (said,) = plan.json["ignored_elsewhere"]
+    assert said.endswith(": seed is '77', but its spec says 0")
+    plan = bench("plan", *common, "--done-in", tmp_path / "tables")
+    assert f"2 more are done in {tmp_path / 'tables'}; done rows ignored there: 1, the first: {said}" in plan.stdout
     refused = bench("run", *common, "--done-in", tmp_path / "none")
     assert (refused.code, refused.error.strip()) == (2, f"error: --done-in {tmp_path / 'none'} does not exist")

@@ -121,6 +121,15 @@ def test_every_cell_survives_its_json_and_names_what_there_is(name: str) -> None
         assert spec.data.name in data.available()
 
 
+@pytest.mark.parametrize("name", ["my suite", "a;b", "n" * 101])
+def test_a_suite_file_whose_name_is_no_name_of_a_suite_is_refused(name: str, tmp_path: Path) -> None:
+    """DIR/suites/NAME.json is named after it, and the column `suite` joins names."""
+    file = tmp_path / f"{name}.py"
+    file.write_text("def suite():\n    return []\n")
+    with pytest.raises(SpecError, match=r"the name of suite .* is .*: it must be 1 to 100 of the characters"):
+        suites.load(str(file))
+
+
 def test_no_suite_imports_torch_before_it_is_expanded() -> None:
     code = "import sys; from benchmark import suites; suites.describe(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
