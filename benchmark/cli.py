@@ -40,7 +40,7 @@ from benchmark.launch import choice as launch
 from benchmark.launch import followers, process_ranks
 from benchmark.launch.base import LaunchError
 from benchmark.results import FolderError
-from benchmark.run_folder.files import NO_SPACE, DiskFullError
+from benchmark.run_folder.storage import NO_ANSWER, NO_SPACE, DiskFullError, StorageError
 from benchmark.spec import SpecError
 from benchmark.speed.commands import app as speed_app
 from benchmark.speed.start_up import MeasurementError
@@ -214,14 +214,14 @@ def main() -> NoReturn:
         _fail(str(error), 2)
     except DataError as error:
         _fail(str(error), 3)
-    except (DiskFullError, TrackingError, MeasurementError) as error:
+    except (StorageError, TrackingError, MeasurementError) as error:
         _fail(str(error), 1)
     except OSError as error:
         if error.errno in NO_SPACE:
             _fail(str(DiskFullError(error.filename)), 1)
         if error.filename is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}", 2)
+        _fail(f"{error.filename}: {error.strerror}", 1 if error.errno in NO_ANSWER else 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)
