@@ -219,7 +219,7 @@ def unfinished(cell: Path) -> tuple[str, str]:
     end, problem = ended(last), damage(last).removeprefix(f"{cell}/")
     if end is not None:
         return (end["status"] if end["status"] in ("failed", "cancelled") else "pending"), end["error"]
-    return ("pending" if gone(last) or (last / "end.json").exists() else "running"), problem
+    return ("pending" if gone(last) or os.path.lexists(last / "end.json") else "running"), problem
 
 
 def cells(out: Path) -> list[tuple[RunSpec, Row]]:

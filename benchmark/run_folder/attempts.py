@@ -152,7 +152,7 @@ class Observer:
 
     def over(self, attempt: Path) -> bool:
         """Whether it ended, its process is gone, or its heartbeat stopped STALE_SECONDS ago."""
-        if (attempt / "end.json").exists() or gone(attempt) or self._job_over(attempt):
+        if os.path.lexists(attempt / "end.json") or gone(attempt) or self._job_over(attempt):
             return True
         try:
             beat = read_bytes(attempt / "heartbeat")

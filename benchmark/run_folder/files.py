@@ -34,7 +34,7 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
