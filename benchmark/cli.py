@@ -219,9 +219,9 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno in NO_SPACE:
             _fail(str(DiskFullError(error.filename)), 1)
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_ANSWER:
             raise
-        _fail(f"{error.filename}: {error.strerror}", 1 if error.errno in NO_ANSWER else 2)
+        _fail(f"{error.filename or 'storage'}: {error.strerror}", 1 if error.errno in NO_ANSWER else 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     sys.exit(0)

@@ -157,7 +157,9 @@ def members(out: Path) -> dict[str, Member]:
     Raises FolderError for a damaged list.
     """
     found: dict[str, Member] = {}
-    for path in sorted((out / "suites").glob("[!.]*.json")):
+    for path in sorted((out / "suites").glob("*.json")):
+        if path.name.startswith("._"):  # macOS keeps a file's attributes beside it on foreign file systems
+            continue
         document = expansion(path)
         for entry in document["cells"]:
             run_id = entry["run_id"]

@@ -7,6 +7,7 @@ the cell until the attempt is over. Nothing relies on locks or on equal clocks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import re
@@ -24,8 +25,9 @@ from benchmark.run_folder.result import result_of
 
 STALE_SECONDS = 60.0
 BEAT_SECONDS = 5.0
-NAME = re.compile(r"[0-9]{4}|[1-9][0-9]{4,}")
-GENERATION = re.compile(r"checkpoint-([0-9]{10,})\.(pt|json)")
+NAME = re.compile(r"[0-9]{4}|[1-9][0-9]{4,8}")
+GENERATION = re.compile(r"checkpoint-([0-9]{10,15})\.(pt|json)")
+CODES = range(256)
 END = {"status": str, "error": str, "code?": int}
 OWNER = {"boot": str, "pid": int, "started": (int, None), "job?": str, "restarts?": int}
 
@@ -126,6 +128,8 @@ def claim(cell: Path, observer: Observer) -> Attempt | None:
     if result_of(cell) is not None:  # an attempt publishes before it ends
         return None
     number = 1 + max((int(entry.name) for entry in named), default=0)
+    if not NAME.fullmatch(folder_of(cell, number).name):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder_of(cell, number)))
     (cell / "attempts").mkdir(parents=True, exist_ok=True)
     aside = cell / "attempts" / f".{uuid.uuid4().hex}"
     aside.mkdir()
@@ -175,7 +179,9 @@ class Observer:
 def ended(attempt: Path) -> dict[str, Any] | None:
     """{status, error} that an attempt wrote at its end, with `code` if any; None without an end."""
     end = read_json(attempt / "end.json", END)
-    return None if end is None else {**end, "error": one_line(end["error"])}
+    if end is None or end.get("code", 0) not in CODES:
+        return None
+    return {**end, "error": one_line(end["error"])}
 
 
 def damage(attempt: Path) -> str:

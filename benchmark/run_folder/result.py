@@ -21,6 +21,7 @@ RESULT = {
     "environment": {"commit": (str, None), "dirty": (bool, None), "device_name": str, "drift?": [str]},
     "metrics_sha256": str,
 }
+VALUES = {int, float, bool, type(None)}
 RECORD = {"epoch": int, "step": int, "train_seconds?": float}
 
 
@@ -52,6 +53,9 @@ def records(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
             record = parse(line)
         except ValueError as error:
             raise ValueError(f"{path} is damaged, line {number} ({error})") from error
-        if problem := misfit(record, RECORD) or misfit(record, {str: (float, bool, None)}):
+        problem = misfit(record, RECORD)
+        if not problem and not VALUES.issuperset(map(type, record.values())):
+            problem = "a value is not a number"
+        if problem:
             raise ValueError(f"{path} is damaged, line {number} ({problem})")
         yield record

@@ -24,6 +24,8 @@ WORDS = {
 
 def misfit(value: Any, shape: Shape, place: str = "it") -> str:
     """What does not fit, such as `cells[2].run_id is missing`; empty for a value of that shape."""
+    if type(value) is shape:
+        return ""
     if isinstance(shape, dict):
         return _misfit_of_object(value, shape, place)
     if isinstance(shape, list):

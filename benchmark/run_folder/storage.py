@@ -26,9 +26,7 @@ class StorageError(Exception):
     exit_code = 1
 
     def __init__(self, place: object, reason: str) -> None:
-        super().__init__(
-            f"{place}: {reason}; the storage failed, not the cell: it stays pending, the same command continues it"
-        )
+        super().__init__(f"{place}: {reason}; the cell stays pending: mend the storage and run the same command again")
 
 
 class DiskFullError(StorageError):

@@ -70,6 +70,7 @@ def execute(
     """
     cell = execution.cell(spec.run_id)
     with storage.named(execution.out):
+        _check_own_folder(cell)
         finished, problem = examine_result(cell / "result.json", spec.run_id)
         if finished is not None:
             return Outcome(finished["status"], finished["error"])
@@ -80,6 +81,13 @@ def execute(
             return Outcome("busy")
         _report_problems(cell, problem, report)
         return _run_attempt(spec, execution, group or Group(), attempt, report, stop)
+
+
+def _check_own_folder(cell: Path) -> None:
+    """Raise StorageError if the cell's folder or its attempts are links to another cell's."""
+    attempts = Path(os.path.realpath(cell / "attempts"))
+    if attempts.parts[-2:] != (cell.name, "attempts"):
+        raise StorageError(cell, f"its attempts are those in {attempts}")
 
 
 def _report_problems(cell: Path, problem: str, report: Report) -> None:

@@ -72,12 +72,13 @@ def test_an_error_is_one_printable_line(text: str, shown: str) -> None:
 
 
 def test_the_folder_the_tables_and_the_screen_say_the_same(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "odd.py").write_text(SUITE.format(texts=list(TEXTS)))
+    texts = [text for text in TEXTS if text.startswith(("half", "a bell", "xx"))]  # each failure takes a worker
+    (tmp_path / "odd.py").write_text(SUITE.format(texts=texts))
     out = tmp_path / "runs"
     finished = bench("run", "--suite", tmp_path / "odd.py", "--out", out, "--workers", "1", "--no-mlflow")
     assert (finished.code, finished.stderr) == (1, "")
     lines = finished.stdout.splitlines()
-    expected = {describe(RuntimeError(text)) for text in TEXTS} | {"Unspeakable:"}
+    expected = {describe(RuntimeError(text)) for text in texts} | {"Unspeakable:"}
     rows = grids.rows(out)
     assert {row["error"] for row in rows.values()} == expected
     listed = {cell["run_id"]: cell["error"] for cell in bench("status", "--out", out, "--json").json["cells"]}

@@ -310,7 +310,7 @@ def test_a_folder_in_a_files_place_leaves_its_cell_pending_and_the_others_go_on(
     command = ("run", "--suite", suite, "--out", tmp_path / "runs", "--workers", "1", "--no-mlflow")
     finished = bench(*command)
     assert finished.code == 1
-    assert f"{first / name}: Is a directory; the storage failed, not the cell" in finished.error
+    assert f"{first / name}: Is a directory; the cell stays pending" in finished.error
     statuses = {run_id: row["status"] for run_id, row in grids.rows(tmp_path / "runs").items()}
     assert statuses == {first.name: "pending", **{cell.name: "done" for cell in others}}
     (first / name).rmdir()
@@ -333,6 +333,34 @@ def test_an_attempt_without_an_end_whose_owner_is_damaged_counts_by_its_heartbea
     assert not observer.over(attempt)
     now[0] += 60
     assert observer.over(attempt)
+
+
+def test_attributes_that_macos_keeps_beside_a_list_of_cells_are_no_list(
+    done: Path, bench: Bench, tmp_path: Path
+) -> None:
+    shutil.copytree(done, tmp_path / "runs")
+    (tmp_path / "runs" / "suites" / "._many.json").write_bytes(b"\x00\x05\x16\x07")
+    assert f"{CELLS} done" in is_said_in_order(bench("status", "--out", tmp_path / "runs")).stdout
+
+
+@pytest.mark.slow
+def test_a_sync_names_damaged_records_and_a_damaged_id(stopped: Path, bench: Bench, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path / "runs")
+    first = grids.cells(tmp_path / "runs")[0]
+    records = folder_of(first, 1) / "metrics.jsonl"
+    before = records.read_bytes()
+    for damage in ("a pipe", "a list in each key", "NaN"):
+        DAMAGES[damage](records)
+        if records.is_file():
+            records.write_bytes(records.read_bytes() + b"\n")
+        refused = bench("sync", "--out", tmp_path / "runs")
+        assert refused.code == 2
+        assert f"{records} is damaged" in refused.error
+    records.write_bytes(before)
+    os.mkfifo(first / "result.json")  # no result, and no artifact
+    assert is_said_in_order(bench("sync", "--out", tmp_path / "runs")).stderr == ""
+    DAMAGES["a pipe"](tmp_path / "runs" / "folder-id")
+    assert str(tmp_path / "runs" / "folder-id") in bench("sync", "--out", tmp_path / "runs").error
 
 
 def test_what_we_write_ourselves_reads_back(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from benchmark import results
 from benchmark.run_folder.attempts import folder_of
 from benchmark.run_folder.files import sealed, write_json
 from benchmark.run_folder.result import examine_result, result_of
+from benchmark.run_folder.storage import StorageError
 
 INTO: dict[str, Callable[[Path, Path], object]] = {
     "copy": shutil.copyfile,
@@ -120,6 +121,28 @@ def test_a_sealed_result_without_what_a_result_has_is_not_believed(
     assert result is None
     assert reason in problem
     assert str(cell / "result.json") in problem
+
+
+@pytest.mark.parametrize("linked", [".", "attempts"])
+def test_a_folder_that_is_a_link_to_another_cells_is_not_written_to(linked: str, tmp_path: Path) -> None:
+    first, second = Runner(tmp_path, make_spec(epochs=1)), Runner(tmp_path, make_spec(epochs=1, seed=1))
+    assert first.run().status == "done"
+    before = {path: path.read_bytes() for path in first.cell.rglob("*") if path.is_file()}
+    (second.cell / linked).parent.mkdir(parents=True, exist_ok=True)
+    (second.cell / linked).symlink_to(first.cell / linked)
+    with pytest.raises(StorageError, match=f"its attempts are those in .*/{first.spec.run_id}/attempts"):
+        second.run()
+    assert {path: path.read_bytes() for path in first.cell.rglob("*") if path.is_file()} == before
+    (second.cell / linked).unlink()
+    assert second.run().status == "done"
+
+
+def test_a_cell_that_was_moved_to_another_disk_behind_a_link_goes_on(tmp_path: Path) -> None:
+    runner = Runner(tmp_path / "runs", make_spec())
+    assert runner.run(stop_after=1).status == "interrupted"
+    shutil.move(runner.cell, tmp_path / runner.cell.name)
+    runner.cell.symlink_to(tmp_path / runner.cell.name)
+    assert (runner.run().status, len(runner.resumed)) == ("done", 1)
 
 
 def test_a_checkpoint_that_was_linked_from_another_cell_is_passed_over(tmp_path: Path) -> None:
