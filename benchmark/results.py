@@ -7,7 +7,6 @@ import csv
 import functools
 import hashlib
 import io
-import json
 import math
 import os
 import re
@@ -16,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.run_folder.attempts import ended, folder_of, gone, numbers
-from benchmark.run_folder.files import NO_SPACE, DiskFullError, read_json, read_sealed, write_atomic, write_json
+from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
+from benchmark.run_folder.files import examine, read_bytes, read_json, write_atomic, write_json
+from benchmark.run_folder.messages import one_line
+from benchmark.run_folder.result import examine_result, records, result_of
+from benchmark.run_folder.storage import NO_SPACE, DiskFullError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json
 
 MARKER = "run-folder.json"
@@ -56,6 +58,8 @@ OF_SPEC = ("dataset", "model", "method", "alpha", "density_target", "seed")  # c
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")
 MEMBERSHIPS = ("suite", "protocol", "departs")
+LISTED = {"run_id": str, "spec": dict, "protocol": [str], "departs": [str]}
+EXPANSION = {"suite": str, "exhibits?": [str], "cells": [LISTED]}
 SEPARATOR = ";"
 SEED = re.compile(r'(.*,"seed":)(0|[1-9][0-9]{0,18})([,}].*)', re.DOTALL)
 DRIFT = "drift: "
@@ -138,13 +142,25 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
 
 def expansion(path: Path) -> dict[str, Any]:
     """What `remember` wrote. Raises FolderError if it is damaged."""
-    document = read_json(path)
-    try:
-        entries = document["cells"]
-        {entry["run_id"]: (entry["spec"], entry["protocol"], entry["departs"]) for entry in entries}
-    except (KeyError, TypeError):
-        raise FolderError(f"{path} is damaged: delete it and run the suite's command again") from None
+    document, problem = examine(path, EXPANSION)
+    if document is not None and document["suite"] != path.stem:
+        problem = f"{path} is the list of another suite"
+    if document is None or problem:
+        raise FolderError(f"{problem or f'{path} is gone'}: move it away and run the suite's command again")
     return dict(document)
+
+
+def _listed(entry: Mapping[str, Any], path: Path) -> RunSpec:
+    """The cell of one entry of a suite's list. Raises FolderError if its spec is not that of its run id."""
+    try:
+        spec = from_dict(entry["spec"], protocol=entry["protocol"], departs=entry["departs"])
+        problem = "" if spec.run_id == entry["run_id"] else "its spec is another cell's"
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:  # SpecError is a ValueError
+        problem = one_line(str(error))
+    if problem:
+        name = one_line(entry["run_id"])[:12]
+        raise FolderError(f"{path} is damaged, cell {name}: {problem}; move it away and run the suite's command again")
+    return spec
 
 
 def members(out: Path) -> dict[str, Member]:
@@ -154,13 +170,14 @@ def members(out: Path) -> dict[str, Member]:
     """
     found: dict[str, Member] = {}
     for path in sorted((out / "suites").glob("*.json")):
+        if path.name.startswith("._"):  # macOS keeps a file's attributes beside it on foreign file systems
+            continue
         document = expansion(path)
         for entry in document["cells"]:
             run_id = entry["run_id"]
             if run_id not in found:
-                spec = from_dict(entry["spec"], protocol=entry["protocol"], departs=entry["departs"])
-                found[run_id] = Member(spec, ())
-            if found[run_id].spec.run_id != run_id or document["suite"] != path.stem:
+                found[run_id] = Member(_listed(entry, path), ())
+            if document["suite"] != path.stem:
                 raise FolderError(f"{path} is not as 'run' wrote it: delete it and run the suite's command again")
             found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, path.stem))
     return found
@@ -169,10 +186,10 @@ def members(out: Path) -> dict[str, Member]:
 def row(out: Path, member: Member) -> Row:
     """The results row of one cell, from its files."""
     cell = out / "cells" / member.spec.run_id
-    result = read_sealed(cell / "result.json")
+    result, problem = examine_result(cell / "result.json", member.spec.run_id)
     status, error = (result["status"], result["error"]) if result else unfinished(cell)
-    if result is None and not error and (cell / "result.json").exists():
-        error = "result.json is damaged: the cell will be run again"
+    if problem and not error:
+        error = f"{problem.removeprefix(f'{cell}/')}: the cell will be run again"
     found = pending_row(member.spec, member.suites) | {"status": status, "error": error}
     if result is None:
         return found
@@ -258,10 +275,10 @@ def unfinished(cell: Path) -> tuple[str, str]:
     if not attempts:
         return "pending", ""
     last = folder_of(cell, attempts[-1])
-    end = ended(last)
+    end, problem = ended(last), damage(last).removeprefix(f"{cell}/")
     if end is not None:
         return (end["status"] if end["status"] in ("failed", "cancelled") else "pending"), end["error"]
-    return ("pending" if gone(last) else "running"), ""
+    return ("pending" if gone(last) or os.path.lexists(last / "end.json") else "running"), problem
 
 
 def cells(out: Path) -> list[tuple[RunSpec, Row]]:
@@ -295,8 +312,7 @@ def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
     """Every recorded value in long form; `step` is empty for values recorded once per epoch."""
     for run_id in run_ids:
         cell = out / "cells" / run_id
-        for line in metrics(cell, read_sealed(cell / "result.json") or {}).splitlines():
-            record = json.loads(line)
+        for record in read_records(cell, result_of(cell) or {}):
             step = "" if "train_seconds" in record else record["step"]
             for name, value in record.items():
                 if name not in ("epoch", "step", "diverged") and value is not None:
@@ -309,18 +325,27 @@ def metrics(cell: Path, result: Mapping[str, Any]) -> bytes:
     Raises FolderError if the attempt that the result names has lost them too.
     """
     for path in (cell / "metrics.jsonl", folder_of(cell, result.get("attempt", 0)) / "metrics.jsonl"):
-        with contextlib.suppress(FileNotFoundError):
-            content = path.read_bytes()
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            content = read_bytes(path)
             if hashlib.sha256(content).hexdigest() == result.get("metrics_sha256"):
                 if path.parent != cell:
                     write_atomic(cell / "metrics.jsonl", content)
                 return content
-    raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: delete {cell} and run again")
+    raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: move {cell} away and run again")
+
+
+def read_records(cell: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of a cell's result. Raises FolderError as `metrics`, and if one is damaged."""
+    content = metrics(cell, result)
+    try:
+        return list(records(content, cell / "metrics.jsonl"))
+    except ValueError as error:
+        raise FolderError(f"{error}: move {cell} away and run again") from error
 
 
 def layers(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
     for run_id in run_ids:
-        result = read_sealed(out / "cells" / run_id / "result.json") or {"layers": {}}
+        result = result_of(out / "cells" / run_id) or {"layers": {}}
         for name, counts in result["layers"].items():
             yield {"run_id": run_id, "parameter": name, **counts}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmark import data, results
 from benchmark.commands.output import emit
-from benchmark.training.environment import commit
+from benchmark.training import checkout
 
 
 def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
@@ -24,7 +24,7 @@ def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
         "kernels": _kernels,
         "bfloat16": _bfloat16,
         "cores": lambda: f"{os.cpu_count()}",
-        "source": lambda: f"commit {commit()['commit']}, dirty: {commit()['dirty']}",
+        "source": _source,
         "out": lambda: _out(out),
         **{f"data {name}": _checked(name, data_dir) for name in data.available()},
     }
@@ -44,6 +44,13 @@ def _outcome(check: Callable[[], str]) -> tuple[bool, str]:
         return True, check()
     except Exception as error:  # whatever is wrong, it is reported
         return False, (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _source() -> str:
+    if problem := checkout.problem():
+        raise RuntimeError(problem)
+    source = checkout.commit()
+    return f"commit {source['commit']}, dirty: {source['dirty']}"
 
 
 def _torch() -> str:

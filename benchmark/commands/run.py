@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -22,16 +22,18 @@ from benchmark.commands.plan import plan as print_plan
 from benchmark.commands.progress import Progress
 from benchmark.commands.selection import Selection, resolve_device, unended
 from benchmark.launch import choice as launch
+from benchmark.launch import patience
 from benchmark.launch.base import Launcher
 from benchmark.launch.slurm import jobs
 from benchmark.results import Row
-from benchmark.run_folder.files import NO_SPACE, DiskFullError
+from benchmark.run_folder import storage
+from benchmark.run_folder.storage import StorageError
 from benchmark.spec import RunSpec, check_names
 from benchmark.suites import Suite
 from benchmark.tracking.background import Mirror
+from benchmark.training import checkout
 from benchmark.training.execution import Execution
 
-DISK_FULL = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_OF_SIGNAL = {number: 128 + number for number in STOP_SIGNALS}
 
@@ -41,6 +43,7 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     screen, out = console(json_output=json_output), execution.out
     suite = selection.expand()
     results.prepare(out)
+    results.members(out)  # a damaged list ends the command before anything is trained
     suite_changes.check(out, suite, accept=execution.accept_drift)
     selected = selection.cells(suite, out)
     cells = selection.unpublished(selected)
@@ -54,7 +57,10 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     results.remember(out, suite.name, suite.exhibits, specs)
     skipped = selection.skipped_text(len(selected) - len(cells))
     plural = "cell" if len(cells) == 1 else "cells"
-    say(screen, f"suite {suite.name}: {len(cells)} {plural}, {len(cells) - len(todo)} of them ended before{skipped}")
+    ended = len(cells) - len(todo)
+    say(screen, f"suite {suite.name}: {len(cells)} {plural}, {ended} of them ended before{skipped}")
+    if problem := checkout.problem():
+        say(screen, f"warning: {problem}")
     code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
@@ -115,22 +121,21 @@ def _device(name: str, choice: launch.Choice) -> str:
     return name
 
 
-def _tables(out: Path, code: int, refused: Iterable[str]) -> tuple[list[Row], int]:
+def _tables(out: Path, code: int, refused: Mapping[str, int]) -> tuple[list[Row], int]:
     """Report why cells were refused, and write the tables; (rows, exit code).
 
-    A full disk is reported unless a refused cell has reported it.
+    A failure of the storage is reported unless a refused cell has reported one.
     """
-    reasons = list(refused)
-    for text in reasons:
+    for text in refused:
         print(f"error: {text}", file=sys.stderr)
     try:
         return results.write_tables(out), code
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if (problem := storage.trouble(error, out)) is None:
             raise
-        if not reasons:
-            print(f"error: {DiskFullError(out)}", file=sys.stderr)
-        return results.rows(out), code or DISK_FULL
+        if problem.exit_code not in refused.values():
+            print(f"error: {problem}", file=sys.stderr)
+        return results.rows(out), code or problem.exit_code
 
 
 def exit_code(rows: Iterable[Row], refused: Iterable[int]) -> int:
@@ -177,6 +182,7 @@ def _dispatch(
     launcher = launch.create(choice, execution, cells=len(todo))
     launcher.submit(todo)
     refused: dict[str, int] = {}
+    tried = patience.Patience()
     specs = {spec.run_id: spec for spec in todo}
     with (
         Signals(launcher, screen) as signals,
@@ -187,11 +193,19 @@ def _dispatch(
             progress.note(event)
             if event.kind == "end":
                 tables.refresh()
+            over = tried.is_over(event)
             if "code" in event.payload:
-                refused[event.payload["error"]] = event.payload["code"]
-            if event.payload.get("code") == DISK_FULL:
+                _refuse(refused, event.payload["error"] + (patience.STOPPED if over else ""), event.payload["code"])
+            if over:
                 launcher.stop()
     return signals.code, refused
+
+
+def _refuse(refused: dict[str, int], reason: str, code: int) -> None:
+    """Keep why a cell was refused; of the storage's failures only the last."""
+    for text in [text for text, known in refused.items() if known == code == StorageError.exit_code]:
+        del refused[text]
+    refused[reason] = code
 
 
 class Tables:
@@ -205,7 +219,7 @@ class Tables:
     def refresh(self) -> None:
         started = time.monotonic()
         if started >= self._next:
-            with contextlib.suppress(OSError):  # the cells report a full disk
+            with contextlib.suppress(OSError, results.FolderError):  # the cells, or the last tables, report it
                 results.write_csv(self._out / "results.csv", results.COLUMNS, results.rows(self._out))
             now = time.monotonic()
             self._next = now + max(5.0, 50 * (now - started))

@@ -11,7 +11,8 @@ from benchmark.commands.labels import labels
 from benchmark.commands.output import console, emit, say
 from benchmark.results import Member
 from benchmark.run_folder.attempts import ended, folder_of, numbers
-from benchmark.run_folder.files import read_json, read_sealed
+from benchmark.run_folder.files import examine
+from benchmark.run_folder.result import result_of
 from benchmark.spec import SpecError
 
 
@@ -35,13 +36,14 @@ def show(run_id: str, out: Path, json_output: bool) -> None:
     member = _only(run_id, members)
     spec = member.spec
     cell = out / "cells" / spec.run_id
+    environment, problem = examine(cell / "environment.json", dict)
     document: dict[str, Any] = {
         "label": labels(other.spec for other in members.values())[spec.run_id],
         "row": results.row(out, member),
         "spec": spec.to_dict(),
-        "environment": read_json(cell / "environment.json"),
+        "environment": {"problem": problem} if problem else environment,
         "attempts": {number: ended(folder_of(cell, number)) for number in numbers(cell)},
-        "layers": (read_sealed(cell / "result.json") or {}).get("layers"),
+        "layers": (result_of(cell) or {}).get("layers"),
     }
     if json_output:
         emit(document)

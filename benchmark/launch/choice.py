@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.launch import followers, process_ranks
+from benchmark.launch import followers, process_ranks, variables
 from benchmark.launch.base import Launcher
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.launch.process_ranks import Ranks
@@ -42,7 +42,8 @@ class Choice:
 
 
 def check(choice: Choice) -> None:
-    """Raises SpecError for an unknown launcher and for options of another one."""
+    """Raises SpecError for an unknown launcher, options of another one, and variables no worker can use."""
+    variables.check()
     check_names([choice.name], NAMES, "launcher")
     if choice.name == "slurm" and choice.profile is None:
         raise SpecError("--launcher slurm needs --profile FILE.toml: the cluster's partition, time and memory")

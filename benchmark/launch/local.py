@@ -216,7 +216,8 @@ class LocalLauncher:
             self._queue.append(spec)
         else:
             error = f"its worker died {DEATHS_ALLOWED} times, last with {cause}; see {log}"
-            mark_ended(self._execution.out / "cells" / run_id, error)
+            with contextlib.suppress(OSError):  # the storage may be why the workers died
+                mark_ended(self._execution.out / "cells" / run_id, error)
             yield Event(run_id, "end", {"status": "failed", "error": error})
 
 

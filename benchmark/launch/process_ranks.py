@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmark.run_folder.messages import one_line
 from benchmark.spec import SpecError, check_names
 
 SOURCES = ("auto", "slurm")
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
-FIRST_PORT, PORTS = 10_000, 20_000
+FIRST_PORT, PORTS, LAST_PORT = 10_000, 20_000, 65_535
+MOST_PROCESSES, MOST_JOBS = 1_000_000, 2**32
+HOST = re.compile(r"[A-Za-z0-9_.:%-]{1,255}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +48,16 @@ def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | No
     check_names([source], SOURCES, "value of --ranks")
     if source == "slurm":
         return _of_slurm(environment)
-    if int(environment.get("WORLD_SIZE", "1")) == 1 or any(name not in environment for name in TORCHRUN):
+    for name in (*TORCHRUN[:3], TORCHRUN[4]):
+        if name in environment:
+            _number(environment, name)
+    if any(name not in environment for name in TORCHRUN) or _number(environment, "WORLD_SIZE", low=1) == 1:
         return None
-    rank, size, local_rank = (int(environment[name]) for name in TORCHRUN[:3])
-    address, port = environment["MASTER_ADDR"], environment["MASTER_PORT"]
-    if not (port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16):
-        raise SpecError(f"MASTER_PORT is {port!r}, not a port: a number from 1 to 65535")
-    return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=int(port))
+    rank, size, local_rank = _ranks(environment, TORCHRUN)
+    address, port = environment["MASTER_ADDR"], _number(environment, "MASTER_PORT", low=1, high=LAST_PORT)
+    if not HOST.fullmatch(address):
+        raise SpecError(f"MASTER_ADDR is '{one_line(address)[:40]}' in the environment: it must be the name of a host")
+    return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=port)
 
 
 def check_host(ranks: Ranks) -> None:
@@ -61,17 +68,42 @@ def check_host(ranks: Ranks) -> None:
         raise SpecError(f"MASTER_ADDR is {ranks.address!r}, not a host that this machine can find: {error}") from error
 
 
+def _ranks(environment: Mapping[str, str], names: tuple[str, ...]) -> tuple[int, int, int]:
+    """(rank, number of processes, rank on the machine) from the variables of these names."""
+    size = _number(environment, names[1], low=1)
+    return _number(environment, names[0], high=size - 1), size, _number(environment, names[2], high=size - 1)
+
+
+def _number(environment: Mapping[str, str], name: str, *, low: int = 0, high: int = MOST_PROCESSES) -> int:
+    """A variable's whole number. Raises SpecError."""
+    text = environment[name]
+    if re.fullmatch(r"[0-9]{1,10}", text) and low <= int(text) <= high:
+        return int(text)
+    raise SpecError(
+        f"{name} is '{one_line(text)[:40]}' in the environment: it must be a whole number from {low} to {high}; "
+        "start the command with torchrun or srun, or unset it"
+    )
+
+
 def _of_slurm(environment: Mapping[str, str]) -> Ranks | None:
     if missing := [name for name in SLURM if name not in environment]:
         raise SpecError(f"--ranks slurm: {missing[0]} is not set; start the command with srun, one task per process")
-    rank, size, local_rank = (int(environment[name]) for name in SLURM[:3])
+    rank, size, local_rank = _ranks(environment, SLURM)
     if size == 1:
         return None
-    nodes = environment["SLURM_STEP_NODELIST"]
-    listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=False)
-    if not listed.stdout.split():
-        raise SpecError(f"SLURM_STEP_NODELIST is {nodes!r}, not a list of nodes: {listed.stderr.strip()}")
+    job = _number(environment, "SLURM_JOB_ID", high=MOST_JOBS)
+    part = _number({"SLURM_STEP_ID": "0", **environment}, "SLURM_STEP_ID", high=MOST_JOBS)
     # so two steps of a job, or two jobs of a machine, seldom use the same port
-    step = int(environment["SLURM_JOB_ID"]) * 7 + int(environment.get("SLURM_STEP_ID", "0"))
-    port = FIRST_PORT + step % PORTS
-    return Ranks(rank=rank, size=size, local_rank=local_rank, address=listed.stdout.split()[0], port=port)
+    port = FIRST_PORT + (job * 7 + part) % PORTS
+    address = _first_host(environment["SLURM_STEP_NODELIST"])
+    return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=port)
+
+
+def _first_host(nodes: str) -> str:
+    """The first host of SLURM's list of nodes, such as `node[1-4]`. Raises SpecError."""
+    try:
+        listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+        return listed.stdout.split()[0]
+    except (OSError, ValueError, subprocess.CalledProcessError, IndexError) as error:
+        name = one_line(nodes)[:40]
+        raise SpecError(f"--ranks slurm: scontrol names no host of SLURM_STEP_NODELIST '{name}'") from error

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from benchmark import suites, terminal
 from benchmark.launch import followers
 from benchmark.run_folder.attempts import Observer
-from benchmark.run_folder.files import DiskFullError
+from benchmark.run_folder.messages import describe, one_line
+from benchmark.run_folder.storage import StorageError
 from benchmark.spec import from_dict
 from benchmark.training.execution import Execution
 
@@ -96,10 +97,10 @@ def _end(train: Callable[[], Outcome]) -> dict[str, Any]:
 
     try:
         outcome = train()
-    except (*USER_ERRORS, DiskFullError, PeerError) as error:
-        return {"status": "refused", "error": str(error), "code": error.exit_code}
+    except (*USER_ERRORS, StorageError, PeerError) as error:
+        return {"status": "refused", "error": one_line(str(error)), "code": error.exit_code}
     except Exception as error:
-        return {"status": "failed", "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        return {"status": "failed", "error": describe(error)}
     return {"status": outcome.status, "error": outcome.error}
 
 

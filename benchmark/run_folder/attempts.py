@@ -7,28 +7,66 @@ the cell until the attempt is over. Nothing relies on locks or on equal clocks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
+import re
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmark.run_folder.files import read_json, read_sealed, write_json
+from benchmark.run_folder.files import examine, read_bytes, read_json, write_json
+from benchmark.run_folder.messages import one_line
+from benchmark.run_folder.result import result_of
 
 STALE_SECONDS = 60.0
 BEAT_SECONDS = 5.0
+NAME = re.compile(r"[0-9]{4}|[1-9][0-9]{4,8}")
+GENERATION = re.compile(r"checkpoint-([0-9]{10,15})\.(pt|json)")
+CODES = range(256)
+END = {"status": str, "error": str, "code?": int}
+OWNER = {"boot": str, "pid": int, "started": (int, None), "job?": str, "restarts?": int}
 
 
 def numbers(cell: Path) -> list[int]:
     """Numbers of a cell's attempts, in order."""
+    return _numbers(_named(cell))
+
+
+def _numbers(named: Iterable[os.DirEntry[str]]) -> list[int]:
+    return sorted(int(entry.name) for entry in named if entry.is_dir(follow_symlinks=False))
+
+
+def _named(cell: Path) -> list[os.DirEntry[str]]:
+    """What is named like an attempt."""
+    return [entry for entry in _entries(cell / "attempts") if NAME.fullmatch(entry.name)]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing if it is no folder."""
     try:
-        return sorted(int(entry.name) for entry in os.scandir(cell / "attempts") if entry.name.isdigit())
-    except FileNotFoundError:
+        return list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def steps_saved(attempt: Path) -> list[int]:
+    """Generations of checkpoints in an attempt, oldest first; one of their two files is enough."""
+    found = (GENERATION.fullmatch(entry.name) for entry in _entries(attempt))
+    return sorted({int(match[1]) for match in found if match})
+
+
+def strays(cell: Path) -> list[str]:
+    """One line for each file that lies where attempts and checkpoints do and is none."""
+    inside = [entry for number in numbers(cell) for entry in _entries(folder_of(cell, number))]
+    found = [entry.path for entry in _entries(cell / "attempts") if not NAME.fullmatch(entry.name)]
+    found += [entry.path for entry in _named(cell) if not entry.is_dir(follow_symlinks=False)]
+    found += [e.path for e in inside if e.name.startswith("checkpoint-") and not GENERATION.fullmatch(e.name)]
+    return [f"{path} is not a file of ours and is left alone" for path in found if not Path(path).name.startswith(".")]
 
 
 def folder_of(cell: Path, number: int) -> Path:
@@ -47,14 +85,14 @@ class Attempt:
         self._thread.start()
 
     def _beat(self) -> None:
-        with (self.folder / "heartbeat").open("wb", buffering=0) as file:
-            count = 0
-            while not self._over.wait(BEAT_SECONDS):
-                count += 1
-                with contextlib.suppress(OSError):
-                    os.pwrite(file.fileno(), f"{count:012d}\n".encode(), 0)
+        count = 0
+        while not self._over.wait(BEAT_SECONDS if count else 0):
+            with contextlib.suppress(OSError):  # the next beat may reach a file server that does not answer now
+                _overwrite(self.folder / "heartbeat", f"{count:012d}\n".encode())
+            with contextlib.suppress(OSError):
                 if not self.newest():
                     self.superseded.set()
+            count += 1
 
     def newest(self) -> bool:
         """False once another worker has taken the cell over."""
@@ -73,14 +111,25 @@ class Attempt:
             write_json(self.folder / "end.json", end)
 
 
+def _overwrite(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        os.pwrite(descriptor, content, 0)
+    finally:
+        os.close(descriptor)
+
+
 def claim(cell: Path, observer: Observer) -> Attempt | None:
     """A new attempt at the cell; None if another attempt is active or the cell has a result."""
-    attempts = numbers(cell)
+    named = _named(cell)  # looked at once: an attempt that begins from here on takes the same number
+    attempts = _numbers(named)
     if attempts and not observer.over(folder_of(cell, attempts[-1])):
         return None
-    if read_sealed(cell / "result.json") is not None:  # an attempt publishes before it ends
+    if result_of(cell) is not None:  # an attempt publishes before it ends
         return None
-    number = attempts[-1] + 1 if attempts else 1
+    number = 1 + max((int(entry.name) for entry in named), default=0)
+    if not NAME.fullmatch(folder_of(cell, number).name):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(folder_of(cell, number)))
     (cell / "attempts").mkdir(parents=True, exist_ok=True)
     aside = cell / "attempts" / f".{uuid.uuid4().hex}"
     aside.mkdir()
@@ -107,11 +156,11 @@ class Observer:
 
     def over(self, attempt: Path) -> bool:
         """Whether it ended, its process is gone, or its heartbeat stopped STALE_SECONDS ago."""
-        if (attempt / "end.json").exists() or gone(attempt) or self._job_over(attempt):
+        if os.path.lexists(attempt / "end.json") or gone(attempt) or self._job_over(attempt):
             return True
         try:
-            beat = (attempt / "heartbeat").read_bytes()
-        except FileNotFoundError:
+            beat = read_bytes(attempt / "heartbeat")
+        except (FileNotFoundError, ValueError):
             beat = b""
         last, since = self._seen.get(attempt, (None, 0.0))
         if beat != last:
@@ -121,22 +170,29 @@ class Observer:
 
     def _job_over(self, attempt: Path) -> bool:
         """Whether its cluster job has ended, or was requeued and is now this process's."""
-        owner = read_json(attempt / "owner.json")
-        job, restarts = (owner.get("job"), owner.get("restarts", 0)) if isinstance(owner, dict) else (None, 0)
+        owner = read_json(attempt / "owner.json", OWNER) or {}
+        job, restarts = owner.get("job"), owner.get("restarts", 0)
         mine, now = cluster_job()
         return job is not None and (job in self.dead_jobs or (job == mine and restarts < now))
 
 
 def ended(attempt: Path) -> dict[str, Any] | None:
     """{status, error} that an attempt wrote at its end, with `code` if any; None without an end."""
-    end = read_json(attempt / "end.json")
-    return end if isinstance(end, dict) else None
+    end = read_json(attempt / "end.json", END)
+    if end is None or end.get("code", 0) not in CODES:
+        return None
+    return {**end, "error": one_line(end["error"])}
+
+
+def damage(attempt: Path) -> str:
+    """One line about an attempt's first file that is damaged, or empty."""
+    return next(filter(None, (examine(attempt / f"{n}.json", s)[1] for n, s in (("end", END), ("owner", OWNER)))), "")
 
 
 def gone(attempt: Path) -> bool:
     """Whether the attempt's process ran on this boot and no longer runs."""
-    owner = read_json(attempt / "owner.json")
-    known = isinstance(owner, dict) and owner["boot"] != "" and owner["boot"] == _boot()
+    owner = read_json(attempt / "owner.json", OWNER)
+    known = owner is not None and owner["boot"] != "" and owner["boot"] == _boot()
     return known and _started(owner["pid"]) != owner["started"]
 
 
@@ -169,7 +225,8 @@ def cluster_job() -> tuple[str | None, int]:
     """
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
-    return job, int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+    return job, int(restarts) if re.fullmatch(r"[0-9]{1,9}", restarts) else 0
 
 
 def _boot() -> str:

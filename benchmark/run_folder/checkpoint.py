@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,19 @@ from typing import Any
 
 import torch
 
-from benchmark.run_folder.files import read_sealed, sealed, write_atomic, write_json
+from benchmark.run_folder.attempts import steps_saved
+from benchmark.run_folder.files import examine, read_bytes, sealed, write_atomic, write_json
+from benchmark.run_folder.messages import one_line
 
 GENERATIONS = 2
+MANIFEST = {
+    "run_id": str,
+    "steps": int,
+    "content_sha256": str,
+    "metrics_bytes": int,
+    "metrics_sha256": str,
+    "environment": {"drift?": [str], "engine?": (str, dict)},
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def save(folder: Path, state: Mapping[str, Any], *, steps: int, metrics: bytes, 
         "metrics_sha256": hashlib.sha256(metrics).hexdigest(),
     }
     write_json(_manifest(folder, steps), sealed(manifest))
-    for old in _steps(folder)[:-GENERATIONS]:
+    for old in steps_saved(folder)[:-GENERATIONS]:
         remove(folder, old)
 
 
@@ -71,37 +79,41 @@ def remove(folder: Path, steps: int) -> None:
 
 def remove_earlier(earlier: Iterable[Path], folder: Path) -> None:
     """Delete earlier attempts' checkpoints once this attempt's folder has all its generations."""
-    if len(_steps(folder)) >= GENERATIONS:
+    if len(steps_saved(folder)) >= GENERATIONS:
         for before in earlier:
-            for steps in _steps(before):
+            for steps in steps_saved(before):
                 remove(before, steps)
 
 
 def latest(folders: Iterable[Path], *, run_id: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The good checkpoint with the most steps in any of the folders, or None.
 
-    Each bad one is reported through `warn` and skipped; it is never unpickled.
+    Each bad one is reported through `warn` and skipped; it is never unpickled. Raises OSError if the
+    storage does not answer: then nothing is known about the checkpoint, and no steps may be lost.
     """
-    found = sorted(((steps, folder) for folder in folders for steps in _steps(folder)), reverse=True)
+    found = sorted(((steps, folder) for folder in folders for steps in steps_saved(folder)), reverse=True)
     for steps, folder in found:
         try:
             return _read(folder, steps, run_id)
+        except FileNotFoundError as error:
+            reason = f"{error.filename} is missing"
+        except OSError:
+            raise
         except Exception as error:  # whatever is wrong with it, an older checkpoint may be good
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            warn(f"checkpoint {_data(folder, steps)} is passed over: {reason}")
+            reason = one_line(str(error)) or type(error).__name__
+        warn(f"checkpoint {_data(folder, steps)} is passed over: {reason}")
     return None
 
 
 def _read(folder: Path, steps: int, run_id: str) -> Checkpoint:
-    manifest = read_sealed(_manifest(folder, steps))
+    manifest, damage = examine(_manifest(folder, steps), MANIFEST, seal=True)
     if manifest is None:
-        raise ValueError(f"its manifest {_manifest(folder, steps).name} is missing or damaged")
+        raise ValueError(damage or f"its manifest {_manifest(folder, steps).name} is missing")
     if manifest["run_id"] != run_id:
         raise ValueError(f"it belongs to cell {manifest['run_id']}")
-    content = _data(folder, steps).read_bytes()
+    content = read_bytes(_data(folder, steps))
     _check("it", content, manifest["content_sha256"])
-    with (folder / "metrics.jsonl").open("rb") as file:
-        metrics = file.read(manifest["metrics_bytes"])
+    metrics = read_bytes(folder / "metrics.jsonl")[: manifest["metrics_bytes"]]
     _check(f"{folder / 'metrics.jsonl'}", metrics, manifest["metrics_sha256"])
     state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return Checkpoint(state, manifest, metrics)
@@ -111,14 +123,6 @@ def _check(what: str, content: bytes, expected: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ValueError(f"{what} has SHA-256 {found[:12]}…, the manifest says {expected[:12]}…")
-
-
-def _steps(folder: Path) -> list[int]:
-    """Generations in a folder, oldest first; one of their two files is enough."""
-    with contextlib.suppress(FileNotFoundError):
-        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith("checkpoint-")]
-        return sorted({int(name.removeprefix("checkpoint-").partition(".")[0]) for name in names})
-    return []
 
 
 def _data(folder: Path, steps: int) -> Path:

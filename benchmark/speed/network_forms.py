@@ -23,7 +23,7 @@ import methods
 from benchmark import models, results
 from benchmark.run_folder import checkpoint
 from benchmark.run_folder.attempts import folder_of, numbers
-from benchmark.run_folder.files import read_sealed
+from benchmark.run_folder.result import result_of
 from benchmark.spec import RunSpec, SpecError
 from benchmark.training.engine import Engine
 from benchmark.training.execution import Execution
@@ -57,7 +57,7 @@ def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, An
     Raises SpecError if the cell is not done, or its last state is no longer there.
     """
     cell = execution.cell(spec.run_id)
-    result = read_sealed(cell / "result.json")
+    result = result_of(cell)
     status = result["status"] if result else results.unfinished(cell)[0]
     if result is None or status != "done":
         raise SpecError(f"cell {spec.run_id} is {status}: only a network that is trained to its end can be measured")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.results import FolderError
 from benchmark.run_folder.attempts import Attempt, Observer, claim, folder_of, numbers
-from benchmark.run_folder.files import write_atomic
+from benchmark.run_folder.files import read_bytes, write_atomic
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -50,7 +50,10 @@ def store_address(out: Path) -> str:
 
 
 def folder_id(out: Path) -> str:
-    """An id that distinguishes this run folder from others in a shared store; made once."""
+    """An id that distinguishes this run folder from others in a shared store; made once.
+
+    Raises FolderError if its file is damaged.
+    """
     path = out / "folder-id"
     if not path.exists():
         aside = path.with_name(f".folder-id.{uuid.uuid4().hex}.tmp")  # whole or absent: the disk may be full
@@ -58,7 +61,13 @@ def folder_id(out: Path) -> str:
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
         aside.unlink()
-    return path.read_text().strip()
+    try:
+        name = read_bytes(path).decode().strip()
+    except ValueError:
+        name = ""
+    if not re.fullmatch(r"[0-9a-f]{32}", name):
+        raise FolderError(f"{path} is damaged: it holds 32 hexadecimal digits; move it away to get another id")
+    return name
 
 
 @contextlib.contextmanager

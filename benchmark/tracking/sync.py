@@ -8,6 +8,7 @@ else.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
 import math
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from benchmark import results
 from benchmark.results import FolderError, Member, Row
 from benchmark.run_folder.attempts import Attempt, folder_of, numbers
-from benchmark.run_folder.files import read_sealed
+from benchmark.run_folder.files import read_bytes
+from benchmark.run_folder.result import records, result_of
 from benchmark.spec import fields
 from benchmark.tracking import store
 from benchmark.tracking.store import Report
@@ -210,10 +212,10 @@ class _Mirror:
         attempts = numbers(cell)
         own = folder_of(cell, attempts[-1]) if attempts else cell
         for name in ARTIFACTS if row["status"] != "running" else ARTIFACTS[:2]:
-            path = next((path for path in (cell / name, own / name) if path.exists()), None)
+            path = next((path for path in (cell / name, own / name) if path.is_file()), None)
             if path is not None:
                 self._client.log_artifact(run_id, str(path))
-        if row["status"] == "failed" and (own / "traceback.txt").exists():
+        if row["status"] == "failed" and (own / "traceback.txt").is_file():
             self._client.log_artifact(run_id, str(own / "traceback.txt"))
         self._client.log_text(run_id, json.dumps(row, indent=1), "row.json")
 
@@ -236,16 +238,21 @@ def run_key(run: Run) -> tuple[str, str]:
 
 
 def _lines(cell: Path) -> list[bytes]:
-    """The complete records of a cell: its result's, or those that its last attempt wrote so far."""
-    result = read_sealed(cell / "result.json")
-    if result is not None:
-        return results.metrics(cell, result).splitlines(keepends=True)
-    attempts = numbers(cell)
+    """The complete records of a cell: its result's, or those that its last attempt wrote so far.
+
+    Raises FolderError if they are damaged.
+    """
+    result, attempts = result_of(cell), numbers(cell)
+    path = (cell if result or not attempts else folder_of(cell, attempts[-1])) / "metrics.jsonl"
     try:
-        content = (folder_of(cell, attempts[-1]) / "metrics.jsonl").read_bytes() if attempts else b""
+        content = read_bytes(path) if result is None else results.metrics(cell, result)
+        lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        collections.deque(records(b"".join(lines), path), maxlen=0)
     except FileNotFoundError:
-        content = b""
-    return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+        return []
+    except ValueError as error:
+        raise FolderError(str(error)) from error
+    return lines
 
 
 def _continues(run: Run, lines: Sequence[bytes]) -> bool:

@@ -9,12 +9,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.data import DataError
-from benchmark.run_folder import checkpoint
-from benchmark.run_folder.attempts import Attempt, Observer, claim, failed_before, folder_of, numbers
-from benchmark.run_folder.files import NO_SPACE, DiskFullError, read_sealed, sealed, write_atomic, write_json
+from benchmark.run_folder import checkpoint, storage
+from benchmark.run_folder.attempts import Attempt, Observer, claim, damage, failed_before, folder_of, numbers, strays
+from benchmark.run_folder.files import append, sealed, write_atomic, write_json
+from benchmark.run_folder.messages import describe
+from benchmark.run_folder.result import examine_result
+from benchmark.run_folder.storage import StorageError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
 from benchmark.training import environment, records
 from benchmark.training.engine import Engine
@@ -61,22 +65,37 @@ def execute(
 
     report receives each epoch's record and each warning. stop asks for the state to be saved at the
     next step. group: the processes that train the cell together, this one their leader. Raises
-    DataError, SpecError, DriftError and DiskFullError, which the user has to fix.
+    DataError, SpecError, DriftError and StorageError, which the user has to fix; the cell stays
+    pending.
     """
     cell = execution.cell(spec.run_id)
-    if (finished := read_sealed(cell / "result.json")) is not None:
-        return Outcome(finished["status"], finished["error"])
-    if not execution.retry_failed and (failure := failed_before(cell)) is not None:
-        return Outcome("failed", failure)
-    try:
+    with storage.named(execution.out):
+        _check_own_folder(cell)
+        finished, problem = examine_result(cell / "result.json", spec.run_id)
+        if finished is not None:
+            return Outcome(finished["status"], finished["error"])
+        if not execution.retry_failed and (failure := failed_before(cell)) is not None:
+            return Outcome("failed", failure)
         attempt = claim(cell, observer)
         if attempt is None:
             return Outcome("busy")
+        _report_problems(cell, problem, report)
         return _run_attempt(spec, execution, group or Group(), attempt, report, stop)
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise DiskFullError(execution.out) from error
+
+
+def _check_own_folder(cell: Path) -> None:
+    """Raise StorageError if the cell's folder or its attempts are links to another cell's."""
+    attempts = Path(os.path.realpath(cell / "attempts"))
+    if attempts.parts[-2:] != (cell.name, "attempts"):
+        raise StorageError(cell, f"its attempts are those in {attempts}")
+
+
+def _report_problems(cell: Path, problem: str, report: Report) -> None:
+    """Say which files of a cell that is begun or continued are damaged, another cell's or not ours."""
+    earlier = [damage(folder_of(cell, number)) for number in numbers(cell)]
+    for text in [f"{problem}: the cell is run again" if problem else "", *earlier, *strays(cell)]:
+        if text:
+            report({"warning": text})
 
 
 def _run_attempt(
@@ -85,10 +104,11 @@ def _run_attempt(
     """Train, and write down how the attempt ended."""
     outcome, code = Outcome("interrupted", "the worker stopped"), None
     try:
-        outcome = _train(spec, execution, group, attempt, report, stop)
+        with storage.named(execution.out):
+            outcome = _train(spec, execution, group, attempt, report, stop)
         return outcome
-    except (*USER_ERRORS, OSError, PeerError) as error:
-        outcome, code = Outcome("interrupted", str(error)), getattr(error, "exit_code", None)
+    except (*USER_ERRORS, StorageError, PeerError) as error:
+        outcome, code = Outcome("interrupted", str(error)), error.exit_code
         raise
     finally:
         attempt.end(outcome.status, outcome.error, code)
@@ -106,20 +126,19 @@ def _train(
     except USER_ERRORS:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if storage.trouble(error, execution.out) is not None:
             raise
         return _failed(attempt, error, group)
 
 
 def _failed(attempt: Attempt, error: Exception, group: Group) -> Outcome:
-    write_atomic(attempt.folder / "traceback.txt", traceback.format_exc().encode())
+    write_atomic(attempt.folder / "traceback.txt", traceback.format_exc().encode(errors="backslashreplace"))
     cause = group.cause(error)
     if isinstance(cause, PeerError):
         if cause.exit_code is not None:
             raise cause
         return Outcome("failed", str(cause))
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return Outcome("failed", f"{type(error).__name__}: {first_line}")
+    return Outcome("failed", describe(error))
 
 
 class _Cell:
@@ -190,8 +209,7 @@ class _Cell:
         summary = records.epoch_record(self.training)
         lines = [*records.step_records(self.training), summary]
         content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
-        with (self.folder / "metrics.jsonl").open("ab") as file:
-            file.write(content)
+        append(self.folder / "metrics.jsonl", content)
         self.metrics += content
         self.report({"epochs": self.training.epochs, **summary})
         if "diverged" in summary:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmark.training import checkout
 
 DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "engine", "data", "processes")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
@@ -32,7 +33,7 @@ def describe(
     """
     versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
     return {
-        **commit(),
+        **checkout.commit(),
         "python": platform.python_version(),
         **versions,
         "platform": platform.platform(),
@@ -47,26 +48,6 @@ def describe(
         "deterministic_algorithms": device != "cpu",
         "data": data,
     }
-
-
-def commit() -> dict[str, Any]:
-    """{commit, dirty} of the source tree, new source files included.
-
-    Both are None if it is no git checkout of this project.
-    """
-    folder = Path(__file__).resolve().parents[2]
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("rev-parse", "--show-toplevel") != str(folder):
-        return {"commit": None, "dirty": None}
-    changes = git("status", "--porcelain", "--", "methods", "benchmark", "analysis", "pyproject.toml")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 def cpu_name() -> str:

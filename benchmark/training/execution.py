@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.run_folder.messages import one_line
+from benchmark.spec import SpecError
+
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_VARIABLE = "BENCH_CHECKPOINT_SECONDS"
 CHECKPOINT_SHARE = 0.02
+LONGEST_SECONDS = 1e9
+
+
+def given_checkpoint_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
+    """The value of BENCH_CHECKPOINT_SECONDS; None without it. Raises SpecError."""
+    text = environment.get(CHECKPOINT_VARIABLE)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise SpecError(
+            f"{CHECKPOINT_VARIABLE} is '{one_line(text)[:40]}' in the environment: it must be seconds from 0 to "
+            f"{LONGEST_SECONDS:.0e}, or unset it"
+        )
+    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +70,8 @@ class Execution:
         """
         if self.checkpoint_seconds is not None:
             return self.checkpoint_seconds
-        if CHECKPOINT_VARIABLE in os.environ:
-            return float(os.environ[CHECKPOINT_VARIABLE])
+        if (given := given_checkpoint_seconds()) is not None:
+            return given
         return max(CHECKPOINT_SECONDS, cost_seconds / CHECKPOINT_SHARE)
 
     def absolute(self) -> Execution:

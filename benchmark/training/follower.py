@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.data import DataError
+from benchmark.run_folder.messages import describe
+from benchmark.run_folder.storage import trouble
 from benchmark.spec import SpecError, from_dict
 from benchmark.training.engine import Engine
 from benchmark.training.execution import Execution
@@ -34,7 +36,7 @@ def follow(execution: Execution, group: Group) -> None:
         except _EndedError:
             continue
         except Exception as error:
-            _announce(group, error)
+            _announce(group, trouble(error, execution.out) or error)
             raise
 
 
@@ -61,6 +63,7 @@ def _go_on(group: Group) -> None:
 
 
 def _announce(group: Group, error: Exception) -> None:
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
     assert group.peers is not None, "a follower has a leader"
-    group.peers.announce({"error": f"process {group.rank}: {text}", "code": getattr(error, "exit_code", None)})
+    group.peers.announce(
+        {"error": f"process {group.rank}: {describe(error)}", "code": getattr(error, "exit_code", None)}
+    )

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Literal
 
 from benchmark import results
-from benchmark.run_folder.files import read_sealed, sync_folder, write_atomic
+from benchmark.run_folder.files import sync_folder, write_atomic
+from benchmark.run_folder.messages import one_line
+from benchmark.run_folder.result import examine_result, result_of
 
 Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "busy"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one call of `execute` ended. error: the cause in one line."""
+    """How one call of `execute` ended. error: the cause, kept in one printable line."""
 
     status: Status
     error: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error", one_line(self.error))
 
 
 def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
@@ -29,24 +34,27 @@ def publish(cell: Path, folder: Path, metrics: bytes) -> Outcome:
     metrics.jsonl is written before the link that commits the result, and corrected to the winner's
     afterwards.
     """
-    if read_sealed(cell / "result.json") is None:
-        _set_aside_damaged(cell)
+    if result_of(cell) is None:
+        _set_aside(cell)
         write_atomic(cell / "metrics.jsonl", metrics)
         with contextlib.suppress(FileExistsError):
             os.link(folder / "result.json", cell / "result.json")
             sync_folder(cell)
-    winner = read_sealed(cell / "result.json")
-    assert winner is not None, "a linked result is whole"
+    winner = result_of(cell)
+    assert winner is not None, "a linked result is whole, and the cell's"
     results.metrics(cell, winner)
     return Outcome(winner["status"], winner["error"])
 
 
-def _set_aside_damaged(cell: Path) -> None:
-    """Move a damaged result.json away; a good one that another worker put there meanwhile stays."""
+def _set_aside(cell: Path) -> None:
+    """Move a result.json that is damaged or another cell's away.
+
+    A good one that another worker put there meanwhile stays.
+    """
     aside = cell / f"result.damaged-{uuid.uuid4().hex}.json"
     with contextlib.suppress(FileNotFoundError):
         (cell / "result.json").rename(aside)
-        if read_sealed(aside) is not None:
+        if examine_result(aside, cell.name)[0] is not None:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, cell / "result.json")
             aside.unlink()

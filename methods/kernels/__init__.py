@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -43,6 +43,17 @@ def backend_for(first: Tensor, *others: Tensor) -> Backend:
     return backend if all(map(backend.supports, (first, *others))) else BACKENDS["eager"]
 
 
+def requested(environment: Mapping[str, str] = os.environ) -> str:
+    """The backend that SPARSE_TRAINING_KERNELS names; empty where it is not set.
+
+    Raises ValueError where it names no backend.
+    """
+    name = environment.get(VARIABLE, "")
+    if name and name not in BACKENDS:
+        raise ValueError(f"{VARIABLE} is '{name}'; valid: {', '.join(BACKENDS)}, or unset it")
+    return name
+
+
 @functools.cache
 def path(device_type: str) -> str:
     """The backend for a kind of device in this process: `cpp`, `inductor` or `eager`.
@@ -50,17 +61,15 @@ def path(device_type: str) -> str:
     Builds or loads the backend on the first call. Raises ValueError where SPARSE_TRAINING_KERNELS
     names no backend, and RuntimeError where it requests one that is unavailable on this machine.
     """
-    requested = os.environ.get(VARIABLE, "")
-    if requested and requested not in BACKENDS:
-        raise ValueError(f"{VARIABLE} is '{requested}'; valid: {', '.join(BACKENDS)}, or unset it")
-    wanted = requested or OF_DEVICE.get(device_type, "eager")
+    named = requested()
+    wanted = named or OF_DEVICE.get(device_type, "eager")
     if wanted == "cpp" and device_type != "cpu":
         raise RuntimeError(f"{VARIABLE} is 'cpp', which runs only on the CPU: unset it on {device_type}")
     reason = missing(wanted)
     if reason is None:
         return wanted
-    if requested:
-        raise RuntimeError(f"{VARIABLE} is '{requested}', but {reason}")
+    if named:
+        raise RuntimeError(f"{VARIABLE} is '{named}', but {reason}")
     warnings.warn(f"masked weights are computed by plain operations, several times slower: {reason}", stacklevel=2)
     return "eager"
 

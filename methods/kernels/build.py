@@ -62,7 +62,10 @@ def _loads(library: Path) -> bool:
 def _build(library: Path) -> None:
     from torch.utils import cpp_extension
 
-    compiler, *_ = shlex.split(os.environ.get("CXX", "c++")) or [""]
+    try:
+        compiler, *_ = shlex.split(os.environ.get("CXX", "c++")) or [""]
+    except ValueError as error:
+        raise RuntimeError(f"CXX is no command ({error}): unset it") from error
     if shutil.which(compiler) is None:
         named = f"CXX names '{compiler}', which is not there: unset it" if "CXX" in os.environ else ""
         raise RuntimeError(named or "no C++ compiler: install g++")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.launch.base import Event
 from benchmark.run_folder.attempts import ended, folder_of, numbers
-from benchmark.run_folder.files import read_json, read_sealed
+from benchmark.run_folder.files import read_bytes, read_json
+from benchmark.run_folder.result import records, result_of
 from benchmark.spec import RunSpec
 
 FINAL = ("failed", "cancelled")
@@ -63,7 +65,8 @@ class FolderWatch:
         return self._out / "cells" / run_id
 
     def _begun(self, run_id: str, seen: _Seen, newest: int, folder: Path) -> Iterator[Event]:
-        environment = read_json(folder / "environment.json") if newest > seen.attempt else None
+        shape = {"resumed_at_step?": int}
+        environment = read_json(folder / "environment.json", shape) if newest > seen.attempt else None
         if environment is not None:
             seen.attempt, seen.offset = newest, 0
             yield Event(run_id, "started")
@@ -72,21 +75,19 @@ class FolderWatch:
 
     def _epochs(self, run_id: str, seen: _Seen) -> Iterator[Event]:
         try:
-            with (folder_of(self._cell(run_id), seen.attempt) / "metrics.jsonl").open("rb") as file:
-                file.seek(seen.offset)
-                content = file.read()
-        except FileNotFoundError:
+            path = folder_of(self._cell(run_id), seen.attempt) / "metrics.jsonl"
+            content = read_bytes(path, start=seen.offset)
+        except (FileNotFoundError, ValueError):
             return
         whole = content[: content.rfind(b"\n") + 1]
         seen.offset += len(whole)
-        for line in whole.splitlines():
-            record = json.loads(line)
+        for record in _sound(whole, path):
             if "train_seconds" in record and record["epoch"] > seen.epoch:
                 seen.epoch = record["epoch"]
                 yield Event(run_id, "epoch", {"epochs": seen.spec.optimizer.epochs, **record})
 
     def _end(self, run_id: str, attempt: Path | None) -> Event | None:
-        result = read_sealed(self._cell(run_id) / "result.json")
+        result = result_of(self._cell(run_id))
         if result is not None:
             return Event(run_id, "end", {"status": result["status"], "error": result["error"]})
         end = ended(attempt) if attempt is not None else None
@@ -95,3 +96,9 @@ class FolderWatch:
         if end is not None and end["status"] in FINAL:
             return Event(run_id, "end", {"status": end["status"], "error": end["error"]})
         return None
+
+
+def _sound(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    """The records before the first that is damaged; the cell's own worker reports that one."""
+    with contextlib.suppress(ValueError):
+        yield from records(content, path)

@@ -5,20 +5,28 @@ The line is appended before anything waits for the job.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.launch.slurm import queue as slurm_queue
-from benchmark.launch.slurm.queue import State
+from benchmark.launch.slurm.queue import SlurmError, State
 from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
-from benchmark.run_folder.files import read_sealed
+from benchmark.run_folder.attempts import steps_saved as steps_saved_in
+from benchmark.run_folder.files import parse, read_bytes
+from benchmark.run_folder.messages import one_line
+from benchmark.run_folder.result import result_of
+from benchmark.run_folder.shapes import misfit
 
 NAME = "jobs.jsonl"
+LINE = {"job": str, "cells": [str], "log": str, "launcher": str}
+RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -33,25 +41,29 @@ class ClusterJob:
     def last_line(self) -> str:
         """The last line of the job's output, or why there is none."""
         try:
-            lines = Path(self.log).read_text(errors="replace").strip().splitlines()
-        except OSError:
+            lines = read_bytes(Path(self.log)).decode(errors="replace").strip().splitlines()
+        except (OSError, ValueError):
             return f"it wrote no {self.log}: does every node see that folder?"
-        return lines[-1].strip() if lines else f"{self.log} is empty"
+        return one_line(lines[-1]) if lines else f"{self.log} is empty"
 
 
 def read(out: Path) -> list[ClusterJob]:
-    """All jobs ever submitted for the folder; a line that a power cut broke is skipped."""
+    """All jobs ever submitted for the folder; a line that a power cut broke is skipped.
+
+    Raises SlurmError for what is no file.
+    """
     try:
-        lines = (out / NAME).read_bytes().splitlines()
+        lines = read_bytes(out / NAME).splitlines()
     except FileNotFoundError:
         return []
+    except ValueError as error:
+        raise SlurmError(f"{error}: move it away") from error
     found = []
     for line in lines:
-        try:
-            entry = json.loads(line)
-            found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], entry["launcher"]))
-        except (ValueError, KeyError, TypeError):
-            continue
+        with contextlib.suppress(ValueError):
+            entry = parse(line)
+            if not misfit(entry, LINE) and all(map(RUN_ID.fullmatch, entry["cells"])):
+                found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], entry["launcher"]))
     return found
 
 
@@ -68,14 +80,14 @@ def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
 
 def steps_saved(out: Path, run_id: str) -> int:
     """The number of steps in a cell's newest checkpoint; 0 without one."""
-    names = (out / "cells" / run_id).glob("attempts/*/checkpoint-*.json")
-    return max((int(path.stem.removeprefix("checkpoint-")) for path in names), default=0)
+    cell = out / "cells" / run_id
+    return max((steps for number in numbers(cell) for steps in steps_saved_in(folder_of(cell, number))), default=0)
 
 
 def final_status(out: Path, run_id: str) -> dict[str, Any] | None:
     """{status, error} of a cell with a result or a failed or cancelled last attempt; else None."""
     cell = out / "cells" / run_id
-    result = read_sealed(cell / "result.json")
+    result = result_of(cell)
     if result is not None:
         return {"status": result["status"], "error": result["error"]}
     attempts = numbers(cell)
@@ -85,7 +97,7 @@ def final_status(out: Path, run_id: str) -> dict[str, Any] | None:
 
 def has_result(out: Path, run_id: str) -> bool:
     """Whether the cell is done or diverged by now; its job may have ended a moment ago."""
-    return read_sealed(out / "cells" / run_id / "result.json") is not None
+    return result_of(out / "cells" / run_id) is not None
 
 
 def unended(out: Path, run_ids: Iterable[str]) -> list[str]:

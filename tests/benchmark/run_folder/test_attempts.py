@@ -12,12 +12,13 @@ from typing import Any
 
 import grids
 import pytest
-from one_cell import Runner, flip_a_bit, make_spec
+from one_cell import Runner, flip_a_bit, make_spec, result_document
 
 from benchmark import results
 from benchmark.run_folder import attempts
 from benchmark.run_folder.attempts import Observer, claim, folder_of, numbers
-from benchmark.run_folder.files import read_sealed, sealed, write_json
+from benchmark.run_folder.files import write_json
+from benchmark.run_folder.result import result_of
 from benchmark.training import publish as outcome
 from benchmark.training.cell import execute
 from benchmark.training.publish import Outcome
@@ -32,10 +33,7 @@ def test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path: Path) -
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        write_json(
-            folder / "result.json",
-            sealed({"status": "done", "error": "", "attempt": number, "metrics_sha256": digest}),
-        )
+        write_json(folder / "result.json", result_document(tmp_path, attempt=number, metrics_sha256=digest))
     assert outcome.publish(tmp_path, folders[1], metrics[1]) == Outcome("done")
     published = (tmp_path / "result.json").read_bytes()
     assert outcome.publish(tmp_path, folders[0], metrics[0]) == Outcome("done")
@@ -49,7 +47,7 @@ def test_a_loser_that_wrote_its_metrics_last_puts_the_winners_back(
     """Both attempts see no result; the slower one writes its metrics after the faster one has published."""
     test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path)
     answers = iter([None])
-    monkeypatch.setattr(outcome, "read_sealed", lambda path: next(answers, None) or read_sealed(path))
+    monkeypatch.setattr(outcome, "result_of", lambda cell: next(answers, None) or result_of(cell))
     loser = folder_of(tmp_path, 1)
     outcome.publish(tmp_path, loser, (loser / "metrics.jsonl").read_bytes())
     assert b'"by": 2' in (tmp_path / "metrics.jsonl").read_bytes()
@@ -70,7 +68,7 @@ def test_a_damaged_result_is_set_aside_and_replaced(tmp_path: Path) -> None:
 def test_metrics_lost_after_the_result_are_put_back_from_the_winners_attempt(tmp_path: Path) -> None:
     test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path)
     (tmp_path / "metrics.jsonl").unlink()
-    result = read_sealed(tmp_path / "result.json")
+    result = result_of(tmp_path)
     assert result is not None
     assert b'"by": 2' in results.metrics(tmp_path, result)
     assert b'"by": 2' in (tmp_path / "metrics.jsonl").read_bytes()
@@ -209,7 +207,7 @@ def test_an_attempt_says_how_it_ended(tmp_path: Path) -> None:
 
 
 def test_a_cell_with_a_result_cannot_be_claimed(tmp_path: Path) -> None:
-    write_json(tmp_path / "result.json", sealed({"status": "done"}))
+    write_json(tmp_path / "result.json", result_document(tmp_path))
     assert claim(tmp_path, Observer()) is None
     flip_a_bit(tmp_path / "result.json", 0.5)
     taken = claim(tmp_path, Observer())

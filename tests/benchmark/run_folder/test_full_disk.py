@@ -16,7 +16,7 @@ from grids import Grid
 from one_cell import Runner, make_spec
 
 from benchmark.run_folder.attempts import STALE_SECONDS, Observer, folder_of
-from benchmark.run_folder.files import DiskFullError
+from benchmark.run_folder.storage import DiskFullError
 from benchmark.spec import Optimizer
 from benchmark.training.cell import execute
 from benchmark.training.execution import Execution

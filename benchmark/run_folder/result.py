@@ -1,0 +1,61 @@
+"""A cell's result and records, believed only if they are whole and the cell's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark.run_folder.files import examine, parse
+from benchmark.run_folder.messages import one_line
+from benchmark.run_folder.shapes import NUMBER, misfit
+
+STATUSES = ("done", "diverged")
+RESULT = {
+    "run_id": str,
+    "status": str,
+    "error": str,
+    "attempt": int,
+    "measured": {str: NUMBER},
+    "layers": {str: {"weights": int, "kept": int}},
+    "environment": {"commit": (str, None), "dirty": (bool, None), "device_name": str, "drift?": [str]},
+    "metrics_sha256": str,
+}
+VALUES = {int, float, bool, type(None)}
+RECORD = {"epoch": int, "step": int, "train_seconds?": float}
+
+
+def examine_result(path: Path, run_id: str) -> tuple[dict[str, Any] | None, str]:
+    """(the result in a file, ""), or (None, why it is not believed); (None, "") if there is none.
+
+    It is believed if its checksum holds, it has what a result has, and it is of the cell `run_id`:
+    not a copy of another cell's or a link to it.
+    """
+    result, damage = examine(path, RESULT, seal=True)
+    if result is None:
+        return None, damage
+    if result["run_id"] != run_id:
+        return None, f"{path} is of cell {one_line(result['run_id'])[:12]}"
+    if result["status"] not in STATUSES:
+        return None, f"{path} is damaged (status is not {' or '.join(STATUSES)})"
+    return {**result, "error": one_line(result["error"])}, ""
+
+
+def result_of(cell: Path) -> dict[str, Any] | None:
+    """The believed result of a cell's folder, whose name is its run id; or None."""
+    return examine_result(cell / "result.json", cell.name)[0]
+
+
+def records(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    """The records of metrics, one per line: numbers by name. Raises ValueError naming the file."""
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            record = parse(line)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged, line {number} ({error})") from error
+        problem = misfit(record, RECORD)
+        if not problem and not VALUES.issuperset(map(type, record.values())):
+            problem = "a value is not a number"
+        if problem:
+            raise ValueError(f"{path} is damaged, line {number} ({problem})")
+        yield record
