@@ -56,11 +56,7 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     specs = [spec for spec, _ in cells]
     results.remember(out, suite.name, suite.exhibits, specs)
     skipped = selection.skipped_text(len(selected) - len(cells))
-    plural = "cell" if len(cells) == 1 else "cells"
-    ended = len(cells) - len(todo)
-    say(screen, f"suite {suite.name}: {len(cells)} {plural}, {ended} of them ended before{skipped}")
-    if problem := checkout.problem():
-        say(screen, f"warning: {problem}")
+    _announce(suite, len(cells), len(cells) - len(todo), skipped, screen)
     code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
@@ -78,6 +74,16 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     if json_output:
         emit({"suite": suite.name, "out": str(out), "exit_code": code, "cells": mine})
     return code
+
+
+def _announce(suite: Suite, cells: int, before: int, skipped: str, screen: Console) -> None:
+    """Say how many cells are left to run, and warn where their commit cannot be recorded."""
+    say(
+        screen,
+        f"suite {suite.name}: {cells} {'cell' if cells == 1 else 'cells'}, {before} of them ended before{skipped}",
+    )
+    if problem := checkout.problem():
+        say(screen, f"warning: {problem}")
 
 
 def _print(cells: Sequence[tuple[RunSpec, Row]], out: Path, screen: Console, *, stopped: bool) -> None:
