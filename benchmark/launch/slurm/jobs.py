@@ -8,27 +8,45 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import State
 from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
-from benchmark.run_folder.files import read_sealed
+from benchmark.run_folder.files import read_json, read_sealed
 
 NAME = "jobs.jsonl"
+CHECKPOINTS = f"checkpoint-{'[0-9]' * 10}.json"
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """One job: its id, its cells in order, and the file with its output."""
+    """One job: its id, its cells in order, and the file with its output.
+
+    before: each cell's newest attempt when the job was submitted. Earlier attempts say nothing
+    about this job: a cell that it trains again may have been cancelled or have failed before.
+    """
 
     job: str
     cells: tuple[str, ...]
     log: str
+    before: Mapping[str, int] = field(default_factory=dict)
     launcher: str = "slurm"
+
+    def ended(self, out: Path, run_id: str) -> dict[str, Any] | None:
+        """{status, error} of a cell that has ended since the job was submitted, else None."""
+        return final_status(out, run_id, after=self.before.get(run_id, 0))
+
+    def left(self, out: Path) -> list[str]:
+        """The cells that have not ended since the job was submitted."""
+        return [run_id for run_id in self.cells if self.ended(out, run_id) is None]
+
+    def got_further(self, out: Path) -> bool:
+        """Whether any cell got further since the job was submitted."""
+        return any(got_further(out, run_id, after=self.before.get(run_id, 0)) for run_id in self.cells)
 
     def last_line(self) -> str:
         """The last line of the job's output, or why there is none."""
@@ -49,7 +67,8 @@ def read(out: Path) -> list[ClusterJob]:
     for line in lines:
         try:
             entry = json.loads(line)
-            found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], entry["launcher"]))
+            before = dict(entry.get("before", {}))
+            found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], before, entry["launcher"]))
         except (ValueError, KeyError, TypeError):
             continue
     return found
@@ -66,20 +85,39 @@ def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
         os.close(descriptor)
 
 
-def steps_saved(out: Path, run_id: str) -> int:
-    """The number of steps in a cell's newest checkpoint; 0 without one."""
-    names = (out / "cells" / run_id).glob("attempts/*/checkpoint-*.json")
-    return max((int(path.stem.removeprefix("checkpoint-")) for path in names), default=0)
+def newest_attempts(out: Path, run_ids: Iterable[str]) -> dict[str, int]:
+    """The number of each cell's newest attempt; 0 without one."""
+    return {run_id: max(numbers(out / "cells" / run_id), default=0) for run_id in run_ids}
 
 
-def final_status(out: Path, run_id: str) -> dict[str, Any] | None:
-    """{status, error} of a cell with a result or a failed or cancelled last attempt; else None."""
+def got_further(out: Path, run_id: str, *, after: int) -> bool:
+    """Whether the cell ended, or saved a step beyond those it resumed with, after that attempt.
+
+    Only the attempts with larger numbers count.
+    """
+    cell = out / "cells" / run_id
+    if final_status(out, run_id, after=after) is not None:
+        return True
+    return any(_saved_more(folder_of(cell, number)) for number in numbers(cell) if number > after)
+
+
+def _saved_more(attempt: Path) -> bool:
+    saved = max((int(path.stem.removeprefix("checkpoint-")) for path in attempt.glob(CHECKPOINTS)), default=0)
+    environment = read_json(attempt / "environment.json")
+    return saved > (environment.get("resumed_at_step", 0) if isinstance(environment, dict) else 0)
+
+
+def final_status(out: Path, run_id: str, *, after: int = 0) -> dict[str, Any] | None:
+    """{status, error} of a cell with a result or a failed or cancelled last attempt; else None.
+
+    after: ends of attempts up to this number do not count.
+    """
     cell = out / "cells" / run_id
     result = read_sealed(cell / "result.json")
     if result is not None:
         return {"status": result["status"], "error": result["error"]}
-    attempts = numbers(cell)
-    end = ended(folder_of(cell, attempts[-1])) if attempts else None
+    newest = max(numbers(cell), default=0)
+    end = ended(folder_of(cell, newest)) if newest > after else None
     return end if end is not None and end["status"] in ("failed", "cancelled") else None
 
 
@@ -88,17 +126,12 @@ def has_result(out: Path, run_id: str) -> bool:
     return read_sealed(out / "cells" / run_id / "result.json") is not None
 
 
-def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
-    """The cells that have no final status."""
-    return [run_id for run_id in run_ids if final_status(out, run_id) is None]
-
-
 def settle(out: Path) -> list[tuple[ClusterJob, State]]:
     """The jobs that still have cells to train, each with its state.
 
     Cells that cancelled jobs left are marked cancelled. Raises SlurmError if SLURM does not answer.
     """
-    left = [job for job in read(out) if job.launcher == "slurm" and unended(out, job.cells)]
+    left = [job for job in _current(out) if job.left(out)]
     states = slurm_queue.states(job.job for job in left)
     for job in left:
         if states[job.job].name == "CANCELLED":
@@ -106,8 +139,18 @@ def settle(out: Path) -> list[tuple[ClusterJob, State]]:
     return [(job, states[job.job]) for job in left]
 
 
+def _current(out: Path) -> list[ClusterJob]:
+    """The SLURM jobs, each with those of its cells that no later job has."""
+    known = [job for job in read(out) if job.launcher == "slurm"]
+    last = {run_id: job.job for job in known for run_id in job.cells}
+    return [
+        dataclasses.replace(job, cells=tuple(run_id for run_id in job.cells if last[run_id] == job.job))
+        for job in known
+    ]
+
+
 def mark_cancelled(out: Path, job: ClusterJob) -> None:
     """Mark the cells that a cancelled job left as cancelled, unless another worker has them."""
-    for run_id in unended(out, job.cells):
+    for run_id in job.left(out):
         error = f"its SLURM job {job.job} was cancelled"
         mark_ended(out / "cells" / run_id, error, status="cancelled", dead_jobs={job.job})

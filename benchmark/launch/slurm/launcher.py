@@ -47,7 +47,6 @@ class SlurmLauncher:
         self._specs: dict[str, RunSpec] = {}
         self._jobs: dict[str, ClusterJob] = {}
         self._deaths: collections.Counter[str] = collections.Counter()
-        self._saved: dict[str, int] = {}
         self._reported: set[str] = set()
         self._observer = Observer()
         self._stopping = False
@@ -80,23 +79,24 @@ class SlurmLauncher:
         folder.mkdir(exist_ok=True)
         probe = folder / "probe"
         probe.touch()
+        before = [jobs.newest_attempts(self._execution.out, [spec.run_id for spec in chunk]) for chunk in chunks]
         tasks = [
             {
                 "execution": self._execution.to_dict(),
                 "specs": [spec.to_dict() for spec in chunk],
+                "before": attempts,
                 "workers": self._workers_per_job,
                 "probe": str(probe),
             }
-            for chunk in chunks
+            for chunk, attempts in zip(chunks, before, strict=True)
         ]
         submitted = _sbatch(folder, self.parameters(), tasks)
         new = [
-            ClusterJob(name, tuple(spec.run_id for spec in chunk), log)
-            for (name, log), chunk in zip(submitted, chunks, strict=True)
+            ClusterJob(name, tuple(attempts), log, attempts)
+            for (name, log), attempts in zip(submitted, before, strict=True)
         ]
         jobs.append(self._execution.out, new)
         self._jobs |= {job.job: job for job in new}
-        self._saved |= {job.job: self._progress(job) for job in new}
 
     def parameters(self) -> dict[str, Any]:
         """What submitit writes into the job's script."""
@@ -158,7 +158,7 @@ class SlurmLauncher:
             self._observer.dead_jobs.add(job.job)
             if state.name == "CANCELLED":
                 jobs.mark_cancelled(self._execution.out, job)
-            if self._progress(job) > self._saved.get(job.job, 0):
+            if job.got_further(self._execution.out):
                 self._deaths.subtract({run_id: self._deaths[run_id] for run_id in job.cells})
             for run_id in set(job.cells) & set(self._watch.open):
                 yield from self._left(run_id, job, state)
@@ -166,16 +166,13 @@ class SlurmLauncher:
     def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:
         cause = f"its SLURM job {job.job} ended as {state}: {job.last_line()}"
         self._deaths[run_id] += 1
-        if (final := jobs.final_status(self._execution.out, run_id)) is not None:
+        if (final := job.ended(self._execution.out, run_id)) is not None:
             self._watch.close(run_id)
             yield Event(run_id, "end", final)
         elif self._deaths[run_id] < JOBS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it"})
         else:
             mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
-
-    def _progress(self, job: ClusterJob) -> int:
-        return sum(jobs.steps_saved(self._execution.out, run_id) for run_id in job.cells)
 
 
 def job_name(out: Path) -> str:
