@@ -227,6 +227,6 @@ def check_address(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except UnicodeError:
-        raise SpecError(f"--ray-address {address}: {host} is no host name") from None
+        raise SpecError(f"--ray-address {address}: the host is no host name") from None
     except OSError as error:
         raise SpecError(f"--ray-address {address}: no Ray cluster answers ({error.strerror or error})") from None

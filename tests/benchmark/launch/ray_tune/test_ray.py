@@ -201,7 +201,7 @@ def test_without_ray_the_extra_to_install_is_named(
         (":6379", "write HOST:PORT"),
         ("127.0.0.1:²", "write HOST:PORT"),
         ("127.0.0.1:99999999", "write HOST:PORT"),
-        (f"{'a' * 70}.b:6379", "is no host name"),
+        (f"{'a' * 70}.b:6379", "the host is no host name"),
     ],
 )
 def test_an_address_without_a_cluster_is_one_line(
