@@ -131,7 +131,7 @@ def settle(out: Path) -> list[tuple[ClusterJob, State]]:
 
     Cells that cancelled jobs left are marked cancelled. Raises SlurmError if SLURM does not answer.
     """
-    left = [job for job in _current(out) if job.left(out)]
+    left = unfinished(out)
     states = slurm_queue.states(job.job for job in left)
     for job in left:
         if states[job.job].name == "CANCELLED":
@@ -139,14 +139,15 @@ def settle(out: Path) -> list[tuple[ClusterJob, State]]:
     return [(job, states[job.job]) for job in left]
 
 
-def _current(out: Path) -> list[ClusterJob]:
-    """The SLURM jobs, each with those of its cells that no later job has."""
+def unfinished(out: Path) -> list[ClusterJob]:
+    """The SLURM jobs that still have cells to train, each with its cells that no later job has."""
     known = [job for job in read(out) if job.launcher == "slurm"]
     last = {run_id: job.job for job in known for run_id in job.cells}
-    return [
+    current = (
         dataclasses.replace(job, cells=tuple(run_id for run_id in job.cells if last[run_id] == job.job))
         for job in known
-    ]
+    )
+    return [job for job in current if job.left(out)]
 
 
 def mark_cancelled(out: Path, job: ClusterJob) -> None:
