@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.launch.base import Event
+from benchmark.launch.slurm.jobs import resumed_at_step
 from benchmark.run_folder.attempts import ended, folder_of, numbers
-from benchmark.run_folder.files import read_json, read_sealed
+from benchmark.run_folder.files import read_sealed
 from benchmark.spec import RunSpec
 
 FINAL = ("failed", "cancelled")
@@ -63,12 +65,11 @@ class FolderWatch:
         return self._out / "cells" / run_id
 
     def _begun(self, run_id: str, seen: _Seen, newest: int, folder: Path) -> Iterator[Event]:
-        environment = read_json(folder / "environment.json") if newest > seen.attempt else None
-        if environment is not None:
+        if newest > seen.attempt and (folder / "environment.json").exists():
             seen.attempt, seen.offset = newest, 0
             yield Event(run_id, "started")
-            if environment.get("resumed_at_step"):
-                yield Event(run_id, "resumed", {"resumed": environment["resumed_at_step"]})
+            if steps := resumed_at_step(folder):
+                yield Event(run_id, "resumed", {"resumed": steps})
 
     def _epochs(self, run_id: str, seen: _Seen) -> Iterator[Event]:
         try:
@@ -80,8 +81,8 @@ class FolderWatch:
         whole = content[: content.rfind(b"\n") + 1]
         seen.offset += len(whole)
         for line in whole.splitlines():
-            record = json.loads(line)
-            if "train_seconds" in record and record["epoch"] > seen.epoch:
+            record = _record(line)
+            if "train_seconds" in record and record.get("epoch", 0) > seen.epoch:
                 seen.epoch = record["epoch"]
                 yield Event(run_id, "epoch", {"epochs": seen.spec.optimizer.epochs, **record})
 
@@ -95,3 +96,12 @@ class FolderWatch:
         if end is not None and end["status"] in FINAL:
             return Event(run_id, "end", {"status": end["status"], "error": end["error"]})
         return None
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl; empty where the file is damaged, which is for the worker to report."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
 from benchmark.run_folder.files import read_json, read_sealed
 
 NAME = "jobs.jsonl"
+JOB_ID, RUN_ID = r"[0-9]+(_[0-9]+)?", r"[0-9a-f]{12}"
 CHECKPOINTS = f"checkpoint-{'[0-9]' * 10}.json"
 
 
@@ -52,26 +54,33 @@ class ClusterJob:
         """The last line of the job's output, or why there is none."""
         try:
             lines = Path(self.log).read_text(errors="replace").strip().splitlines()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no name that a file can have
             return f"it wrote no {self.log}: does every node see that folder?"
         return lines[-1].strip() if lines else f"{self.log} is empty"
 
 
 def read(out: Path) -> list[ClusterJob]:
-    """All jobs ever submitted for the folder; a line that a power cut broke is skipped."""
+    """All jobs ever submitted for the folder; lines that describe no job are skipped.
+
+    A power cut breaks a line, and a folder from somebody else can hold any.
+    """
     try:
         lines = (out / NAME).read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            before = dict(entry.get("before", {}))
-            found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], before, entry["launcher"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return found
+    return [job for line in lines if (job := _job(line)) is not None]
+
+
+def _job(line: bytes) -> ClusterJob | None:
+    """The job of one line: its names become folders, and words of SLURM's commands."""
+    try:
+        entry = json.loads(line)
+        job = ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], entry.get("before", {}), entry["launcher"])
+        names = re.fullmatch(JOB_ID, job.job) and all(re.fullmatch(RUN_ID, cell) for cell in job.cells)
+        known = isinstance(job.log, str) and all(isinstance(number, int) for number in job.before.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return job if names and known else None
 
 
 def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
@@ -103,8 +112,14 @@ def got_further(out: Path, run_id: str, *, after: int) -> bool:
 
 def _saved_more(attempt: Path) -> bool:
     saved = max((int(path.stem.removeprefix("checkpoint-")) for path in attempt.glob(CHECKPOINTS)), default=0)
+    return saved > resumed_at_step(attempt)
+
+
+def resumed_at_step(attempt: Path) -> int:
+    """The number of steps that earlier attempts had done; 0 where the attempt does not say."""
     environment = read_json(attempt / "environment.json")
-    return saved > (environment.get("resumed_at_step", 0) if isinstance(environment, dict) else 0)
+    steps = environment.get("resumed_at_step", 0) if isinstance(environment, dict) else 0
+    return steps if isinstance(steps, int) else 0
 
 
 def final_status(out: Path, run_id: str, *, after: int = 0) -> dict[str, Any] | None:

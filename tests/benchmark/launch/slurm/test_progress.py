@@ -164,11 +164,3 @@ def test_a_cell_is_cancelled_with_its_newest_job(cell: Cell, run_id: str, states
     jobs.settle(cell.out)
     assert jobs.final_status(cell.out, run_id) == {"status": "cancelled", "error": "its SLURM job 2 was cancelled"}
     assert jobs.settle(cell.out) == []
-
-
-def test_jobs_of_earlier_versions_are_read(cell: Cell) -> None:
-    line = {"job": "1", "cells": ["a"], "log": "log", "launcher": "slurm"}
-    (cell.out / "jobs.jsonl").write_text(json.dumps(line) + "\n")
-    (job,) = jobs.read(cell.out)
-    assert job == ClusterJob("1", ("a",), "log")
-    assert job.left(cell.out) == ["a"]
