@@ -158,6 +158,17 @@ def test_a_ray_that_the_user_names_keeps_the_users_settings(tmp_path: Path) -> N
     assert settings(tmp_path, address="127.0.0.1:6379") == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["2.50.1", "2.51.0", "1.13.0", "2.9.3"])
+def test_a_ray_that_knows_no_token_is_refused(version: str) -> None:
+    from benchmark.launch.ray_tune.driver import check_version  # importing Ray takes seconds
+
+    with pytest.raises(ValueError, match=f"Ray {version} cannot refuse strangers: pip install"):
+        check_version(version)
+    check_version("2.52.0")
+    check_version("3.0.0.dev0")
+
+
 def settings(out: Path, *, address: str | None) -> dict[str, str]:
     """What a launcher sets for its driver beyond the user's own variables."""
     return RayLauncher(Execution(out=out, data_dir=out), workers=1, address=address, cells=1).authentication
