@@ -12,8 +12,9 @@ from typing import Any
 TEX = str.maketrans({
     "\\": "\\textbackslash{}", **{mark: f"\\{mark}" for mark in "%&_#${}"}, "^": "\\^{}", "~": "\\~{}",
     "±": "$\\pm$", "×": "$\\times$", "−": "$-$", "<": "$<$", ">": "$>$", "≥": "$\\geq$", "≤": "$\\leq$",
-    "α": "$\\alpha$", "ρ": "$\\rho$", "τ": "$\\tau$",
+    "|": "\\textbar{}", "α": "$\\alpha$", "ρ": "$\\rho$", "τ": "$\\tau$",
 })  # fmt: skip
+BREAKS = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")  # line breaks and other control characters
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    lines = [f"**{table.caption}**", "", _line(table.heads), _line(["---"] * len(table.heads))]
+    lines = [f"**{one_line(table.caption)}**", "", _line(table.heads), _line(["---"] * len(table.heads))]
     lines += [_line(row.cells) for row in table.rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
+    return "\n".join([*lines, "", *(f"- {one_line(note)}" for note in table.notes), ""])
 
 
 def latex(table: Table) -> str:
@@ -68,13 +69,18 @@ def latex(table: Table) -> str:
     for row in table.rows:
         if body and row.starts:
             body.append("\\addlinespace")
-        body.append(" & ".join(map(tex, row.cells)) + " \\\\")
+        cells = " & ".join(map(tex, row.cells))
+        start = "{}" if cells.startswith(("[", "*")) else ""  # no option of the line before
+        body.append(f"{start}{cells} \\\\")
     notes = ("\\par\\smallskip{\\footnotesize " + tex(note) + "}" for note in table.notes)
     return "\n".join([*opened, *body, *closed, *notes, *([] if table.widths else ["\\end{table}"]), ""])
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """CSV with the columns of the first record; floats in full, nan as nothing."""
+    """CSV with the columns of the first record; floats in full, nan as nothing.
+
+    A carriage return in a text becomes a newline, as Python's reader would end the row there.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]) if records else [], lineterminator="\n")
     writer.writeheader()
@@ -83,14 +89,19 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tex(text: str) -> str:
-    """Plain text for LaTeX; the word alpha becomes the letter."""
-    return re.sub(r"\balpha\b", "α", text).translate(TEX)
+    """Plain text for LaTeX, on one line; the word alpha becomes the letter."""
+    return re.sub(r"\balpha\b", "α", one_line(text)).translate(TEX)
+
+
+def one_line(text: str) -> str:
+    """The text with a space for every line break: a row is one line."""
+    return BREAKS.sub(" ", text)
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return "" if value != value else repr(float(value))
-    return "" if value is None else str(value)
+    return "" if value is None else str(value).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _scaled(table: Table) -> tuple[list[str], list[str]]:
@@ -122,4 +133,5 @@ def _heads(table: Table) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+    escaped = (one_line(text).replace("\\", "\\\\").replace("|", "\\|") for text in cells)
+    return "| " + " | ".join(escaped) + " |"

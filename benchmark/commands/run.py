@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import sys
 import time
@@ -101,8 +102,9 @@ def _of(specs: Iterable[RunSpec], rows: Iterable[Row]) -> list[tuple[RunSpec, Ro
 
 def _detached(out: Path, json_output: bool, screen: Console) -> int:
     """Say what continues without this process."""
-    known = jobs.read(out)
-    say(screen, f"SLURM has {len(known)} jobs; 'python -m benchmark status --out {out}' shows how far they are")
+    known = jobs.unfinished(out)
+    command = f"python -m benchmark status --out {shlex.quote(str(out))}"
+    say(screen, f"SLURM has {len(known)} jobs; '{command}' shows how far they are")
     if json_output:
         emit({"out": str(out), "exit_code": 0, "jobs": [dataclasses.asdict(job) for job in known]})
     return 0

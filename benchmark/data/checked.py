@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import shlex
 import socket
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def content(path: Path, *, algorithm: str, expected: str, command: str) -> bytes
 
 def fetch_command(name: str, data_dir: Path) -> str:
     """What a user types to fetch a data set."""
-    return f"python -m benchmark data fetch {name} --data-dir {data_dir}"
+    return f"python -m benchmark data fetch {name} --data-dir {shlex.quote(str(data_dir))}"
 
 
 @contextlib.contextmanager

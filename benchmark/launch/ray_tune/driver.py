@@ -23,6 +23,7 @@ from ray.tune.experiment import Trial
 from benchmark.launch.ray_tune.trial import train
 
 DEATHS_ALLOWED = 10  # of a cell's nodes or trials
+KNOWS_TOKENS = (2, 52)
 OBJECT_STORE_BYTES = 100 * 2**20
 
 
@@ -79,6 +80,7 @@ def _connect(order: dict[str, Any]) -> None:
     if order["address"] is not None:
         ray.init(address=order["address"])
         return
+    check_version(ray.__version__)
     ray.init(
         address="local",
         num_cpus=order["workers"] and order["workers"] * order["execution"]["processes"],
@@ -86,6 +88,13 @@ def _connect(order: dict[str, Any]) -> None:
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
     )
+
+
+def check_version(version: str) -> None:
+    """Raises ValueError for a Ray that knows no token: it would accept everybody's commands."""
+    if tuple(map(int, version.split(".")[:2])) < KNOWS_TOKENS:
+        needed = ".".join(map(str, KNOWS_TOKENS))
+        raise ValueError(f"Ray {version} cannot refuse strangers: pip install 'ray[tune]>={needed}'")
 
 
 def gpu_share(workers: int, gpus: int) -> float:

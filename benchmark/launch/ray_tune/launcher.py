@@ -7,8 +7,10 @@ folder.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -29,7 +31,8 @@ from benchmark.training.execution import Execution
 DRIVERS_ALLOWED = 3
 START_SECONDS = {"local": 120.0, "address": 30.0}
 END_SECONDS = 20.0
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONUNBUFFERED": "1"}
+TOKEN_BYTES = 32
 
 
 class RayLauncher:
@@ -108,7 +111,8 @@ class RayLauncher:
         self._drivers += 1
         self._partial = b""
         self._active.clear()
-        environment = {**ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        path = os.pathsep.join(path for path in sys.path if path)
+        environment = {**ENVIRONMENT, **os.environ, **self.authentication, "PYTHONPATH": path}
         with self._log.open("ab") as log:
             self._driver = subprocess.Popen(
                 [sys.executable, "-m", "benchmark.launch.ray_tune.driver"],
@@ -123,6 +127,17 @@ class RayLauncher:
             self._driver.stdin.write(json.dumps(self._order()).encode() + b"\n")
             self._driver.stdin.flush()
         self._wait_until_ready()
+
+    @functools.cached_property
+    def authentication(self) -> dict[str, str]:
+        """A token for a Ray of our own; the user's own settings for a Ray at an address.
+
+        Ray listens on every interface, and whoever may write into its store runs code here. The
+        token exists only in the environment of the driver and of what the driver starts.
+        """
+        if self._address is not None:
+            return {}
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(TOKEN_BYTES)}
 
     def _order(self) -> dict[str, Any]:
         return {
@@ -206,10 +221,12 @@ class RayLauncher:
 def check_address(address: str) -> None:
     """Raises SpecError if nothing listens at HOST:PORT; Ray itself would try for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16
+    if not (host and colon and is_port):
         raise SpecError(f"--ray-address {address}: write HOST:PORT, as `ray start --head` prints it")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, UnicodeError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise SpecError(f"--ray-address {address}: no Ray cluster answers ({why})") from None
+    except UnicodeError:
+        raise SpecError(f"--ray-address {address}: the host is no host name") from None
+    except OSError as error:
+        raise SpecError(f"--ray-address {address}: no Ray cluster answers ({error.strerror or error})") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.launch.base import Event
+from benchmark.launch.slurm.jobs import resumed_at_step
 from benchmark.run_folder.attempts import ended, folder_of, numbers
 from benchmark.run_folder.files import read_bytes, read_json
 from benchmark.run_folder.result import records, result_of
@@ -65,13 +66,11 @@ class FolderWatch:
         return self._out / "cells" / run_id
 
     def _begun(self, run_id: str, seen: _Seen, newest: int, folder: Path) -> Iterator[Event]:
-        shape = {"resumed_at_step?": int}
-        environment = read_json(folder / "environment.json", shape) if newest > seen.attempt else None
-        if environment is not None:
+        if newest > seen.attempt and read_json(folder / "environment.json", dict) is not None:
             seen.attempt, seen.offset = newest, 0
             yield Event(run_id, "started")
-            if environment.get("resumed_at_step"):
-                yield Event(run_id, "resumed", {"resumed": environment["resumed_at_step"]})
+            if steps := resumed_at_step(folder):
+                yield Event(run_id, "resumed", {"resumed": steps})
 
     def _epochs(self, run_id: str, seen: _Seen) -> Iterator[Event]:
         try:

@@ -10,33 +10,49 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import SlurmError, State
-from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
-from benchmark.run_folder.attempts import steps_saved as steps_saved_in
-from benchmark.run_folder.files import parse, read_bytes
+from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers, steps_saved
+from benchmark.run_folder.files import parse, read_bytes, read_json
 from benchmark.run_folder.messages import one_line
 from benchmark.run_folder.result import result_of
 from benchmark.run_folder.shapes import misfit
 
 NAME = "jobs.jsonl"
-LINE = {"job": str, "cells": [str], "log": str, "launcher": str}
-RUN_ID = re.compile(r"[0-9a-f]{12}")
+LINE = {"job": str, "cells": [str], "log": str, "before?": {str: int}, "launcher": str}
+JOB_ID, RUN_ID = re.compile(r"[0-9]+(_[0-9]+)?"), re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class ClusterJob:
-    """One job: its id, its cells in order, and the file with its output."""
+    """One job: its id, its cells in order, and the file with its output.
+
+    before: each cell's newest attempt when the job was submitted. Earlier attempts say nothing
+    about this job: a cell that it trains again may have been cancelled or have failed before.
+    """
 
     job: str
     cells: tuple[str, ...]
     log: str
+    before: Mapping[str, int] = field(default_factory=dict)
     launcher: str = "slurm"
+
+    def ended(self, out: Path, run_id: str) -> dict[str, Any] | None:
+        """{status, error} of a cell that has ended since the job was submitted, else None."""
+        return final_status(out, run_id, after=self.before.get(run_id, 0))
+
+    def left(self, out: Path) -> list[str]:
+        """The cells that have not ended since the job was submitted."""
+        return [run_id for run_id in self.cells if self.ended(out, run_id) is None]
+
+    def got_further(self, out: Path) -> bool:
+        """Whether any cell got further since the job was submitted."""
+        return any(got_further(out, run_id, after=self.before.get(run_id, 0)) for run_id in self.cells)
 
     def last_line(self) -> str:
         """The last line of the job's output, or why there is none."""
@@ -48,9 +64,10 @@ class ClusterJob:
 
 
 def read(out: Path) -> list[ClusterJob]:
-    """All jobs ever submitted for the folder; a line that a power cut broke is skipped.
+    """All jobs ever submitted for the folder; lines that describe no job are skipped.
 
-    Raises SlurmError for what is no file.
+    A power cut breaks a line, and a folder from somebody else can hold any. Raises SlurmError for
+    what is no file.
     """
     try:
         lines = read_bytes(out / NAME).splitlines()
@@ -58,13 +75,17 @@ def read(out: Path) -> list[ClusterJob]:
         return []
     except ValueError as error:
         raise SlurmError(f"{error}: move it away") from error
-    found = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            entry = parse(line)
-            if not misfit(entry, LINE) and all(map(RUN_ID.fullmatch, entry["cells"])):
-                found.append(ClusterJob(entry["job"], tuple(entry["cells"]), entry["log"], entry["launcher"]))
-    return found
+    return [job for line in lines if (job := _job(line)) is not None]
+
+
+def _job(line: bytes) -> ClusterJob | None:
+    """The job of one line: its names become folders, and words of SLURM's commands."""
+    with contextlib.suppress(ValueError):
+        entry = parse(line)
+        if not misfit(entry, LINE) and JOB_ID.fullmatch(entry["job"]) and all(map(RUN_ID.fullmatch, entry["cells"])):
+            cells = tuple(entry["cells"])
+            return ClusterJob(entry["job"], cells, entry["log"], entry.get("before", {}), entry["launcher"])
+    return None
 
 
 def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
@@ -78,20 +99,44 @@ def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
         os.close(descriptor)
 
 
-def steps_saved(out: Path, run_id: str) -> int:
-    """The number of steps in a cell's newest checkpoint; 0 without one."""
+def newest_attempts(out: Path, run_ids: Iterable[str]) -> dict[str, int]:
+    """The number of each cell's newest attempt; 0 without one."""
+    return {run_id: max(numbers(out / "cells" / run_id), default=0) for run_id in run_ids}
+
+
+def got_further(out: Path, run_id: str, *, after: int) -> bool:
+    """Whether the cell ended, or saved a step beyond those it resumed with, after that attempt.
+
+    Only the attempts with larger numbers count.
+    """
     cell = out / "cells" / run_id
-    return max((steps for number in numbers(cell) for steps in steps_saved_in(folder_of(cell, number))), default=0)
+    if final_status(out, run_id, after=after) is not None:
+        return True
+    return any(_saved_more(folder_of(cell, number)) for number in numbers(cell) if number > after)
 
 
-def final_status(out: Path, run_id: str) -> dict[str, Any] | None:
-    """{status, error} of a cell with a result or a failed or cancelled last attempt; else None."""
+def _saved_more(attempt: Path) -> bool:
+    return max(steps_saved(attempt), default=0) > resumed_at_step(attempt)
+
+
+def resumed_at_step(attempt: Path) -> int:
+    """The number of steps that earlier attempts had done; 0 where the attempt does not say."""
+    environment = read_json(attempt / "environment.json", {"resumed_at_step?": int}) or {}
+    steps: int = environment.get("resumed_at_step", 0)
+    return steps
+
+
+def final_status(out: Path, run_id: str, *, after: int = 0) -> dict[str, Any] | None:
+    """{status, error} of a cell with a result or a failed or cancelled last attempt; else None.
+
+    after: ends of attempts up to this number do not count.
+    """
     cell = out / "cells" / run_id
     result = result_of(cell)
     if result is not None:
         return {"status": result["status"], "error": result["error"]}
-    attempts = numbers(cell)
-    end = ended(folder_of(cell, attempts[-1])) if attempts else None
+    newest = max(numbers(cell), default=0)
+    end = ended(folder_of(cell, newest)) if newest > after else None
     return end if end is not None and end["status"] in ("failed", "cancelled") else None
 
 
@@ -100,17 +145,12 @@ def has_result(out: Path, run_id: str) -> bool:
     return result_of(out / "cells" / run_id) is not None
 
 
-def unended(out: Path, run_ids: Iterable[str]) -> list[str]:
-    """The cells that have no final status."""
-    return [run_id for run_id in run_ids if final_status(out, run_id) is None]
-
-
 def settle(out: Path) -> list[tuple[ClusterJob, State]]:
     """The jobs that still have cells to train, each with its state.
 
     Cells that cancelled jobs left are marked cancelled. Raises SlurmError if SLURM does not answer.
     """
-    left = [job for job in read(out) if job.launcher == "slurm" and unended(out, job.cells)]
+    left = unfinished(out)
     states = slurm_queue.states(job.job for job in left)
     for job in left:
         if states[job.job].name == "CANCELLED":
@@ -118,8 +158,19 @@ def settle(out: Path) -> list[tuple[ClusterJob, State]]:
     return [(job, states[job.job]) for job in left]
 
 
+def unfinished(out: Path) -> list[ClusterJob]:
+    """The SLURM jobs that still have cells to train, each with its cells that no later job has."""
+    known = [job for job in read(out) if job.launcher == "slurm"]
+    last = {run_id: job.job for job in known for run_id in job.cells}
+    current = (
+        dataclasses.replace(job, cells=tuple(run_id for run_id in job.cells if last[run_id] == job.job))
+        for job in known
+    )
+    return [job for job in current if job.left(out)]
+
+
 def mark_cancelled(out: Path, job: ClusterJob) -> None:
     """Mark the cells that a cancelled job left as cancelled, unless another worker has them."""
-    for run_id in unended(out, job.cells):
+    for run_id in job.left(out):
         error = f"its SLURM job {job.job} was cancelled"
         mark_ended(out / "cells" / run_id, error, status="cancelled", dead_jobs={job.job})

@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import io
 import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.folder_watch import FolderWatch
 from benchmark.launch.slurm.jobs import ClusterJob
-from benchmark.launch.slurm.profile import Profile
+from benchmark.launch.slurm.profile import CONTROL, Profile
 from benchmark.launch.slurm.queue import SlurmError, State
 from benchmark.run_folder.attempts import Observer, folder_of, mark_ended, numbers
 from benchmark.spec import RunSpec
@@ -41,13 +43,14 @@ class SlurmLauncher:
     stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
 
     def __init__(self, execution: Execution, profile: Profile, *, workers: int | None, detach: bool) -> None:
+        """Raises LaunchError for a run folder that SLURM cannot write to."""
+        check_folder(execution.out)
         self._execution, self._profile, self._detach = execution, profile, detach
         self._workers_per_job = workers or profile.workers(processes_per_cell=execution.processes)
         self.workers = self._workers_per_job * profile.array_parallelism
         self._specs: dict[str, RunSpec] = {}
         self._jobs: dict[str, ClusterJob] = {}
         self._deaths: collections.Counter[str] = collections.Counter()
-        self._saved: dict[str, int] = {}
         self._reported: set[str] = set()
         self._observer = Observer()
         self._stopping = False
@@ -80,23 +83,24 @@ class SlurmLauncher:
         folder.mkdir(exist_ok=True)
         probe = folder / "probe"
         probe.touch()
+        before = [jobs.newest_attempts(self._execution.out, [spec.run_id for spec in chunk]) for chunk in chunks]
         tasks = [
             {
                 "execution": self._execution.to_dict(),
                 "specs": [spec.to_dict() for spec in chunk],
+                "before": attempts,
                 "workers": self._workers_per_job,
                 "probe": str(probe),
             }
-            for chunk in chunks
+            for chunk, attempts in zip(chunks, before, strict=True)
         ]
         submitted = _sbatch(folder, self.parameters(), tasks)
         new = [
-            ClusterJob(name, tuple(spec.run_id for spec in chunk), log)
-            for (name, log), chunk in zip(submitted, chunks, strict=True)
+            ClusterJob(name, tuple(attempts), log, attempts)
+            for (name, log), attempts in zip(submitted, before, strict=True)
         ]
         jobs.append(self._execution.out, new)
         self._jobs |= {job.job: job for job in new}
-        self._saved |= {job.job: self._progress(job) for job in new}
 
     def parameters(self) -> dict[str, Any]:
         """What submitit writes into the job's script."""
@@ -158,7 +162,7 @@ class SlurmLauncher:
             self._observer.dead_jobs.add(job.job)
             if state.name == "CANCELLED":
                 jobs.mark_cancelled(self._execution.out, job)
-            if self._progress(job) > self._saved.get(job.job, 0):
+            if job.got_further(self._execution.out):
                 self._deaths.subtract({run_id: self._deaths[run_id] for run_id in job.cells})
             for run_id in set(job.cells) & set(self._watch.open):
                 yield from self._left(run_id, job, state)
@@ -166,16 +170,13 @@ class SlurmLauncher:
     def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:
         cause = f"its SLURM job {job.job} ended as {state}: {job.last_line()}"
         self._deaths[run_id] += 1
-        if (final := jobs.final_status(self._execution.out, run_id)) is not None:
+        if (final := job.ended(self._execution.out, run_id)) is not None:
             self._watch.close(run_id)
             yield Event(run_id, "end", final)
         elif self._deaths[run_id] < JOBS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it"})
         else:
             mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
-
-    def _progress(self, job: ClusterJob) -> int:
-        return sum(jobs.steps_saved(self._execution.out, run_id) for run_id in job.cells)
 
 
 def job_name(out: Path) -> str:
@@ -184,16 +185,26 @@ def job_name(out: Path) -> str:
     return f"bench-{plain[:20]}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
 
 
+def check_folder(out: Path) -> None:
+    """Raises LaunchError for a path that a script cannot hold, or that SLURM reads as a pattern.
+
+    SLURM replaces `%j` and the like in the names of a job's files, and a backslash turns that off.
+    """
+    path = str(out)
+    if found := re.search(r"[%\\]", path) or CONTROL.search(path):
+        raise LaunchError(f"--out {path!r}: SLURM writes into no folder with {found[0]!r} in its path; rename it")
+
+
 def script(execution: Execution, profile: Profile, *, workers: int | None, cells: int) -> str:
     """The sbatch script of a grid's first array, as submitit writes it. Needs no SLURM."""
     submitit_slurm = _submitit()
+    execution = execution.absolute()
+    folder = execution.out / "slurm"
     launcher = SlurmLauncher(execution, profile, workers=workers, detach=True)
     chunks = -(-cells // profile.cells_per_job)
-    command = f"{sys.executable} -u -m submitit.core._submit {execution.out / 'slurm'}"
+    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
     arrays = {"map_count": chunks} if chunks > 1 else {}
-    text: str = submitit_slurm._make_sbatch_string(
-        command=command, folder=execution.out / "slurm", **launcher.parameters(), **arrays
-    )
+    text: str = submitit_slurm._make_sbatch_string(command=command, folder=folder, **launcher.parameters(), **arrays)
     return text
 
 
@@ -231,8 +242,13 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
 def _python_path() -> str:
     """Where a job finds this package and what the user's suites import.
 
-    That is this checkout, the current folder and PYTHONPATH.
+    That is this checkout, the current folder and PYTHONPATH. Raises LaunchError for a path that is
+    no text.
     """
     checkout = str(Path(__file__).resolve().parents[3])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys(path for path in (checkout, os.getcwd(), *given) if path))
+    paths = list(dict.fromkeys(path for path in (checkout, os.getcwd(), *given) if path))
+    for path in paths:
+        if CONTROL.search(path):
+            raise LaunchError(f"{path!r}, where jobs find Python files: a job's script cannot hold it; rename it")
+    return os.pathsep.join(paths)

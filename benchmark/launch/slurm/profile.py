@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from benchmark.spec import SpecError, nearest
 
 SIGNAL_SECONDS = 90
 SIGNAL_SHARE = 4
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends a line, or is no text at all
+SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class Profile:
             "setup": [*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), *self.setup],
             "additional_parameters": {"requeue": True},
         }
-        return {name: value for name, value in wanted.items() if value is not None}
+        return {name: value for name, value in wanted.items() if value not in (None, "")}
 
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -83,6 +86,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "Mapping[str, str]": (dict,),
 }
 WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a list of texts", dict: "a table of texts"}
+SHOWN_LETTERS = 60
 AT_LEAST = {"time_minutes": 1, "cpus_per_task": 1, "gpus_per_task": 0, "array_parallelism": 1, "cells_per_job": 1}
 AT_MOST = 2**31 - 1  # SLURM counts in 32 bits
 
@@ -93,12 +97,12 @@ def read(path: Path) -> Profile:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"--profile {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"--profile {path}: no TOML: {error}") from error
     known = {item.name: item for item in dataclasses.fields(Profile)}
     for name, value in document.items():
         if name not in known:
-            raise SpecError(f"--profile {path}: unknown key '{name}': {nearest(name, known)}")
+            raise SpecError(f"--profile {path}: unknown key {_shown(name)}: {nearest(name, known)}")
         _check(path, name, value, KINDS[str(known[name].type)])
     if "time_minutes" not in document:
         raise SpecError(f"--profile {path}: time_minutes is missing: the time limit of a job")
@@ -108,10 +112,28 @@ def read(path: Path) -> Profile:
 
 
 def _check(path: Path, name: str, value: Any, kinds: tuple[type, ...]) -> None:
-    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    if isinstance(value, bool) or not isinstance(value, kinds) or not all(isinstance(text, str) for text in inner):
-        raise SpecError(f"--profile {path}: {name} is {value!r}, not {WORDS[kinds[-1]]}")
-    if isinstance(value, (int, float)) and value < AT_LEAST.get(name, 0):
-        raise SpecError(f"--profile {path}: {name} is {value}, less than {AT_LEAST.get(name, 0)}")
-    if isinstance(value, (int, float)) and not value <= AT_MOST:
-        raise SpecError(f"--profile {path}: {name} is {value:g}: give a number of at most {AT_MOST}")
+    """Raises SpecError for a value of another kind, and for text that is more than one line of it."""
+    where = f"--profile {path}: {name}"
+    texts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    if isinstance(value, bool) or not isinstance(value, kinds) or not all(isinstance(text, str) for text in texts):
+        raise SpecError(f"{where} is {_shown(value)}, not {WORDS[kinds[-1]]}")
+    least = AT_LEAST.get(name, 0)
+    if isinstance(value, (int, float)) and value < least:
+        raise SpecError(f"{where} is {_shown(value)}, less than {least}")
+    if isinstance(value, (int, float)) and not value <= AT_MOST:  # nan is no number up to anything
+        raise SpecError(f"{where} is {_shown(value)}, not a number up to {AT_MOST}")
+    for text in [value] if isinstance(value, str) else texts:
+        if CONTROL.search(text):
+            raise SpecError(f"{where} holds {_shown(text)}: write one line per text, without control characters")
+    for variable in value if isinstance(value, dict) else ():
+        if not SHELL_NAME.fullmatch(variable):
+            raise SpecError(f"{where}: {_shown(variable)} is no name of a shell variable, such as MY_NAME")
+
+
+def _shown(value: Any) -> str:
+    """The value for a message: one line, and not the whole of a huge one."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write an integer of thousands of digits
+        return "a huge number"
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…"

@@ -28,16 +28,19 @@ REQUEUE_TRIES, REQUEUE_PAUSE_SECONDS = 10, 6.0
 def run_cells(task: Mapping[str, Any]) -> None:
     """Train a job's cells.
 
-    task: execution, specs, workers, probe; plain values, as submitit pickles them. After SIGUSR1 or
-    SIGUSR2 (the time limit is near, or preemption) the job requeues itself if it made any progress.
-    After SIGTERM (scancel, or SLURM requeues it by itself) it saves the state and ends.
+    task: execution, specs, before (see ClusterJob), workers, probe; plain values, as submitit
+    pickles them. After SIGUSR1 or SIGUSR2 (the time limit is near, or preemption) the job requeues
+    itself if a cell got further since the job began. After SIGTERM (scancel, or SLURM requeues it
+    by itself) it saves the state and ends. A cell that failed in this job before it was requeued is
+    not trained again.
     """
     terminal.replace_unknown_characters()
     _see(Path(task["probe"]))
     execution = Execution.from_dict(task["execution"])
-    specs = [from_dict(spec) for spec in task["specs"]]
-    ids = [spec.run_id for spec in specs]
-    before = _progress(execution.out, ids)
+    specs = [spec for spec in map(from_dict, task["specs"]) if not _over(execution.out, spec.run_id, task["before"])]
+    if not specs:
+        return
+    begun = jobs.newest_attempts(execution.out, [spec.run_id for spec in specs])
     launcher = LocalLauncher(execution, workers=min(task["workers"], len(specs)))
     received: list[int] = []
 
@@ -50,9 +53,8 @@ def run_cells(task: Mapping[str, Any]) -> None:
     launcher.submit(specs)
     for event in launcher.events():
         _say(event)
-    left = jobs.unended(execution.out, ids)
-    if received and left:
-        _leave(received, moved=_progress(execution.out, ids) > before)
+    if received and any(jobs.final_status(execution.out, run_id, after=begun[run_id]) is None for run_id in begun):
+        _leave(received, moved=any(jobs.got_further(execution.out, run_id, after=begun[run_id]) for run_id in begun))
 
 
 def _see(probe: Path) -> None:
@@ -60,9 +62,10 @@ def _see(probe: Path) -> None:
         sys.exit(f"node {socket.gethostname()} does not see {probe}: --out must lie on storage that all nodes share")
 
 
-def _progress(out: Path, ids: Sequence[str]) -> tuple[int, int]:
-    """(cells ended, steps saved): grows with every cell that ends and with every checkpoint."""
-    return len(ids) - len(jobs.unended(out, ids)), sum(jobs.steps_saved(out, run_id) for run_id in ids)
+def _over(out: Path, run_id: str, before: Mapping[str, int]) -> bool:
+    """Whether the cell has a result, or has failed since the job was submitted."""
+    end = jobs.final_status(out, run_id, after=before[run_id])
+    return end is not None and end["status"] != "cancelled"
 
 
 def _leave(received: Sequence[int], *, moved: bool) -> None:

@@ -198,9 +198,11 @@ def test_without_ray_the_extra_to_install_is_named(
     [
         ("127.0.0.1:1", "no Ray cluster answers (Connection refused)"),
         ("somewhere", "write HOST:PORT"),
-        ("a..b:5", "no Ray cluster answers"),
-        ("localhost:99999999", "no Ray cluster answers"),
-        ("localhost:²", "write HOST:PORT"),
+        ("a..b:5", "the host is no host name"),
+        (":6379", "write HOST:PORT"),
+        ("127.0.0.1:²", "write HOST:PORT"),
+        ("127.0.0.1:99999999", "write HOST:PORT"),
+        (f"{'a' * 70}.b:6379", "the host is no host name"),
     ],
 )
 def test_an_address_without_a_cluster_is_one_line(

@@ -1,0 +1,166 @@
+"""What counts as progress of a SLURM job: only what happened since the job began, or was submitted.
+
+The job's own function runs on real run folders, in a process of its own; `scontrol` is a stand-in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import grids
+import pytest
+
+from benchmark import suites
+from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm.jobs import ClusterJob
+from benchmark.launch.slurm.queue import State
+from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
+from benchmark.spec import RunSpec
+from benchmark.training.execution import Execution
+
+JOB = "import json, sys; from benchmark.launch.slurm.task import run_cells; run_cells(json.load(sys.stdin))"
+AGAIN = "the job goes back into the queue"
+STUCK = "before any cell got further"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of many steps, its run folder, and the jobs that train it."""
+
+    suite: Path
+    out: Path
+    spec: RunSpec
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "cells" / self.spec.run_id
+
+    def job(self, *, before: int, retry_failed: bool = False) -> subprocess.Popen[str]:
+        """A job that was submitted after the attempt `before`."""
+        execution = Execution(out=self.out, data_dir=self.out, plugins=(self.suite,), retry_failed=retry_failed)
+        task = {
+            "execution": execution.to_dict(),
+            "specs": [self.spec.to_dict()],
+            "before": {self.spec.run_id: before},
+            "workers": 1,
+            "probe": str(self.out),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", JOB],
+            env=os.environ | {"SLURM_JOB_ID": "7", "BENCH_CHECKPOINT_SECONDS": "0.2"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(task))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def saves(self, attempt: int) -> None:
+        """Wait until the attempt has a checkpoint."""
+        folder = folder_of(self.folder, attempt)
+        grids.wait_for(lambda: list(folder.glob("checkpoint-*.json")), "a checkpoint")
+
+    def train_and_end(self, status: str) -> None:
+        """Attempt 1 saves steps and is interrupted; attempt 2 is the mark of how its job ended."""
+        process = self.job(before=0)
+        self.saves(1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+        mark_ended(self.folder, f"its SLURM job was {status}", status=status)
+        assert numbers(self.folder) == [1, 2]
+
+
+@pytest.fixture
+def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text("#!/bin/sh\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}")
+    suite = Path(grids.write_suite(tmp_path / "grid.py", {"lenet-300-100": 20_000}, methods=["dst"]))
+    (spec,) = suites.load(str(suite)).specs
+    (tmp_path / "runs").mkdir()
+    return Cell(suite, tmp_path / "runs", spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_steps_saved_after_a_cancellation_or_a_failure_are_progress(cell: Cell, status: str) -> None:
+    cell.train_and_end(status)
+    process = cell.job(before=2, retry_failed=status == "failed")
+    cell.saves(3)
+    process.send_signal(signal.SIGUSR2)
+    printed, _ = process.communicate(timeout=120)
+    assert AGAIN in printed, printed
+    assert (ended(folder_of(cell.folder, 3)) or {})["status"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_before_it_trains_does_not_come_back(cell: Cell) -> None:
+    cell.train_and_end("cancelled")
+    process = cell.job(before=2)
+    assert process.stdout is not None
+    assert "started" in process.stdout.readline(), "its worker begins to import torch"
+    process.send_signal(signal.SIGUSR2)
+    printed, _ = process.communicate(timeout=120)
+    assert STUCK in printed, printed
+    assert not list(cell.folder.glob("attempts/000[3-9]/checkpoint-*"))
+
+
+@pytest.mark.slow
+def test_a_cell_that_failed_in_a_job_is_not_tried_again_when_the_job_comes_back(cell: Cell) -> None:
+    cell.train_and_end("failed")
+    process = cell.job(before=1, retry_failed=True)
+    process.communicate(timeout=120)
+    assert (process.returncode, numbers(cell.folder)) == (0, [1, 2])
+
+
+# --- what `status` says of jobs ------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_id(cell: Cell) -> str:
+    """A cell that job 1 left when it was cancelled; job 2 has it now."""
+    mark_ended(cell.folder, "its SLURM job 1 was cancelled", status="cancelled")
+    known = [ClusterJob("1", (cell.spec.run_id,), "log"), ClusterJob("2", (cell.spec.run_id,), "log")]
+    if "before" in ClusterJob.__dataclass_fields__:
+        known[1].before[cell.spec.run_id] = 1
+    jobs.append(cell.out, known)
+    return cell.spec.run_id
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, State]:
+    """What SLURM says of the jobs 1 and 2."""
+    said = {"1": State("CANCELLED"), "2": State("PENDING")}
+    monkeypatch.setattr(jobs.slurm_queue, "states", lambda wanted: {job: said[job] for job in wanted})
+    return said
+
+
+def test_the_job_that_has_a_cancelled_cell_again_is_listed(cell: Cell, run_id: str, states: dict[str, State]) -> None:
+    assert [(job.job, state.name) for job, state in jobs.settle(cell.out)] == [("2", "PENDING")]
+
+
+def test_a_cell_between_two_starts_of_its_job_is_not_cancelled_by_its_earlier_job(
+    cell: Cell, run_id: str, states: dict[str, State]
+) -> None:
+    mark_ended(cell.folder, "", status="interrupted")  # job 2 met its time limit, and waits to start again
+    assert [job.job for job, _ in jobs.settle(cell.out)] == ["2"]
+    assert jobs.final_status(cell.out, run_id) is None
+
+
+def test_a_cell_is_cancelled_with_its_newest_job(cell: Cell, run_id: str, states: dict[str, State]) -> None:
+    states["2"] = State("CANCELLED")
+    jobs.settle(cell.out)
+    assert jobs.final_status(cell.out, run_id) == {"status": "cancelled", "error": "its SLURM job 2 was cancelled"}
+    assert jobs.settle(cell.out) == []
