@@ -87,6 +87,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     suite = grids.write_suite(folder / "grid.py", {"lenet-300-100": 100_000}, methods=["dst"])
     command = ("run", "--suite", suite, "--out", folder / "runs", "--launcher", "ray", "--workers", "1", "--no-mlflow")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))  # built kernels
         patch.setenv("HOME", str(home))
         patch.setenv(MODE, "disabled")
         patch.delenv(TOKEN, raising=False)
