@@ -214,7 +214,13 @@ def test_a_damaged_marker_or_list_of_cells_is_one_line_that_names_it(
     damage: str, suite: str, done: Path, bench: Bench, tmp_path: Path
 ) -> None:
     shutil.copytree(done, tmp_path / "runs")
-    verbs = [("status",), ("show", "a"), ("export",), ("run", "--suite", suite, "--no-mlflow")]
+    verbs = [
+        ("status",),
+        ("show", "a"),
+        ("export",),
+        ("plan", "--suite", suite),
+        ("run", "--suite", suite, "--no-mlflow"),
+    ]
     path = tmp_path / "runs" / "suites" / "many.json"
     before = path.read_bytes()
     DAMAGES[damage](path)
@@ -223,7 +229,6 @@ def test_a_damaged_marker_or_list_of_cells_is_one_line_that_names_it(
         assert refused.code == 2
         assert str(path) in refused.error
         assert "move it away" in refused.error
-    is_said_in_order(bench("plan", "--suite", suite, "--out", tmp_path / "runs"))
     path.unlink()
     path.write_bytes(before)
     DAMAGES[damage](tmp_path / "runs" / "run-folder.json")
