@@ -354,14 +354,14 @@ def test_a_sync_names_damaged_records_and_a_damaged_id(stopped: Path, bench: Ben
     first = grids.cells(tmp_path / "runs")[0]
     records = folder_of(first, 1) / "metrics.jsonl"
     before = records.read_bytes()
-    for damage in ("a pipe", "a list in each key", "NaN"):
+    for damage in ("a list in each key", "NaN", "a pipe"):
         DAMAGES[damage](records)
         if records.is_file():
             records.write_bytes(records.read_bytes() + b"\n")
         refused = bench("sync", "--out", tmp_path / "runs")
         assert refused.code == 2
         assert f"{records} is damaged" in refused.error
-    records.write_bytes(before)
+    text(before)(records)
     os.mkfifo(first / "result.json")  # no result, and no artifact
     assert is_said_in_order(bench("sync", "--out", tmp_path / "runs")).stderr == ""
     DAMAGES["a pipe"](tmp_path / "runs" / "folder-id")
