@@ -28,6 +28,7 @@ from typing import Any
 
 import methods
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_names, fields, nearest, replace_fields
+from benchmark.terminal import OutputError
 from methods.registry import method_class
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
@@ -82,7 +83,7 @@ def _cells(module: ModuleType, where: str) -> list[RunSpec]:
     except ValueError as error:
         raise SpecError(f"{where}: {_line(error, module)}{_one_line(error)}") from error
     except BaseException as error:
-        if is_interruption(error):
+        if _is_from_outside(error):
             raise
         kind = type(error).__name__
         raise SpecError(f"{where}: {_line(error, module)}suite() raised {kind}: {_one_line(error)}") from error
@@ -115,8 +116,10 @@ def _exhibits(module: ModuleType, where: str) -> tuple[str, ...]:
     return tuple(exhibits)
 
 
-def is_interruption(error: BaseException) -> bool:
-    """Whether the user interrupted the process, rather than code that raises KeyboardInterrupt itself."""
+def _is_from_outside(error: BaseException) -> bool:
+    """Whether the user or the terminal ended the command, rather than code that raises KeyboardInterrupt itself."""
+    if isinstance(error, OutputError):
+        return True
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
 
@@ -179,7 +182,7 @@ def load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        if is_interruption(error):
+        if _is_from_outside(error):
             raise
         text = f"{type(error).__name__}: {_one_line(error)}"
         raise SpecError(f"suite file {path}: {_line(error, module)}{text}") from error
