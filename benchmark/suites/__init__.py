@@ -17,7 +17,6 @@ import pkgutil
 import re
 import site
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,11 +125,15 @@ def _is_from_outside(error: BaseException) -> bool:
 
 def _one_line(error: BaseException) -> str:
     """The error's text in at most MOST_CHARACTERS characters, without line breaks."""
-    return textwrap.shorten(str(error), MOST_CHARACTERS, placeholder=" …")
+    return _cut(" ".join(str(error).split()), MOST_CHARACTERS)
 
 
 def _shown(value: object) -> str:
-    return textwrap.shorten(repr(value), 60, placeholder="…")
+    return _cut(repr(value), 60)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):
