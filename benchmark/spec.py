@@ -327,7 +327,9 @@ def _check_optimizer(optimizer: Optimizer) -> None:
     if optimizer.name == "adam" and (optimizer.momentum or optimizer.nesterov):
         raise SpecError("optimizer.momentum and optimizer.nesterov are of sgd, not adam")
     if optimizer.schedule == "step" and not optimizer.milestones:
-        raise SpecError("optimizer.schedule=step needs optimizer.milestones, the epochs at which lr falls: [80, 120]")
+        raise SpecError(
+            "optimizer.schedule=step needs optimizer.milestones, the epochs at which lr falls, such as [80, 120]"
+        )
     if optimizer.nesterov and not optimizer.momentum:
         raise SpecError("optimizer.nesterov needs optimizer.momentum above 0")
     _check_counts("optimizer.milestones", optimizer.milestones, "epochs")

@@ -27,8 +27,8 @@ _UsageError: Any = typer.BadParameter.__base__  # typer's own or click's, depend
 _document: TextIO | None = None
 
 
-class OutputError(Exception):
-    """A standard stream cannot be written.
+class OutputError(BaseException):
+    """A standard stream cannot be written, which ends the command wherever it happens.
 
     It is no OSError, because typer and rich would end the process with exit codes of their own.
     """
@@ -96,8 +96,6 @@ def _run(app: typer.Typer, explain: Callable[[Exception], tuple[str, int]]) -> i
         return _misused(error)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED)
-    except OutputError:
-        raise
     except Exception as error:
         return _failed(*explain(error))
     return code if isinstance(code, int) else 0

@@ -24,9 +24,10 @@ def labels(specs: Iterable[RunSpec]) -> dict[str, str]:
 def distinctions(specs: Iterable[RunSpec]) -> dict[str, dict[str, str]]:
     """run id -> the fields, by short names, that tell a cell from the others of its model and method.
 
-    alpha, density, widths, another precision than float32 and a single protocol are there wherever
-    a cell has them, and a hyperparameter where cells differ in it. If two cells still look alike,
-    the other fields in which they differ are there too, where they have not their most common value.
+    alpha, density, widths, a precision other than float32 and a single protocol are always there.
+    A hyperparameter is there where cells differ in it, and so are several protocols. Where two cells
+    would still look alike, so are the other fields in which they differ, except at their most common
+    value.
     """
     groups: dict[tuple[str, str], dict[str, Fields]] = collections.defaultdict(dict)
     for spec in specs:
@@ -34,10 +35,10 @@ def distinctions(specs: Iterable[RunSpec]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for group in groups.values():
         cells = list(group.values())
-        own = _own(cells)
+        own, varying = _own(cells), _varying(cells)
         others = {name: _most_common(name, cells) for name in _others(cells, own)}
         for run_id, cell in group.items():
-            names = [name for name in own if _is_told(name, cell.get(name))]
+            names = [name for name in own if _is_told(name, cell.get(name), varies=name in varying)]
             names += [name for name, usual in others.items() if cell.get(name) != usual]
             found[run_id] = {_short(name): _text(cell.get(name)) for name in names}
     return found
@@ -84,9 +85,9 @@ def _alike(cells: Sequence[Fields], names: Sequence[str]) -> list[list[Fields]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _is_told(name: str, value: Any) -> bool:
+def _is_told(name: str, value: Any, *, varies: bool) -> bool:
     if name == "protocol":
-        return len(value) == 1
+        return varies or len(value) == 1
     return value is not None and (name, value) != ("precision", "float32")
 
 
@@ -98,6 +99,6 @@ def _short(name: str) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, (list, tuple)):
-        return "-".join(map(_text, value))
-    return "none" if value is None else str(value)
+    if value is None or value == ():
+        return "none"
+    return "-".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -40,8 +40,10 @@ class Selection:
         specs = suite.specs
         if self.seeds is not None:
             seeds = parse_seeds(self.seeds)
-            if len(seeds) * len(specs) > suites.MOST_CELLS:
-                raise SpecError(f"--seeds {self.seeds}: {len(seeds)} seeds of {len(specs)} cells are too many cells")
+            if len(seeds) * len(suites.with_seeds(specs, seeds[:1])) > suites.MOST_CELLS:
+                raise SpecError(
+                    f"--seeds {self.seeds}: these make more than {suites.MOST_CELLS} cells; give fewer seeds"
+                )
             specs = suites.with_seeds(specs, seeds)
         specs = self._to_change(suite.name, specs)
         if self.changes:
@@ -95,7 +97,7 @@ def parse_seeds(text: str) -> list[int]:
         except ValueError:
             raise SpecError(f"--seeds {text}: write numbers and ranges, such as 0-4 or 0,2") from None
         if numbers.stop - numbers.start + len(seeds) > MOST_SEEDS:
-            raise SpecError(f"--seeds {text}: these are more than {MOST_SEEDS} seeds")
+            raise SpecError(f"--seeds {text}: give at most {MOST_SEEDS} seeds")
         seeds += numbers
     if not seeds:
         raise SpecError(f"--seeds {text}: the range is empty")

@@ -17,7 +17,6 @@ import pkgutil
 import re
 import site
 import sys
-import textwrap
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from benchmark.spec import (
     nearest,
     replace_fields,
 )
+from benchmark.terminal import OutputError
 from methods.registry import method_class
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
@@ -94,7 +94,7 @@ def _cells(module: ModuleType, where: str) -> list[RunSpec]:
     except ValueError as error:
         raise SpecError(f"{where}: {_line(error, module)}{_one_line(error)}") from error
     except BaseException as error:
-        if is_interruption(error):
+        if _is_from_outside(error):
             raise
         kind = type(error).__name__
         raise SpecError(f"{where}: {_line(error, module)}suite() raised {kind}: {_one_line(error)}") from error
@@ -127,19 +127,25 @@ def _exhibits(module: ModuleType, where: str) -> tuple[str, ...]:
     return tuple(exhibits)
 
 
-def is_interruption(error: BaseException) -> bool:
-    """Whether the user interrupted the process, rather than code that raises KeyboardInterrupt itself."""
+def _is_from_outside(error: BaseException) -> bool:
+    """Whether the user or the terminal ended the command, rather than code that raises KeyboardInterrupt itself."""
+    if isinstance(error, OutputError):
+        return True
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
 
 
 def _one_line(error: BaseException) -> str:
     """The error's text in at most MOST_CHARACTERS characters, without line breaks."""
-    return textwrap.shorten(str(error), MOST_CHARACTERS, placeholder=" …")
+    return _cut(" ".join(str(error).split()), MOST_CHARACTERS)
 
 
 def _shown(value: object) -> str:
-    return textwrap.shorten(repr(value), 60, placeholder="…")
+    return _cut(repr(value), 60)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):
@@ -191,7 +197,7 @@ def load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        if is_interruption(error):
+        if _is_from_outside(error):
             raise
         text = f"{type(error).__name__}: {_one_line(error)}"
         raise SpecError(f"suite file {path}: {_line(error, module)}{text}") from error

@@ -48,7 +48,7 @@ LENET = ("--suite", "mnist", "--where", "model=lenet-300-100", "--where", "metho
         ),
         (["--where", "method"], ["--where method: write FIELD=value"]),
         (["--seeds", "1-x"], ["--seeds 1-x: write numbers and ranges"]),
-        (["--seeds", "0-99999999999"], ["--seeds 0-99999999999: these are more than 10000 seeds"]),
+        (["--seeds", "0-99999999999"], ["--seeds 0-99999999999: give at most 10000 seeds"]),
         (["--seeds", "0,1" + "0" * 400], ["seed is a number of 1329 bits: it must fit in 64"]),
         (["--set", "optimizer.lr=" + "1" * 400], ["--set optimizer.lr: the number does not fit in 64 bits"]),
         (["--set", "optimizer.lr=" + "1" * 5000], ["optimizer.lr is '111", "…"]),
@@ -100,7 +100,13 @@ def test_a_schedule_and_its_milestones_are_set_together_in_any_order(bench: Benc
 
 
 @pytest.mark.parametrize(
-    "arguments", [["speed", "--threads", "1000000000"], ["sync", "--patience", "nan"], ["sync", "--patience", "inf"]]
+    "arguments",
+    [
+        ["plan", "--suite", "gap", "--seeds", "0-9999"],
+        ["speed", "--threads", "1000000000"],
+        ["sync", "--patience", "nan"],
+        ["sync", "--patience", "inf"],
+    ],
 )
 def test_a_number_beyond_all_use_is_one_line(arguments: list[str], bench: Bench) -> None:
     finished = bench(*arguments)
@@ -138,6 +144,8 @@ SUITES = {
         "def suite():\n    raise OSError('a\\nb' + 10**6 * ' c')\n",
         ["raised OSError: a b c", "…"],
     ),
+    "a cell of many characters": ("def suite():\n    return [10**6 * 'c']\n", ["suite() returned 'ccc", "…"]),
+    "an error of many characters": ("def suite():\n    raise OSError(10**6 * 'c')\n", ["OSError: ccc", "…"]),
     "exhibits that are none": ("EXHIBITS = 5\ndef suite():\n    return [ONE]\n", ["EXHIBITS is 5, not a tuple"]),
     "exhibits in one text": ("EXHIBITS = 'a'\ndef suite():\n    return [ONE]\n", ["EXHIBITS is 'a', not a tuple"]),
     "a description that is none": (

@@ -45,6 +45,7 @@ def test_a_terminal_of_another_encoding_shows_what_it_can(grid: Grid, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("encoding", [ENCODINGS[0], ENCODINGS[-1]], indirect=True, ids=str)
 @pytest.mark.usefixtures("encoding")
 def test_a_run_and_its_analysis_end_well_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(PRINTS, encoding="utf-8")
@@ -94,6 +95,24 @@ def test_an_output_that_cannot_be_written_is_one_line(arguments: list[str], grid
     finished = with_output(os.open("/dev/full", os.O_WRONLY), *arguments, *out)
     assert finished.code == 1
     assert finished.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_leaves_while_a_suite_prints_is_no_error_of_the_suite(grid: Grid, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("print('x' * 100_000, flush=True)\n" + MIXED)
+    reading, writing = os.pipe()
+    os.close(reading)
+    finished = with_output(writing, "plan", "--suite", tmp_path / "own.py", "--out", tmp_path / "runs")
+    assert (finished.code, finished.stderr) == (141, "")
+
+
+@pytest.mark.slow
+def test_a_run_whose_reader_leaves_goes_on_when_it_is_run_again(grid: Grid, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = ("run", "--suite", grid.suite, "--where", "method=dst", "--out", tmp_path / "runs", "--no-mlflow")
+    finished = with_output(writing, *command)
+    assert (finished.code, finished.stderr) == (141, "")
+    assert finish(start(*command)).code == 0
 
 
 def test_the_analysis_treats_its_output_alike(grid: Grid) -> None:

@@ -43,6 +43,16 @@ def test_other_fields_are_told_only_where_cells_would_look_alike() -> None:
     assert list(labels([spec(), elsewhere]).values())[1] == "lenet-300-100 set density=0.1 seed=0"
 
 
+def test_cells_of_several_protocols_are_told_apart_too() -> None:
+    memberships = [("a", "b"), ("b", "c"), ()]
+    recipes = [
+        dataclasses.replace(spec(protocol=given), optimizer=Optimizer(lr=lr)) for lr, given in enumerate(memberships)
+    ]
+    assert list(labels(recipes).values()) == [
+        f"lenet-300-100 dense protocol={told} seed=0" for told in ("a-b", "b-c", "none")
+    ]
+
+
 def test_an_empty_field_is_told_where_others_have_a_value() -> None:
     limited = [
         dataclasses.replace(spec(seed=seed), data=Data(name="digits", train_limit=limit))
