@@ -205,13 +205,14 @@ def tally(found: Iterable[Verdict]) -> str:
 def finding(where: str, found: Sequence[Verdict]) -> str:
     """How many numbers of a table have each verdict, and which readings reproduce one."""
     total = sum(counts(found).values())
-    shown = [_named(v) for v in found if not v.counts and v.verdict.startswith(SHOWN)]
-    almost = [_named(v) for v in found if v.uncorrected in SHOWN and not v.verdict.startswith(SHOWN)]
+    text = f"{where}: of {total} numbers that the paper measured, at the last epoch: {tally(found)}."
+    others = [v for v in found if v.n and not v.counts and v.verdict != QUOTED]
+    if not others:
+        return text
+    shown = [_named(v) for v in others if v.verdict.startswith(SHOWN)]
+    almost = [_named(v) for v in others if v.uncorrected in SHOWN and not v.verdict.startswith(SHOWN)]
     uncorrected = f" Without the correction for many pairs: {'; '.join(almost)}." if almost else ""
-    return (
-        f"{where}: of {total} numbers that the paper measured, at the last epoch: {tally(found)}. "
-        f"At other readings or alphas: {'; '.join(shown) or 'none reproduced'}.{uncorrected}"
-    )
+    return f"{text} At other readings or alphas: {'; '.join(shown) or 'none reproduced'}.{uncorrected}"
 
 
 def _named(verdict: Verdict) -> str:
