@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "paper_figures/results"
 MNIST = COMMITTED / "mnist-lenet-300-100"
 TABLES = ("table1", "table1-verdicts", "table2", "table2-verdicts", "table3", "table3-verdicts", "verdicts", "tableA2")
-OURS = ("pattern-consistency", "compact-networks", "alpha-interpolation", "training-cost")
+OURS = ("pattern-consistency", "compact-networks", "alpha-interpolation", "verdict-power")
 FIGURE = {".pdf", ".png", ".svg", ".csv"}
 
 
