@@ -11,20 +11,19 @@ DESCRIPTION = "dense training of the compact networks that the sparse patterns s
 EXHIBITS = ("compact-networks",)
 SEEDS = range(3)
 NETWORKS = [
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(18, 24)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(19, 6)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(10, 7)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(10, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(7, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(7, 2)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(5, 2)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(4, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(71, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-300-100", widths=(69, 23)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(8, 5, 85)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(3, 7, 68)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(5, 2, 130)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name="lenet-5-caffe", widths=(2, 6, 55)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(18, 24)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(19, 6)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(10, 7)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(10, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(7, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(7, 2)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(5, 2)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(4, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(3, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(8, 6, 7)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(1, 3, 35)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(5, 2, 5)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(1, 2, 15)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
 ]
 
 
