@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -60,6 +61,13 @@ def test_the_committed_exhibits_are_what_the_committed_tables_give(tmp_path: Pat
         for file in exhibit.files:
             if file.suffix in (".md", ".tex", ".csv"):
                 assert file.read_bytes() == (ROOT / "paper_figures" / file.name).read_bytes(), file.name
+
+
+def test_no_committed_exhibit_is_left_from_rows_that_give_it_no_more() -> None:
+    folder = ROOT / "paper_figures"
+    written = json.loads((folder / "manifest.json").read_text())["exhibits"]
+    listed = {name for exhibit in written.values() for name in exhibit["files"]}
+    assert {path.name for path in folder.iterdir() if path.is_file()} - listed == {"index.html", "manifest.json"}
 
 
 @pytest.mark.parametrize(
