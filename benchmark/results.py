@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.messages import one_line
 from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
 from benchmark.run_folder.files import examine, read_bytes, read_json, write_atomic, write_json
-from benchmark.run_folder.messages import one_line
 from benchmark.run_folder.result import examine_result, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json
@@ -177,8 +177,6 @@ def members(out: Path) -> dict[str, Member]:
             run_id = entry["run_id"]
             if run_id not in found:
                 found[run_id] = Member(_listed(entry, path), ())
-            if document["suite"] != path.stem:
-                raise FolderError(f"{path} is not as 'run' wrote it: delete it and run the suite's command again")
             found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, path.stem))
     return found
 

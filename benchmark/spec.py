@@ -14,13 +14,15 @@ import functools
 import hashlib
 import json
 import math
-import operator
 import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from benchmark.messages import one_line
+from benchmark.plain_values import native, plain, tuples, types_of
 
 SCHEMA_VERSION = 1
 NOT_IDENTITY = ("protocol", "departs")
@@ -29,7 +31,6 @@ OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "step")
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 RUN_ID = re.compile(r"[0-9a-f]{12}")
-LONGEST_REASON = 300
 
 
 class SpecError(ValueError):
@@ -122,13 +123,13 @@ class RunSpec:
     departs: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        for name in _types(RunSpec):
-            object.__setattr__(self, name, _native(getattr(self, name)))
+        for name in types_of(RunSpec):
+            object.__setattr__(self, name, native(getattr(self, name)))
         validate(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The identity as nested plain values, without those that are None."""
-        tree = {name: value for name, value in _plain(self).items() if name not in NOT_IDENTITY}
+        tree = {name: value for name, value in plain(self).items() if name not in NOT_IDENTITY}
         return typing.cast(dict[str, Any], tree)
 
     @functools.cached_property
@@ -162,9 +163,9 @@ def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs:
     for name, kind in sections.items():
         section = values.get(name, {})
         check_names(section, [f.name for f in dataclasses.fields(kind)], f"{name} field")
-        values[name] = kind(**{key: _tuples(value) for key, value in section.items()})
+        values[name] = kind(**{key: tuples(value) for key, value in section.items()})
     if isinstance(values.get("method"), Mapping):
-        values["method"] = {key: _tuples(value) for key, value in values["method"].items()}
+        values["method"] = {key: tuples(value) for key, value in values["method"].items()}
     return RunSpec(**values, protocol=tuple(protocol), departs=tuple(departs))
 
 
@@ -177,8 +178,7 @@ def from_json(text: str) -> RunSpec:
         spec = from_dict(json.loads(text))
         canonical = spec.canonical_json == text
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = "".join(c if c.isprintable() else " " for c in str(error))[:LONGEST_REASON]
-        raise SpecError(f"spec is no JSON of a cell: {reason}") from error
+        raise SpecError(f"spec is no JSON of a cell: {one_line(str(error))}") from error
     if not canonical:
         raise SpecError("spec is not the canonical JSON of its cell: it was written or changed by another program")
     return spec
@@ -213,11 +213,11 @@ def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
 def fields(spec: RunSpec) -> dict[str, Any]:
     """Every dotted field with its value, including those that are no part of the identity."""
     found: dict[str, Any] = {}
-    for outer in _types(RunSpec):
+    for outer in types_of(RunSpec):
         value = getattr(spec, outer)
         if isinstance(value, (Data, Model, Optimizer)):
             kind: Any = type(value)
-            found |= {f"{outer}.{name}": getattr(value, name) for name in _types(kind)}
+            found |= {f"{outer}.{name}": getattr(value, name) for name in types_of(kind)}
         elif isinstance(value, Mapping):
             found |= {f"{outer}.{key}": inner for key, inner in value.items()}
         else:
@@ -261,7 +261,7 @@ def validate(spec: RunSpec) -> None:
     for section in (spec.data, spec.model, spec.optimizer, spec):
         where = "" if section is spec else f"{type(section).__name__.lower()}."
         kind: Any = type(section)
-        for name, bases in _types(kind).items():
+        for name, bases in types_of(kind).items():
             _check_type(where, name, getattr(section, name), bases)
     _check_method(spec.method)
     check_file_name(spec.data.name, "data.name")
@@ -356,54 +356,6 @@ def _check_type(where: str, name: str, value: Any, bases: tuple[type, ...]) -> N
         raise SpecError(f"{where}{name} is {value!r}: it must be {names}")
 
 
-def _native(value: Any) -> Any:
-    """The value with scalars of NumPy, and arrays of one number, as Python's numbers.
-
-    A value without any is returned itself.
-    """
-    if getattr(value, "ndim", None) == 0:
-        return value.item()
-    if isinstance(value, (list, tuple)):
-        items = [_native(item) for item in value]
-        return value if all(map(operator.is_, items, value)) else type(value)(items)
-    if not isinstance(value, (dict, Data, Model, Optimizer)):
-        return value
-    inner = value if isinstance(value, dict) else vars(value)
-    changed = {name: new for name, old in inner.items() if (new := _native(old)) is not old}
-    if not changed:
-        return value
-    return {**value, **changed} if isinstance(value, dict) else dataclasses.replace(value, **changed)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if not dataclasses.is_dataclass(value):
-        return value
-    kind: Any = type(value)
-    pairs = ((name, getattr(value, name), float in bases) for name, bases in _types(kind).items())
-    return {name: _plain(float(v) if is_float else v) for name, v, is_float in pairs if v is not None}
-
-
-@functools.cache
-def _types(kind: type) -> dict[str, tuple[type, ...]]:
-    """field -> the types that its value may have."""
-    return {name: _bases(hint) for name, hint in typing.get_type_hints(kind).items()}
-
-
-def _bases(hint: Any) -> tuple[type, ...]:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return tuple(typing.get_origin(option) or option for option in options)
-
-
 def digest(canonical_json: str) -> str:
     """The run id of a cell."""
     return hashlib.sha256(canonical_json.encode()).hexdigest()[:12]
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

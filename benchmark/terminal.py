@@ -19,6 +19,8 @@ from typing import Any, TextIO
 
 import typer
 
+from benchmark.messages import printable
+
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports a program that the signal ends
 UNWRITABLE = 1
 INTERRUPTED = 130
@@ -111,7 +113,7 @@ def _misused(error: Any) -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    line = " ".join(message.splitlines())
+    line = printable(" ".join(message.splitlines()))
     shown = line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 200]} … {line[-200:]}"
     print(f"error: {shown}", file=sys.stderr)
     if _document is not None:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmark.run_folder.messages import one_line
+from benchmark.messages import shown
 from benchmark.spec import SpecError, check_names
 
 SOURCES = ("auto", "slurm")
@@ -51,13 +51,13 @@ def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | No
     for name in TORCHRUN[:3]:
         if name in environment:
             _number(environment, name)
-    port = _port(environment.get("MASTER_PORT", "1"))
+    port = _number({"MASTER_PORT": "1", **environment}, "MASTER_PORT", low=1, high=LAST_PORT)
     if any(name not in environment for name in TORCHRUN) or _number(environment, "WORLD_SIZE", low=1) == 1:
         return None
     rank, size, local_rank = _ranks(environment, TORCHRUN)
     address = environment["MASTER_ADDR"]
     if not HOST.fullmatch(address):
-        raise SpecError(f"MASTER_ADDR is '{one_line(address)[:40]}' in the environment: it must be the name of a host")
+        raise SpecError(f"MASTER_ADDR is {shown(address)} in the environment: it must be the name of a host")
     return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=port)
 
 
@@ -75,21 +75,13 @@ def _ranks(environment: Mapping[str, str], names: tuple[str, ...]) -> tuple[int,
     return _number(environment, names[0], high=size - 1), size, _number(environment, names[2], high=size - 1)
 
 
-def _port(text: str) -> int:
-    """A port's number. Raises SpecError."""
-    if re.fullmatch(r"[0-9]{1,5}", text) and 0 < int(text) <= LAST_PORT:
-        return int(text)
-    shown = one_line(text)[:40]
-    raise SpecError(f"MASTER_PORT is '{shown}', not a port: a number from 1 to {LAST_PORT}; or unset it")
-
-
 def _number(environment: Mapping[str, str], name: str, *, low: int = 0, high: int = MOST_PROCESSES) -> int:
     """A variable's whole number. Raises SpecError."""
     text = environment[name]
     if re.fullmatch(r"[0-9]{1,10}", text) and low <= int(text) <= high:
         return int(text)
     raise SpecError(
-        f"{name} is '{one_line(text)[:40]}' in the environment: it must be a whole number from {low} to {high}; "
+        f"{name} is {shown(text)} in the environment: it must be a whole number from {low} to {high}; "
         "start the command with torchrun or srun, or unset it"
     )
 
@@ -114,5 +106,4 @@ def _first_host(nodes: str) -> str:
         listed = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
         return listed.stdout.split()[0]
     except (OSError, ValueError, subprocess.CalledProcessError, IndexError) as error:
-        name = one_line(nodes)[:40]
-        raise SpecError(f"--ranks slurm: scontrol names no host of SLURM_STEP_NODELIST '{name}'") from error
+        raise SpecError(f"--ranks slurm: scontrol names no host of SLURM_STEP_NODELIST {shown(nodes)}") from error

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from benchmark.run_folder.messages import one_line
+from benchmark.messages import one_line, shown
 from benchmark.spec import SpecError
 from benchmark.training.execution import given_checkpoint_seconds
 
@@ -22,7 +22,7 @@ def check(environment: Mapping[str, str] = os.environ) -> None:
         text = environment.get(name, "1")
         if not re.fullmatch(f"{NUMBER}(,{NUMBER})*", text):
             raise SpecError(
-                f"{name} is '{one_line(text)[:40]}' in the environment: it must be a number of threads from 1 to "
+                f"{name} is {shown(text)} in the environment: it must be a number of threads from 1 to "
                 "9999, or unset it"
             )
     if environment.get(KERNELS):

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark import suites, terminal
 from benchmark.launch import followers
+from benchmark.messages import describe, one_line
 from benchmark.run_folder.attempts import Observer
-from benchmark.run_folder.messages import describe, one_line
 from benchmark.run_folder.storage import StorageError
 from benchmark.spec import from_dict
 from benchmark.training.execution import Execution

@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmark.messages import one_line
 from benchmark.run_folder.files import examine, read_bytes, read_json, write_json
-from benchmark.run_folder.messages import one_line
 from benchmark.run_folder.result import result_of
 
 STALE_SECONDS = 60.0

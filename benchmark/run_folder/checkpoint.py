@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from benchmark.messages import one_line
 from benchmark.run_folder.attempts import steps_saved
 from benchmark.run_folder.files import examine, read_bytes, sealed, write_atomic, write_json
-from benchmark.run_folder.messages import one_line
 
 GENERATIONS = 2
 MANIFEST = {

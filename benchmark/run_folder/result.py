@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmark.messages import one_line
 from benchmark.run_folder.files import examine, parse
-from benchmark.run_folder.messages import one_line
 from benchmark.run_folder.shapes import NUMBER, misfit
 
 STATUSES = ("done", "diverged")

@@ -28,7 +28,7 @@ from benchmark.commands.selection import resolve_device
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
 from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher, default_workers
-from benchmark.run_folder.files import read_sealed
+from benchmark.run_folder.result import result_of
 from benchmark.spec import Data, RunSpec, check_names
 from benchmark.speed.start_up import MeasurementError
 from benchmark.speed.steps import DEFAULT_MODELS, KEPT, SCHEMA, machine_line, plain_table
@@ -122,7 +122,7 @@ def measure(specs: Sequence[RunSpec], setup: Setup) -> tuple[dict[str, Any], dic
         out, started = Path(folder), time.perf_counter()
         times = _run(specs, out, setup)
         wall_seconds = time.perf_counter() - started
-        cell_results = [read_sealed(out / "cells" / run_id / "result.json") or {} for run_id in times]
+        cell_results = [result_of(out / "cells" / run_id) or {} for run_id in times]
     training = [result["measured"]["train_seconds"] for result in cell_results[setup.pool :]]
     machine = {key: cell_results[0]["environment"][key] for key in KEPT}
     return summary(specs[0], list(times.values()), training, wall_seconds, workers=setup.pool), machine

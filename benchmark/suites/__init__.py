@@ -26,6 +26,8 @@ from types import ModuleType
 from typing import Any
 
 import methods
+from benchmark.messages import describe as describe_error
+from benchmark.messages import one_line, shown
 from benchmark.spec import (
     Data,
     Model,
@@ -45,7 +47,6 @@ NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__))) 
 BOTH_PROTOCOLS = ("paper", "official")
 PROTOCOL = re.compile(r"[A-Za-z0-9._-]+")
 MOST_CELLS = 100_000
-MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -92,38 +93,35 @@ def _cells(module: ModuleType, where: str) -> list[RunSpec]:
         returned = module.suite()
         listed = list(itertools.islice(returned, MOST_CELLS + 1)) if isinstance(returned, Iterable) else None
     except ValueError as error:
-        raise SpecError(f"{where}: {_line(error, module)}{_one_line(error)}") from error
+        raise SpecError(f"{where}: {_line(error, module)}{one_line(str(error))}") from error
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        kind = type(error).__name__
-        raise SpecError(f"{where}: {_line(error, module)}suite() raised {kind}: {_one_line(error)}") from error
+        raise SpecError(f"{where}: {_line(error, module)}suite() raised {describe_error(error)}") from error
     if listed is None:
-        raise SpecError(f"{where}: suite() returned {_shown(returned)}, not a list of specs")
+        raise SpecError(f"{where}: suite() returned {shown(returned)}, not a list of specs")
     if len(listed) > MOST_CELLS:
         raise SpecError(f"{where}: suite() returned more than {MOST_CELLS} cells")
     for spec in listed:
         if not isinstance(spec, RunSpec):
-            raise SpecError(
-                f"{where}: suite() returned {_shown(spec)} as a cell: make cells with benchmark.suites.cell"
-            )
+            raise SpecError(f"{where}: suite() returned {shown(spec)} as a cell: make cells with benchmark.suites.cell")
         for protocol in spec.protocol:
             if not (isinstance(protocol, str) and PROTOCOL.fullmatch(protocol)):
-                raise SpecError(f"{where}: protocol {_shown(protocol)} of {spec.label} is no name, such as 'paper'")
+                raise SpecError(f"{where}: protocol {shown(protocol)} of {spec.label} is no name, such as 'paper'")
     return listed
 
 
 def _description(module: ModuleType, where: str) -> str:
     description = getattr(module, "DESCRIPTION", "")
     if not isinstance(description, str):
-        raise SpecError(f"{where}: DESCRIPTION is {_shown(description)}, not a text")
+        raise SpecError(f"{where}: DESCRIPTION is {shown(description)}, not a text")
     return description
 
 
 def _exhibits(module: ModuleType, where: str) -> tuple[str, ...]:
     exhibits = getattr(module, "EXHIBITS", ())
     if not isinstance(exhibits, (list, tuple)) or not all(isinstance(name, str) for name in exhibits):
-        raise SpecError(f"{where}: EXHIBITS is {_shown(exhibits)}, not a tuple of names such as ('table1',)")
+        raise SpecError(f"{where}: EXHIBITS is {shown(exhibits)}, not a tuple of names such as ('table1',)")
     return tuple(exhibits)
 
 
@@ -133,19 +131,6 @@ def _is_from_outside(error: BaseException) -> bool:
         return True
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
-
-
-def _one_line(error: BaseException) -> str:
-    """The error's text in at most MOST_CHARACTERS characters, without line breaks."""
-    return _cut(" ".join(str(error).split()), MOST_CHARACTERS)
-
-
-def _shown(value: object) -> str:
-    return _cut(repr(value), 60)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):
@@ -199,8 +184,7 @@ def load_file(path: Path) -> ModuleType:
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        text = f"{type(error).__name__}: {_one_line(error)}"
-        raise SpecError(f"suite file {path}: {_line(error, module)}{text}") from error
+        raise SpecError(f"suite file {path}: {_line(error, module)}{describe_error(error)}") from error
     if not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module

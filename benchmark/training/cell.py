@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.data import DataError
+from benchmark.messages import describe
 from benchmark.run_folder import checkpoint, storage
 from benchmark.run_folder.attempts import Attempt, Observer, claim, damage, failed_before, folder_of, numbers, strays
 from benchmark.run_folder.files import append, sealed, write_atomic, write_json
-from benchmark.run_folder.messages import describe
 from benchmark.run_folder.result import examine_result
 from benchmark.run_folder.storage import StorageError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.run_folder.messages import one_line
+from benchmark.messages import shown
 from benchmark.spec import SpecError
 
 CHECKPOINT_SECONDS = 30.0
@@ -30,7 +30,7 @@ def given_checkpoint_seconds(environment: Mapping[str, str] = os.environ) -> flo
         seconds = math.nan
     if not 0 <= seconds <= LONGEST_SECONDS:
         raise SpecError(
-            f"{CHECKPOINT_VARIABLE} is '{one_line(text)[:40]}' in the environment: it must be seconds from 0 to "
+            f"{CHECKPOINT_VARIABLE} is {shown(text)} in the environment: it must be seconds from 0 to "
             f"{LONGEST_SECONDS:.0e}, or unset it"
         )
     return seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.data import DataError
-from benchmark.run_folder.messages import describe
+from benchmark.messages import describe
 from benchmark.run_folder.storage import trouble
 from benchmark.spec import SpecError, from_dict
 from benchmark.training.engine import Engine

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from benchmark import results
+from benchmark.messages import one_line
 from benchmark.run_folder.files import sync_folder, write_atomic
-from benchmark.run_folder.messages import one_line
 from benchmark.run_folder.result import examine_result, result_of
 
 Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "busy"]

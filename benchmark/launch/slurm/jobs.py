@@ -17,15 +17,16 @@ from typing import Any
 
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import SlurmError, State
+from benchmark.messages import one_line
 from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers, steps_saved
 from benchmark.run_folder.files import parse, read_bytes, read_json
-from benchmark.run_folder.messages import one_line
 from benchmark.run_folder.result import result_of
 from benchmark.run_folder.shapes import misfit
+from benchmark.spec import RUN_ID
 
 NAME = "jobs.jsonl"
 LINE = {"job": str, "cells": [str], "log": str, "before?": {str: int}, "launcher": str}
-JOB_ID, RUN_ID = re.compile(r"[0-9]+(_[0-9]+)?"), re.compile(r"[0-9a-f]{12}")
+JOB_ID = re.compile(r"[0-9]+(_[0-9]+)?")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.messages import shown
 from benchmark.spec import SpecError, nearest
 
 SIGNAL_SECONDS = 90
@@ -86,7 +87,6 @@ KINDS: dict[str, tuple[type, ...]] = {
     "Mapping[str, str]": (dict,),
 }
 WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a list of texts", dict: "a table of texts"}
-SHOWN_LETTERS = 60
 AT_LEAST = {"time_minutes": 1, "cpus_per_task": 1, "gpus_per_task": 0, "array_parallelism": 1, "cells_per_job": 1}
 AT_MOST = 2**31 - 1  # SLURM counts in 32 bits
 
@@ -102,7 +102,7 @@ def read(path: Path) -> Profile:
     known = {item.name: item for item in dataclasses.fields(Profile)}
     for name, value in document.items():
         if name not in known:
-            raise SpecError(f"--profile {path}: unknown key {_shown(name)}: {nearest(name, known)}")
+            raise SpecError(f"--profile {path}: unknown key {shown(name)}: {nearest(name, known)}")
         _check(path, name, value, KINDS[str(known[name].type)])
     if "time_minutes" not in document:
         raise SpecError(f"--profile {path}: time_minutes is missing: the time limit of a job")
@@ -116,24 +116,15 @@ def _check(path: Path, name: str, value: Any, kinds: tuple[type, ...]) -> None:
     where = f"--profile {path}: {name}"
     texts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     if isinstance(value, bool) or not isinstance(value, kinds) or not all(isinstance(text, str) for text in texts):
-        raise SpecError(f"{where} is {_shown(value)}, not {WORDS[kinds[-1]]}")
+        raise SpecError(f"{where} is {shown(value)}, not {WORDS[kinds[-1]]}")
     least = AT_LEAST.get(name, 0)
     if isinstance(value, (int, float)) and value < least:
-        raise SpecError(f"{where} is {_shown(value)}, less than {least}")
+        raise SpecError(f"{where} is {shown(value)}, less than {least}")
     if isinstance(value, (int, float)) and not value <= AT_MOST:  # nan is no number up to anything
-        raise SpecError(f"{where} is {_shown(value)}, not a number up to {AT_MOST}")
+        raise SpecError(f"{where} is {shown(value)}, not a number up to {AT_MOST}")
     for text in [value] if isinstance(value, str) else texts:
         if CONTROL.search(text):
-            raise SpecError(f"{where} holds {_shown(text)}: write one line per text, without control characters")
+            raise SpecError(f"{where} holds {shown(text)}: write one line per text, without control characters")
     for variable in value if isinstance(value, dict) else ():
         if not SHELL_NAME.fullmatch(variable):
-            raise SpecError(f"{where}: {_shown(variable)} is no name of a shell variable, such as MY_NAME")
-
-
-def _shown(value: Any) -> str:
-    """The value for a message: one line, and not the whole of a huge one."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to write an integer of thousands of digits
-        return "a huge number"
-    return text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}…"
+            raise SpecError(f"{where}: {shown(variable)} is no name of a shell variable, such as MY_NAME")

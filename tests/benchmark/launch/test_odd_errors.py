@@ -9,7 +9,7 @@ import grids
 import pytest
 from grids import Bench
 
-from benchmark.run_folder.messages import LONGEST, describe, one_line
+from benchmark.messages import LONGEST, describe, one_line
 
 SUITE = '''
 import methods

@@ -66,7 +66,7 @@ def test_variables_that_workers_can_use_are_taken() -> None:
             {"MASTER_PORT": "65536"},
             "MASTER_PORT is '65536' in the environment: it must be a whole number from 1 to 65535",
         ),
-        ({"MASTER_ADDR": "no host\n"}, "MASTER_ADDR is 'no host' in the environment: it must be the name of a host"),
+        ({"MASTER_ADDR": "no host\n"}, r"MASTER_ADDR is 'no host\n' in the environment: it must be the name of a host"),
         ({"MASTER_ADDR": ""}, "MASTER_ADDR is ''"),
     ],
 )

@@ -242,9 +242,9 @@ def test_ranks_are_read_as_torchrun_writes_them_and_one_process_has_none() -> No
 @pytest.mark.parametrize(
     ("address", "port", "said"),
     [
-        ("127.0.0.1", "x", "MASTER_PORT is 'x', not a port"),
-        ("127.0.0.1", "99999", "MASTER_PORT is '99999', not a port"),
-        ("127.0.0.1", "1" * 5000, "not a port: a number from 1 to 65535"),
+        ("127.0.0.1", "x", "MASTER_PORT is 'x' in the environment: it must be a whole number from 1 to 65535"),
+        ("127.0.0.1", "99999", "MASTER_PORT is '99999' in the environment"),
+        ("127.0.0.1", "1" * 5000, "it must be a whole number from 1 to 65535"),
         ("no..host", "5", "MASTER_ADDR is 'no..host', not a host that this machine can find"),
         ("nowhere.invalid", "5", "MASTER_ADDR is 'nowhere.invalid', not a host that this machine can find"),
     ],
