@@ -8,7 +8,7 @@ LONGEST = 500
 def one_line(text: str) -> str:
     """The first line of a text, in at most LONGEST characters, without those that do not print."""
     plain = printable(_first_line(text)[: LONGEST + 1]).strip()
-    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 3]}..."
+    return plain if len(plain) <= LONGEST else f"{plain[: LONGEST - 1]}…"
 
 
 def describe(error: BaseException) -> str:
@@ -28,7 +28,7 @@ def shown(value: object, *, most: int = 60) -> str:
         return "a huge number"
     except Exception:  # an object of a plug-in
         return f"a value of type {type(value).__name__}"
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def printable(text: str) -> str:

@@ -184,13 +184,8 @@ def from_json(text: str) -> RunSpec:
     return spec
 
 
-def replace_field(spec: RunSpec, dotted: str, value: Any) -> RunSpec:
-    """The spec with one dotted field, such as `optimizer.epochs`, changed. Raises SpecError."""
-    return replace_fields(spec, {dotted: value})
-
-
 def replace_fields(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
-    """The spec with dotted fields changed together. Raises SpecError."""
+    """The spec with dotted fields, such as `optimizer.epochs`, changed together. Raises SpecError."""
     tree = spec.to_dict()
     for dotted, value in changes.items():
         _replace(tree, dotted, value)

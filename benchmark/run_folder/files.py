@@ -119,12 +119,6 @@ def read_json(path: Path, shape: Shape = object) -> Any:
     return examine(path, shape)[0]
 
 
-def read_sealed(path: Path, shape: Shape = object) -> dict[str, Any] | None:
-    """A sealed document whose checksum holds, or None."""
-    document: dict[str, Any] | None = examine(path, shape, seal=True)[0]
-    return document
-
-
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """The value with the SHA-256 of its canonical JSON under `sha256`."""
     body = {key: inner for key, inner in value.items() if key != "sha256"}

@@ -26,7 +26,6 @@ from types import ModuleType
 from typing import Any
 
 import methods
-from benchmark.messages import describe as describe_error
 from benchmark.messages import one_line, shown
 from benchmark.spec import (
     Data,
@@ -93,11 +92,13 @@ def _cells(module: ModuleType, where: str) -> list[RunSpec]:
         returned = module.suite()
         listed = list(itertools.islice(returned, MOST_CELLS + 1)) if isinstance(returned, Iterable) else None
     except ValueError as error:
-        raise SpecError(f"{where}: {_line(error, module)}{one_line(str(error))}") from error
+        raise SpecError(f"{where}: {_line(error, module)}{_text(error)}") from error
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        raise SpecError(f"{where}: {_line(error, module)}suite() raised {describe_error(error)}") from error
+        raise SpecError(
+            f"{where}: {_line(error, module)}suite() raised {type(error).__name__}: {_text(error)}"
+        ) from error
     if listed is None:
         raise SpecError(f"{where}: suite() returned {shown(returned)}, not a list of specs")
     if len(listed) > MOST_CELLS:
@@ -131,6 +132,11 @@ def _is_from_outside(error: BaseException) -> bool:
         return True
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
+
+
+def _text(error: BaseException) -> str:
+    """All lines of an error as one, because a suite file leaves no traceback to look at."""
+    return one_line(" ".join(str(error).split()))
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):
@@ -184,7 +190,7 @@ def load_file(path: Path) -> ModuleType:
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        raise SpecError(f"suite file {path}: {_line(error, module)}{describe_error(error)}") from error
+        raise SpecError(f"suite file {path}: {_line(error, module)}{type(error).__name__}: {_text(error)}") from error
     if not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module
@@ -248,11 +254,6 @@ def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
 def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec, ...]:
     """The same cells with these seeds instead of their own."""
     return merged(dataclasses.replace(spec, seed=seed) for spec in specs for seed in seeds)
-
-
-def with_field(specs: Sequence[RunSpec], dotted: str, value: Any) -> tuple[RunSpec, ...]:
-    """`with_fields` for one field."""
-    return with_fields(specs, {dotted: value})
 
 
 def with_fields(specs: Sequence[RunSpec], changes: Mapping[str, Any]) -> tuple[RunSpec, ...]:

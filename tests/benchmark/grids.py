@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmark import suites
 from benchmark.run_folder.attempts import Observer, folder_of, numbers
-from benchmark.run_folder.files import read_sealed
+from benchmark.run_folder.result import result_of
 from benchmark.training.cell import execute
 from benchmark.training.execution import Execution
 
@@ -225,7 +225,7 @@ def bits(out: Path) -> dict[str, Any]:
 
 
 def _cell_bits(cell: Path) -> dict[str, Any]:
-    result = read_sealed(cell / "result.json")
+    result = result_of(cell)
     assert result is not None, f"{cell} has no result"
     published = (cell / "metrics.jsonl").read_bytes()
     assert published == (folder_of(cell, result["attempt"]) / "metrics.jsonl").read_bytes()

@@ -17,7 +17,8 @@ from benchmark import results
 from benchmark.commands.filters import select
 from benchmark.commands.labels import distinctions
 from benchmark.results import Member, Row
-from benchmark.run_folder.files import read_json, read_sealed, write_json
+from benchmark.run_folder.files import read_json, write_json
+from benchmark.run_folder.result import result_of
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
 from benchmark.training import environment
@@ -163,7 +164,7 @@ def test_a_cell_folder_holds_what_is_documented(grid: Grid) -> None:
     cell = grid.out / "cells" / row_of(grid, "dst")["run_id"]
     names = {path.name for path in cell.iterdir()}
     assert names == {"spec.json", "environment.json", "attempts", "metrics.jsonl", "result.json"}
-    assert read_sealed(cell / "result.json") is not None
+    assert result_of(cell) is not None
     environment = read_json(cell / "environment.json")
     assert environment["threads"] == 1
     assert {"commit", "dirty", "torch", "device", "python", "data"} <= set(environment)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, from_json, replace_field
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, from_json, replace_fields
 
 
 def make(**changes: Any) -> RunSpec:
@@ -94,7 +94,7 @@ CHANGES = {
 
 
 def test_every_field_that_decides_bits_is_in_the_identity() -> None:
-    run_ids = {replace_field(make(), name, value).run_id for name, value in CHANGES.items()}
+    run_ids = {replace_fields(make(), {name: value}).run_id for name, value in CHANGES.items()}
     assert len({make().run_id, *run_ids}) == len(CHANGES) + 1
 
 
@@ -143,7 +143,7 @@ def test_fields_name_everything_that_can_be_set_or_filtered() -> None:
 )
 def test_bad_fields_and_values_are_one_clear_line(name: str, value: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
-        replace_field(make(), name, value)
+        replace_fields(make(), {name: value})
     assert "\n" not in str(caught.value)
 
 
@@ -151,7 +151,7 @@ def test_bad_fields_and_values_are_one_clear_line(name: str, value: Any, message
 @pytest.mark.parametrize("name", ["../x", "/abs/x", ".", "..", "", "a b", "a\n", "x;y", "é", "a/b", "a\\b", "n" * 101])
 def test_names_that_are_no_names_of_files_are_one_clear_line(part: str, name: str) -> None:
     with pytest.raises(SpecError) as caught:
-        replace_field(make(), f"{part}.name", name)
+        replace_fields(make(), {f"{part}.name": name})
     assert str(caught.value).startswith(f"{part}.name is {name!r}"[:100])
     assert str(caught.value).endswith(": it must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
     assert "\n" not in str(caught.value)

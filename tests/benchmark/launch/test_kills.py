@@ -20,7 +20,8 @@ import grids
 import pytest
 
 from benchmark.run_folder import attempts
-from benchmark.run_folder.files import read_sealed
+from benchmark.run_folder.files import examine
+from benchmark.run_folder.result import result_of
 
 KILLS = int(os.environ.get("BENCH_TEST_KILLS", "10"))
 SEED = 20
@@ -82,7 +83,7 @@ def kinds(out: Path, run_ids: set[str]) -> tuple[set[str], set[str]]:
 
 
 def finished(out: Path) -> set[str]:
-    return {cell.name for cell in grids.cells(out) if read_sealed(cell / "result.json") is not None}
+    return {cell.name for cell in grids.cells(out) if result_of(cell) is not None}
 
 
 def running(out: Path) -> dict[str, Path]:
@@ -139,7 +140,7 @@ def where(attempt: Path) -> str:
     data, manifests = (sorted(path.stem for path in attempt.glob(f"checkpoint-*.{kind}")) for kind in ("pt", "json"))
     if _temporary(attempt) or set(data) - set(manifests):
         return "checkpoint"
-    vouched = read_sealed(attempt / f"{manifests[-1]}.json") if manifests else None
+    vouched = examine(attempt / f"{manifests[-1]}.json", seal=True)[0] if manifests else None
     covered = vouched["metrics_bytes"] if vouched else 0
     return "append" if _size(attempt) > covered and vouched else "step"
 

@@ -15,7 +15,8 @@ import pytest
 
 from benchmark.run_folder import attempts
 from benchmark.run_folder.attempts import STALE_SECONDS, folder_of, numbers
-from benchmark.run_folder.files import read_json, read_sealed
+from benchmark.run_folder.files import read_json
+from benchmark.run_folder.result import result_of
 
 DISPATCHERS = 8
 METHODS = ["dense", "dst", "set", "dsr", "sparse_momentum"]
@@ -79,7 +80,7 @@ def test_each_cell_is_done_once_whoever_freezes(tmp_path: Path) -> None:
         assert time.monotonic() - since >= STALE_SECONDS
         cell = attempt.parents[1]
         result = (cell / "result.json").read_bytes()
-        assert (read_sealed(cell / "result.json") or {})["attempt"] == numbers(cell)[-1] == 2
+        assert (result_of(cell) or {})["attempt"] == numbers(cell)[-1] == 2
         before = {path: path.stat().st_mtime_ns for path in out.glob("cells/**/*")}
         wake(stopped)
         assert running[0].wait(timeout=grids.WAIT_SECONDS) == 0

@@ -65,7 +65,7 @@ TEXTS = {
 def test_an_error_is_one_printable_line(text: str, shown: str) -> None:
     line = describe(RuntimeError(text))
     expected = f"RuntimeError: {shown}".strip()
-    assert line == (expected if len(expected) <= LONGEST else expected[: LONGEST - 3] + "...")
+    assert line == (expected if len(expected) <= LONGEST else expected[: LONGEST - 1] + "…")
     assert len(line) <= LONGEST
     assert line.isprintable()
     assert one_line(line) == line

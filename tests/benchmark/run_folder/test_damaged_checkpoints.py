@@ -16,7 +16,8 @@ import grids
 import pytest
 from one_cell import Runner, flip_a_bit, make_spec
 
-from benchmark.run_folder.files import read_json, read_sealed, sealed, write_json
+from benchmark.run_folder.files import read_json, sealed, write_json
+from benchmark.run_folder.result import result_of
 from benchmark.training import cell
 from benchmark.training.engine import Engine
 from benchmark.training.prepare import environment_of
@@ -196,7 +197,7 @@ def test_a_damaged_result_is_no_result(damaged: Runner, undisturbed: dict[str, A
     assert damaged.run() == Outcome("done")
     result = damaged.cell / "result.json"
     flip_a_bit(result, 0.5)
-    assert read_sealed(result) is None
+    assert result_of(damaged.cell) is None
     assert damaged.run() == Outcome("done")
     assert grids.bits(damaged.execution.out) == undisturbed
 

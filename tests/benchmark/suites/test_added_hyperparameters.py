@@ -50,13 +50,13 @@ def test_at_its_default_it_is_left_out_of_the_spec() -> None:
 
 
 def test_it_can_be_set_and_set_back_though_the_spec_leaves_it_out() -> None:
-    (changed,) = suites.with_field([spec()], "method.warm_up", 3)
+    (changed,) = suites.with_fields([spec()], {"method.warm_up": 3})
     assert (changed.method["warm_up"], changed.departs) == (3, ("method.warm_up=3 (suite: 0)",))
-    assert suites.with_field([spec()], "method.warm_up", 0) == (spec(),)
-    (back,) = suites.with_field([changed], "method.warm_up", 0)
+    assert suites.with_fields([spec()], {"method.warm_up": 0}) == (spec(),)
+    (back,) = suites.with_fields([changed], {"method.warm_up": 0})
     assert back.run_id == spec().run_id
     with pytest.raises(SpecError, match=r"no cell's method has 'warmup': did you mean 'warm_up'\?"):
-        suites.with_field([spec()], "method.warmup", 3)
+        suites.with_fields([spec()], {"method.warmup": 3})
 
 
 def test_a_summary_names_it_where_cells_differ_in_it() -> None:

@@ -22,7 +22,7 @@ from benchmark.commands.estimate import Estimate, key, probe
 from benchmark.data.cifar10 import NORMALIZATIONS
 from benchmark.data.tensors import Examples, Split, standardized
 from benchmark.models.vgg import WIDTHS
-from benchmark.spec import Data, Model, RunSpec, SpecError, fields, from_dict, replace_field
+from benchmark.spec import Data, Model, RunSpec, SpecError, fields, from_dict, replace_fields
 from benchmark.suites import cifar10, gap, imagenet, mnist, thresholds
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,7 +61,7 @@ def test_what_a_verdict_can_be_on_has_five_seeds_and_the_rest_three() -> None:
 
 
 def key_without_seed(spec: RunSpec) -> str:
-    return replace_field(spec, "seed", 0).run_id
+    return replace_fields(spec, {"seed": 0}).run_id
 
 
 @pytest.mark.parametrize("name", suites.NAMES)
@@ -306,7 +306,7 @@ def test_the_official_normalization_is_applied_to_cifar10_alone() -> None:
     with pytest.raises(SpecError, match=r"data\.normalization is of cifar10 data only"):
         data.load(other, data_dir=Path(), device=torch.device("cpu"))
     with pytest.raises(SpecError, match=r"data\.normalization needs data\.standardize"):
-        replace_field(cells("mnist")[0], "data.normalization", "official")
+        replace_fields(cells("mnist")[0], {"data.normalization": "official"})
 
 
 def test_a_probe_spends_its_budget_on_every_model_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from benchmark.launch import process_ranks as ranks
 from benchmark.models import Entry
 from benchmark.run_folder.attempts import ended, folder_of
 from benchmark.run_folder.files import read_json
-from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_processes, from_dict, replace_field
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_processes, from_dict, replace_fields
 from benchmark.suites import cell
 from benchmark.training.engine import Engine
 from benchmark.training.environment import drift
@@ -213,7 +213,7 @@ def test_a_micro_batch_size_is_identity_and_none_changes_no_run_id() -> None:
 )
 def test_micro_batches_that_cannot_be_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
-        replace_field(spec("dense", model="lstm-a"), field, value)
+        replace_fields(spec("dense", model="lstm-a"), {field: value})
 
 
 def test_passes_that_processes_cannot_share_equally_are_refused_with_what_to_give() -> None:
