@@ -47,13 +47,14 @@ def find(source: str, environment: Mapping[str, str] = os.environ) -> Ranks | No
     check_names([source], SOURCES, "value of --ranks")
     if source == "slurm":
         return _of_slurm(environment)
-    for name in (*TORCHRUN[:3], TORCHRUN[4]):
+    for name in TORCHRUN[:3]:
         if name in environment:
             _number(environment, name)
+    port = _port(environment.get("MASTER_PORT", "1"))
     if any(name not in environment for name in TORCHRUN) or _number(environment, "WORLD_SIZE", low=1) == 1:
         return None
     rank, size, local_rank = _ranks(environment, TORCHRUN)
-    address, port = environment["MASTER_ADDR"], _number(environment, "MASTER_PORT", low=1, high=LAST_PORT)
+    address = environment["MASTER_ADDR"]
     if not HOST.fullmatch(address):
         raise SpecError(f"MASTER_ADDR is '{one_line(address)[:40]}' in the environment: it must be the name of a host")
     return Ranks(rank=rank, size=size, local_rank=local_rank, address=address, port=port)
@@ -63,6 +64,14 @@ def _ranks(environment: Mapping[str, str], names: tuple[str, ...]) -> tuple[int,
     """(rank, number of processes, rank on the machine) from the variables of these names."""
     size = _number(environment, names[1], low=1)
     return _number(environment, names[0], high=size - 1), size, _number(environment, names[2], high=size - 1)
+
+
+def _port(text: str) -> int:
+    """A port's number. Raises SpecError."""
+    if re.fullmatch(r"[0-9]{1,5}", text) and 0 < int(text) <= LAST_PORT:
+        return int(text)
+    shown = one_line(text)[:40]
+    raise SpecError(f"MASTER_PORT is '{shown}', not a port: a number from 1 to {LAST_PORT}; or unset it")
 
 
 def _number(environment: Mapping[str, str], name: str, *, low: int = 0, high: int = MOST_PROCESSES) -> int:
