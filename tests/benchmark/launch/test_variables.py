@@ -64,7 +64,7 @@ def test_variables_that_workers_can_use_are_taken() -> None:
         ({"WORLD_SIZE": "9999999999"}, "WORLD_SIZE is '9999999999'"),
         (
             {"MASTER_PORT": "65536"},
-            "MASTER_PORT is '65536' in the environment: it must be a whole number from 1 to 65535",
+            "MASTER_PORT is '65536', not a port: a number from 1 to 65535",
         ),
         ({"MASTER_ADDR": "no host\n"}, "MASTER_ADDR is 'no host' in the environment: it must be the name of a host"),
         ({"MASTER_ADDR": ""}, "MASTER_ADDR is ''"),
