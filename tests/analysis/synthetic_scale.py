@@ -41,7 +41,8 @@ def row(number: int, epochs: int) -> dict[str, Any]:
     dataset, _, lr = MODELS[model]
     value = 5e-6 * (1 + rung)
     chosen: dict[str, Any] = {"alpha": value} if method == "dst" else {"density": min(1.0, value * 1e4)}
-    seed += 5 * max(0, rung - 19) if chosen.get("density") == 1.0 and method != "dense" else 0
+    if chosen.get("density") == 1.0 and method != "dense":  # the end of the ladder, which more rungs share
+        chosen["sections"] = {"data": {"test_limit": rung}}
     sizes = {"dataset": dataset, "lr": lr + (rung * 1e-9 if method == "dense" else 0), "epochs": epochs}
     return synthetic.cell(
         model, method, seed, accuracy=90 + number % 70 / 10, **sizes, **({} if method == "dense" else chosen)
