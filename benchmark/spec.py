@@ -29,7 +29,6 @@ OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "step")
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 RUN_ID = re.compile(r"[0-9a-f]{12}")
-LONGEST_REASON = 300
 
 
 class SpecError(ValueError):
@@ -169,15 +168,12 @@ def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs:
 
 
 def from_json(text: str) -> RunSpec:
-    """The RunSpec of a text that somebody else may have written; its method need not be installed.
-
-    Raises SpecError, in one line, unless the text is the canonical JSON of a RunSpec.
-    """
+    """The RunSpec of a text that others may have written. Raises SpecError unless it is canonical JSON of one."""
     try:
         spec = from_dict(json.loads(text))
         canonical = spec.canonical_json == text
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = "".join(c if c.isprintable() else " " for c in str(error))[:LONGEST_REASON]
+        reason = "".join(c if c.isprintable() else " " for c in str(error))[:300]
         raise SpecError(f"spec is no JSON of a cell: {reason}") from error
     if not canonical:
         raise SpecError("spec is not the canonical JSON of its cell: it was written or changed by another program")
@@ -242,10 +238,7 @@ def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
 
 
 def check_file_name(name: object, what: str) -> None:
-    """Raises SpecError unless a name can be, or begin, the name of a file in any folder.
-
-    Data sets, models, methods and suites have such names: files are named after them.
-    """
+    """Raises SpecError unless files can be named after a data set, model, method or suite of this name."""
     if not isinstance(name, str) or not FILE_NAME.fullmatch(name) or name in (".", ".."):
         raise SpecError(f"{what} is {name!r:.120}: it must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
 
