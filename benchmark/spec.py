@@ -237,10 +237,7 @@ def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
 
 
 def check_file_name(name: object, what: str) -> None:
-    """Raises SpecError unless a name can be, or begin, the name of a file in any folder.
-
-    Data sets, models, methods and suites have such names: files are named after them.
-    """
+    """Raises SpecError unless files can be named after a data set, model, method or suite of this name."""
     if not isinstance(name, str) or not FILE_NAME.fullmatch(name) or name in (".", ".."):
         raise SpecError(f"{what} is {name!r:.120}: it must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
 

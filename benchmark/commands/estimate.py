@@ -78,10 +78,10 @@ def epochs_of(specs: Iterable[RunSpec]) -> collections.Counter[Key]:
 
 
 def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float = 20.0) -> None:
-    """Time a few steps of each unknown kind of cell on random pixels, while the budget lasts.
+    """Time a few steps of each unknown kind of cell on random pixels.
 
-    One kind of each model comes first: it stands for the model's other kinds if no time is left for
-    them.
+    One kind of each model comes first, whatever it takes. It stands for the model's other kinds if
+    the budget is spent before they are timed.
     """
     started = time.monotonic()
     kinds = {key(spec): spec for spec in specs}
@@ -89,10 +89,10 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
     for spec in kinds.values():
         first.setdefault((spec.data.name, spec.model.name), spec)
     for spec in [*first.values(), *kinds.values()]:
-        if estimate.knows(spec) or time.monotonic() - started > budget_seconds:
-            continue
-        seconds, steps_per_epoch = step_seconds(spec)
-        estimate.learn(spec, epochs=1, seconds=seconds * steps_per_epoch)
+        late = spec not in first.values() and time.monotonic() - started > budget_seconds
+        if not (late or estimate.knows(spec)):
+            seconds, steps_per_epoch = step_seconds(spec)
+            estimate.learn(spec, epochs=1, seconds=seconds * steps_per_epoch)
 
 
 def step_seconds(spec: RunSpec) -> tuple[float, int]:

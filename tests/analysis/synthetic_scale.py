@@ -40,9 +40,9 @@ def row(number: int, epochs: int) -> dict[str, Any]:
     model, rung = list(MODELS)[place % len(MODELS)], place // len(MODELS)
     dataset, _, lr = MODELS[model]
     value = 5e-6 * (1 + rung)
-    if method != "dst":  # twenty densities; then more seeds of them
-        seed, value = seed + 5 * (rung // 20), 5e-6 * (1 + rung % 20)
-    chosen: dict[str, Any] = {"alpha": value} if method == "dst" else {"density": value * 1e4}
+    chosen: dict[str, Any] = {"alpha": value} if method == "dst" else {"density": min(1.0, value * 1e4)}
+    if chosen.get("density") == 1.0 and method != "dense":  # the end of the ladder, which more rungs share
+        chosen["sections"] = {"data": {"test_limit": rung}}
     sizes = {"dataset": dataset, "lr": lr + (rung * 1e-9 if method == "dense" else 0), "epochs": epochs}
     return synthetic.cell(
         model, method, seed, accuracy=90 + number % 70 / 10, **sizes, **({} if method == "dense" else chosen)

@@ -321,7 +321,7 @@ def test_a_probe_spends_its_budget_on_every_model_first(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("benchmark.commands.estimate.step_seconds", step_seconds)
     monkeypatch.setattr("benchmark.commands.estimate.time.monotonic", lambda: now)
-    probe(Estimate(), cells("cifar10"), budget_seconds=35)
+    probe(Estimate(), cells("cifar10"), budget_seconds=5)
     assert [spec.model.name for spec in probed] == ["vgg16", "wrn-16-8", "wrn-28-8", "wrn-16-10"]
     assert len({key(spec) for spec in probed}) == 4
 
