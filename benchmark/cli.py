@@ -178,7 +178,7 @@ def main() -> NoReturn:
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """The message and the exit code for an error; raises it again if it is none of the user's or the machine's."""
+    """The message and the exit code for an error of the user or the machine; raises any other again."""
     if isinstance(error, (SpecError, FolderError, LaunchError)):
         return str(error), 2
     if isinstance(error, DataError):

@@ -63,8 +63,8 @@ def _as_output_error() -> Iterator[None]:
 def call(app: typer.Typer, explain: Callable[[Exception], tuple[str, int]]) -> int:
     """Run a command line; its exit code.
 
-    explain: the message and the exit code for an error of the user's or of the machine's. It raises
-    every other error again.
+    explain: the message and the exit code for an error of the user or the machine. It raises every
+    other error again.
     """
     with _streams(json_output="--json" in sys.argv):
         try:

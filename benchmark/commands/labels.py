@@ -1,4 +1,4 @@
-"""What tells cells apart, for people: the fields in which the cells that are shown together differ."""
+"""Names of cells for people, from the fields in which the cells that are shown together differ."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Fields = Mapping[str, Any]
 
 
 def labels(specs: Iterable[RunSpec]) -> dict[str, str]:
-    """run id -> model, method, what tells the cell from the others, and seed."""
+    """run id -> model, method, what distinguishes the cell from the others, and seed."""
     listed = list(specs)
     told = distinctions(listed)
     return {spec.run_id: _label(spec, told[spec.run_id]) for spec in listed}
 
 
 def distinctions(specs: Iterable[RunSpec]) -> dict[str, dict[str, str]]:
-    """run id -> the fields, by short names, that tell a cell from the others of its model and method.
+    """run id -> the fields, by short names, that distinguish a cell from others of its model and method.
 
-    alpha, density, widths, a precision other than float32 and a single protocol are always there.
-    A hyperparameter is there where cells differ in it, and so are several protocols. Where two cells
-    would still look alike, so are the other fields in which they differ, except at their most common
-    value.
+    Always shown are alpha, density, widths, a precision other than float32 and a single protocol.
+    Hyperparameters, and several protocols, are shown where cells differ in them. If two cells would
+    still look alike, the other fields in which they differ are shown too, except at their most
+    common value.
     """
     groups: dict[tuple[str, str], dict[str, Fields]] = collections.defaultdict(dict)
     for spec in specs:

@@ -30,8 +30,8 @@ def plan(
 ) -> None:
     """Print how many cells there are, which are done, and how long the rest takes.
 
-    probe: time a few steps of each kind of cell of which no finished cell tells. script: what would
-    be submitted.
+    probe: time a few steps of each kind of cell that has not finished here. script: what would be
+    submitted.
     """
     suite = selection.expand()
     results.check(out)
@@ -72,7 +72,7 @@ def _states(
 
 
 def _others(out: Path, selected: Sequence[tuple[RunSpec, results.Row]]) -> list[tuple[RunSpec, results.Row]]:
-    """The cells of the run folder that are not selected: they tell how long an epoch takes, too."""
+    """The cells of the run folder that are not selected: they too show how long an epoch takes."""
     known = {spec.run_id for spec, _ in selected}
     members = results.members(out).items()
     return [(member.spec, results.row(out, member)) for run_id, member in members if run_id not in known]
@@ -81,7 +81,7 @@ def _others(out: Path, selected: Sequence[tuple[RunSpec, results.Row]]) -> list[
 def _estimate(
     cells: Sequence[tuple[RunSpec, results.Row]], todo: Sequence[RunSpec], probe: bool
 ) -> tuple[Estimate, str]:
-    """The time of an epoch for every kind of cell that is left, and what it comes from; "" if it is not known."""
+    """The time of an epoch for every kind of cell that is left, and its source; "" where it is not known."""
     estimate = Estimate()
     estimate.learn_rows(cells)
     unknown = [spec for spec in todo if not estimate.knows(spec)]
@@ -101,7 +101,7 @@ def _print(document: dict[str, Any], skipped: str) -> None:
     seconds, workers = document["estimated_seconds"], document["workers"]
     where = "" if script is None else " of this machine"
     if seconds is None:
-        say(screen, "no finished cell tells how long these take: run one of each model first, or plan with --probe")
+        say(screen, "no finished cell shows how long these take: run one of each model first, or plan with --probe")
     else:
         source = document["estimate_from"]
         say(screen, f"about {duration(seconds)} of training on {workers} workers{where}, from {source}")

@@ -19,7 +19,7 @@ from benchmark.spec import SpecError
 HEADER = 2  # the header is row 1, so that the first row below it is row 2
 RESULTS, PARQUET = "results.csv", "results.parquet"
 FINISHED = ("done", "diverged")
-NEEDED = ("epochs", "test_accuracy", "density")  # a done row without these is not intact
+NEEDED = ("epochs", *results.NEEDED)  # a done row without these is not intact
 
 
 @dataclass(frozen=True)

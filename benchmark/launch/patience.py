@@ -12,8 +12,8 @@ STOPPED = f"; the run stopped after {IN_A_ROW} such errors in a row"
 class Patience:
     """Counts errors of the storage in a row, from the events of a run.
 
-    Cells that were training when the last error was counted met the same failure: of them no
-    further error counts.
+    Cells that were training when the last error was counted met the same failure, so their errors do
+    not count again.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Errors of the storage, which pass or which the user mends; no cell is failed by them."""
+"""Errors of the storage. They pass, or the user repairs the storage; no cell fails because of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_ANSWER = tuple(
 
 
 class StorageError(Exception):
-    """Files cannot be read or written: one line with the place, the system's words and what to do."""
+    """Files cannot be read or written. The message is one line: the place, the reason and what to do."""
 
     exit_code = 1
 

@@ -19,7 +19,7 @@ Status = Literal["done", "diverged", "failed", "interrupted", "superseded", "bus
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one call of `execute` ended. error: the cause, kept in one printable line."""
+    """How one call of `execute` ended. error: the cause in one printable line."""
 
     status: Status
     error: str = ""

@@ -11,7 +11,7 @@ from grids import Bench, Grid, rows
 from benchmark import results, suites
 from benchmark.commands.estimate import Estimate, key
 
-UNKNOWN = "no finished cell tells how long these take: run one of each model first, or plan with --probe"
+UNKNOWN = "no finished cell shows how long these take: run one of each model first, or plan with --probe"
 
 
 @pytest.fixture
