@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.read import Tables
-from benchmark.results import SEPARATOR
+from benchmark.results import DRIFT, SEPARATOR
 
 OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, except by chance
-DRIFT = "drift: "  # begins what benchmark.results writes of a cell resumed under --accept-drift
 LOST = ("diverged", "failed", "cancelled")
 PROTOCOLS = ("paper", "official")
 # A dense network keeps every weight in every epoch. Its rows hold the first epoch's accuracy here.

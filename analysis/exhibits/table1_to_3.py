@@ -52,7 +52,7 @@ class Line:
     values: (epoch, quantity) -> Summary; percentages, and millions of parameters; absent where not
     printed or not run; a printed line's epoch is "printed", and its `n` 0: the paper states none.
     against: (epoch, quantity) -> ours minus the paper's; of `remaining` the logarithm of ours / the
-    paper's. shown: the epoch that Markdown and LaTeX have. label: which alpha or density, and why.
+    paper's. label: which alpha or density. basis, verdicts: by epoch; see `Match`.
     """
 
     model: str
@@ -212,20 +212,18 @@ def as_table(table: ResultTable) -> Table:
 
 
 def _shown(table: ResultTable) -> list[tuple[Line, str]]:
-    """(line, epoch) of each row: for a printed line itself, the stated alpha, then the nearest ones."""
+    """(line, epoch) of each row: as printed, then ours at the stated alpha, then at the nearest ones."""
+    if not table.judged:
+        return [(line, COUNTED) for line in table.lines]
     groups: list[list[Line]] = []
     for line in table.lines:
-        if line.source == "paper" or not groups:
-            groups.append([])
+        groups += [[]] if line.source == "paper" else []
         groups[-1].append(line)
     found = []
-    for lines in groups:
-        if not table.judged:
-            found += [(line, COUNTED) for line in lines]
-            continue
-        found += [(line, PRINTED) for line in lines if line.source == "paper"]
+    for as_printed, *ours in groups:
+        found.append((as_printed, PRINTED))
         for protocol in ("", *PROTOCOLS):
-            own = [line for line in lines if line.source == "ours" and line.protocol == protocol]
+            own = [line for line in ours if line.protocol == protocol]
             found += [(line, COUNTED) for line in own if not line.values]
             found += [(line, epoch) for line in own for epoch in EPOCHS if line.basis.get(epoch) == "stated"]
             found += [(line, epoch) for epoch in EPOCHS for line in own if line.basis.get(epoch) == "nearest"]
@@ -253,11 +251,7 @@ def records(table: ResultTable) -> list[dict[str, Any]]:
             for name in names
             for part, value in _numbers(line, epoch, name).items()
         }
-        traced = {
-            "run_ids": ";".join(line.run_ids),
-            "dense_run_ids": ";".join(line.dense_run_ids),
-            "commits": ";".join(line.commits),
-        }
+        traced = {name: ";".join(getattr(line, name)) for name in ("run_ids", "dense_run_ids", "commits")}
         found.append(known | numbers | traced)
     return found
 

@@ -37,15 +37,17 @@ NOTES = (
     "mean). The paper does not say what its ± is. Where our seeds vary more, the power is lower.",
     "Five seeds: whether they have a power of 80 % with the correction at its strictest.",
 )
-SUFFICE, ALONE, NEVER, UNKNOWN = "suffice", "suffice without the correction", "do not suffice", "no ± is printed"
+SUFFICE, UNCORRECTED, NEVER, UNKNOWN = (
+    "suffice", "suffice without the correction", "do not suffice", "no ± is printed"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Power:
     """A printed number and the power of its verdict.
 
-    levels: alone, and at the strictest step of the correction. Its properties are None where the
-    paper prints no ±.
+    levels: of the number by itself, and at the strictest step of the correction. Where the paper
+    prints no ±, the properties are None or empty.
     """
 
     target: Target
@@ -79,12 +81,12 @@ class Power:
         """Whether five seeds suffice."""
         if self.sds is None:
             return UNKNOWN
-        alone, strictest = (power >= WANTED for power in self.of(5))
-        return SUFFICE if strictest else ALONE if alone else NEVER
+        uncorrected, strictest = (power >= WANTED for power in self.of(5))
+        return SUFFICE if strictest else UNCORRECTED if uncorrected else NEVER
 
 
 def powers() -> list[Power]:
-    """Of every number of Tables 1 to 3 that the paper's authors measured."""
+    """The power of each number in Tables 1 to 3 that the paper's authors measured."""
     found = []
     for name in TABLES:
         measured = [target for target in printed.targets(name) if target.origin == "measured"]
@@ -124,10 +126,10 @@ def _record(power: Power) -> dict[str, Any]:
         "margin_log_density": power.margins[1],
     }  # fmt: skip
     for n in SEEDS:
-        alone, strictest = power.of(n) or (None, None)
-        found |= {f"power_{n}_seeds": alone, f"power_{n}_seeds_corrected": strictest}
-    alone_n, strictest_n = power.needed or (None, None)
-    return found | {"seeds_for_80": alone_n, "seeds_for_80_corrected": strictest_n, "five_seeds": power.five}
+        uncorrected, strictest = power.of(n) or (None, None)
+        found |= {f"power_{n}_seeds": uncorrected, f"power_{n}_seeds_corrected": strictest}
+    uncorrected_n, strictest_n = power.needed or (None, None)
+    return found | {"seeds_for_80": uncorrected_n, "seeds_for_80_corrected": strictest_n, "five_seeds": power.five}
 
 
 def _write(found: list[Power], out: Path) -> Written:

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator
 
 from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
+from analysis.data.paired import log_density_ratio
 from analysis.exhibits.claims.claim import Outcome, claim, judge, mean_of
-from analysis.exhibits.claims.evidence import SPREAD, Answer, paired_ratio, varies_more, within, word
+from analysis.exhibits.claims.evidence import SPREAD, Answer, varies_more, within, word
 from analysis.paper import printed
 
 SHAPES = ("scalar", "vector", "matrix")
@@ -21,8 +22,8 @@ OFF = None  # the reset_density with which thresholds are never reset
     claim="Resetting thresholds widens the range of alphas that train",
     paper='"This mechanism makes the training process smoother and enables a wider range choice of alpha"',
     tested_by=(
-        "at the alphas run with reset_density 0.01 and with None (never), all else equal: more of them train with the "
-        "reset, which means that no run is lost and every layer keeps weights at the end"
+        "of the alphas run with the reset and without it, all else equal, more train with it: no run is lost, and "
+        "every layer keeps weights at the end"
     ),
 )
 def reset_widens_alphas(results: Results) -> Outcome:
@@ -45,8 +46,8 @@ def reset_widens_alphas(results: Results) -> Outcome:
     claim="Matrix thresholds leave about the same share as vector thresholds",
     paper='"the matrix threshold has almost the same model remaining ratio compared with the vector threshold"',
     tested_by=(
-        "at the same alpha the densities' ratio lies in 0.8-1.25, for each network: two one-sided tests on its "
-        "logarithm, paired by seed, last epoch"
+        "for each network the ratio of the two densities at one alpha lies in 0.8-1.25: two one-sided tests on its "
+        "logarithm, paired by seed"
     ),
 )
 def matrix_is_like_vector(results: Results) -> Outcome:
@@ -56,7 +57,7 @@ def matrix_is_like_vector(results: Results) -> Outcome:
     for shapes in _by_shape(results):
         for vector in shapes["vector"]:
             for matrix in (m for m in shapes["matrix"] if m.alpha == vector.alpha):
-                ratio = paired_ratio(matrix, vector)
+                ratio = log_density_ratio(matrix, vector)
                 held.append(within(ratio, SPREAD))
                 used += [vector, matrix]
                 times = f"{math.exp(ratio.difference):.3g} times ({matrix.seeds}), {word(held[-1:])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,8 +13,8 @@ from analysis.exhibits.claims.claim import Outcome, claim, judge, several
 from analysis.exhibits.claims.evidence import Answer
 
 PREMISE = (
-    "The paper gives l2 regularisation as the reason, so only cells trained with weight decay are judged. On MNIST "
-    "A.1 names none, and the MNIST cells here have none: their numbers stand beside"
+    "Only cells trained with l2 regularisation, the paper's reason, are judged. On MNIST A.1 names none, and the cells "
+    "have none"
 )
 ALMOST_ALL = 0.95
 Row = Mapping[str, float]
@@ -41,18 +42,18 @@ def weights_within_one(results: Results) -> Outcome:
     paper='"almost all the elements in the vector threshold are distributed within [0,1]"',
     tested_by=(
         "at least 95 % of the thresholds at the end (ours), every DST cell of a protocol. Older runs recorded only the "
-        "lowest and the highest: these show the claim where both lie within, and else neither show nor contradict it"
+        "lowest and the highest, which show the claim where both lie within and otherwise decide nothing"
     ),
 )
 def thresholds_within_one(results: Results) -> Outcome:
     def answer(row: Row) -> Answer:
-        if row["threshold_share_in_0_1"] == row["threshold_share_in_0_1"]:
+        if not math.isnan(row["threshold_share_in_0_1"]):
             return row["threshold_share_in_0_1"] >= ALMOST_ALL
         return True if row["threshold_min"] >= 0 and row["threshold_max"] <= 1 else None
 
     def numbers(rows: Sequence[Row]) -> str:
         shares = [row["threshold_share_in_0_1"] for row in rows]
-        known = [100 * share for share in shares if share == share]
+        known = [100 * share for share in shares if not math.isnan(share)]
         share = f", {min(known):.1f} to {max(known):.1f} % within in {len(known)} of them" if known else ""
         return f"from {min(r['threshold_min'] for r in rows):.2f} to {max(r['threshold_max'] for r in rows):.2f}{share}"
 
@@ -65,20 +66,20 @@ def thresholds_within_one(results: Results) -> Outcome:
     claim="With l2 regularisation, all elements of Q lie within [-1; 1]",
     paper='"Regarding the process of getting Q, all the elements in Q are within [-1,1]"',
     tested_by=(
-        "lowest and highest Q, the magnitude of W minus t, at the end within [-1; 1], every DST cell of a protocol. "
-        f"For older runs, which did not record it, as far as it follows from the extremes of W and t. {PREMISE}"
+        "lowest and highest Q, the magnitude of W minus t, at the end within [-1; 1], every DST cell of a protocol; "
+        f"for older runs, which did not record Q, as far as the extremes of W and t decide it. {PREMISE}"
     ),
 )
 def q_within_one(results: Results) -> Outcome:
     def answer(row: Row) -> Answer:
-        if row["q_min"] == row["q_min"]:
+        if not math.isnan(row["q_min"]):
             return row["q_min"] >= -1 and row["q_max"] <= 1
         if row["threshold_max"] <= 1 and row["weight_max"] - row["threshold_min"] <= 1:
             return True
         return False if row["weight_max"] - row["threshold_max"] > 1 else None
 
     def numbers(rows: Sequence[Row]) -> str:
-        known = [row for row in rows if row["q_min"] == row["q_min"]]
+        known = [row for row in rows if not math.isnan(row["q_min"])]
         if not known:
             return "not recorded"
         return f"from {min(row['q_min'] for row in known):.2f} to {max(row['q_max'] for row in known):.2f}"

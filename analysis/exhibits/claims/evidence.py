@@ -13,10 +13,9 @@ from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, dense_epoch
 from analysis.exhibits.claims.claim import twin_of
+from analysis.exhibits.verdicts import LEVEL
 from analysis.statistics.small_samples import Comparison, against_fixed, equivalence, log_ratios, paired
 
-LEVEL = 0.05
-MARGINS = {"mnist": 0.2, "cifar10": 0.3, "imagenet": 0.5}  # percentage points, those of the verdicts
 SPREAD = math.log(FACTOR)
 
 Answer = bool | None
@@ -75,12 +74,6 @@ def density_ratio(condition: Condition, percent: float, epoch: str = COUNTED) ->
     """The logarithm of the remaining percentage over another."""
     values = [100 * value for value in condition.by_seed(DENSITY[epoch]).values()]
     return against_fixed(log_ratios(values, percent), 0.0)
-
-
-def paired_ratio(ours: Condition, theirs: Condition) -> Comparison:
-    """The logarithm of one condition's density over another's, paired by seed, last epoch."""
-    logs = [{seed: math.log(v) for seed, v in c.by_seed("density").items() if v > 0} for c in (ours, theirs)]
-    return against_fixed(paired(*logs), 0.0)
 
 
 def varies_more(ours: Condition, theirs: Condition) -> Answer:

@@ -7,7 +7,8 @@ import pandas as pd
 from analysis.data.conditions import Condition, Results
 from analysis.data.layers_and_curves import by_epoch, by_step
 from analysis.exhibits.claims.claim import NotRunError, Outcome, above_dense, claim, first_epoch, judge, several, stated
-from analysis.exhibits.claims.evidence import MARGINS, within
+from analysis.exhibits.claims.evidence import within
+from analysis.exhibits.verdicts import MARGINS
 from analysis.paper import printed
 from analysis.statistics.small_samples import against_fixed
 
@@ -21,9 +22,9 @@ WEIGHTS = printed.layer_sizes()["lenet-300-100"].weights
     claim="A training step prunes weights and brings pruned ones back",
     paper='"DST can achieve step-wise fine-grained pruning and recovery"',
     tested_by=(
-        "LeNet-300-100, first epoch: the median step masks at least one weight and at most 1 % of them, and recovers "
-        "at least a tenth as many (1 % and a tenth are ours). How many weights of a dense network would cross a fixed "
-        "threshold is not recorded, so that this cannot tell moving thresholds from moving weights"
+        "LeNet-300-100, first epoch: the median step masks between one weight and 1 % of them, and recovers at least "
+        "a tenth as many (both ours). It cannot distinguish moving thresholds from moving weights: how many weights "
+        "cross a fixed threshold is not recorded"
     ),
 )
 def steps_prune_and_recover(results: Results) -> Outcome:
@@ -117,8 +118,8 @@ def first_layers_keep_falling(results: Results) -> Outcome:
         'model in the whole training process"'
     ),
     tested_by=(
-        "sparse minus dense, averaged over the epochs, lies within 0.2 points: two one-sided tests paired by seed, at "
-        "the margin of the verdicts. Table 1 prints -0.47 at the end of this training, which lies outside"
+        "sparse minus dense, averaged over the epochs, lies within 0.2 points: two one-sided tests, paired by seed. "
+        "Table 1 prints -0.47 at the end of this training, which lies outside"
     ),
 )
 def lenet_follows_dense(results: Results) -> Outcome:

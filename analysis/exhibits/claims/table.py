@@ -34,9 +34,9 @@ NOTES = (
     "Not run: what it needs was not run or not recorded.",
     "Read at the last epoch where nothing else is said. t tests are at level 0.05 over the seeds; the margins are "
     "those of the verdicts (docs/verdicts.md). A number of ours, where the paper gives none, is marked as ours.",
-    "Many claims are tested, each at its own level: of the claims that are decided by a t test, about one in twenty "
-    "would come out wrong by chance. No correction is made over the claims. Within a claim, all units have to show it; "
-    "where some alpha is enough, p is multiplied by how many alphas were run.",
+    "Each claim is tested at its own level, without a correction over the claims: of those that t tests decide, up to "
+    "one in twenty may be answered wrongly by chance. Within a claim all units have to show it; where some alpha is "
+    "enough, its p is multiplied by the number of alphas that were run.",
     "n: seeds done, of those in the suite where some are missing. Runs: how many runs the numbers are of. Departing, "
     "failed and diverged cells are in no test except A.1's.",
 )
