@@ -8,17 +8,7 @@ import grids
 import pytest
 from grids import Bench
 
-from benchmark.launch import process_ranks, variables
-from benchmark.spec import SpecError
-
-TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}
-SLURM = {
-    "SLURM_PROCID": "0",
-    "SLURM_STEP_NUM_TASKS": "2",
-    "SLURM_LOCALID": "0",
-    "SLURM_STEP_NODELIST": "node[1-2]",
-    "SLURM_JOB_ID": "7",
-}
+from benchmark.launch import variables
 
 
 @pytest.mark.parametrize(
@@ -53,43 +43,3 @@ def test_variables_that_workers_can_use_are_taken() -> None:
     )
     variables.check({"SPARSE_TRAINING_KERNELS": "eager", "BENCH_CHECKPOINT_SECONDS": "1e9"})
     variables.check({"SPARSE_TRAINING_KERNELS": ""})
-
-
-@pytest.mark.parametrize(
-    ("changes", "fragment"),
-    [
-        ({"RANK": "2"}, "RANK is '2' in the environment: it must be a whole number from 0 to 1"),
-        ({"LOCAL_RANK": "9"}, "LOCAL_RANK is '9'"),
-        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0' in the environment: it must be a whole number from 1 to"),
-        ({"WORLD_SIZE": "9999999999"}, "WORLD_SIZE is '9999999999'"),
-        (
-            {"MASTER_PORT": "65536"},
-            "MASTER_PORT is '65536' in the environment: it must be a whole number from 1 to 65535",
-        ),
-        ({"MASTER_ADDR": "no host\n"}, r"MASTER_ADDR is 'no host\n' in the environment: it must be the name of a host"),
-        ({"MASTER_ADDR": ""}, "MASTER_ADDR is ''"),
-    ],
-)
-def test_ranks_of_torchrun_that_cannot_be_are_named(changes: dict[str, str], fragment: str) -> None:
-    assert process_ranks.find("auto", TORCHRUN) is not None
-    with pytest.raises(SpecError) as refused:
-        process_ranks.find("auto", TORCHRUN | changes)
-    assert fragment in str(refused.value)
-
-
-@pytest.mark.parametrize("name", [name for name in SLURM if name != "SLURM_STEP_NODELIST"])
-def test_ranks_of_srun_that_cannot_be_are_named(name: str) -> None:
-    with pytest.raises(SpecError, match=f"^{name} is 'a'"):
-        process_ranks.find("slurm", SLURM | {name: "a"})
-
-
-@pytest.mark.parametrize("answer", ["exit 1", "exit 0", None], ids=["refuses", "names none", "is not there"])
-def test_a_scontrol_that_names_no_host_is_one_line(
-    answer: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    if answer is not None:
-        (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{answer}\n")
-        (tmp_path / "scontrol").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SpecError, match=r"scontrol names no host of SLURM_STEP_NODELIST 'node\[1-2\]'"):
-        process_ranks.find("slurm", SLURM)

@@ -20,7 +20,6 @@ import torch
 import torch.distributed as dist
 
 from benchmark import data, models, results
-from benchmark.launch import process_ranks as ranks
 from benchmark.models import Entry
 from benchmark.run_folder.attempts import ended, folder_of
 from benchmark.run_folder.files import read_json
@@ -230,42 +229,6 @@ def test_another_number_of_processes_is_drift_and_none_recorded_is_not() -> None
 
 
 # --- who is who ---------------------------------------------------------------------------------
-
-
-def test_ranks_are_read_as_torchrun_writes_them_and_one_process_has_none() -> None:
-    two = ranks.Ranks(rank=1, size=2, local_rank=1, address="a", port=5)
-    assert ranks.find("auto", two.to_environment()) == two
-    assert ranks.find("auto", dataclasses.replace(two, rank=0, size=1).to_environment()) is None
-    assert ranks.find("auto", {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}) is None
-
-
-@pytest.mark.parametrize(
-    ("address", "port", "said"),
-    [
-        ("127.0.0.1", "x", "MASTER_PORT is 'x' in the environment: it must be a whole number from 1 to 65535"),
-        ("127.0.0.1", "99999", "MASTER_PORT is '99999' in the environment"),
-        ("127.0.0.1", "1" * 5000, "it must be a whole number from 1 to 65535"),
-        ("no..host", "5", "MASTER_ADDR is 'no..host', not a host that this machine can find"),
-        ("nowhere.invalid", "5", "MASTER_ADDR is 'nowhere.invalid', not a host that this machine can find"),
-    ],
-)
-def test_a_meeting_place_that_cannot_be_is_one_line(
-    address: str, port: str, said: str, tmp_path: Path, bench: grids.Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": address, "MASTER_PORT": port}
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    refused = bench("run", "--out", tmp_path / "runs")
-    assert refused.code == 2
-    assert said in refused.error
-    assert not (tmp_path / "runs").exists()
-
-
-def test_slurms_tasks_are_asked_for_and_started_by_srun() -> None:
-    with pytest.raises(SpecError, match=r"--ranks slurm: SLURM_PROCID is not set; start the command with srun"):
-        ranks.find("slurm", {})
-    with pytest.raises(SpecError, match=r"did you mean 'slurm'"):
-        ranks.find("slurmd", {})
 
 
 def test_a_run_that_processes_cannot_share_ends_before_it_begins(tmp_path: Path, bench: grids.Bench) -> None:
