@@ -1,6 +1,6 @@
-"""What the seeds say of a statement: shown (True), contradicted (False), or neither (None).
+"""Whether the seeds show a statement (True), contradict it (False), or do neither (None).
 
-Each answer is a t test at LEVEL. One seed, and no seed, give None.
+Each answer is a test at LEVEL. Fewer than two seeds give None.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def below(comparison: Comparison, bound: float) -> Answer:
 
 
 def better(comparison: Comparison, margin: float) -> Answer:
-    """Whether it is "better": above 0 on average, and shown to be no worse than by the margin.
+    """Whether it is "better": above 0 on average, and shown to be above -margin.
 
-    The paper calls differences better that no few runs can tell from 0 (+0.02 points). False where
-    the difference is shown to be below 0.
+    The paper calls differences better that a few runs cannot distinguish from 0 (+0.02 points).
+    False where the difference is shown to be below 0.
     """
     shown = comparison.p_above(-margin) if comparison.difference > 0 else 1.0
     return _answer(shown, comparison.p_below(0.0))
@@ -45,8 +45,8 @@ def better(comparison: Comparison, margin: float) -> Answer:
 def some(pairs: Sequence[tuple[float, float, bool]]) -> Answer:
     """Whether some alpha is good, from (p that it is, p that it is not, counts against) of each.
 
-    The smallest p is multiplied by how many alphas were tried. False where some alpha counts
-    against the statement, as it is sparse enough, and each of these is shown not to be good.
+    The smallest p is multiplied by how many alphas were tried. Alphas count against the statement if
+    they are sparse enough: False where there are such, and each is shown not to be good.
     """
     good = min((p for p, _, _ in pairs if not math.isnan(p)), default=1.0)
     against = [p for _, p, counts in pairs if counts]

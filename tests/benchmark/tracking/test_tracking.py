@@ -19,30 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grids import MIXED, Bench, Finished, Grid, finish, kill_all, start, wait_for, write_suite
+from grids import Bench, Finished, Grid, finish, kill_all, start, wait_for, write_suite
 
 from benchmark import results
-from benchmark.run_folder.attempts import Observer, claim, folder_of, numbers
-from benchmark.spec import fields
+from benchmark.run_folder.attempts import Observer, claim, folder_of
 from benchmark.tracking import background as mirror
 from benchmark.tracking import store
 
 pytest.importorskip("mlflow")
-from mlflow.entities import Run
+from mirrors import TABLES, check_mirror, contents, copy, export_from_mlflow, run, runs
 from mlflow.tracking import MlflowClient
 
-TABLES = ("results.csv", "traces.csv", "layers.csv")
 DELAY_SECONDS = 60.0
 ONE = ("--where", "method=static")
-
-
-@pytest.fixture(scope="session")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Grid:
-    """grids.MIXED, run once with the mirror on, to be read only."""
-    folder = tmp_path_factory.mktemp("tracked")
-    (folder / "mixed.py").write_text(MIXED)
-    suite = str(folder / "mixed.py")
-    return Grid(suite, folder / "runs", run(suite, folder / "runs"))
 
 
 @pytest.fixture(scope="session")
@@ -73,95 +62,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def run(suite: str, out: Path, *arguments: str, uri: str | None = None) -> Finished:
-    """The command as people give it, with the mirror on."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("BENCH_NO_MLFLOW", raising=False)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        if uri is not None:
-            patch.setenv("MLFLOW_TRACKING_URI", uri)
-        return finish(start("run", "--suite", suite, "--out", out, "--workers", "1", *arguments))
-
-
-def client(out: Path) -> MlflowClient:
-    return MlflowClient(store.store_uri(out))
-
-
-def runs(out: Path, condition: str = "") -> list[Run]:
-    """The folder's runs in MLflow."""
-    found = client(out)
-    experiment = found.get_experiment_by_name(store.EXPERIMENT)
-    folder = (out / "folder-id").read_text()
-    wanted = " and ".join(filter(None, [f"tags.folder = '{folder}'", condition]))
-    return list(found.search_runs([experiment.experiment_id], wanted))
-
-
-def contents(out: Path) -> dict[str, Any]:
-    """Everything that MLflow has of a folder: name -> tags, params, parent and every point of every metric."""
-    found = client(out)
-    names = {r.info.run_id: r.data.tags.get("run_id", r.info.run_name) for r in runs(out)}
-    assert len(set(names.values())) == len(names), "a cell has two runs"
-    return {
-        names[r.info.run_id]: {
-            "status": r.info.status,
-            "params": r.data.params,
-            "tags": {n: v for n, v in r.data.tags.items() if n not in ("folder", "path", "mlflow.parentRunId")},
-            "parent": names.get(r.data.tags.get("mlflow.parentRunId", "")),
-            "metrics": {
-                name: [(m.step, m.timestamp - r.info.start_time, m.value) for m in history(found, r, name)]
-                for name in r.data.metrics
-            },
-            "artifacts": sorted(file.path for file in found.list_artifacts(r.info.run_id)),
-        }
-        for r in runs(out)
-    }
-
-
-def history(found: MlflowClient, of: Run, name: str) -> list[Any]:
-    return sorted(found.get_metric_history(of.info.run_id, name), key=lambda point: point.step)
-
-
-def check_mirror(out: Path) -> None:
-    """Every record on disk is in MLflow exactly once, with its cell's parameters, tags and files."""
-    mirrored = contents(out)
-    for run_id, member in results.members(out).items():
-        row, seen, cell = results.row(out, member), mirrored[run_id], out / "cells" / run_id
-        assert seen["params"] == {
-            **{n: str(v) for n, v in fields(member.spec).items() if v is not None and n not in results.MEMBERSHIPS},
-            **({"alpha": str(row["alpha"])} if row["alpha"] != "" else {}),
-        }
-        for name in ("run_id", "suite", "model", "method", "dataset", "seed", "alpha", "density_target", "status"):
-            assert seen["tags"][name] == str(row[name])
-        assert seen["parent"] == member.suites[0]
-        assert {"spec.json", "environment.json", "metrics.jsonl", "row.json"} <= set(seen["artifacts"])
-        assert ("result.json" in seen["artifacts"]) == (row["status"] in ("done", "diverged"))
-        source = cell if row["status"] != "failed" else folder_of(cell, numbers(cell)[-1])
-        wanted: dict[str, list[tuple[int, float]]] = {}
-        for line in (source / "metrics.jsonl").read_text().splitlines():
-            record = json.loads(line)
-            prefix, step = ("", record["epoch"]) if "train_seconds" in record else ("step/", record["step"])
-            for name, value in record.items():
-                if name not in ("epoch", "step", "diverged") and value is not None:
-                    wanted.setdefault(prefix + name, []).append((step, value))
-        points = {name: [(step, value) for step, _, value in found] for name, found in seen["metrics"].items()}
-        assert {name: points[name] for name in wanted} == wanted
-        assert set(points) - set(wanted) <= set(results.MEASURED)
-
-
-def export_from_mlflow(bench: Bench, out: Path, to: Path) -> None:
-    assert bench("export", "--from", "mlflow", "--out", out, "--to", to).code == 0
-
-
-def copy(tracked: Grid, folder: Path) -> Grid:
-    """The same cells in another folder that MLflow has never seen."""
-    grid = tracked.copy(folder / "runs")
-    for name in ("mlartifacts", ".mlflow-sync"):
-        shutil.rmtree(grid.out / name)
-    for name in ("mlflow.db", "folder-id"):
-        (grid.out / name).unlink()
-    return grid
 
 
 # --- what arrives ---------------------------------------------------------------------------------------
@@ -195,110 +95,10 @@ def test_the_tables_from_mlflow_alone_are_those_from_the_run_folder(
         assert (tmp_path / name).read_bytes() == (tracked.out / name).read_bytes(), name
 
 
-def mirrored(tracked: Grid, folder: Path, bench: Bench) -> Grid:
-    """The same cells in a folder with a store of its own."""
-    grid = copy(tracked, folder)
-    assert bench("sync", "--out", grid.out).code == 0
-    return grid
-
-
-def refused(done: Finished, said: str) -> None:
-    """One line on standard error, and the exit code of trouble with MLflow."""
-    assert done.code == 1
-    assert said in done.error
-    assert len(done.error.strip().splitlines()) == 1
-
-
-def test_a_tag_that_is_a_path_is_refused_and_nothing_is_written_there(
-    tracked: Grid, bench: Bench, tmp_path: Path
-) -> None:
-    grid, escape = mirrored(tracked, tmp_path, bench), tmp_path / "escape"
-    escape.mkdir()
-    for kind, tag in (("cell", "run_id"), ("cell", "kind"), ("suite", "suite"), ("suite", "kind")):
-        run = runs(grid.out, f"tags.kind = '{kind}'")[0]
-        for below in ("", "../../../../../.."):
-            client(grid.out).set_tag(run.info.run_id, tag, f"{below}{escape}/x")
-            refused(bench("export", "--from", "mlflow", "--out", grid.out, "--to", tmp_path / "to"), ": it must be ")
-            assert not list(escape.iterdir())
-            assert not (tmp_path / "to").exists()
-        client(grid.out).set_tag(run.info.run_id, tag, run.data.tags[tag])
-    export_from_mlflow(bench, grid.out, tmp_path / "to")
-
-
-def test_a_row_of_the_store_that_is_not_its_cells_is_refused(tracked: Grid, bench: Bench, tmp_path: Path) -> None:
-    grid = mirrored(tracked, tmp_path, bench)
-    (run, *_) = runs(grid.out, "tags.status = 'done' and tags.seed = '0'")
-    file = grid.out / "mlartifacts" / run.info.run_id / "artifacts" / "row.json"
-    row = json.loads(file.read_text())
-    changes: list[tuple[dict[str, Any], str]] = [
-        ({"run_id": "../x"}, "is of cell '../x', 'done'"),
-        ({"seed": 77}, "seed is 77, but its spec says 0"),
-        ({"dataset": "../x"}, "dataset is '../x', but its spec says 'synthetic'"),
-        ({"spec": "{}"}, "spec is no JSON of a cell"),
-        ({"status": "ready"}, "'ready'"),
-        ({"test_accuracy": "high"}, "test_accuracy is 'high'"),
-        ({"device": ["cpu"]}, "device is ['cpu']"),
-        ({"price": 1}, "has not the columns of a results table"),
-    ]
-    for changed, said in changes:
-        file.write_text(json.dumps(row | changed))
-        refused(bench("export", "--from", "mlflow", "--out", grid.out, "--to", tmp_path / "to"), said)
-        assert not (tmp_path / "to").exists()
-    file.write_text(json.dumps({name: value for name, value in row.items() if name != "weight_max"}))
-    export_from_mlflow(bench, grid.out, tmp_path / "to")  # as an earlier version stored it
-
-
-def test_an_export_into_a_folder_with_a_foreign_table_leaves_it_as_it_is(
-    tracked: Grid, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a store of its own, --out need be no run folder: it only has to name one."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.store_uri(tracked.out))
-    for name in TABLES:
-        out = tmp_path / name
-        out.mkdir()
-        shutil.copy(tracked.out / "folder-id", out)
-        (out / name).write_text("date,price\n2026-01-01,3\n")
-        done = bench("export", "--from", "mlflow", "--out", out)
-        assert (done.code, done.error.strip()) == (
-            2,
-            f"error: {out / name} is no table of ours: it has no column 'run_id'",
-        )
-        assert {path.name for path in out.iterdir()} == {"folder-id", name}
-        assert (out / name).read_text() == "date,price\n2026-01-01,3\n"
-        (out / name).unlink()
-        assert bench("export", "--from", "mlflow", "--out", out).code == 0
-        assert (out / name).read_bytes() == (tracked.out / name).read_bytes()
-
-
-def test_a_store_that_keeps_artifacts_elsewhere_is_refused_and_nothing_is_written_there(
-    tracked: Grid, bench: Bench, tmp_path: Path
-) -> None:
-    grid, escape = mirrored(tracked, tmp_path, bench), tmp_path / "escape"
-    client(grid.out).set_tag(runs(grid.out, "tags.kind = 'cell'")[0].info.run_id, "mirrored", "again")
-    with contextlib.closing(sqlite3.connect(grid.out / "mlflow.db")) as database:
-        database.execute("UPDATE runs SET artifact_uri = ?", [escape.as_uri()])
-        database.commit()
-    for verb in (("sync",), ("export", "--from", "mlflow")):
-        refused(bench(*verb, "--out", grid.out), f"keeps its artifacts in '{escape.as_uri()}'")
-        assert not escape.exists()
-
-
 def test_an_export_without_a_store_says_so(bench: Bench, tmp_path: Path) -> None:
     assert "has no mlflow.db" in bench("export", "--from", "mlflow", "--out", tmp_path).error
     assert not list(tmp_path.iterdir())
     assert "valid: folders, mlflow" in bench("export", "--from", "wandb", "--out", tmp_path).error
-
-
-def test_a_folder_where_the_database_should_be_is_refused_before_mlflow_is_asked(
-    bench: Bench, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = grid.copy(tmp_path / "runs").out
-    (out / "mlflow.db").unlink(missing_ok=True)
-    (out / "mlflow.db").mkdir()
-    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)  # an import would be an error
-    finished = bench("sync", "--out", out)
-    assert finished.code == 1
-    assert f"{out / 'mlflow.db'}: a folder lies where the database file should be: move it away" in finished.error
 
 
 @pytest.mark.slow
