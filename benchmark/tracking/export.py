@@ -71,7 +71,7 @@ def _row(file: Path, run_id: str) -> Row:
     """The row of a cell as `sync` stored it. Raises SpecError where it is no row of this cell."""
     stored = read_json(file)
     if not isinstance(stored, dict) or not set(results.REQUIRED) <= set(stored) <= set(results.COLUMNS):
-        raise SpecError(f"row.json of cell {run_id} has not the columns of a results table")
+        raise SpecError(f"row.json of cell {run_id} does not have the columns of a results table")
     row = {**dict.fromkeys(results.COLUMNS, ""), **stored}
     if row["run_id"] != run_id or row["status"] not in results.STATUSES:
         raise SpecError(f"row.json of cell {run_id} is of cell {row['run_id']!r:.120}, {row['status']!r:.120}")

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import secrets
 import select
 import signal
@@ -23,6 +24,7 @@ from typing import IO, Any
 
 from benchmark.launch.base import Event, Job
 from benchmark.launch.local import STOP_SECONDS, default_workers
+from benchmark.launch.process_ranks import LAST_PORT
 from benchmark.launch.ray_tune.trial import variables
 from benchmark.run_folder.attempts import mark_ended
 from benchmark.spec import RunSpec, SpecError
@@ -221,7 +223,7 @@ class RayLauncher:
 def check_address(address: str) -> None:
     """Raises SpecError if nothing listens at HOST:PORT; Ray itself would try for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 2**16
+    is_port = re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= LAST_PORT
     if not (host and colon and is_port):
         raise SpecError(f"--ray-address {address}: write HOST:PORT, as `ray start --head` prints it")
     try:

@@ -62,7 +62,7 @@ def test_a_row_of_the_store_that_is_not_its_cells_is_refused(tracked: Grid, benc
         ({"status": "ready"}, "'ready'"),
         ({"test_accuracy": "high"}, "test_accuracy is 'high'"),
         ({"device": ["cpu"]}, "device is ['cpu']"),
-        ({"price": 1}, "has not the columns of a results table"),
+        ({"price": 1}, "does not have the columns of a results table"),
     ]
     for changed, said in changes:
         file.write_text(json.dumps(row | changed))
