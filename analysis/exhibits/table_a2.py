@@ -69,7 +69,7 @@ def lines(conditions: Sequence[Condition]) -> list[Line]:
         found += [Line(model, "equal alpha", shape, default, _at(own[shape], default), vector) for shape in SHAPES]
         for shape in ("scalar", "matrix"):
             alpha = (default or 0.0) * sizes.rows / sizes.thresholds(shape)
-            found.append(Line(model, "equal penalty a weight", shape, alpha, _at(own[shape], alpha), vector))
+            found.append(Line(model, "equal penalty per weight", shape, alpha, _at(own[shape], alpha), vector))
         for shape in ("scalar", "matrix"):
             for side, condition in matched(own[shape], vector).items():
                 alpha_run = None if condition is None else condition.alpha

@@ -147,7 +147,7 @@ def _finding(saw: Saw) -> str:
     resets, last, lowest = by_seed["resets"].sum(), by_seed[KEPT].last(), by_seed[KEPT].min()
     apart = epochs_between_resets(saw)
     text = (
-        f"{saw.group.label} at {saw.condition.label}: {_span(resets, 'g')} resets per seed, from the first on one in "
+        f"{saw.group.label} at {saw.condition.label}: {_span(resets, 'g')} resets per seed, from the first on, one in "
         f"{apart:.2g} epochs. At the end of an epoch it keeps anything from {saw.epochs[KEPT].min():.2g} to "
         f"{saw.epochs[KEPT].max():.2g} % of its weights; after the last epoch {_span(last, '.2g')} %, in the epoch of "
         f"lowest density {_span(lowest, '.2g')} %."

@@ -205,7 +205,7 @@ def _parts(sections: Sequence[Section]) -> list[tuple[str, str, list[Section]]]:
     parts = [
         ("paper", "The paper's tables and figures", printed),
         ("claims-in-words", "The paper's claims", claims),
-        ("ours", "What the paper lacks", ours),
+        ("ours", "Not in the paper", ours),
     ]
     return [part for part in parts if part[2]]
 
