@@ -201,7 +201,8 @@ def test_a_pattern_after_resets_says_that_its_ranks_are_partly_chance(rows: list
     found = [results_of(tmp_path / name, some) for name, some in (("quiet", quiet), ("reset", reset))]
     remarks = [made(results, "mnist-figure7", tmp_path).remark for results in found]
     assert "partly chance" not in remarks[0]
-    assert "resets at lenet-5-caffe dst" in remarks[1] and "partly chance" in remarks[1]
+    assert "resets at lenet-5-caffe dst" in remarks[1]
+    assert "partly chance" in remarks[1]
 
 
 def test_figure1s_example_follows_equations_1_and_2(full: Results, tmp_path: Path) -> None:
