@@ -13,7 +13,6 @@ from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, dense_epoch
 from analysis.exhibits.claims.claim import twin_of
-from analysis.output.numbers import percentage
 from analysis.statistics.small_samples import Comparison, against_fixed, equivalence, log_ratios, paired
 
 LEVEL = 0.05
@@ -101,11 +100,6 @@ def varies_more(ours: Condition, theirs: Condition) -> Answer:
 def mean_density(condition: Condition, epoch: str = COUNTED) -> float:
     """The mean fraction kept."""
     return condition.summary(DENSITY[epoch]).mean
-
-
-def kept(condition: Condition, epoch: str = COUNTED) -> str:
-    """The percentage kept as tables write it: the mean and its deviation, or the median where seeds differ widely."""
-    return percentage(condition.summary(DENSITY[epoch], scale=100))
 
 
 def word(answers: Iterable[Answer]) -> str:

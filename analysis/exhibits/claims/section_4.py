@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from analysis.data.conditions import Condition, Results
 from analysis.data.epochs import COUNTED, EPOCHS, NAMES
-from analysis.exhibits.claims.claim import MNIST_MODELS, Outcome, by_alpha, claim, judge
+from analysis.exhibits.claims.claim import MNIST_MODELS, Outcome, by_alpha, claim, judge, kept
 from analysis.exhibits.claims.evidence import (
     MARGINS,
     SPREAD,
@@ -16,7 +16,6 @@ from analysis.exhibits.claims.evidence import (
     below,
     density_ratio,
     gap,
-    kept,
     mean_density,
     paired_ratio,
     some,
