@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,9 @@ class SlurmLauncher:
             self._submit_array(chunks[at : at + limit])
 
     def _submit_array(self, chunks: Sequence[Sequence[RunSpec]]) -> None:
-        folder = self._execution.out / "slurm"
-        folder.mkdir(exist_ok=True)
+        folder = submission_folder(self._execution.out)
+        folder.parent.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700)
         probe = folder / "probe"
         probe.touch()
         before = [jobs.newest_attempts(self._execution.out, [spec.run_id for spec in chunk]) for chunk in chunks]
@@ -185,6 +187,15 @@ def job_name(out: Path) -> str:
     return f"bench-{plain[:20]}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
 
 
+def submission_folder(out: Path) -> Path:
+    """A new folder for what submitit writes for one array, not made yet.
+
+    A job loads the pickle of its number in there, maybe before submitit has put it there. In a
+    folder that is older than the array, that could be a stranger's, and so any code.
+    """
+    return out / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:12]}"
+
+
 def check_folder(out: Path) -> None:
     """Raises LaunchError for a path that a script cannot hold, or that SLURM reads as a pattern.
 
@@ -199,7 +210,7 @@ def script(execution: Execution, profile: Profile, *, workers: int | None, cells
     """The sbatch script of a grid's first array, as submitit writes it. Needs no SLURM."""
     submitit_slurm = _submitit()
     execution = execution.absolute()
-    folder = execution.out / "slurm"
+    folder = submission_folder(execution.out)
     launcher = SlurmLauncher(execution, profile, workers=workers, detach=True)
     chunks = -(-cells // profile.cells_per_job)
     command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])

@@ -119,7 +119,7 @@ def test_a_strangers_profile_runs_no_code_outside_setup(
     assert (ran.returncode, ran.stderr) == (0, "")
     greeting, words = json.loads(ran.stdout)
     assert greeting == HOSTILE
-    assert words[-1] == str(out / "slurm")
+    assert Path(words[-1]).parent == out / "slurm"
     assert list(inside.iterdir()) == []
 
 
@@ -136,7 +136,8 @@ def test_the_command_of_a_dry_run_can_be_pasted(
     assert (printed.code, printed.stderr) == (0, "")
     (line,) = (line for line in printed.stdout.splitlines() if line.startswith("srun "))
     words = shlex.split(line)
-    assert words[-5:] == [sys.executable, "-u", "-m", "submitit.core._submit", str(tmp_path / ODD / "ru ns" / "slurm")]
+    assert words[-5:-1] == [sys.executable, "-u", "-m", "submitit.core._submit"]
+    assert Path(words[-1]).parent == tmp_path / ODD / "ru ns" / "slurm"
 
 
 @pytest.mark.parametrize("name", ["run%j", "100%", "a%%b", "back\\slash", "two\nlines", "bell\a", b"\xff"])
