@@ -23,7 +23,7 @@ from benchmark.launch.slurm.folder_watch import FolderWatch
 from benchmark.launch.slurm.jobs import ClusterJob
 from benchmark.launch.slurm.profile import CONTROL, Profile
 from benchmark.launch.slurm.queue import SlurmError, State
-from benchmark.run_folder.attempts import Observer, folder_of, mark_ended, numbers
+from benchmark.run_folder.attempts import Observer, check_own_folder, folder_of, mark_ended, numbers
 from benchmark.spec import RunSpec
 from benchmark.training.execution import Execution
 
@@ -59,7 +59,7 @@ class SlurmLauncher:
         self.adopted = 0
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
-        """Raises SlurmError or LaunchError if SLURM does not accept the jobs."""
+        """Raises SlurmError or LaunchError if SLURM does not accept the jobs, FolderError as `_submit`."""
         self._specs = {spec.run_id: spec for spec in specs}
         self._watch = FolderWatch(self._execution.out, specs)
         known = {job.job: job for job in jobs.read(self._execution.out) if job.launcher == "slurm"}
@@ -73,6 +73,9 @@ class SlurmLauncher:
         return [Job(spec.run_id) for spec in specs]
 
     def _submit(self, specs: Sequence[RunSpec]) -> None:
+        """Raises FolderError for a cell whose folder is a link."""
+        for spec in specs:
+            check_own_folder(self._execution.cell(spec.run_id))  # no job could say it in a folder that is a link
         size = self._profile.cells_per_job
         chunks = [specs[at : at + size] for at in range(0, len(specs), size)]
         limit = slurm_queue.max_array_size() if len(chunks) > 1 else 1

@@ -16,6 +16,7 @@ import grids
 import pytest
 from grids import Bench
 
+from benchmark import results, suites
 from benchmark.launch.slurm.profile import read
 from benchmark.spec import SpecError
 
@@ -150,6 +151,25 @@ def test_a_folder_that_slurm_would_rename_is_refused(
     assert refused.code == 2
     assert "SLURM writes into no folder with" in refused.error
     assert not (out / "slurm").exists()
+
+
+def test_no_job_is_submitted_for_a_cell_behind_a_link(
+    bench: Bench, suite: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin", "sbatch", f"open({str(tmp_path / 'submitted')!r}, 'w')")
+    for name in ("srun", "squeue", "scontrol", "sacct"):
+        program(tmp_path / "bin", name, "")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]))
+    out, outside = tmp_path / "runs", tmp_path / "outside"
+    (run_id,) = (spec.run_id for spec in suites.load(suite).specs)
+    results.prepare(out)
+    (out / "cells").mkdir()
+    outside.mkdir()
+    (out / "cells" / run_id).symlink_to(outside)
+    refused = bench("run", "--suite", suite, "--out", out, "--launcher", "slurm", "--profile", profile)
+    assert (refused.code, f"{out / 'cells' / run_id} is a link" in refused.error) == (2, True)
+    assert not (tmp_path / "submitted").exists()
+    assert list(outside.iterdir()) == []
 
 
 def test_the_command_that_a_detached_run_prints_can_be_pasted(
