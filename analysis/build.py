@@ -62,7 +62,8 @@ MAKERS = (
 def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Written]:
     """Write the exhibits, all or those named; of all of them also index.html and manifest.json.
 
-    Raises InputError for an unknown name, and for a data set whose files would replace others.
+    Raises InputError for an unknown name, for a data set whose files would replace others, and for
+    a folder that holds links.
     """
     _check_data_sets(tables)
     results = Results(tables)
@@ -71,12 +72,20 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
     if unknown:
         raise InputError(f"--only {unknown[0]}: these results make no such exhibit: {nearest(unknown[0], makers)}")
     out.mkdir(parents=True, exist_ok=True)
+    _check_no_links(out)
     written = [make(out) for name, make in makers.items() if not only or name in only]
     if not only:
         verdicts = [v.verdict for v in deciding(verdict_rows(results))]
         page = write_page(results, written, out, verdicts=verdicts)
         write_manifest(tables, written, [page], out)
     return written
+
+
+def _check_no_links(out: Path) -> None:
+    """Raises InputError where the folder holds a link, maybe a stranger's: it can lead anywhere."""
+    for entry in sorted(out.iterdir()):
+        if entry.is_symlink():
+            raise InputError(f"{entry} is a link, and exhibits are not written through links: remove it")
 
 
 def exhibits(results: Results) -> dict[str, Maker]:

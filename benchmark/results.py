@@ -10,14 +10,17 @@ import io
 import math
 import os
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.messages import one_line
+from benchmark.run_folder import links
 from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
 from benchmark.run_folder.files import examine, read_bytes, read_json, write_atomic, write_json
+from benchmark.run_folder.links import FolderError as FolderError
 from benchmark.run_folder.result import examine_result, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json
@@ -68,13 +71,6 @@ CSV_CHARACTERS = 2**20
 Row = dict[str, Any]
 
 
-class FolderError(Exception):
-    """A run folder that cannot be used.
-
-    It is not writable, not a run folder, or of another schema version.
-    """
-
-
 @dataclass(frozen=True)
 class Member:
     """A cell of a run folder, and the suites that list it."""
@@ -93,7 +89,7 @@ def prepare(out: Path) -> None:
         check(out)
         if not (out / MARKER).exists():
             write_json(out / MARKER, {"schema": SCHEMA_VERSION})
-        probe = out / f".probe-{os.getpid()}"
+        probe = out / f".probe-{uuid.uuid4().hex}"  # a name for which nobody can have left a link
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
@@ -103,7 +99,10 @@ def prepare(out: Path) -> None:
 
 
 def check(out: Path) -> None:
-    """Raises FolderError unless the folder is empty or a run folder of this schema version."""
+    """Raises FolderError unless the folder is empty or a run folder of this schema version.
+
+    Also where something that we write in it is a link.
+    """
     occupied = out.exists() and (not out.is_dir() or any(not name.startswith(".") for name in os.listdir(out)))
     marker = read_json(out / MARKER)  # read after the check, as another process may be creating the folder
     if not isinstance(marker, dict):
@@ -114,6 +113,7 @@ def check(out: Path) -> None:
             f"--out {out} has schema version {marker.get('schema')}, this program writes {SCHEMA_VERSION}: "
             "choose another folder, or the release that made it"
         )
+    links.check(out)
 
 
 def existing(out: Path) -> Path:
@@ -320,13 +320,15 @@ def traces(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
 def metrics(cell: Path, result: Mapping[str, Any]) -> bytes:
     """The metrics of a cell's result, restored if another attempt or an accident left other ones.
 
-    Raises FolderError if the attempt that the result names has lost them too.
+    Raises FolderError if the attempt that the result names has lost them too, and if they would
+    have to be restored through a link.
     """
     for path in (cell / "metrics.jsonl", folder_of(cell, result.get("attempt", 0)) / "metrics.jsonl"):
         with contextlib.suppress(FileNotFoundError, ValueError):
             content = read_bytes(path)
             if hashlib.sha256(content).hexdigest() == result.get("metrics_sha256"):
                 if path.parent != cell:
+                    links.refuse(cell)
                     write_atomic(cell / "metrics.jsonl", content)
                 return content
     raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: move {cell} away and run again")

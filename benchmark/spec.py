@@ -303,11 +303,13 @@ def _check_micro_batches(spec: RunSpec) -> None:
 
 
 def _check_method(method: Mapping[str, Any]) -> None:
-    """Its hyperparameters are the method's own; here they only need names that Python can call them by."""
+    """Its hyperparameters are the method's own; here they only need names that Python can call them by, and alpha
+    must be a number."""
     if "name" not in method:
         raise SpecError("method.name is missing")
     check_file_name(method["name"], "method.name")
     _check_type("method.", "version", method.get("version", 1), (int,))
+    _check_type("method.", "alpha", method.get("alpha"), (float, types.NoneType))  # a column of numbers
     for name in method:
         if not isinstance(name, str) or not name.isidentifier():
             raise SpecError(f"the method has a hyperparameter {name!r:.120}: its name must be a Python identifier")

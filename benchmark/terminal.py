@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from benchmark.messages import printable
 READER_LEFT = 141  # 128 + SIGPIPE, as a shell reports a program that the signal ends
 UNWRITABLE = 1
 INTERRUPTED = 130
+SIZE = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)  # of a terminal; rich would print nothing on 0 columns
 MOST_CHARACTERS = 2000  # of an error; from a longer one the middle is left out
 _UsageError: Any = typer.BadParameter.__base__  # typer's own or click's, depending on typer's version
 _document: TextIO | None = None
@@ -66,6 +68,9 @@ def call(app: typer.Typer, explain: Callable[[Exception], tuple[str, int]]) -> i
     explain: the message and the exit code for an error of the user or the machine. It raises every
     other error again.
     """
+    for name in ("COLUMNS", "LINES"):
+        if not SIZE.fullmatch(os.environ.get(name, "1")):
+            del os.environ[name]
     with _streams(json_output="--json" in sys.argv):
         try:
             code = _run(app, explain)

@@ -23,6 +23,8 @@ README = (ROOT / "README.md").read_text()
 WORDS = " ".join(README.split())
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "paper_figures/results/README.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
+ALPHAS = ("0.0005", "0.001")  # the LeNets' stated one, and twice it
+READ_IN = {"last": "density", "best": "density_at_best_test_accuracy", "lowest": "min_density"}
 FOLDERS = ("mnist-lenet-300-100", "mnist-lenet-5-caffe", "mnist-lstm")
 
 
@@ -51,8 +53,25 @@ def test_the_verdicts_shown_are_those_of_table_1() -> None:
     assert len(shown) == len(printed) == 4
     for line, paper in zip(shown, printed, strict=True):
         ours = next(r for r in rows if r["source"] == "ours" and r["architecture"] == paper["architecture"])
-        expected = [paper["architecture"], _point(paper, "printed"), _point(ours, "best"), _point(ours, "last")]
+        expected = [paper["architecture"], _point(paper, "printed")]
+        expected += [_point(ours, epoch) for epoch in ("last", "best", "lowest")]
         assert [cell.strip() for cell in line.strip("|").split("|")] == [*expected, ours["verdict"]]
+
+
+def test_the_verdicts_are_counted_as_they_are() -> None:
+    with (ROOT / "paper_figures/verdicts.csv").open() as file:
+        counted = [row["verdict"].partition(" (")[0] for row in csv.DictReader(file) if row["counts"] == "True"]
+    said = ", ".join(f"{counted.count(word)} {word}" for word in ("not reproduced", "inconclusive", "not run"))
+    assert f"the {len(counted)} numbers that the paper measured in Tables 1 to 3: {said}." in WORDS
+
+
+def test_what_is_reproduced_only_as_a_test_of_its_own_has_its_p() -> None:
+    with (ROOT / "paper_figures/table1-verdicts.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["claim"] == "reproduced" and float(row["p"]) <= 0.05]
+    (row,) = rows
+    assert (row["model"], row["setting"], row["epoch"]) == ("lenet-5-caffe", "alpha 0.001", "lowest")
+    assert f"(p = {float(row['p']):.3f}), inconclusive" in WORDS
+    assert row["verdict"].startswith("inconclusive")
 
 
 def _point(row: dict[str, str], epoch: str) -> str:
@@ -64,6 +83,12 @@ def _point(row: dict[str, str], epoch: str) -> str:
 
 
 def _percent(row: dict[str, str], name: str) -> str:
+    """Mean ± deviation; the median and the range of the committed rows where the deviation is over a third."""
+    if name.endswith("remaining") and float(row[f"{name}_sd"] or 0) > float(row[f"{name}_mean"]) / 3:
+        found = [r for folder in FOLDERS for rows in measured(folder).values() for r in rows]
+        own = [r for r in found if r["run_id"] in row["run_ids"].split(";")]
+        shares = [100 * float(r[READ_IN[name.partition("_")[0]]]) for r in own]
+        return f"{statistics.median(shares):.2f} [{min(shares):.2f}, {max(shares):.2f}] %"
     deviation = f" ± {float(row[f'{name}_sd']):.2f}" if row[f"{name}_sd"] else ""
     return f"{float(row[f'{name}_mean']):.2f}{deviation} %"
 
@@ -81,14 +106,42 @@ def test_what_is_said_of_lenet_300_100_is_what_its_rows_say() -> None:
 def test_what_is_said_of_lenet_5_caffe_is_what_its_rows_say() -> None:
     rows = measured("mnist-lenet-5-caffe")
     protocols = " ".join((ROOT / "docs/protocols.md").read_text().split())
-    for alpha in ("0.0005", "0.001"):
+    for alpha in ALPHAS:
         for column in ("min_density", "test_accuracy_at_min_density"):
             said = mean_and_deviation(rows["dst", alpha], column)
             assert said in WORDS, (alpha, column)
             assert said in protocols, (alpha, column)
     assert f"(dense: {mean_and_deviation(rows['dense', ''], 'test_accuracy')})" in WORDS
+    spans = {a: [_span(rows["dst", a], column) for column in ("min_density", "threshold_resets")] for a in ALPHAS}
+    (sparsest, twice), (resets, more) = zip(*spans.values(), strict=True)
+    assert f"the sparsest epochs keep {sparsest} % at 5e-4 and {twice} % at 1e-3" in protocols
+    assert f"with {resets} and {more} resets per run" in protocols
     ends = [100 * float(row["density"]) for row in rows["dst", "0.0005"] + rows["dst", "0.001"]]
     assert f"anything from {min(ends):.0f} to {max(ends):.0f} %" in WORDS
+
+
+def _span(rows: list[dict[str, str]], column: str) -> str:
+    """From the lowest to the highest of the seeds: fractions in percent, counts as they are."""
+    values = [float(row[column]) for row in rows]
+    low, high = (f"{100 * v:.1f}" if column == "min_density" else f"{v:.0f}" for v in (min(values), max(values)))
+    return f"{low} to {high}"
+
+
+def test_what_is_said_of_lstm_a_is_what_its_rows_say() -> None:
+    rows = measured("mnist-lstm")
+    own = [row for row in rows["dst", "0.001"] if row["model"] == "lstm-a"]
+    dense = [row for row in rows["dense", ""] if row["model"] == "lstm-a"]
+    times = statistics.fmean(float(row["density"]) for row in own) / 0.0193
+    below = 98.70 - statistics.fmean(float(row["test_accuracy"]) for row in own)
+    assert f"LSTM-a keeps {times:.2f} times the printed share and is {below:.2f} points less accurate" in WORDS
+    assert f"(dense: {mean_and_deviation(dense, 'test_accuracy')})" in WORDS
+
+
+def test_the_time_of_the_first_cells_is_that_of_the_measured_grid() -> None:
+    grid = json.loads((ROOT / "paper_figures/results/speed/grid-cpu-2026-11.json").read_text())
+    epoch = {g["method"]: g["epoch_seconds"] for g in grid["grids"] if g["model"] == "lenet-300-100"}
+    minutes = 20 * (5 * epoch["dense"] + 10 * epoch["dst"]) / grid["workers"] / 60
+    assert f"take {minutes:.0f} minutes on two idle cores" in WORDS
 
 
 def test_the_baselines_named_are_the_committed_means() -> None:

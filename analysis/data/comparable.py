@@ -37,7 +37,8 @@ class Group:
 
     @property
     def title(self) -> str:
-        return f"{self.label}, {self.dataset}"
+        dataset = self.dataset.upper() if self.dataset in printed.DATASETS else self.dataset
+        return f"{self.label}, {dataset}"
 
     @property
     def dense(self) -> Condition | None:

@@ -12,7 +12,7 @@ from analysis.data.selection import of_table
 from analysis.paper import printed
 
 EPOCHS = ("last", "best", "lowest")
-COUNTED = "last"  # summaries count at it: the only one that is not selected on the test set
+COUNTED = "last"  # summaries count at it: the only one that the run's results do not choose
 NAMES = {"last": "last", "best": "best accuracy", "lowest": "lowest density"}
 DENSITY = {"last": "density", "best": "density_at_best_test_accuracy", "lowest": "min_density"}
 ACCURACY = {

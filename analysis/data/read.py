@@ -22,6 +22,7 @@ RANGES = {**dict.fromkeys(ACCURACIES, 100.0), **dict.fromkeys(DENSITIES, 1.0)}
 NUMBERS = ("alpha", "density_target", "seed", *MEASURED)
 TRACES = ("run_id", "epoch", "step", "name", "value")
 LAYERS = ("run_id", "parameter", "weights", "kept")
+AMOUNTS = ("value", "weights", "kept")  # what a row of traces or layers records; the rest says of what
 HEADER = 2  # the header is row 1 of a file, so that the row at index 0 is row 2
 FINISHED = ("done", "diverged")
 
@@ -183,6 +184,7 @@ def _check_cells(file: Path, table: pd.DataFrame) -> None:
     for name, highest in RANGES.items():
         outside = table[name].notna() & ~table[name].between(0, highest)
         _refuse(file, table, outside, name, f"{{value}} is not in [0, {highest:g}]")
+    _check_finite(file, table, MEASURED)
 
 
 def _same_schema(file: Path) -> None:
@@ -205,7 +207,15 @@ def _long(
     for name in columns:
         if name not in optional:
             _refuse(file, table, table[name].isna() | (table[name] == ""), name, "is empty or NaN")
-    return table.loc[table["run_id"].isin(wanted), list(columns)]
+    _check_finite(file, table, numbers)
+    for name in set(numbers) - {"value"}:
+        _refuse(file, table, (table[name] < 0) | (table[name].dropna() % 1 != 0), name, "{value} is no whole number")
+    if "kept" in numbers:
+        _refuse(file, table, table["kept"] > table["weights"], "kept", "{value} is more than {row[weights]} weights")
+    found = table.loc[table["run_id"].isin(wanted), list(columns)]
+    again = found.duplicated([name for name in columns if name not in AMOUNTS])
+    _refuse(file, found, again, "run_id", "{value} has the same record in a row above")
+    return found
 
 
 def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
@@ -217,7 +227,8 @@ def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.Da
     if not end:
         raise InputError(f"{file} is empty")
     try:
-        table = pd.read_csv(file, dtype=dict.fromkeys(_header(file) - set(numbers), str), keep_default_na=False,
+        header = pd.read_csv(file, nrows=0).columns
+        table = pd.read_csv(file, dtype=dict.fromkeys(header.difference(numbers), str), keep_default_na=False,
                             na_values={name: ["", "nan", "NaN"] for name in numbers}, low_memory=False)  # fmt: skip
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{file} is damaged: {' '.join(str(error).split())}") from error
@@ -225,17 +236,18 @@ def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.Da
     if missing:
         raise InputError(f"{file}, row 1: no column {', '.join(missing)}: not a table of this schema version")
     for name in [name for name in numbers if name in table]:
-        typed = pd.to_numeric(table[name], errors="coerce")
-        _refuse(file, table, typed.isna() & table[name].notna(), name, "{value!r} is no number")
+        given = table[name].astype(str) if table[name].dtype == object else table[name]  # it may hold huge integers
+        typed = pd.to_numeric(given, errors="coerce")
+        _refuse(file, table, typed.isna() & table[name].notna(), name, "{value!r:.120} is no number")
         table[name] = typed.astype(float)
     if end != b"\n":
         raise InputError(f"{file}, row {len(table) + 1}: the file is cut off there: export it anew")
     return table
 
 
-def _header(file: Path) -> set[str]:
-    with file.open(encoding="utf-8") as lines:
-        return set(next(lines, "").rstrip("\n").split(","))
+def _check_finite(file: Path, table: pd.DataFrame, names: Iterable[str]) -> None:
+    for name in names:
+        _refuse(file, table, np.isinf(table[name]), name, "{value} is not finite")
 
 
 def _refuse(file: Path, table: pd.DataFrame, bad: pd.Series, name: str, why: str) -> None:

@@ -120,4 +120,4 @@ def lost_note(results: Results) -> list[str]:
     for condition in results.conditions:
         counts += Counter({**condition.lost(), "departing from the suite": condition.departing})
     texts = [f"{cells} {why}" for why, cells in sorted(counts.items())]
-    return [f"In no mean of any exhibit: cells that are {', '.join(texts)}."] if texts else []
+    return [f"Cells in no mean of any exhibit: {', '.join(texts)}."] if texts else []

@@ -91,10 +91,9 @@ def _points(conditions: Sequence[Condition], column: str, *, scale: float) -> li
 
 
 def _density(found: Sequence[Group], out: Path) -> Written:
-    dataset, title = found[0].dataset, TITLES["accuracy-density"]
-    figure, axes = small_multiples(
-        len(found), columns=3, size=(4.2, 3.2), title=f"{title}: {dataset}\n{REMARK}; grey band: dense"
-    )
+    dataset = found[0].dataset
+    title = f"{TITLES['accuracy-density']}: {printed.dataset(dataset)}"
+    figure, axes = small_multiples(len(found), columns=3, size=(4.2, 3.2), title=f"{title}\n{REMARK}; grey band: dense")
     for axis, group in zip(axes, found, strict=True):
         _dense_band(axis, group)
         _panel(axis, by_density(group))
@@ -106,18 +105,19 @@ def _density(found: Sequence[Group], out: Path) -> Written:
     lines += [_printed_line(group, target) for group in found for target in printed_for(group)]
     findings = [_finding(r.label, by_density(r), "kept") for r in found]
     name = f"{dataset}-accuracy-density"
-    return _written(name, f"{title}: {dataset}", figure, lines, " ".join(findings), found, out)
+    return _written(name, title, figure, lines, " ".join(findings), found, out)
 
 
 def _flops(every: Sequence[Group], out: Path) -> Written:
-    dataset, title = every[0].dataset, TITLES["accuracy-flops"]
+    dataset = every[0].dataset
+    title = f"{TITLES['accuracy-flops']}: {printed.dataset(dataset)}"
     name = f"{dataset}-accuracy-flops"
     found = [r for r in every if any(by_flops(r, column) for column in COSTS)]
     if not found:
-        return Written(name=name, title=f"{title}: {dataset}", remark="no dense run with FLOPs to compare with")
+        return Written(name=name, title=title, remark="no dense run with FLOPs to compare with")
     note = f"{REMARK}; FLOPs counted from the masks, not what the hardware executes"
     figure, axes = small_multiples(
-        2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}: {dataset}\n{note}"
+        2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}\n{note}"
     )
     for i, group in enumerate(found):
         for axis, (column, label) in zip(axes[2 * i : 2 * i + 2], COSTS.items(), strict=True):
@@ -130,7 +130,7 @@ def _flops(every: Sequence[Group], out: Path) -> Written:
     _legend(figure, found, dense=True)
     lines = [_line(r, column, point) for r in found for column in COSTS for point in by_flops(r, column)]
     findings = [_finding(r.label, by_flops(r, "train_flops"), "of the training FLOPs") for r in found]
-    return _written(name, f"{title}: {dataset}", figure, lines, " ".join(filter(None, findings)), found, out)
+    return _written(name, title, figure, lines, " ".join(filter(None, findings)), found, out)
 
 
 def _written(

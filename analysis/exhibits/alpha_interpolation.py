@@ -188,8 +188,8 @@ def _draw(found: Sequence[Reading]) -> Any:
     for r in heads:
         groups.setdefault(r.group.title, []).append(r)
     note = (
-        "dots: seeds at the last epoch, line: geometric mean; hollow, grey: epoch of lowest density where thresholds "
-        "were reset; dashed: printed remaining percentage (band: its ±); dotted: stated α; black: the interpolated α "
+        "dots: seeds at the last epoch, line: geometric mean; hollow, grey: epoch of lowest density, for networks "
+        "with a reset; dashed: printed remaining percentage (band: its ±); dotted: stated α; black: the interpolated α "
         "with its 95 % interval"
     )
     figure, axes = small_multiples(len(groups), columns=3, size=(4.2, 3.1), title=f"{CAPTION}\n{note}")

@@ -175,8 +175,20 @@ def _write(
     return write_figure(
         name, data, draw(data, f"{title}\n{protocol_note(chosen[0])}{legend}", counts), out, title=title,
         run_ids=data["run_id"].unique(), finding=finding(data),
-        remarks=[*missing, *incomplete(chosen), *left_out_counts(results, chosen)],
+        remarks=[*missing, *reset_note(chosen), *incomplete(chosen), *left_out_counts(results, chosen)],
     )  # fmt: skip
+
+
+def reset_note(chosen: Sequence[Condition]) -> list[str]:
+    """What to know of conditions in which a layer was reset."""
+    reset = [c.name for c in chosen if (c.done["threshold_resets"] > 0).any()]
+    if not reset:
+        return []
+    return [
+        f"resets at {', '.join(reset)}: what a layer keeps at the last epoch depends there on how long ago its last "
+        "reset was, so these ranks are partly chance; pattern-consistency ranks such layers at the epoch of lowest "
+        "density"
+    ]
 
 
 def finding(data: pd.DataFrame) -> str:

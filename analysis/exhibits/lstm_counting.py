@@ -83,10 +83,10 @@ def _finding(found: Sequence[Count]) -> str:
     shares = [count.counted.mean / count.true.mean for count in found if count.true.mean > 0]
     if not shares:
         return ""
-    return (
-        f"Counted as the authors' code does, the LSTMs' remaining weights are {min(shares):.2f} to {max(shares):.2f} "
-        f"times the true ones, over {len(shares)} conditions."
-    )
+    times = " to ".join(dict.fromkeys(f"{share:.2f}" for share in (min(shares), max(shares))))
+    over = "one condition" if len(shares) == 1 else f"{len(shares)} conditions"
+    counted = "Counted as the authors' code does, the LSTMs' remaining weights are"
+    return f"{counted} {times} times the true ones, over {over}."
 
 
 def _draw(found: Sequence[Count]) -> Any:

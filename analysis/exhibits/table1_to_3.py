@@ -178,8 +178,8 @@ def rules(name: str) -> list[str]:
     """What a reader of a table of the paper has to know."""
     return [
         SUMMARY,
-        "Reading: which epoch. The last is the only one not selected on the test set, and summaries count at it; best "
-        "accuracy: selected on the test set, as the authors' code does; lowest density: the sparsest epoch. The dense "
+        "Reading: which epoch. Last: summaries count at it, because the run's results do not choose it. Best accuracy: "
+        "selected on the test set, as the authors' code does. Lowest density: the sparsest epoch of the run. The dense "
         "twin of the lowest density is read at the last epoch. The paper does not say which epoch it prints.",
         "Paper: as printed. It says neither how many runs there were nor what its ± is. Nearest: the alpha run here "
         f"whose remaining percentage at this reading is nearest to the printed one. {name}-verdicts has every alpha "

@@ -17,7 +17,7 @@ from analysis.data.conditions import Condition, Results, Summary
 from analysis.data.paired import against
 from analysis.data.selection import left_out
 from analysis.output.exhibit import Makers, Written, write_table
-from analysis.output.numbers import WIDE, factor, points, with_seeds
+from analysis.output.numbers import WIDE, factor, percentage, points, with_seeds
 from analysis.output.table import Row, Table
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
@@ -69,7 +69,7 @@ def lines(conditions: Sequence[Condition]) -> list[Line]:
         found += [Line(model, "equal alpha", shape, default, _at(own[shape], default), vector) for shape in SHAPES]
         for shape in ("scalar", "matrix"):
             alpha = (default or 0.0) * sizes.rows / sizes.thresholds(shape)
-            found.append(Line(model, "equal penalty a weight", shape, alpha, _at(own[shape], alpha), vector))
+            found.append(Line(model, "equal penalty per weight", shape, alpha, _at(own[shape], alpha), vector))
         for shape in ("scalar", "matrix"):
             for side, condition in matched(own[shape], vector).items():
                 alpha_run = None if condition is None else condition.alpha
@@ -181,5 +181,5 @@ def _finding(found: Sequence[Line]) -> str:
 
 
 def _numbers(shape: str, condition: Condition) -> str:
-    accuracy, remaining = condition.summary("test_accuracy").mean, condition.summary("density", scale=100).mean
-    return f"{shape} {accuracy:.2f} % with {remaining:.2f} % remaining"
+    accuracy, remaining = condition.summary("test_accuracy").mean, condition.summary("density", scale=100)
+    return f"{shape} {accuracy:.2f} % with {percentage(remaining)} % remaining"

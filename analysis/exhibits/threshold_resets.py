@@ -28,8 +28,8 @@ TITLE = "Weights kept at the end of each epoch, and the resets of thresholds (no
 KEPT, ACCURACY = "density_percent", "test_accuracy"
 NOTHING = "no cell with a reset of thresholds and traces.csv"
 ALIASED = (
-    "Resets come faster than epochs end: each epoch ends a little later on the tooth than the one before it, which is "
-    "why the density seems to fall over several epochs."
+    "Resets follow each other in less than an epoch, so each epoch ends a little later after a reset than the epoch "
+    "before it. This is why the density seems to fall over several epochs."
 )
 SHADE = 0.16  # of an epoch with one reset; twice as dark with two
 
@@ -126,11 +126,10 @@ def _panel(axis: Any, saw: Saw, seed: int) -> None:
     axis.plot(own["epoch"], own[KEPT], color=MODEL, marker="o", markersize=2.5, linewidth=1.1, zorder=3)
     lowest, last = own.loc[own[KEPT].idxmin()], own.iloc[-1]
     axis.plot([last["epoch"]], [last[KEPT]], "o", color=MODEL, markersize=5, zorder=4)
-    _name(axis, lowest, (0, -9), ha="center")
     if last["epoch"] != lowest["epoch"]:
-        falls = len(own) > 1 and last[KEPT] < own.iloc[-2][KEPT]
-        _name(axis, last, (-3, -11) if falls else (-3, 5), ha="right", fontweight="bold")
-    axis.set_xlim(0, own["epoch"].max() + 0.5)
+        _name(axis, lowest, (0, -9), ha="center")
+    _name(axis, last, (4, 0), va="center", fontweight="bold")
+    axis.set_xlim(0, 1.24 * own["epoch"].max())  # room for the last epoch's number
 
 
 def _name(axis: Any, row: pd.Series, offset: tuple[float, float], **look: Any) -> None:
@@ -148,7 +147,7 @@ def _finding(saw: Saw) -> str:
     resets, last, lowest = by_seed["resets"].sum(), by_seed[KEPT].last(), by_seed[KEPT].min()
     apart = epochs_between_resets(saw)
     text = (
-        f"{saw.group.label} at {saw.condition.label}: {_span(resets, 'g')} resets per seed, once they begin one in "
+        f"{saw.group.label} at {saw.condition.label}: {_span(resets, 'g')} resets per seed, from the first on, one in "
         f"{apart:.2g} epochs. At the end of an epoch it keeps anything from {saw.epochs[KEPT].min():.2g} to "
         f"{saw.epochs[KEPT].max():.2g} % of its weights; after the last epoch {_span(last, '.2g')} %, in the epoch of "
         f"lowest density {_span(lowest, '.2g')} %."
@@ -174,8 +173,9 @@ def _write(found: Sequence[Saw], results: Results, out: Path) -> Written:
     dashed = "" if target is None else f" Dashed: the {target.density_percent:g} % that the paper prints."
     legend = (
         f"When a layer keeps less than {found[0].reset_below_percent:g} % of its weights, its thresholds return to 0: "
-        "it keeps all of them again, and is pruned again.\n"
-        f"Orange: epochs with a reset, the darker the more. Large dot: the last epoch.{dashed}"
+        "it keeps nearly all of them again, and is pruned again.\n"
+        f"Orange: epochs with a reset, the darker the more.{dashed}\n"
+        "Large dot, bold number: the last epoch; other number: the sparsest epoch, where it is another."
     )
     lines = [
         saw.epochs.assign(recipe=saw.group.label, alpha=saw.condition.alpha).sort_values(["seed", "epoch"])

@@ -205,7 +205,8 @@ def tally(found: Iterable[Verdict]) -> str:
 def finding(where: str, found: Sequence[Verdict]) -> str:
     """How many numbers of a table have each verdict, and which readings reproduce one."""
     total = sum(counts(found).values())
-    text = f"{where}: of {total} numbers that the paper measured, at the last epoch: {tally(found)}."
+    numbers = "one number" if total == 1 else f"{total} numbers"
+    text = f"{where}: of {numbers} that the paper measured, at the last epoch: {tally(found)}."
     others = [v for v in found if v.n and not v.counts and v.verdict != QUOTED]
     if not others:
         return text

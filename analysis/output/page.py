@@ -24,6 +24,10 @@ VERDICTS = {
 }  # fmt: skip
 OPEN_RUNS = 500  # the appendix stands open for up to so many runs
 LONG = 60  # characters; a table with a longer cell is shown as cards on narrow screens
+SPELLED = {
+    **{model.replace("-", " "): name for model, name in printed.ARCHITECTURES.items()},
+    **{dataset: printed.dataset(dataset) for dataset in printed.DATASETS}, "lstm": "LSTM", "flops": "FLOPs",
+}  # fmt: skip
 FOLDED = 4  # more notes than these that begin alike are folded away
 
 Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page says of them
@@ -169,10 +173,12 @@ def tone(text: str) -> str:
 
 
 def heading(name: str) -> str:
-    """`Table 1`, `Figure 7`, `Table A.2`; `digits, figure 7`; other names in words."""
+    """`Table 1`, `Figure 7`, `Table A.2`; `MNIST figure 7`; other names in words."""
     if found := re.fullmatch(r"(table|figure)(A?)(\d+)", name):
         return f"{found[1].capitalize()} {'A.' if found[2] else ''}{found[3]}"
     words = re.sub(r"(table|figure)(\d+)", r"\1 \2", name.replace("-", " "))
+    for word, written in SPELLED.items():
+        words = re.sub(rf"\b{word}\b", written, words)
     return words[:1].upper() + words[1:]
 
 
@@ -199,7 +205,7 @@ def _parts(sections: Sequence[Section]) -> list[tuple[str, str, list[Section]]]:
     parts = [
         ("paper", "The paper's tables and figures", printed),
         ("claims-in-words", "The paper's claims", claims),
-        ("ours", "What the paper lacks", ours),
+        ("ours", "Not in the paper", ours),
     ]
     return [part for part in parts if part[2]]
 

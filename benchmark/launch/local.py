@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmark.launch.base import Event, Job
+from benchmark.run_folder import links
 from benchmark.run_folder.attempts import mark_ended
 from benchmark.spec import RunSpec
 from benchmark.training.execution import Execution
@@ -44,6 +45,7 @@ class _Worker:
         self.leaving = False
         self.partial = b""
         self.log = logs / f"worker-{platform.node()}-{os.getpid()}-{number}.log"
+        links.refuse(self.log)
         environment = process_environment(
             execution.device, slot=slot, devices=1 if execution.processes_started else execution.processes
         )

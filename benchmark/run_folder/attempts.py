@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.messages import one_line
+from benchmark.run_folder import links
 from benchmark.run_folder.files import examine, read_bytes, read_json, write_json
 from benchmark.run_folder.result import result_of
 
@@ -119,8 +120,17 @@ def _overwrite(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
+def check_own_folder(cell: Path) -> None:
+    """Raises FolderError if the cell's folder or its attempts are links, also to another cell's."""
+    links.refuse(cell, cell / "attempts")
+
+
 def claim(cell: Path, observer: Observer) -> Attempt | None:
-    """A new attempt at the cell; None if another attempt is active or the cell has a result."""
+    """A new attempt at the cell; None if another attempt is active or the cell has a result.
+
+    Raises FolderError if the cell's folder or its attempts are links.
+    """
+    check_own_folder(cell)
     named = _named(cell)  # looked at once: an attempt that begins from here on takes the same number
     attempts = _numbers(named)
     if attempts and not observer.over(folder_of(cell, attempts[-1])):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmark import results
 from benchmark.results import Row
+from benchmark.run_folder import links
 from benchmark.run_folder.files import read_json
 from benchmark.spec import RunSpec, SpecError, check_file_name, check_run_id
 from benchmark.tracking import store
@@ -25,10 +26,11 @@ def downloaded(out: Path) -> Iterator[tuple[Path, list[tuple[RunSpec, Row]]]]:
     """(a temporary folder with the cells' records, every cell with its row), all from MLflow.
 
     `results.write_rows` writes the tables from these as it does from a run folder. Raises
-    store.TrackingError.
+    store.TrackingError, and FolderError where something that we write in the run folder is a link.
     """
     if "MLFLOW_TRACKING_URI" not in os.environ and not (out / "mlflow.db").exists():
         raise store.TrackingError(f"{out} has no mlflow.db: give --out, or set MLFLOW_TRACKING_URI")
+    links.check(out)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with store.trouble(out):

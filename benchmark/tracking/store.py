@@ -8,9 +8,11 @@ import glob
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 import time
 import urllib.parse
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "sparse-training-bench"
 MISSING = "MLflow is not installed: 'pip install mlflow', then 'python -m benchmark sync'"
 PATIENCE_SECONDS = 60.0
+SUFFIXES = (".json", ".jsonl", ".txt")  # of the artifacts that `sync` writes
 
 Report = Callable[[str], None]
 
@@ -133,6 +136,7 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
     if uri.startswith("sqlite:") and (own or "?" not in uri):
         path = _plain(Path(uri.removeprefix("sqlite:///")))
         _create_sqlite(path)
+        _check_database(path, patience_seconds / 8)
         uri = f"sqlite:///{path}?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits in between
     return MlflowClient(uri)
 
@@ -170,6 +174,19 @@ def _create_sqlite(path: Path) -> None:
     aside.rename(path)
 
 
+def _check_database(path: Path, patience_seconds: float) -> None:
+    """Raises TrackingError for a database with triggers or views that are not MLflow's.
+
+    A trigger could move the artifacts of a run that is created just now to any folder. MLflow's own
+    are on a table that is never written to from here.
+    """
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=patience_seconds)) as database:
+        query = "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') AND tbl_name <> 'secrets'"
+        for kind, name in database.execute(query):
+            raise TrackingError(f"{path} has a {kind} {name!r:.80}, which MLflow did not make: use another store")
+
+
 def experiment(client: MlflowClient, out: Path) -> str:
     """The experiment's id.
 
@@ -200,12 +217,28 @@ def _check_artifacts(run: Run, place: str) -> None:
             f"MLflow run {run.info.run_id!r:.40} keeps its artifacts in {run.info.artifact_uri!r:.200}, which is not "
             f"its folder under {place!r:.200}: delete that run"
         )
+    if known and urllib.parse.urlsplit(own).scheme in ("", "file"):
+        _check_no_links(Path(urllib.request.url2pathname(urllib.parse.urlsplit(own).path)))
+
+
+def _check_no_links(artifacts: Path) -> None:
+    """Raises TrackingError if what is written to a run's artifacts would be written elsewhere.
+
+    MLflow writes through links, and into a folder that has the name of the file.
+    """
+    wrong = [path for path in (artifacts.parent, artifacts) if path.is_symlink()]
+    with contextlib.suppress(FileNotFoundError):  # the run has no artifact yet
+        for entry in os.scandir(artifacts):
+            if entry.is_symlink() or (entry.is_dir() and Path(entry.name).suffix in SUFFIXES):
+                wrong.append(Path(entry.path))
+    if wrong:
+        raise TrackingError(f"{wrong[0]} is a link or a folder, not what 'sync' wrote there: remove it")
 
 
 def search(client: MlflowClient, experiment: str, condition: str) -> Iterator[Run]:
     """Every run that meets the condition, oldest first.
 
-    Raises TrackingError for one whose artifacts would be written outside the experiment's folder.
+    Raises TrackingError for one whose artifacts would be written outside its own folder.
     """
     place = client.get_experiment(experiment).artifact_location
     token = None

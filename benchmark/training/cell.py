@@ -15,8 +15,19 @@ from typing import Any, Literal
 from benchmark.data import DataError
 from benchmark.messages import describe
 from benchmark.run_folder import checkpoint, storage
-from benchmark.run_folder.attempts import Attempt, Observer, claim, damage, failed_before, folder_of, numbers, strays
+from benchmark.run_folder.attempts import (
+    Attempt,
+    Observer,
+    check_own_folder,
+    claim,
+    damage,
+    failed_before,
+    folder_of,
+    numbers,
+    strays,
+)
 from benchmark.run_folder.files import append, sealed, write_atomic, write_json
+from benchmark.run_folder.links import FolderError
 from benchmark.run_folder.result import examine_result
 from benchmark.run_folder.storage import StorageError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
@@ -37,7 +48,7 @@ class DriftError(Exception):
     exit_code = 2
 
 
-USER_ERRORS = (DataError, SpecError, DriftError)
+USER_ERRORS = (DataError, SpecError, DriftError, FolderError)
 
 
 class _InterruptedError(Exception):
@@ -65,12 +76,12 @@ def execute(
 
     report receives each epoch's record and each warning. stop asks for the state to be saved at the
     next step. group: the processes that train the cell together, this one their leader. Raises
-    DataError, SpecError, DriftError and StorageError, which the user has to fix; the cell stays
-    pending.
+    DataError, SpecError, DriftError, FolderError and StorageError, which the user has to fix; the
+    cell stays pending.
     """
     cell = execution.cell(spec.run_id)
     with storage.named(execution.out):
-        _check_own_folder(cell)
+        check_own_folder(cell)
         finished, problem = examine_result(cell / "result.json", spec.run_id)
         if finished is not None:
             return Outcome(finished["status"], finished["error"])
@@ -81,13 +92,6 @@ def execute(
             return Outcome("busy")
         _report_problems(cell, problem, report)
         return _run_attempt(spec, execution, group or Group(), attempt, report, stop)
-
-
-def _check_own_folder(cell: Path) -> None:
-    """Raise StorageError if the cell's folder or its attempts are links to another cell's."""
-    attempts = Path(os.path.realpath(cell / "attempts"))
-    if attempts.parts[-2:] != (cell.name, "attempts"):
-        raise StorageError(cell, f"its attempts are those in {attempts}")
 
 
 def _report_problems(cell: Path, problem: str, report: Report) -> None:

@@ -134,6 +134,7 @@ def test_fields_name_everything_that_can_be_set_or_filtered() -> None:
         ("optimizer.lr", float("nan"), "optimizer.lr is nan: it must be finite"),
         ("optimizer.gamma", float("inf"), "optimizer.gamma is inf: it must be finite"),
         ("method.alpha", float("-inf"), "method.alpha is -inf: it must be finite"),
+        ("method.alpha", "auto", "method.alpha is 'auto': it must be float or none"),
         ("density", 0.0, r"density is 0.0: it must lie in \(0, 1\]"),
         ("density", 1.5, r"density is 1.5: it must lie in \(0, 1\]"),
         ("seed", -1, r"seed is -1: it must lie in \[0, "),

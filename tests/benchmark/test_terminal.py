@@ -80,6 +80,13 @@ def test_a_narrow_screen_cuts_no_number(
     assert "…" not in narrow
 
 
+@pytest.mark.parametrize("columns", ["0", "00", "²", "9" * 5000], ids=["0", "00", "square", "long"])
+def test_a_width_that_is_none_counts_as_unknown(columns: str, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = finish(start("status", "--out", grid.out))
+    monkeypatch.setenv("COLUMNS", columns)
+    assert finish(start("status", "--out", grid.out)) == expected
+
+
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
 def test_a_reader_that_leaves_ends_the_command_quietly(arguments: list[str], grid: Grid, tmp_path: Path) -> None:
     reading, writing = os.pipe()

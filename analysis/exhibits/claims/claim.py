@@ -10,8 +10,10 @@ from typing import Literal
 import pandas as pd
 
 from analysis.data.conditions import Condition, Results, dense_twin
+from analysis.data.epochs import COUNTED, DENSITY
 from analysis.data.layers_and_curves import by_epoch
 from analysis.data.selection import dst_conditions
+from analysis.output.numbers import percentage
 
 Result = Literal["supported", "not supported", "mixed", "inconclusive", "not run"]
 SECTIONS = ("5.1", "4.1", "4.2", "5.2", "5.3", "A.1", "A.2", "A.3", "A.4", "A.5")  # the order of the exhibit
@@ -151,6 +153,11 @@ def first_epoch(reached: pd.Series) -> int | None:
 
 def mean_of(condition: Condition, column: str) -> float:
     return float(condition.done[column].mean())
+
+
+def kept(condition: Condition, epoch: str = COUNTED) -> str:
+    """The percentage kept as tables write it: the mean and its deviation, or the median where seeds differ widely."""
+    return percentage(condition.summary(DENSITY[epoch], scale=100))
 
 
 def several(values: Iterable[float], form: str = ".2f") -> str:

@@ -9,7 +9,7 @@ from itertools import pairwise, product
 from analysis.data.conditions import Condition, Results
 from analysis.data.epochs import COUNTED, EPOCHS, NAMES
 from analysis.data.paired import log_density_ratio
-from analysis.exhibits.claims.claim import MNIST_MODELS, Outcome, by_alpha, claim, judge
+from analysis.exhibits.claims.claim import MNIST_MODELS, Outcome, by_alpha, claim, judge, kept
 from analysis.exhibits.claims.evidence import (
     SPREAD,
     Answer,
@@ -160,7 +160,7 @@ def _density_falls(results: Results, models: Sequence[str]) -> Outcome:
         steps = [below(log_density_ratio(after, before), 0.0) for before, after in pairwise(found)]
         held += steps
         used += found
-        densities = ", ".join(f"{100 * mean_density(condition):.3g}" for condition in found)
+        densities = ", ".join(kept(condition) for condition in found)
         said.append(f"{model}: {densities} % {_alphas(found)}; steps: {word(steps)}")
     return judge(held, "; ".join([*said, *missing]) if held else "", used)
 
@@ -194,11 +194,11 @@ def _some_alpha(
     conditions = [c for c, _, _ in known]
     if not sparse:
         sparsest = min(known, key=lambda entry: entry[1].difference)[0]
-        least = f"alpha {sparsest.alpha:g} leaves {100 * mean_density(sparsest, epoch):.2f} % ({sparsest.seeds})"
+        least = f"alpha {sparsest.alpha:g} leaves {kept(sparsest, epoch)} % ({sparsest.seeds})"
         return [None], f"no alpha that was run leaves so little; {least}", conditions
     best = max(sparse, key=lambda entry: entry[2].difference)
     answer = some(pairs)
-    text = f"{best[2].difference:+.2f} at {100 * mean_density(best[0], epoch):.2f} % ({best[0].seeds})"
+    text = f"{best[2].difference:+.2f} at {kept(best[0], epoch)} % ({best[0].seeds})"
     return [answer], f"alpha {best[0].alpha:g} {text}, {word([answer])}", conditions
 
 

@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from benchmark.launch.slurm.folder_watch import FolderWatch
 from benchmark.launch.slurm.jobs import ClusterJob
 from benchmark.launch.slurm.profile import CONTROL, Profile
 from benchmark.launch.slurm.queue import SlurmError, State
-from benchmark.run_folder.attempts import Observer, folder_of, mark_ended, numbers
+from benchmark.run_folder.attempts import Observer, check_own_folder, folder_of, mark_ended, numbers
 from benchmark.spec import RunSpec
 from benchmark.training.execution import Execution
 
@@ -58,7 +59,7 @@ class SlurmLauncher:
         self.adopted = 0
 
     def submit(self, specs: Sequence[RunSpec]) -> list[Job]:
-        """Raises SlurmError or LaunchError if SLURM does not accept the jobs."""
+        """Raises SlurmError or LaunchError if SLURM does not accept the jobs, FolderError as `_submit`."""
         self._specs = {spec.run_id: spec for spec in specs}
         self._watch = FolderWatch(self._execution.out, specs)
         known = {job.job: job for job in jobs.read(self._execution.out) if job.launcher == "slurm"}
@@ -72,6 +73,9 @@ class SlurmLauncher:
         return [Job(spec.run_id) for spec in specs]
 
     def _submit(self, specs: Sequence[RunSpec]) -> None:
+        """Raises FolderError for a cell whose folder is a link."""
+        for spec in specs:
+            check_own_folder(self._execution.cell(spec.run_id))  # no job could say it in a folder that is a link
         size = self._profile.cells_per_job
         chunks = [specs[at : at + size] for at in range(0, len(specs), size)]
         limit = slurm_queue.max_array_size() if len(chunks) > 1 else 1
@@ -79,8 +83,9 @@ class SlurmLauncher:
             self._submit_array(chunks[at : at + limit])
 
     def _submit_array(self, chunks: Sequence[Sequence[RunSpec]]) -> None:
-        folder = self._execution.out / "slurm"
-        folder.mkdir(exist_ok=True)
+        folder = submission_folder(self._execution.out)
+        folder.parent.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700)
         probe = folder / "probe"
         probe.touch()
         before = [jobs.newest_attempts(self._execution.out, [spec.run_id for spec in chunk]) for chunk in chunks]
@@ -185,6 +190,15 @@ def job_name(out: Path) -> str:
     return f"bench-{plain[:20]}-{hashlib.sha256(str(out).encode()).hexdigest()[:6]}"
 
 
+def submission_folder(out: Path) -> Path:
+    """A new folder for what submitit writes for one array, not made yet.
+
+    A job loads the pickle of its number in there, maybe before submitit has put it there. In a
+    folder that is older than the array, that could be a stranger's, and so any code.
+    """
+    return out / "slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:12]}"
+
+
 def check_folder(out: Path) -> None:
     """Raises LaunchError for a path that a script cannot hold, or that SLURM reads as a pattern.
 
@@ -199,7 +213,7 @@ def script(execution: Execution, profile: Profile, *, workers: int | None, cells
     """The sbatch script of a grid's first array, as submitit writes it. Needs no SLURM."""
     submitit_slurm = _submitit()
     execution = execution.absolute()
-    folder = execution.out / "slurm"
+    folder = submission_folder(execution.out)
     launcher = SlurmLauncher(execution, profile, workers=workers, detach=True)
     chunks = -(-cells // profile.cells_per_job)
     command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])

@@ -87,6 +87,12 @@ def changed(number: int, **values: Any) -> list[dict[str, Any]]:
         (with_text(ROWS[1]["spec"].replace('"seed":1', '"seed":-1')), "seed is -1: it must lie in [0, "),
         (with_tree(seed=2**63), "seed is "),
         (with_tree(seed="1"), "seed is '1': it must be int"),
+        (changed(0, seed="9" * 400), "row 2: seed inf is no whole number"),
+        (changed(1, train_seconds="9" * 400), "row 3: train_seconds inf is not finite"),
+        (changed(1, train_flops="inf"), "row 3: train_flops inf is not finite"),
+        (changed(1, threshold_min="-inf"), "row 3: threshold_min -inf is not finite"),
+        (with_tree(method=SPEC["method"] | {"alpha": ""}), "method.alpha is '': it must be float or none"),
+        (with_tree(method=SPEC["method"] | {"alpha": [1.0]}), "method.alpha is (1.0,): it must be float or none"),
         (with_tree(method=SPEC["method"] | {"seed": 2}, seed=2), "row 3: seed is 1.0, but its spec says 2"),
         (with_text(ROWS[1]["spec"][:-1] + ',"seed":1}'), "row 3: spec is not the canonical JSON of its cell"),
     ],
@@ -130,6 +136,53 @@ def test_a_column_of_another_version_is_named(tmp_path: Path) -> None:
     edited(synthetic.write(tmp_path, ROWS) / "results.csv", lambda text: text.replace("error,", "mistake,", 1))
     with pytest.raises(InputError, match=r"results\.csv, row 1: unknown column mistake: not a table of this schema"):
         load([tmp_path])
+
+
+TRACE = {"run_id": ROWS[0]["run_id"], "epoch": 1, "step": 2, "name": "density", "value": 1.0}
+LAYER = {"run_id": ROWS[0]["run_id"], "parameter": "fc1.weight", "weights": 10, "kept": 5}
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "said"),
+    [
+        ("traces.csv", TRACE | {"value": "inf"}, "value inf is not finite"),
+        ("traces.csv", TRACE | {"epoch": "inf"}, "epoch inf is not finite"),
+        ("traces.csv", TRACE | {"epoch": 0.5}, "epoch 0.5 is no whole number"),
+        ("traces.csv", TRACE | {"step": -1}, "step -1.0 is no whole number"),
+        ("layers.csv", LAYER | {"kept": -1}, "kept -1.0 is no whole number"),
+        ("layers.csv", LAYER | {"weights": 9.5}, "weights 9.5 is no whole number"),
+        ("layers.csv", LAYER | {"kept": 11}, "kept 11.0 is more than 10.0 weights"),
+    ],
+)
+def test_a_bad_number_of_an_epoch_or_a_layer_is_named(
+    tmp_path: Path, file: str, row: dict[str, Any], said: str
+) -> None:
+    synthetic.write(tmp_path, ROWS)
+    synthetic.save(tmp_path / file, list(row), [row])
+    with pytest.raises(InputError) as caught:
+        load([tmp_path])
+    assert str(caught.value) == f"{tmp_path / file}, row 2: {said}"
+
+
+@pytest.mark.parametrize(("file", "row", "other"), [("traces", TRACE, {"value": 2}), ("layers", LAYER, {"kept": 4})])
+def test_a_record_that_is_there_twice_is_named(
+    tmp_path: Path, file: str, row: dict[str, Any], other: dict[str, Any]
+) -> None:
+    synthetic.write(tmp_path, ROWS)
+    synthetic.save(tmp_path / f"{file}.csv", list(row), [row, row | other])
+    with pytest.raises(InputError, match=rf"{file}\.csv, row 3: run_id {ROWS[0]['run_id']} has the same record"):
+        load([tmp_path])
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_text_stays_text_in_a_table_that_a_spreadsheet_program_saved(tmp_path: Path, quoted: bool) -> None:
+    cells = (synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4) for seed in range(10_000))
+    row = next(cell for cell in cells if cell["run_id"].isdigit()) | {"suite": "01", "commit": "1234567"}
+    header, newline, body = (synthetic.write(tmp_path, [row]) / "results.csv").read_text().partition("\n")
+    names = ",".join(f'"{name}"' if quoted else name for name in header.split(","))
+    (tmp_path / "results.csv").write_text(f"\ufeff{names}{newline}{body}", encoding="utf-8")
+    found = load([tmp_path]).results.iloc[0]
+    assert (found["run_id"], found["suite"], found["commit"]) == (row["run_id"], "01", "1234567")
 
 
 def test_a_table_of_an_earlier_version_without_cpu_seconds_is_read(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_diverged_and_departing_cells_are_in_no_exhibit(tmp_path: Path) -> None:
     ]
     found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("mnist-accuracy-density",))
     assert found["mnist-accuracy-density"].run_ids == (rows[0]["run_id"],)
-    note = "In no mean of any exhibit: cells that are 1 departing from the suite, 1 diverged."
+    note = "Cells in no mean of any exhibit: 1 departing from the suite, 1 diverged."
     assert lost_note(results(tmp_path / "in")) == [note]
     line = synthetic_methods.read(tmp_path / "out" / "mnist-accuracy-density.csv")[0]
     assert (line["n"], line["expected"]) == ("1", "2")

@@ -195,6 +195,16 @@ def data_of(results: Results, name: str, out: Path) -> list[dict[str, str]]:
     return data(out, name)
 
 
+def test_a_pattern_after_resets_says_that_its_ranks_are_partly_chance(rows: list[Row], tmp_path: Path) -> None:
+    quiet = [{**row, "threshold_resets": 0} for row in rows]
+    reset = [{**row, "threshold_resets": 3 if row["model"] == "lenet-5-caffe" else 0} for row in rows]
+    found = [results_of(tmp_path / name, some) for name, some in (("quiet", quiet), ("reset", reset))]
+    remarks = [made(results, "mnist-figure7", tmp_path).remark for results in found]
+    assert "partly chance" not in remarks[0]
+    assert "resets at lenet-5-caffe dst" in remarks[1]
+    assert "partly chance" in remarks[1]
+
+
 def test_figure1s_example_follows_equations_1_and_2(full: Results, tmp_path: Path) -> None:
     rows = data_of(full, "figure1", tmp_path)
     assert {r["M"] for r in rows} == {"0", "1"}

@@ -230,6 +230,10 @@ def test_verdicts_have_a_tone_and_exhibits_a_heading() -> None:
     words = ("reproduced", "not reproduced", "inconclusive (n=2)", "not run", "not run (n=0/3)", "97.9", "")
     assert [tone(word) for word in words] == ["good", "bad", "open", "none", "none", "", ""]
     names = ("table1", "tableA2", "figure12", "digits-figure7", "pattern-consistency")
+    spelled = ("mnist-lenet-5-caffe-resets", "mnist-accuracy-flops", "lstm-counting")
+    assert [heading(name) for name in spelled] == [
+        "MNIST Lenet-5-Caffe resets", "MNIST accuracy FLOPs", "LSTM counting",
+    ]  # fmt: skip
     assert [heading(name) for name in names] == [
         "Table 1", "Table A.2", "Figure 12", "Digits figure 7", "Pattern consistency",
     ]  # fmt: skip

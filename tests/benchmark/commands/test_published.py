@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def test_a_table_of_an_earlier_version_lacks_later_columns_and_takes_new_rows(gr
     assert published.done([tmp_path]).run_ids == {row["run_id"] for row in done}
     assert published.merge([*done, *diverged], grid.out, tmp_path) == len(diverged)
     assert [row["train_cpu_seconds"] for row in table(tmp_path / "results.csv")] == [""] * (len(done) + len(diverged))
+
+
+def test_a_table_that_a_spreadsheet_program_saved_is_read(grid: Grid, tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_bytes(b"\xef\xbb\xbf" + (grid.out / "results.csv").read_bytes().replace(b"\n", b"\r\n"))
+    assert published.done([file]) == published.done([grid.out / "results.csv"])
 
 
 def test_merging_twice_changes_nothing(grid: Grid, tmp_path: Path) -> None:
@@ -152,6 +159,19 @@ def test_a_parquet_file_of_somebody_else_is_left_as_it_is(grid: Grid, tmp_path: 
     with pytest.raises(SpecError, match=r"results\.parquet is no table of ours: move it away"):
         published.merge(rows_of(grid, "done"), grid.out, tmp_path)
     assert contents(tmp_path) == before
+
+
+def test_links_in_the_place_of_tables_are_replaced_and_not_followed(grid: Grid, tmp_path: Path) -> None:
+    to, outside = tmp_path / "to", tmp_path / "outside"
+    published.merge(rows_of(grid, "done")[:1], grid.out, to)
+    shutil.copytree(to, outside)
+    for path in outside.iterdir():
+        (to / path.name).unlink()
+        (to / path.name).symlink_to(path)
+    before = contents(outside)
+    assert published.merge(rows_of(grid, "done"), grid.out, to) == len(rows_of(grid, "done")) - 1
+    assert contents(outside) == before
+    assert not any(path.is_symlink() for path in to.iterdir())
 
 
 def test_a_stale_parquet_file_is_written_again(grid: Grid, tmp_path: Path) -> None:

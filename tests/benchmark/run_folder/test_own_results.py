@@ -16,8 +16,8 @@ from one_cell import Runner, make_spec, result_document
 from benchmark import results
 from benchmark.run_folder.attempts import folder_of
 from benchmark.run_folder.files import sealed, write_json
+from benchmark.run_folder.links import FolderError
 from benchmark.run_folder.result import examine_result, result_of
-from benchmark.run_folder.storage import StorageError
 
 INTO: dict[str, Callable[[Path, Path], object]] = {
     "copy": shutil.copyfile,
@@ -130,18 +130,22 @@ def test_a_folder_that_is_a_link_to_another_cells_is_not_written_to(linked: str,
     before = {path: path.read_bytes() for path in first.cell.rglob("*") if path.is_file()}
     (second.cell / linked).parent.mkdir(parents=True, exist_ok=True)
     (second.cell / linked).symlink_to(first.cell / linked)
-    with pytest.raises(StorageError, match=f"its attempts are those in .*/{first.spec.run_id}/attempts"):
+    with pytest.raises(FolderError, match=f"{second.cell / linked} is a link"):
         second.run()
     assert {path: path.read_bytes() for path in first.cell.rglob("*") if path.is_file()} == before
     (second.cell / linked).unlink()
     assert second.run().status == "done"
 
 
-def test_a_cell_that_was_moved_to_another_disk_behind_a_link_goes_on(tmp_path: Path) -> None:
+def test_a_cell_that_was_moved_to_another_disk_behind_a_link_goes_on_once_it_is_back(tmp_path: Path) -> None:
     runner = Runner(tmp_path / "runs", make_spec())
     assert runner.run(stop_after=1).status == "interrupted"
     shutil.move(runner.cell, tmp_path / runner.cell.name)
     runner.cell.symlink_to(tmp_path / runner.cell.name)
+    with pytest.raises(FolderError, match=f"{runner.cell} is a link"):
+        runner.run()
+    runner.cell.unlink()
+    shutil.move(tmp_path / runner.cell.name, runner.cell)
     assert (runner.run().status, len(runner.resumed)) == ("done", 1)
 
 

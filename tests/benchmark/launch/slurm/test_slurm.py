@@ -133,7 +133,7 @@ def test_a_time_limit_puts_the_job_back_into_the_queue(storm: Storm, alone: dict
     assert "resumed at step" in finished.stdout
     assert storm.limited.ends()[0] == "interrupted", "its state was saved in time"
     assert len(storm.limited.jobs()) == 1
-    assert "the job goes back into the queue" in next(storm.limited.out.glob("slurm/*_log.out")).read_text()
+    assert "the job goes back into the queue" in next(storm.limited.out.glob("slurm/*/*_log.out")).read_text()
 
 
 def test_an_interrupted_dispatcher_leaves_its_jobs_and_the_next_one_adopts_them(

@@ -16,6 +16,7 @@ import grids
 import pytest
 from grids import Bench
 
+from benchmark import results, suites
 from benchmark.launch.slurm.profile import read
 from benchmark.spec import SpecError
 
@@ -116,7 +117,7 @@ def test_a_strangers_profile_runs_no_code_outside_setup(
     assert (ran.returncode, ran.stderr) == (0, "")
     greeting, words = json.loads(ran.stdout)
     assert greeting == HOSTILE
-    assert words[-1] == str(out / "slurm")
+    assert Path(words[-1]).parent == out / "slurm"
     assert list(inside.iterdir()) == []
 
 
@@ -133,7 +134,8 @@ def test_the_command_of_a_dry_run_can_be_pasted(
     assert (printed.code, printed.stderr) == (0, "")
     (line,) = (line for line in printed.stdout.splitlines() if line.startswith("srun "))
     words = shlex.split(line)
-    assert words[-5:] == [sys.executable, "-u", "-m", "submitit.core._submit", str(tmp_path / ODD / "ru ns" / "slurm")]
+    assert words[-5:-1] == [sys.executable, "-u", "-m", "submitit.core._submit"]
+    assert Path(words[-1]).parent == tmp_path / ODD / "ru ns" / "slurm"
 
 
 @pytest.mark.parametrize("name", ["run%j", "100%", "a%%b", "back\\slash", "two\nlines", "bell\a", b"\xff"])
@@ -146,6 +148,25 @@ def test_a_folder_that_slurm_would_rename_is_refused(
     assert refused.code == 2
     assert "SLURM writes into no folder with" in refused.error
     assert not (out / "slurm").exists()
+
+
+def test_no_job_is_submitted_for_a_cell_behind_a_link(
+    bench: Bench, suite: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "bin", "sbatch", f"open({str(tmp_path / 'submitted')!r}, 'w')")
+    for name in ("srun", "squeue", "scontrol", "sacct"):
+        program(tmp_path / "bin", name, "")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]))
+    out, outside = tmp_path / "runs", tmp_path / "outside"
+    (run_id,) = (spec.run_id for spec in suites.load(suite).specs)
+    results.prepare(out)
+    (out / "cells").mkdir()
+    outside.mkdir()
+    (out / "cells" / run_id).symlink_to(outside)
+    refused = bench("run", "--suite", suite, "--out", out, "--launcher", "slurm", "--profile", profile)
+    assert (refused.code, f"{out / 'cells' / run_id} is a link" in refused.error) == (2, True)
+    assert not (tmp_path / "submitted").exists()
+    assert list(outside.iterdir()) == []
 
 
 def test_the_command_that_a_detached_run_prints_can_be_pasted(
