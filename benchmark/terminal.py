@@ -116,7 +116,7 @@ def _misused(error: Any) -> int:
 
 
 def _failed(message: str, code: int) -> int:
-    line = " ".join(message.splitlines())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.splitlines()))
     shown = line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 200]} … {line[-200:]}"
     print(f"error: {shown}", file=sys.stderr)
     if _document is not None:

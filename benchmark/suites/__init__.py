@@ -18,7 +18,7 @@ import re
 import site
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -137,11 +137,18 @@ def _is_from_outside(error: BaseException) -> bool:
 
 def _one_line(error: BaseException) -> str:
     """The error's text in at most MOST_CHARACTERS characters, without line breaks."""
-    return _cut(" ".join(str(error).split()), MOST_CHARACTERS)
+    return _cut(" ".join(_written(str, error).split()), MOST_CHARACTERS)
 
 
 def _shown(value: object) -> str:
-    return _cut(repr(value), 60)
+    return _cut(_written(repr, value), 60)
+
+
+def _written(write: Callable[[object], str], value: object) -> str:
+    try:
+        return write(value)
+    except Exception:  # the user's own class may raise
+        return f"a {type(value).__name__} that has no text"
 
 
 def _cut(text: str, most: int) -> str:
