@@ -303,8 +303,7 @@ def _check_micro_batches(spec: RunSpec) -> None:
 
 
 def _check_method(method: Mapping[str, Any]) -> None:
-    """Its hyperparameters are the method's own; here they only need names that Python can call them by, and alpha
-    must be a number."""
+    """Its hyperparameters are its own; here they need names that Python can call them by, and alpha is a number."""
     if "name" not in method:
         raise SpecError("method.name is missing")
     check_file_name(method["name"], "method.name")

@@ -129,7 +129,7 @@ def _tables(path: Path) -> list[Path]:
 def _rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[Row]:
     """The rows of a table with these columns; it must have those `needed`, all without it."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:  # a spreadsheet program begins a file with a mark
+        with file.open(newline="", encoding="utf-8") as opened:
             reader = csv.DictReader(opened, strict=True)
             names = list(reader.fieldnames or ())
             if missing := [name for name in needed or columns if name not in names]:

@@ -20,6 +20,7 @@ from typing import Any
 from benchmark.run_folder.shapes import Shape, misfit
 
 DEEPEST = 32
+MOST_BYTES = 2**34  # a sparse file may claim terabytes, and reading it would end in a MemoryError
 DIGITS = 300
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -68,7 +69,8 @@ def read_bytes(path: Path, *, start: int = 0) -> bytes:
     """The content of a regular file, from a byte on.
 
     Never waits for a pipe. Raises FileNotFoundError if there is nothing, ValueError naming the path
-    if it is no regular file, and OSError if the storage or the permissions refuse.
+    if it is no regular file or larger than MOST_BYTES, and OSError if the storage or the permissions
+    refuse.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -81,8 +83,11 @@ def read_bytes(path: Path, *, start: int = 0) -> bytes:
             raise ValueError(f"{path} is damaged (not a regular file)") from error
         raise
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{path} is damaged (not a regular file)")
+        if status.st_size > MOST_BYTES:
+            raise ValueError(f"{path} is damaged ({status.st_size} bytes)")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             file.seek(start)
             return file.read()

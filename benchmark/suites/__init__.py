@@ -136,7 +136,11 @@ def _is_from_outside(error: BaseException) -> bool:
 
 def _text(error: BaseException) -> str:
     """All lines of an error as one, because a suite file leaves no traceback to look at."""
-    return one_line(" ".join(str(error).split()))
+    try:
+        text = str(error)
+    except Exception:  # the user's own class may raise
+        text = f"a {type(error).__name__} that has no text"
+    return one_line(" ".join(text.split()))
 
 
 class _Neighbours(importlib.abc.MetaPathFinder):

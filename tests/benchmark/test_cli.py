@@ -140,6 +140,18 @@ SUITES = {
     "a suite() of nothing": ("def suite():\n    pass\n", ["suite() returned None, not a list of specs"]),
     "a suite() that is endless": ("def suite():\n    while True:\n        yield ONE\n", ["more than 100000 cells"]),
     "a suite() that fails late": ("def suite():\n    yield ONE\n    1 / 0\n", ["line 6: suite() raised Zero"]),
+    "an error without a text": (
+        "class Mute(Exception):\n    def __str__(self):\n        1 / 0\ndef suite():\n    raise Mute\n",
+        ["line 5: suite() raised Mute: a Mute that has no text"],
+    ),
+    "a cell without a text": (
+        "class Mute:\n    def __repr__(self):\n        1 / 0\ndef suite():\n    return [Mute()]\n",
+        ["suite() returned a Mute that has no text as a cell"],
+    ),
+    "an error that colours the terminal": (
+        "def suite():\n    raise OSError('a\\x1b[31mb\\x07\\ud800')\n",
+        ["raised OSError: a\\x1b[31mb\\x07\\ud800"],
+    ),
     "an error of many lines": (
         "def suite():\n    raise OSError('a\\nb' + 10**6 * ' c')\n",
         ["raised OSError: a b c", "…"],

@@ -56,12 +56,6 @@ def test_a_table_of_an_earlier_version_lacks_later_columns_and_takes_new_rows(gr
     assert [row["train_cpu_seconds"] for row in table(tmp_path / "results.csv")] == [""] * (len(done) + len(diverged))
 
 
-def test_a_table_that_a_spreadsheet_program_saved_is_read(grid: Grid, tmp_path: Path) -> None:
-    file = tmp_path / "results.csv"
-    file.write_bytes(b"\xef\xbb\xbf" + (grid.out / "results.csv").read_bytes().replace(b"\n", b"\r\n"))
-    assert published.done([file]) == published.done([grid.out / "results.csv"])
-
-
 def test_merging_twice_changes_nothing(grid: Grid, tmp_path: Path) -> None:
     published.merge(rows_of(grid, "done", "diverged"), grid.out, tmp_path)
     before = contents(tmp_path)

@@ -373,3 +373,12 @@ def test_what_we_write_ourselves_reads_back(tmp_path: Path) -> None:
     files.write_json(tmp_path / "x.json", value)
     assert files.examine(tmp_path / "x.json", dict) == (value, "")
     assert files.examine(tmp_path / "nothing.json", dict) == (None, "")
+
+
+def test_a_file_that_claims_terabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.touch()
+    os.truncate(path, 2**42)
+    with pytest.raises(ValueError, match=r"result\.json is damaged \(4398046511104 bytes\)"):
+        files.read_bytes(path)
+    assert files.examine(path) == (None, f"{path} is damaged (4398046511104 bytes)")
