@@ -1,14 +1,13 @@
 """A run folder from a stranger: nothing is written outside it, and nothing in it is run as code.
 
 Pickles in the place of checkpoints are in `test_damaged_checkpoints`, those of jobs in
-`launch/slurm/test_planted_pickles` and those of Ray Tune in `launch/ray_tune/test_planted_pickles`.
+`launch/slurm/test_slurm_pickles` and those of Ray Tune in `launch/ray_tune/test_ray_pickles`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import grids
 import pytest
 from grids import Bench, Grid
+from poison import poison
 
 from benchmark.run_folder.links import IN_PLACE
 
@@ -168,27 +168,16 @@ def test_a_run_folder_that_was_moved_to_another_disk_behind_a_link_goes_on(
     assert {row["status"] for row in grids.rows(own.out).values()} == {"done", "diverged", "failed"}
 
 
-class Poison:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
 def test_no_command_runs_what_lies_in_the_folder(
     own: Grid, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pickles with every suffix that has ever been one of ours or a library's, Python files, and paths of plug-ins."""
-    trace, poison = tmp_path / "trace", pickle.dumps(Poison(tmp_path / "trace"))
-    pickle.loads(poison)
-    trace.unlink()  # so the poison works
+    trace = tmp_path / "trace"
+    planted = poison(trace)
     code = f"open({str(trace)!r}, 'w')"
     for folder in [path for path in [own.out, *own.out.rglob("*")] if path.is_dir()]:
         for name in ("state.pkl", "checkpoint-best.pt", "tuner.pkl", "checkpoint.pth", "cache.pickle"):
-            (folder / name).write_bytes(poison)
+            (folder / name).write_bytes(planted)
         for name in ("conftest.py", "sitecustomize.py", "suite.py", "mixed.py", "torch.py", "__init__.py"):
             (folder / name).write_text(f"{code}\n")
         (folder / "stranger.pth").write_text(f"import os; {code}\n")

@@ -6,15 +6,14 @@ Tags that are paths, rows that are not their cells', and runs with artifacts els
 from __future__ import annotations
 
 import contextlib
-import pickle
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from grids import Finished, Grid, finish, start
+from poison import poison
 
 pytest.importorskip("mlflow")
 pytestmark = pytest.mark.slow
@@ -23,16 +22,6 @@ pytestmark = pytest.mark.slow
 def command(*arguments: str | Path) -> Finished:
     """In a process of its own: MLflow remembers the folder of a run's artifacts by the run's id."""
     return finish(start(*arguments))
-
-
-class Poison:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 def change(out: Path, *statements: str) -> None:
@@ -163,13 +152,11 @@ def test_an_experiment_whose_name_is_a_path_is_none_of_ours(out: Path, outside: 
 
 def test_artifacts_that_are_pickles_are_never_loaded(out: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    poison = pickle.dumps(Poison(trace))
-    pickle.loads(poison)
-    trace.unlink()  # so the poison works
+    planted = poison(trace)
     for folder in artifacts(out):
         (folder / "model").mkdir()
         for path in (*folder.glob("*.json*"), folder / "python_model.pkl", folder / "model" / "model.pkl"):
-            path.write_bytes(poison)
+            path.write_bytes(planted)
         flavor = "{loader_module: os, python_model: model.pkl}"
         (folder / "model" / "MLmodel").write_text(f"flavors: {{python_function: {flavor}}}")
     refused = command("export", "--from", "mlflow", "--out", out, "--to", tmp_path / "to")

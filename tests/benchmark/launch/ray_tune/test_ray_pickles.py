@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from pathlib import Path
 
 import grids
 import pytest
+from poison import poison
 
 from benchmark import results
 
@@ -21,25 +21,15 @@ NAMES = (
 )
 
 
-class Poison:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.path,)
-
-
 def test_ray_restores_nothing_that_lay_in_the_folder_before(tmp_path: Path) -> None:
     out, trace = tmp_path / "runs", tmp_path / "trace"
     suite = grids.write_suite(tmp_path / "grid.py", {"lenet-300-100": 1}, methods=["dense"])
     results.prepare(out)
-    poison = pickle.dumps(Poison(trace))
+    planted = poison(trace)
     for folder in (out / "ray", out / "ray" / "20260101-000000-000000-1", out / "ray" / "checkpoint_000000"):
         folder.mkdir()
         for name in NAMES:
-            (folder / name).write_bytes(poison)
+            (folder / name).write_bytes(planted)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     command = ("run", "--suite", suite, "--out", out, "--launcher", "ray", "--workers", "1", "--no-mlflow")
     finished = grids.finish(grids.start(*command))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import stat
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import grids
 import pytest
 from grids import Bench
+from poison import poison
 
 from benchmark import results
 
@@ -45,16 +45,6 @@ VARIABLES = {
 }
 
 
-class Poison:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.path,)
-
-
 def program(folder: Path, name: str, script: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!{sys.executable}\n{script}\n")
@@ -77,7 +67,7 @@ def test_a_job_loads_no_pickle_that_lay_in_the_folder_before(
     results.prepare(out)
     (out / "slurm").mkdir()
     for name in (f"{JOB}_submitted.pkl", f"{JOB}_0_submitted.pkl", f"{JOB}_0_result.pkl"):
-        (out / "slurm" / name).write_bytes(pickle.dumps(Poison(trace)))
+        (out / "slurm" / name).write_bytes(poison(trace))
     options = ("--launcher", "slurm", "--profile", profile, "--detach")
     done = bench("run", "--suite", suite, "--out", out, *options)
     assert (done.code, done.stderr) == (0, "")
