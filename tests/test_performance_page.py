@@ -182,7 +182,7 @@ def test_the_extra_time_a_weight_is_in_the_stated_range() -> None:
         masks = Training(spec, load(pair["model"], spec, torch.device("cpu"))).attached.masks()
         weights = sum(mask.numel() for mask in masks.values())
         extra.append(1e9 * (pair["ratio"]["median"] - 1) * pair["dense_seconds"] / weights)
-    assert f"{min(extra):.0f} to {max(extra):.0f} ns for each weight on all five models" in WORDS
+    assert f"{min(extra):.0f} to {max(extra):.0f} ns per weight on all five models" in WORDS
     assert len(extra) == 5
 
 

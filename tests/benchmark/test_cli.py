@@ -146,7 +146,7 @@ SUITES = {
     ),
     "a cell without a text": (
         "class Mute:\n    def __repr__(self):\n        1 / 0\ndef suite():\n    return [Mute()]\n",
-        ["suite() returned a Mute that has no text as a cell"],
+        ["suite() returned a value of type Mute as a cell"],
     ),
     "an error that colours the terminal": (
         "def suite():\n    raise OSError('a\\x1b[31mb\\x07\\ud800')\n",

@@ -265,7 +265,7 @@ def test_a_list_of_cells_with_wrong_entries_is_one_line_that_names_it(
         assert str(path) in refused.error
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "a link to itself"])  # test_strangers_folder
 def test_damaged_lines_of_jobs_are_skipped_and_what_is_no_file_is_named(
     damage: str, done: Path, bench: Bench, tmp_path: Path
 ) -> None:
