@@ -24,8 +24,8 @@ lint: setup  ## lint, format, types, layering
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint  ## what a change must pass before it is committed: lint, and the fast tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+check: lint  ## what a change must pass before it is committed: lint, and the fast tests, or those of TESTS=FOLDERS
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 test: setup  ## all tests, two at a time
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
