@@ -8,6 +8,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("BENCH_NO_MLFLOW", "1")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # read when mlflow is first imported, by whichever test
 # Torch keys its cache of compiled kernels by the CPU, not by ATEN_CPU_CAPABILITY. A kernel compiled
 # under another value writes past the end of its tensors, so each value has a cache of its own.
 CAPABILITY = os.environ.get("ATEN_CPU_CAPABILITY", "default")

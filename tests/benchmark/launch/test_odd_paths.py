@@ -10,7 +10,8 @@ import pytest
 from grids import Finished, finish
 
 FOLDER = "a [b]'\"é😀 100%25 #1 ?x=y;&"
-SUITE, OUT, DATA, TABLES, EXHIBITS = "-süite '1.py", "-runs ?mode=ro#", "-dàta%41", "-to '😀?", "-exhibits %"
+# The name of a suite is the name of a file in any folder: letters, digits and . _ - only.
+SUITE, OUT, DATA, TABLES, EXHIBITS = "-suite_1.py", "-runs ?mode=ro#", "-dàta%41", "-to '😀?", "-exhibits %"
 
 
 @pytest.mark.slow
