@@ -11,8 +11,8 @@ DESCRIPTION = "dense training of the compact networks that the sparse patterns s
 EXHIBITS = ("compact-networks",)
 SEEDS = range(3)
 NETWORKS = [
-    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(18, 24)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
-    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(19, 6)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(17, 24)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(18, 6)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(10, 7)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(10, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(7, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
