@@ -105,10 +105,12 @@ def plan(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="suites, methods, models or data.")], json_output: Json = False
+    what: Annotated[str, typer.Argument(help="suites, methods, models or data.")],
+    suite: options.PlugInSuite = None,
+    json_output: Json = False,
 ) -> None:
-    """What there is by name: suites, methods, models or data."""
-    list_names(what, json_output)
+    """What there is by name: suites, methods, models or data, plug-ins among them."""
+    list_names(what, suite, json_output)
 
 
 @app.command()
@@ -152,15 +154,15 @@ def export(
 
 
 @data_app.command()
-def fetch(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+def fetch(name: str, data_dir: DataDir = DATA, suite: options.PlugInSuite = None, json_output: Json = False) -> None:
     """Download a data set and check it."""
-    data_sets.fetch(name, data_dir, json_output)
+    data_sets.fetch(name, data_dir, suite, json_output)
 
 
 @data_app.command()
-def verify(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+def verify(name: str, data_dir: DataDir = DATA, suite: options.PlugInSuite = None, json_output: Json = False) -> None:
     """Check a data set's files against their checksums."""
-    data_sets.verify(name, data_dir, json_output)
+    data_sets.verify(name, data_dir, suite, json_output)
 
 
 @app.command()
