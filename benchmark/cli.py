@@ -13,6 +13,7 @@ from benchmark.commands import data_sets, options
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
 from benchmark.commands.list_names import list_names
+from benchmark.commands.new import new as write_new
 from benchmark.commands.options import DATA, OUT, DataDir, DoneIn, Json, Out, Seeds, Set, Where
 from benchmark.commands.plan import plan as print_plan
 from benchmark.commands.run import dry_run as print_dry_run
@@ -111,6 +112,17 @@ def list_(
 ) -> None:
     """What there is by name: suites, methods, models or data, plug-ins among them."""
     list_names(what, suite, json_output)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="method, model or suite.")],
+    name: Annotated[str, typer.Argument(help="Its name, also of its file, such as my_method.")],
+    folder: Annotated[Path, typer.Option(help="Where NAME.py and test_NAME.py are written.")] = Path(),
+    json_output: Json = False,
+) -> None:
+    """Write a method, a model or a suite of your own, and its test: both run as they are."""
+    write_new(kind, name, folder, json_output)
 
 
 @app.command()
