@@ -30,7 +30,7 @@ def list_names(what: str, suite: str | None, json_output: bool) -> None:
     if suite is not None:
         suites.load_module(suite)
     describe, plug_ins = KINDS[what]
-    found = {name: text + _package(plug_ins, name) for name, text in describe().items()}
+    found = {name: _with_package(text, plug_ins, name) for name, text in describe().items()}
     if json_output:
         emit(found)
         return
@@ -49,10 +49,11 @@ def _feeds(exhibits: Sequence[str]) -> str:
     return f" [{', '.join(exhibits)}]" if exhibits else ""
 
 
-def _package(plug_ins: PlugIns, name: str) -> str:
-    """The installed package that a name comes from, for the end of its line."""
+def _with_package(text: str, plug_ins: PlugIns, name: str) -> str:
+    """A name's line, with the installed package that it comes from at the end."""
     try:
         plug_in = plug_ins.find(name)
     except ValueError:  # several packages, which its line says
-        return ""
-    return f" ({plug_in.distribution})" if plug_in and plug_in.distribution else ""
+        return text
+    package = plug_in.distribution if plug_in else ""
+    return text if not package or package in text else f"{text} ({package})"
