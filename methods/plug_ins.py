@@ -42,13 +42,19 @@ class PlugIns:
 
     kind: a word for messages, such as `method`. group: the entry-point group of installed packages.
     own: a name -> where it leads in this project, or None; a plug-in never replaces it. form: what
-    a path looks like, for messages; without a colon, a path may name a whole module.
+    a path looks like, for messages. whole_module: a path may also be that of a module.
     """
 
     def __init__(
-        self, kind: str, *, group: str, own: Callable[[str], str | None], form: str = "package.module:Class"
+        self,
+        kind: str,
+        *,
+        group: str,
+        own: Callable[[str], str | None],
+        form: str = "package.module:Class",
+        whole_module: bool = False,
     ) -> None:
-        self._kind, self._group, self._own, self._form = kind, group, own, form
+        self._kind, self._group, self._own, self._form, self._whole_module = kind, group, own, form, whole_module
         self._registered: dict[str, str] = {}
 
     def register(self, name: str, path: str) -> None:
@@ -144,7 +150,7 @@ class PlugIns:
 
     def _is_path(self, path: str) -> bool:
         parts = path.split(":")
-        return all(parts) and (len(parts) == 2 or (len(parts) == 1 and ":" not in self._form))
+        return all(parts) and (len(parts) == 2 or (len(parts) == 1 and self._whole_module))
 
     def _hidden(self, name: str) -> str:
         """Why an entry point of this name is not used; empty if it is."""

@@ -25,6 +25,7 @@ plug_ins = PlugIns(
     group="sparse_training.datasets",
     own=lambda name: _module(name) if name in DESCRIPTIONS else None,
     form="package.module:read",
+    whole_module=True,
 )
 register = plug_ins.register
 

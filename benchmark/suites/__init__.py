@@ -54,6 +54,7 @@ plug_ins = PlugIns(
     group="sparse_training.suites",
     own=lambda name: f"benchmark.suites.{name}" if name in NAMES else None,
     form="package.module",
+    whole_module=True,
 )
 
 

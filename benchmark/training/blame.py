@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from torch import nn
 
 from benchmark import data, models
 from benchmark.messages import describe, one_line
@@ -26,9 +29,9 @@ def origins(spec: RunSpec) -> dict[str, str]:
 
 def described(error: BaseException, spec: RunSpec) -> str:
     """The error in one line, after the part of the cell whose code raised it, if it is one's."""
-    files = _files(spec)
+    known = _sources(spec)
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        if part := _part(frame, spec, files):
+        if part := _part(frame, spec, known):
             where = f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {line})"
             return one_line(f"{part}, {where}: {describe(error)}")
     return describe(error)
@@ -42,35 +45,35 @@ def _parts(spec: RunSpec) -> list[tuple[str, str, PlugIns]]:
     ]
 
 
-def _files(spec: RunSpec) -> dict[str, str]:
-    """The source files of the cell's plug-ins, each with the plug-ins that it defines."""
-    found: dict[str, str] = {}
+def _sources(spec: RunSpec) -> dict[Any, str]:
+    """The code of plug-ins that are functions, and the files of all, each with the plug-ins that it defines."""
+    found: dict[Any, str] = {}
     for kind, name, plug_ins in _parts(spec):
         try:
-            file = _file(plug_ins.load(name))
-        except ValueError:  # it cannot be loaded, which the error says
-            file = ""
-        if file:
-            found[file] = f"{found[file]} or {kind} '{name}'" if file in found else f"{kind} '{name}'"
-    return found
+            plug_in = plug_ins.load(name)
+        except ValueError:  # the error says so itself
+            continue
+        file, part = _file(plug_in), f"{kind} '{name}'"
+        found[file] = f"{found[file]} or {part}" if file in found else part
+        found[getattr(plug_in, "__code__", None)] = part
+    return {source: part for source, part in found.items() if source}
 
 
 def _file(plug_in: Any) -> str:
-    try:
-        return "" if plug_in is None else inspect.getfile(plug_in)
-    except TypeError:  # an object: the file of its class
-        return inspect.getfile(type(plug_in))
+    """The file of a class or function, or of an object's class; empty where there is none."""
+    for found in (plug_in, type(plug_in)):
+        with contextlib.suppress(TypeError, OSError):
+            return inspect.getfile(found)
+    return ""
 
 
-def _part(frame: FrameType, spec: RunSpec, files: dict[str, str]) -> str:
+def _part(frame: FrameType, spec: RunSpec, known: dict[Any, str]) -> str:
     """The part of the cell that a frame belongs to; empty for the project's own and for libraries.
 
-    A method that inherits a hook fails in the base's file, so methods are known by `self` as well.
+    What a plug-in inherits fails in a file of its base, so a frame's `self` counts as well.
     """
-    import torch
-
     owner = frame.f_locals.get("self")
     if isinstance(owner, Method):
         return f"method '{spec.method['name']}'"
-    part = files.get(frame.f_code.co_filename, "")
-    return f"model '{spec.model.name}'" if part and isinstance(owner, torch.nn.Module) else part
+    part = known.get(frame.f_code) or known.get(frame.f_code.co_filename) or known.get(_file(owner), "")
+    return f"model '{spec.model.name}'" if part and isinstance(owner, nn.Module) else part

@@ -114,10 +114,10 @@ def test_the_origin_is_the_package_with_its_version_and_the_file_that_was_loaded
 
 
 def test_the_origin_of_a_registered_name_is_its_file(install: Install) -> None:
-    install("theirs", {}, mine=GOOD)
+    install("theirs", {}, their_own=GOOD)
     own = things()
-    own.register("good", "mine:Good")
-    assert own.origin("good") == f"mine.py, SHA-256 {hashlib.sha256(GOOD.encode()).hexdigest()}"
+    own.register("good", "their_own:Good")
+    assert own.origin("good") == f"their_own.py, SHA-256 {hashlib.sha256(GOOD.encode()).hexdigest()}"
     sys.modules["no_file"] = types.ModuleType("no_file")
     vars(sys.modules["no_file"])["five"] = 5
     own.register("number", "no_file:five")
@@ -144,6 +144,4 @@ def test_metadata_is_read_once_for_an_import_path(install: Install, monkeypatch:
 def test_a_whole_module_is_a_plug_in_only_where_the_form_says_so(install: Install) -> None:
     install("theirs", {"good": "their_good"}, their_good='"""A module."""')
     assert "is not of the form" in things().describe()["good"]
-    assert PlugIns("suite", group="things", own=lambda _: None, form="package.module").describe() == {
-        "good": "A module."
-    }
+    assert PlugIns("suite", group="things", own=lambda _: None, whole_module=True).describe() == {"good": "A module."}
