@@ -62,7 +62,7 @@ def test_both_sets_are_chosen_anew_at_each_update() -> None:
 
 
 def test_the_penalty_is_stronger_on_weights_that_train_and_do_not_compute() -> None:
-    model, at = eight(l2=0.2)
+    _, at = eight(l2=0.2)
     active, others = 0.9**2 + 0.8**2 + 0.7**2, 0.3**2 + 0.6**2
     penalty = at.penalty()
     assert penalty.item() == pytest.approx(0.1 * (active + others / (3 / 8)))
