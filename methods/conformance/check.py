@@ -20,6 +20,7 @@ from methods.conformance.networks import FAST, FULL, TOTAL_STEPS, Network
 from methods.conformance.promises import CHECKS, Trial, check_training
 
 VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "frequency_decay": 1.0}
+DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
 
 
 class ConformanceError(AssertionError):
@@ -80,7 +81,10 @@ class Candidate:
     @property
     def values(self) -> dict[str, Any]:
         valid = self.cls.hyperparameter_names()
-        return {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid} | self.given
+        values = {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid}
+        if "density" in values and self.cls.granularity == "unit":
+            values["density"] = DENSITY_OF_UNITS
+        return values | self.given
 
     def make(self, **values: Any) -> Method:
         return self.cls(**self.values | values)
