@@ -26,7 +26,20 @@ UPDATE_EVERY = "5 steps"  # an epoch has 23, or 15: methods that drop and grow g
 METHODS = ("dense", "dsr", "dst", "set", "sparse_momentum", "static")  # on every model, with SEEDS
 OTHER_MODEL = "lenet-300-100"
 # On OTHER_MODEL only, with the first seed: each method with the hyperparameters that it needs beside `_given`.
-OTHERS: dict[str, dict[str, Any]] = {}
+OTHERS: dict[str, dict[str, Any]] = {
+    "deep_r": {},
+    "dns": {},
+    "gradual": {},
+    "granet": {},
+    "grasp": {},
+    "l1_filters": {},
+    "rigl": {},
+    "snip": {},
+    "str": {"threshold_weight_decay": 0.01},
+    "synflow": {},
+    "taylor": {},
+    "top_kast": {},
+}
 
 
 def suite() -> list[RunSpec]:
