@@ -70,10 +70,11 @@ def _run(execution: Execution, tasks: queue.SimpleQueue[dict[str, Any]], stop: t
 
     from benchmark.training.cell import execute
     from benchmark.training.engine import prepare_process
+    from benchmark.training.process_group import Group
 
     prepare_process(execution.device)
     problem = _load_plugins(execution)
-    group, observer = followers.lead(execution, devices), Observer()
+    group, observer = Group() if problem else followers.lead(execution, devices), Observer()
     while not stop.is_set():
         spec = from_dict(tasks.get()["spec"])
 

@@ -15,6 +15,7 @@ from benchmark import data, models, suites
 from benchmark.run_folder.attempts import Observer
 from benchmark.run_folder.files import read_json
 from benchmark.spec import RunSpec
+from benchmark.training import environment
 from benchmark.training.cell import DriftError, execute
 from benchmark.training.execution import Execution
 from benchmark.training.publish import Outcome
@@ -45,6 +46,8 @@ class Bad(methods.Method):
             ctx.masks.set({"1.weight": torch.ones(2, 2, dtype=torch.bool)})
 
     def after_step(self, ctx):
+        if self.how == "list":
+            ctx.masks.set({"3.weight": [[True]]})
         if self.how == "shape":
             ctx.masks.set({"1.weight": torch.ones(2, 2, dtype=torch.bool)})
         if self.how == "raises":
@@ -93,6 +96,7 @@ def one(how="", initialization=None, test_limit=None, method="bad", **given):
     return cell(method, data=Data(name="noise", test_limit=test_limit), optimizer=Optimizer(batch_size=20, epochs=2),
                 model=Model(name="fickle", initialization=initialization), **given, **({"how": how} if how else {}))
 '''
+SHAPE = 'if self.how == "shape":'
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -127,8 +131,14 @@ def line(text: str) -> int:
         (
             {"how": "shape"},
             "failed",
-            f"method 'bad', after_step (bad.py, line {line('ctx.masks.set') + 4}): "
+            f"method 'bad', after_step (bad.py, line {line(SHAPE) + 1}): "
             "ValueError: mask of 1.weight is torch.bool [2, 2], not torch.bool [4, 24]",
+        ),
+        (
+            {"how": "list"},
+            "failed",
+            f"method 'bad', after_step (bad.py, line {line('[[True]]')}): "
+            "ValueError: mask of 3.weight is list, not torch.bool [4, 4]",
         ),
         (
             {"how": "raises"},
@@ -191,9 +201,23 @@ def test_another_version_of_a_plug_in_is_drift(one: Any, tmp_path: Path) -> None
     with pytest.raises(DriftError, match=r"plug_ins: data set noise of bad\.py, SHA-256 .*; model fickle of bad.* -> "):
         run(spec, tmp_path)
     assert run(spec, tmp_path, accept_drift=True).status == "done"
-    environment = read_json(tmp_path / "runs" / "cells" / spec.run_id / "environment.json")
-    assert environment["plug_ins"] != before
-    assert [text[:10] for text in environment["drift"]] == ["plug_ins: "]
+    later = read_json(tmp_path / "runs" / "cells" / spec.run_id / "environment.json")
+    assert later["plug_ins"] != before
+    assert [text[:10] for text in later["drift"]] == ["plug_ins: "]
+
+
+def test_another_version_of_a_package_is_drift_and_earlier_checkpoints_name_none() -> None:
+    before = {"plug_ins": {"model theirs": "their-package 1.0, m.py, SHA-256 aa", "method m": "m.py, SHA-256 bb"}}
+    now = {"plug_ins": {"model theirs": "their-package 2.0, m.py, SHA-256 aa", "method m": "m.py, SHA-256 bb"}}
+    assert environment.drift(before, now) == [
+        "plug_ins: method m of m.py, SHA-256 bb; model theirs of their-package 1.0, m.py, SHA-256 aa -> "
+        "method m of m.py, SHA-256 bb; model theirs of their-package 2.0, m.py, SHA-256 aa"
+    ]
+    assert environment.drift(now, dict(reversed(now.items()))) == []
+    assert environment.drift({"plug_ins": {}}, now) == [
+        "plug_ins: none -> method m of m.py, SHA-256 bb; model theirs of their-package 2.0, m.py, SHA-256 aa"
+    ]
+    assert environment.drift({"torch": "2"}, now) == []
 
 
 def test_a_cell_of_the_package_alone_records_no_plug_in(one: Any, tmp_path: Path) -> None:
