@@ -35,7 +35,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "l1_filters": {},
     "rigl": {},
     "snip": {},
-    "str": {"threshold_weight_decay": 0.015},
+    "str": {"threshold_weight_decay": 0.025},
     "synflow": {},
     "taylor": {},
     "top_kast": {},
