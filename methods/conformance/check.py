@@ -19,7 +19,7 @@ from methods.base import DensityPromise, Method
 from methods.conformance.networks import FAST, FULL, TOTAL_STEPS, Network
 from methods.conformance.promises import CHECKS, Trial, check_training
 
-VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch"}
+VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "train_examples": 2000}
 
 
 class ConformanceError(AssertionError):
