@@ -104,16 +104,17 @@ class NoisyWeight(EffectiveWeight):
         return torch.where(self.kept(weight, log_sigma2), weight, 0)
 
     def kept(self, weight: Tensor, log_sigma2: Tensor) -> Tensor:
-        return log_alpha(weight, log_sigma2) < self.limit
+        return log_alpha(weight, log_sigma2).lt(self.limit)
 
     def sampled(self, weight: Tensor, log_sigma2: Tensor) -> Tensor:
-        deviation = (variance(weight, log_sigma2) + 1e-16).sqrt()
-        return self(weight, log_sigma2) + deviation * standard_normal(weight, self.generator)
+        noise: Tensor = standard_normal(weight, self.generator)
+        return self(weight, log_sigma2) + (variance(weight, log_sigma2) + 1e-16).sqrt() * noise
 
     def sampled_linear(self, inputs: Tensor, weight: Tensor, log_sigma2: Tensor, bias: Tensor | None) -> Tensor:
         mean = F.linear(inputs, self(weight, log_sigma2), bias)
         spread = F.linear(inputs.square(), variance(weight, log_sigma2)).float()
-        return mean + ((spread + 1e-8).sqrt() * standard_normal(spread, self.generator)).to(mean.dtype)
+        noise: Tensor = standard_normal(spread, self.generator)
+        return mean + ((spread + 1e-8).sqrt() * noise).to(mean.dtype)
 
 
 def log_alpha(weight: Tensor, log_sigma2: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def divergence(log_alpha: Tensor) -> Tensor:
     return (K1 * (1 - torch.sigmoid(K2 + K3 * log_alpha)) + 0.5 * F.softplus(-log_alpha)).sum()
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Normal noise in the shape, type and on the device of `like`.
 
