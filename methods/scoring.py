@@ -212,3 +212,36 @@ def _twice_differentiable(model: nn.Module) -> Iterator[None]:
     cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
     with sdpa_kernel(SDPBackend.MATH), cudnn:
         yield
+
+
+def outputs_and_gradients(
+    ctx: Context, batch: tuple[Tensor, Tensor], *, of: Mapping[str, nn.Module]
+) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """What modules compute on one batch, with the gradient of the examples' summed loss: an entry per call.
+
+    A module whose output is no tensor, and one that others use without calling it, has no entry.
+    Call it inside `undisturbed`. Raises ValueError where the loss is not finite.
+    """
+    inputs, target = batch
+    outputs: list[tuple[str, Tensor]] = []
+
+    def record(name: str, _: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs.append((name, output))
+
+    handles = [module.register_forward_hook(functools.partial(record, name)) for name, module in of.items()]
+    with _all_require_grad([weight.parameter for weight in ctx.weights.values()]):
+        try:
+            loss = ctx.loss_fn(ctx.model(inputs), target)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not bool(torch.isfinite(loss)):
+            raise ValueError(f"{ctx.method_name}: the loss of a batch to score on is {loss.item()}")
+        wanted = [output for _, output in outputs]
+        found = torch.autograd.grad(loss * len(target), wanted, allow_unused=True) if wanted else ()
+    ctx.scored_examples += len(target)
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in of}
+    for (name, output), gradient in zip(outputs, found, strict=True):
+        calls[name].append((output.detach(), torch.zeros_like(output) if gradient is None else gradient))
+    return calls
