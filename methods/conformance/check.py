@@ -19,7 +19,12 @@ from methods.base import DensityPromise, Method
 from methods.conformance.networks import FAST, FULL, TOTAL_STEPS, Network
 from methods.conformance.promises import CHECKS, Trial, check_training
 
-VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "frequency_decay": 1.0}
+VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
+    "density": 0.3,
+    "update_every": "1 epoch",
+    "frequency_decay": 1.0,
+    "train_examples": 2000,
+}
 DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
 
 
