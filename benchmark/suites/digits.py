@@ -27,18 +27,25 @@ METHODS = ("dense", "dsr", "dst", "set", "sparse_momentum", "static")  # on ever
 OTHER_MODEL = "lenet-300-100"
 # On OTHER_MODEL only, with the first seed: each method with the hyperparameters that it needs beside `_given`.
 OTHERS: dict[str, dict[str, Any]] = {
+    "acdc": {},
     "deep_r": {},
     "dns": {},
     "gradual": {},
     "granet": {},
     "grasp": {},
     "l1_filters": {},
+    "lottery": {"prune_fraction": 0.7},
+    "narang": {},
+    "obd": {},
+    "prune_finetune": {},
     "rigl": {},
     "snip": {},
-    "str": {"threshold_weight_decay": 0.025},
+    "soft_filter": {},
+    "str": {"threshold_weight_decay": 0.05},
     "synflow": {},
     "taylor": {},
     "top_kast": {},
+    "variational_dropout": {},
 }
 
 
