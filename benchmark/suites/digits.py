@@ -45,7 +45,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "synflow": {},
     "taylor": {},
     "top_kast": {},
-    "variational_dropout": {},
+    "variational_dropout": {"train_examples": 50_000},
 }
 
 
