@@ -88,7 +88,7 @@ class DeepR(Rewiring):
         weight, kept = ctx.weights[name].parameter, ctx.masks[name].nonzero(as_tuple=True)
         change = torch.where(self._positive_in(ctx, name)[kept], -self.l1, self.l1).to(weight.dtype)
         if self.noise:
-            drawn = torch.randn(len(change), generator=ctx.generator, device="cpu")
+            drawn = torch.randn(len(change), generator=ctx.generator, dtype=torch.float32, device="cpu")
             change += self.noise * drawn.to(weight)
         weight[kept] += ctx.lr * change
 
