@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from methods.checks.bound_optimizer import BoundOptimizer
 from methods.checks.structure import Structure, check_free, check_model, check_weights
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
-from methods.weights import reparametrization, weight_mask
+from methods.weights import weight_mask
 from methods.weights.coverage import Coverage, warn_where_little
 from methods.weights.finalization import finalize
 
@@ -171,7 +171,7 @@ class Attachment:
         first = self._bound is None
         if self._bound is not None:
             self._bound.release()
-        self._bound = BoundOptimizer(optimizer, self._places())
+        self._bound = BoundOptimizer(optimizer, self._structure.trained())
         if self._reads_gradients() and not self._bound.direct:
             raise ValueError(
                 f"{self.method.name} reads each step's gradients, and {type(optimizer).__name__} wraps an optimizer "
@@ -181,13 +181,6 @@ class Attachment:
         if first:
             self._process_group = process_group
             self._compare_processes("attach with the same seed, weights and include in every process")
-
-    def _places(self) -> Iterator[tuple[Mapping[str, nn.Parameter | None], str, str]]:
-        for name, weight in self.context.weights.items():
-            yield weight.module._parameters, weight.parameter_name, name
-            if name in self.context.thresholds:
-                extra = reparametrization.extra_name(weight.parameter_name)
-                yield weight.module._parameters, extra, f"the threshold of {name}"
 
     def _reads_gradients(self) -> bool:
         return type(self.method).after_backward is not Method.after_backward

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction
+from methods.base import Context, DensityPromise, Method, check_choice, check_fraction
 from methods.budgets import ALLOCATIONS, allocate
 from methods.schedules import every, steps_of
 
@@ -27,7 +27,7 @@ class Rewiring(Method):
     other grown weights do. `keep`: it stays as it was, with its optimizer state.
     """
 
-    density_promise = "exact"
+    density_promise: ClassVar[DensityPromise] = "exact"
     regrown: ClassVar[Literal["restart", "keep"]] = "restart"
 
     density: float = 0.05
