@@ -23,6 +23,7 @@ VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
     "density": 0.3,
     "update_every": "1 epoch",
     "frequency_decay": 1.0,
+    "prune_fraction": 0.5,
     "train_examples": 2000,
 }
 DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
@@ -41,8 +42,9 @@ def check_method(
     networks (GRU, deep bidirectional LSTM, one- and three-dimensional convolutions, transposed
     convolutions, attention).
     hyperparameters: values to check with. By default `density` is 0.3, or 0.7 where whole units are
-    pruned, `update_every` is one epoch of 3 steps and `frequency_decay` is 1, so that small networks
-    keep enough weights, updates happen within 24 steps, and chance has a part in them.
+    pruned, `update_every` is one epoch of 3 steps, `frequency_decay` is 1 and `prune_fraction` 0.5, so
+    that small networks keep enough weights, updates happen within 24 steps, chance has a part in
+    them, and a method that prunes a share at a time does so a few times.
     Raises ValueError for an unknown name or level.
     """
     networks = {"fast": FAST, "full": FULL}
