@@ -98,7 +98,8 @@ def check_phases(candidate: Candidate) -> Iterator[str]:
 
 def check_every_hyperparameter_has_an_effect(candidate: Candidate) -> Iterator[str]:
     """Where a hyperparameter is a switch, or nothing reads it, another value gives another training."""
-    values, read = candidate.make().hyperparameters(), _names_read(candidate.cls)
+    method, read = candidate.make(), _names_read(candidate.cls)
+    values = {name: getattr(method, name) for name in method.hyperparameter_names() if hasattr(method, name)}
     if not values:
         raise NotApplicable("has no hyperparameters")
     for name, value in values.items():

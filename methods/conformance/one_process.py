@@ -34,7 +34,7 @@ def main(folder: Path, rank: int) -> None:
     report = {"alone": _told(lambda: _last(trial))}
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     together = trial.in_way(wrap=DistributedDataParallel, rank=rank, ranks=2)
-    report["together"] = _told(lambda: _all(together))
+    report["together"] = _told(lambda: _all(together, plain=trial))
     torch.save(report, folder / f"report{rank}")
     if isinstance(report["together"], str):
         sys.exit(0)
@@ -64,13 +64,13 @@ def _told(compute: Callable[[], Any]) -> Any:
 
 
 def _last(trial: Trial) -> dict[str, Any]:
-    last = trial.train().run().moments[-1]
+    last = trial.moments[-1]
     return {"masks": last.masks, "parameters": last.parameters}
 
 
-def _all(trial: Trial) -> dict[str, Any]:
-    broken = list(broken_at_a_step(trial))
-    return {"broken": broken, "moments": [_joined(moment) for moment in trial.moments]}
+def _all(together: Trial, *, plain: Trial) -> dict[str, Any]:
+    broken = list(broken_at_a_step(together, plain=plain))
+    return {"broken": broken, "moments": [_joined(moment) for moment in together.moments]}
 
 
 def _joined(moment: Moment) -> dict[str, torch.Tensor]:

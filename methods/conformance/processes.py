@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ def check_with_compile(trial: Trial) -> Iterator[str]:
     _require_compiler()
     torch._dynamo.reset()
     compiled = trial.in_way(wrap=torch.compile)
-    yield from broken_at_a_step(compiled)
+    yield from broken_at_a_step(compiled, plain=trial)
     if trial.random_outputs:
         return
     for step, moment in enumerate(compiled.moments):
