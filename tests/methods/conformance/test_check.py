@@ -54,7 +54,7 @@ def test_the_kit_trains_dst_through_resets_and_set_through_updates() -> None:
 
 @pytest.mark.parametrize(
     "plugin",
-    [GrowByGradient, LargestInForward, DecayingThresholds, ScoreOnDataThenRetrain, NoisyGradients],
+    [GrowByGradient, LargestInForward, LargestUnits, DecayingThresholds, ScoreOnDataThenRetrain, NoisyGradients],
     ids=lambda cls: cls.__name__,
 )
 def test_plug_ins_of_every_family_pass_without_being_registered(plugin: type[Method]) -> None:
