@@ -24,6 +24,7 @@ def test_every_method_keeps_its_promises(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("name", methods.available())
 def test_every_method_keeps_its_promises_on_every_network(name: str) -> None:
     check_method(name, level="full")
