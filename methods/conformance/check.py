@@ -54,8 +54,9 @@ def check_method(
     seconds. `full` adds networks (GRU, deep bidirectional LSTM, one- and three-dimensional
     convolutions, transposed convolutions, attention), a resume from every step, torch.compile and
     several processes.
-    hyperparameters: values to check with. By default `density` is 0.3 and `update_every` is one
-    epoch of 3 steps, so that small networks keep enough weights and updates happen within 24 steps.
+    hyperparameters: values to check with. By default `density` is 0.3 (0.7 for whole units),
+    `update_every` is one epoch of 3 steps and `frequency_decay` is 1, so that small networks keep
+    enough weights, updates happen within 24 steps, and chance has a part in them.
     Raises ValueError for an unknown name or level.
     """
     found = examine(name_or_class, level, **hyperparameters)

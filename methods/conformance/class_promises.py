@@ -15,7 +15,8 @@ from methods.conformance.networks import FAST, TOTAL_STEPS
 from methods.conformance.training import NotApplicable
 from methods.conformance.trial import Trial, differing
 
-VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch"}
+VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "frequency_decay": 1.0}
+DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
 
 
 @dataclass
@@ -29,7 +30,10 @@ class Candidate:
     @property
     def values(self) -> dict[str, Any]:
         valid = self.cls.hyperparameter_names()
-        return {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid} | self.given
+        values = {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid}
+        if "density" in values and self.cls.granularity == "unit":
+            values["density"] = DENSITY_OF_UNITS
+        return values | self.given
 
     def make(self, **values: Any) -> Method:
         return self.cls(**self.values | values)
