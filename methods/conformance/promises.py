@@ -141,12 +141,12 @@ def check_drop_fraction(trial: Trial) -> Iterator[str]:
 def check_layer_counts(trial: Trial) -> Iterator[str]:
     """Without redistribution every layer keeps its count.
 
-    Without it are methods whose `redistribution` is "none", and those that extend Rewiring without
-    growth counts of their own.
+    Without it are methods whose `redistribution` is "none", and those that extend Rewiring at a
+    fixed count, without growth counts of their own.
     """
     method = trial.method
-    fixed = isinstance(method, Rewiring) and type(method).growth_counts is Rewiring.growth_counts
-    if not fixed and getattr(method, "redistribution", None) != "none":
+    plain = isinstance(method, Rewiring) and type(method).growth_counts is Rewiring.growth_counts
+    if not (plain and method.density_promise == "exact") and getattr(method, "redistribution", None) != "none":
         raise NotApplicable("layers may exchange weights")
     for step, moment in enumerate(trial.moments):
         for name, mask in moment.masks.items():
