@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -56,9 +57,8 @@ def check_methods(wanted: str, level: str, to: Path | None, json_output: bool) -
 
 
 def _wanted(wanted: str) -> Mapping[str, str | type[Method]]:
-    file, _, name = wanted.partition(".py")
-    if file and (wanted.endswith(".py") or name.startswith(":")):
-        return _of_file(Path(f"{file}.py"), name.removeprefix(":"))
+    if found := re.fullmatch(r"(.+\.py)(?::(.+))?", wanted):
+        return _of_file(Path(found[1]), found[2] or "")
     known = methods.available()
     if wanted == "all":
         return {each: each for each in known}
@@ -78,7 +78,7 @@ def _of_file(file: Path, name: str) -> dict[str, str | type[Method]]:
         raise SpecError(f"{file} defines no method: no subclass of methods.Method")
     if name:
         check_names([name], own, f"method in {file}")
-    return {key: value for key, value in own.items() if key == name or not name and hasattr(value, "name")}
+    return {key: value for key, value in own.items() if key == name or (not name and hasattr(value, "name"))}
 
 
 def columns() -> list[str]:

@@ -5,13 +5,12 @@ python -m methods.conformance.one_process FOLDER RANK
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -48,11 +47,14 @@ def _found(module_name: str, file: Path, name: str) -> Callable[..., Method]:
     except ModuleNotFoundError:
         sys.path.append(str(file.parent))
         spec = importlib.util.spec_from_file_location(module_name, file)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    found: Callable[..., Method] = functools.reduce(getattr, name.split("."), module)
-    return found
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part)
+    return cast(Callable[..., Method], found)
 
 
 def _told(compute: Callable[[], Any]) -> Any:

@@ -157,10 +157,11 @@ def check_layer_counts(trial: Trial) -> Iterator[str]:
 
 def check_gradient_counts(trial: Trial) -> Iterator[str]:
     """`gradient_counts` names, for every weight, a number of its entries: int64 [weights]."""
-    sizes = torch.tensor([p.numel() for p in trial.maskable.values()])
+    sizes = torch.tensor([p.numel() for p in trial.maskable.values()], device="cpu")
     for step, moment in enumerate(trial.moments):
         counts = moment.gradient_counts
-        if counts.dtype != torch.int64 or counts.shape != sizes.shape or bool((counts < 0).any() | (counts > sizes).any()):
+        fits = counts.dtype == torch.int64 and counts.shape == sizes.shape
+        if not fits or bool(((counts < 0) | (counts > sizes)).any()):
             yield f"{counts.tolist()} of {sizes.tolist()} weights after step {step}"
 
 

@@ -47,6 +47,9 @@ class Way:
     ranks: int = 1
 
 
+PLAIN = Way()
+
+
 @dataclass
 class Moment:
     """What is seen after one step, or after attach (step 0).
@@ -128,7 +131,7 @@ class Training:
 
     method: Method
     network: Network
-    way: Way = Way()
+    way: Way = PLAIN
     init_seed: int = 0
     seed: int = 0
     exclude: list[str] | None = None
@@ -263,8 +266,10 @@ class Training:
         self._mark()
 
     def _without_mask(self) -> dict[str, Tensor]:
-        masked = self.attached.masks()
-        return {name: p.detach() for name, p in self.model.named_parameters() if name in self._marked and name not in masked}
+        """The parameters that the model has without the method, and that have no mask."""
+        left_out, plain = self.attached.masks(), dict(self.plain.named_parameters())
+        named = [(name, p.detach()) for name, p in self.model.named_parameters()]
+        return {name: p for name, p in named if name in plain and name not in left_out}
 
     def _mark(self) -> None:
         self._marked = {name: value.clone() for name, value in _others(self.model).items()}

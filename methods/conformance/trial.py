@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Method
 from methods.conformance.networks import Network
-from methods.conformance.training import Moment, Training, Way
+from methods.conformance.training import PLAIN, Moment, Training, Way
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Trial:
 
     make: Callable[[], Method]
     network: Network
-    way: Way = Way()
+    way: Way = PLAIN
     every_step: bool = False
     reports: list[dict[str, Any]] | None = None
 
@@ -40,7 +40,7 @@ class Trial:
 
     @cached_property
     def training(self) -> Training:
-        return self.train(recorded=True, saves=self.way == Way()).run()
+        return self.train(recorded=True, saves=self.way == PLAIN).run()
 
     @property
     def method(self) -> Method:

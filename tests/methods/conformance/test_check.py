@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from good_methods import DecayingThresholds, GrowByGradient, LargestInForward, NoisyGradients, ScoreOnDataThenRetrain
+from good_methods import (
+    DecayingThresholds,
+    GrowByGradient,
+    LargestInForward,
+    LargestUnits,
+    NoisyGradients,
+    ScoreOnDataThenRetrain,
+)
 from torch import nn
 
 import methods
