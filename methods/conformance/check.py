@@ -55,8 +55,9 @@ def check_method(
     convolutions, transposed convolutions, attention), a resume from every step, torch.compile and
     several processes.
     hyperparameters: values to check with. By default `density` is 0.3 (0.7 for whole units),
-    `update_every` is one epoch of 3 steps and `frequency_decay` is 1, so that small networks keep
-    enough weights, updates happen within 24 steps, and chance has a part in them.
+    `update_every` is one epoch of 3 steps, `frequency_decay` is 1 and `prune_fraction` 0.5, so that
+    small networks keep enough weights, updates happen within 24 steps, chance has a part in them,
+    and a method that prunes a share at a time does so a few times.
     Raises ValueError for an unknown name or level.
     """
     found = examine(name_or_class, level, **hyperparameters)

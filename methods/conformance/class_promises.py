@@ -15,7 +15,13 @@ from methods.conformance.networks import FAST, TOTAL_STEPS
 from methods.conformance.training import NotApplicable
 from methods.conformance.trial import Trial, differing
 
-VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "frequency_decay": 1.0}
+VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
+    "density": 0.3,
+    "update_every": "1 epoch",
+    "frequency_decay": 1.0,
+    "prune_fraction": 0.5,
+    "train_examples": 2000,
+}
 DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
 
 
