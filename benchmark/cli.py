@@ -10,6 +10,7 @@ import typer
 
 from benchmark import terminal
 from benchmark.commands import data_sets, options
+from benchmark.commands.conformance import check_methods
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
 from benchmark.commands.list_names import list_names
@@ -164,8 +165,17 @@ def verify(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> No
 
 
 @app.command()
-def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) -> None:
-    """What this machine has, and what a run would miss."""
+def doctor(
+    out: Out = OUT,
+    data_dir: DataDir = DATA,
+    method: options.CheckedMethod = None,
+    level: options.Level = "fast",
+    to: options.ConformanceTo = None,
+    json_output: Json = False,
+) -> None:
+    """What this machine has, and what a run would miss; with --method: whether a method keeps its promises."""
+    if method is not None:
+        raise typer.Exit(check_methods(method, level, to, json_output))
     raise typer.Exit(diagnose(out, data_dir, json_output))
 
 

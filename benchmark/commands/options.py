@@ -38,3 +38,11 @@ AcceptDrift = Annotated[bool, typer.Option(help="Resume in a changed environment
 DryRun = Annotated[bool, typer.Option(help="Say what would run, and run nothing.")]
 Probe = Annotated[bool, typer.Option("--probe", help="Time a few steps of each kind of cell that never finished here.")]
 OUT, DATA = Path("runs"), Path("data")
+CheckedMethod = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME|FILE.py[:Class]|all", help="Check that a method keeps its promises."),
+]
+Level = Annotated[str, typer.Option(help="With --method: fast, or full, which needs a compiler and takes minutes.")]
+ConformanceTo = Annotated[
+    Path | None, typer.Option("--to", metavar="FOLDER", help="With --method: write rows into its conformance.csv.")
+]
