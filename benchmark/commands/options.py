@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 SuiteName = Annotated[str, typer.Option("--suite", help="A suite's name, or a FILE.py of your own.")]
+PlugInSuite = Annotated[
+    str | None, typer.Option("--suite", help="A FILE.py, or an installed suite, whose plug-ins are loaded first.")
+]
 Out = Annotated[Path, typer.Option(help="The run folder.")]
 DataDir = Annotated[Path, typer.Option(help="Where data sets lie.")]
 Where = Annotated[list[str], typer.Option(metavar="FIELD=v,w", help="Only these cells; repeatable.")]
