@@ -154,7 +154,7 @@ def test_what_is_out_of_range_is_named(options: dict[str, float], message: str) 
 
 
 def test_a_callable_that_returns_no_density_is_named() -> None:
-    with pytest.raises(ValueError, match="the density at 0.0001 is 97.6"):
+    with pytest.raises(ValueError, match=r"the density at 0\.0001 is 97\.6"):
         search(lambda value: 97.6, 0.5)
 
 
