@@ -192,7 +192,7 @@ def _write_suite(search: Search, value: float) -> None:
     base = setting.base
     title = (
         f"{request.method} on {base.model.name} and {base.data.name}, density {request.density:g}: "
-        f"{setting.knob.name} {value:g}, found by `python -m benchmark match`"
+        f"{setting.knob.name} {value:g}"
     )
     cells = search.complete[value].cells
     match_suite.write(request.file(search.out), setting, cells, title=title, baselines=request.baselines)

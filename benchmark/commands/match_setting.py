@@ -31,12 +31,14 @@ class Setting:
     """The cells of a search.
 
     base: one of them. knob: the hyperparameter that moves the density. start: the value to begin
-    with. plugin: the user's suite file, or None.
+    with. baselines: the hyperparameters, but the density, that the suite's cells of other methods
+    have, where these agree. plugin: the user's suite file, or None.
     """
 
     base: RunSpec
     knob: DensityKnob
     start: float
+    baselines: Mapping[str, Mapping[str, Any]]
     plugin: Path | None
 
     def cell(self, value: float, seed: int) -> RunSpec:
@@ -126,7 +128,7 @@ def setting_of(
             f"{', '.join(_differing(list(kinds.values()), knob))}: choose one with --where"
         )
     values = sorted(_value(spec, knob) for spec in chosen)
-    return Setting(chosen[0], knob, statistics.median_low(values), expanded.plugin)
+    return Setting(chosen[0], knob, statistics.median_low(values), _agreed(cells), expanded.plugin)
 
 
 def finished(setting: Setting, cells: Iterable[tuple[RunSpec, Row]], published: Iterable[Row]) -> dict[float, Trial]:
@@ -160,6 +162,16 @@ def _knob(method: str) -> DensityKnob:
     if "density" in cls.hyperparameter_names():
         raise SpecError(f"{method} keeps the density that it is given: run it with --set density=VALUE")
     raise SpecError(f"{method} names no hyperparameter that moves its density (`density_knob` of its class)")
+
+
+def _agreed(cells: Iterable[RunSpec]) -> dict[str, dict[str, Any]]:
+    """Method -> its hyperparameters, where all the cells of the method have the same."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for spec in cells:
+        given = {name: value for name, value in spec.method.items() if name not in ("name", "version")}
+        kinds = found.setdefault(spec.method["name"], [])
+        kinds += [] if given in kinds else [given]
+    return {name: kinds[0] for name, kinds in found.items() if len(kinds) == 1}
 
 
 def _with_defaults(spec: RunSpec, method: str) -> RunSpec:

@@ -11,7 +11,8 @@ from benchmark.run_folder.files import write_atomic
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_file_name
 from methods.registry import method_class
 
-FILE = '''"""{title}."""
+WRITTEN_BY = "found by `python -m benchmark match`"
+FILE = '''"""{title}, {written_by}."""
 
 from __future__ import annotations
 
@@ -26,14 +27,14 @@ FOUND: dict[str, Any] = {found}
 # By seed: kept weights / weights of the cell found. A method with a hyperparameter `density` keeps
 # round(density * weights), so with this density it keeps exactly as many.
 DENSITIES = {densities}
-BASELINES: tuple[str, ...] = {baselines}
+BASELINES: dict[str, dict[str, Any]] = {baselines}
 
 {register}
 def suite() -> list[RunSpec]:
     specs = []
     for seed, density in DENSITIES.items():
         specs.append(cell({method!r}, seed=seed, **SETTING, **FOUND))
-        specs += [cell(name, seed=seed, density=density, **SETTING) for name in BASELINES]
+        specs += [cell(name, seed=seed, density=density, **SETTING, **given) for name, given in BASELINES.items()]
     return specs
 '''
 IMPORTS = """from typing import Any
@@ -57,23 +58,26 @@ def check(baselines: Sequence[str], file: Path) -> None:
     if file.suffix != ".py":
         raise SpecError(f"--to {file}: a suite file is named NAME.py")
     check_file_name(file.stem, "the name of the suite file")
+    if file.exists() and WRITTEN_BY not in file.read_text(errors="replace").partition("\n")[0]:
+        raise SpecError(f"--to {file} exists and is no file of this command: choose another name")
 
 
 def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title: str, baselines: Sequence[str]) -> None:
     """Write the file. cells: those found, by seed, all done."""
     spec = next(iter(cells.values())).spec
-    plugin, imports, register = setting.plugin, IMPORTS, "\n"
+    plugin, imports, register = setting.plugin, IMPORTS, ""
     if plugin is not None:
         imports = f"from pathlib import Path\n{imports}, load_file"
         register = REGISTER.format(path=str(plugin), method=spec.method["name"])
     found = {name: value for name, value in spec.method.items() if name not in ("name", "version")}
     text = FILE.format(
         title=title,
+        written_by=WRITTEN_BY,
         imports=imports,
         setting="\n".join(f'    "{name}": {text},' for name, text in _setting(spec).items()),
         found=found | ({"step_records": spec.step_records} if spec.step_records else {}),
         densities={seed: cell.density for seed, cell in cells.items()},
-        baselines=tuple(baselines),
+        baselines={name: setting.baselines.get(name, {}) for name in baselines},
         register=register,
         method=spec.method["name"],
     )
