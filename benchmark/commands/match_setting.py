@@ -17,6 +17,7 @@ from typing import Any
 import methods
 from benchmark import results, suites
 from benchmark.commands.selection import Selection, parse_change
+from benchmark.messages import shown
 from benchmark.results import Row
 from benchmark.spec import RunSpec, SpecError, fields, from_json
 from methods.density_search import DensityKnob
@@ -157,9 +158,12 @@ def _knob(method: str) -> DensityKnob:
         cls = method_class(method)
     except ValueError as error:
         raise SpecError(str(error)) from error
-    if cls.density_knob is not None:
-        return cls.density_knob
-    if "density" in cls.hyperparameter_names():
+    knob, names = cls.density_knob, cls.hyperparameter_names()
+    if knob is not None and not (isinstance(knob, DensityKnob) and knob.name in names):
+        raise SpecError(f"{method}: its density_knob is no methods.DensityKnob of a hyperparameter: {shown(knob)}")
+    if knob is not None:
+        return knob
+    if "density" in names:
         raise SpecError(f"{method} keeps the density that it is given: run it with --set density=VALUE")
     raise SpecError(f"{method} names no hyperparameter that moves its density (`density_knob` of its class)")
 

@@ -329,6 +329,15 @@ def test_a_users_mistake_is_one_line_and_nothing_is_trained(
     assert not (tmp_path / "runs/cells").exists()
 
 
+@pytest.mark.parametrize("knob", ['"strength"', 'methods.DensityKnob(name="force", low=1, high=2)'])
+def test_a_knob_that_is_none_is_told(knob: str, bench: Bench, suite: str, tmp_path: Path) -> None:
+    text = SUITE.replace('methods.DensityKnob(name="strength", low=1e-6, high=10.0)', knob)
+    Path(suite).write_text(text)
+    finished = match(bench, suite, tmp_path / "runs")
+    assert finished.code == 2
+    assert "dial: its density_knob is no methods.DensityKnob of a hyperparameter" in finished.error
+
+
 def test_several_processes_of_one_command_are_refused(
     bench: Bench, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
