@@ -63,7 +63,7 @@ class _StoppedError(Exception):
 
     code: int
     refused: Mapping[str, int]
-    reason: str = "stopped"
+    reason: str
 
 
 def match(request: Request, execution: Execution, choice: launch.Choice, *, mlflow: bool, json_output: bool) -> int:
@@ -170,7 +170,7 @@ class Search:
             code, refused = dispatch(cells, todo, execution, self._choice, self.screen)
             results.remember(self.out, LIST, (), specs)  # another command may have replaced it
             if code or refused:
-                raise _StoppedError(code, refused)
+                raise _StoppedError(code, refused, "; ".join(refused) or "stopped")
         lost = [(spec, row) for spec, row in self._cells(specs) if row["status"] not in FINAL]
         if lost:
             spec, row = lost[0]

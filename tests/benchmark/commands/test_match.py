@@ -247,6 +247,8 @@ def test_cells_that_are_refused_end_the_search_with_their_code(
     monkeypatch.setattr("benchmark.commands.match.dispatch", lambda *_: (0, {"the data is damaged": 3}))
     finished = match(bench, suite, tmp_path / "runs", "--no-mlflow")
     assert (finished.code, finished.stderr.strip()) == (3, "error: the data is damaged")
+    found = document(bench, suite, tmp_path / "runs", "--no-mlflow")
+    assert (found["exit_code"], found["value"], found["reason"]) == (3, None, "the data is damaged")
 
 
 def test_missing_data_is_told_before_any_training(bench: Bench, tmp_path: Path) -> None:
