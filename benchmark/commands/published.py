@@ -29,6 +29,11 @@ class Done:
     rows: Mapping[str, Row]
     ignored: tuple[str, ...]
 
+    @property
+    def run_ids(self) -> frozenset[str]:
+        """The cells that tables have done."""
+        return frozenset(self.rows)
+
 
 def done(paths: Iterable[Path]) -> Done:
     """The cells that have an intact row in the tables under these files and folders.
