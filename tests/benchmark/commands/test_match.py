@@ -192,6 +192,15 @@ def test_the_suite_file_has_the_cells_and_baselines_of_equal_counts(
         assert cells[2].method["update_every"] == "1 step", "as the suite has it"
 
 
+def test_the_suite_file_has_what_was_changed(bench: Bench, here: list[str], suite: str, tmp_path: Path) -> None:
+    changes = ("--set", "precision=bfloat16", "--set", "data.shape=[1,6,6]", "--set", "method.floor=0.01")
+    found = document(bench, suite, tmp_path / "runs", "--seeds", "0", *changes, "--to", tmp_path / "found.py")
+    specs = suites.load(str(tmp_path / "found.py")).specs
+    assert [[spec.run_id] for spec in specs] == [v["run_ids"] for v in found["values"] if v["value"] == found["value"]]
+    again = document(bench, suite, tmp_path / "runs", "--seeds", "0", *changes, "--to", tmp_path / "found.py")
+    assert again["suite"] == found["suite"], "its own file is written again"
+
+
 def _kept(out: Path, spec: RunSpec) -> int:
     result = result_of(out / "cells" / spec.run_id)
     assert result is not None
