@@ -189,10 +189,10 @@ def _has_changed(points: Sequence[_Point]) -> bool:
 
 
 def _rounded(place: float, width: float) -> float:
-    """exp(place) with the fewest digits, at least two, that move it by at most a twentieth of the width."""
+    """exp(place) with the fewest digits, at least two, that move it by at most a tenth of the width."""
     exact = math.exp(place)
     roundings = (float(f"{exact:.{digits}e}") for digits in range(1, 17))
-    return next(value for value in roundings if abs(math.log(value) - place) <= width / 20)
+    return next(value for value in roundings if abs(math.log(value) - place) <= width / 10)
 
 
 def _match(
