@@ -279,6 +279,7 @@ def cell(
     optimizer: Optimizer,
     seed: int = 0,
     protocol: Sequence[str] = BOTH_PROTOCOLS,
+    precision: str = "float32",
     step_records: int | None = None,
     **hyperparameters: Any,
 ) -> RunSpec:
@@ -296,6 +297,7 @@ def cell(
         method={"name": method, "version": made.version, **identity},
         density=density,
         seed=seed,
+        precision=precision,
         protocol=tuple(protocol),
         step_records=step_records,
     )
