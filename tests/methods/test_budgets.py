@@ -169,7 +169,9 @@ def test_density_one_keeps_everything() -> None:
 def test_unknown_allocations_and_impossible_densities_are_refused() -> None:
     with pytest.raises(ValueError, match="allocation is 'random'; valid: er, erk, pattern, uniform"):
         allocate(LENET_5, density=0.1, allocation="random")
-    with pytest.raises(ValueError, match=r"keeps 0 weights, fewer than the 4 layers: conv1 would get 0.00\d+ of its 500"):
+    with pytest.raises(
+        ValueError, match=r"keeps 0 weights, fewer than the 4 layers: conv1 would get 0.00\d+ of its 500"
+    ):
         allocate(LENET_5, density=1e-7, allocation="erk")
     with pytest.raises(ValueError, match="no room for"):
         allocate(LENET_5, density=1.1, allocation="uniform")
