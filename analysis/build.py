@@ -20,6 +20,7 @@ from analysis.exhibits import (
     lstm_counting,
     paired_methods,
     pattern_consistency,
+    rivals,
     table1_to_3,
     table_a2,
     threshold_resets,
@@ -40,6 +41,7 @@ FILES = ("index", "manifest", "results", "traces", "layers")  # of the page, and
 MAKERS = (
     table1_to_3.makers,
     verdict_tables.makers,
+    rivals.makers,
     table_a2.makers,
     figure1_2.makers,
     figure3.makers,
