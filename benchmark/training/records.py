@@ -107,7 +107,8 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
     """train_flops: over all steps, each at its own densities; inference_flops: of one example.
 
     A step costs twice the sparse forward pass (forward, input gradient) and a weight gradient that
-    is dense or sparse, as the method says. Layers outside the density are dense.
+    is dense or sparse, as the method says. Layers outside the density are dense. executed_flops:
+    three dense passes in every step, as masked products are computed densely.
     """
     dense = measure.forward_flops(plain, training.data.in_shape)
     examples = training.examples
@@ -124,7 +125,8 @@ def flops(training: Training, plain: nn.Module) -> dict[str, int]:
         gradient = forward * examples if training.attached.method.weight_gradient == "dense" else sparse
         train += 2 * sparse + gradient
         inference += forward * int(masks[name].sum()) / size
-    return {"train_flops": round(train), "inference_flops": round(inference)}
+    executed = 3 * sum(dense.values()) * examples
+    return {"train_flops": round(train), "inference_flops": round(inference), "executed_flops": executed}
 
 
 def _evaluation_batch(training: Training) -> int:
