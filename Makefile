@@ -27,12 +27,12 @@ lint: setup  ## lint, format, types, layering
 check: lint  ## what a change must pass before it is committed: lint, and the fast tests, or those of TESTS=FOLDERS
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
-test: setup  ## all tests, two at a time
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+test: setup  ## all tests but the rare ones, two at a time
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15 -m "not rare"
 
-test-all: setup  ## install the libraries that tests/libraries tries, then run all tests with them
+test-all: setup  ## install the libraries that tests/libraries tries, then run all tests, the rare ones too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/libraries/requirements.txt
-	$(MAKE) test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15
 
 faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,000 cells take
 	BENCH_TEST_KILLS=50 $(BIN)/python -m pytest -q -s tests/benchmark/launch/test_kills.py

@@ -20,11 +20,12 @@ from methods.registry import available, create, describe, register
 
 if TYPE_CHECKING:
     from methods import conformance
-    from methods.attachment import Attachment, attach, finalize
+    from methods.attachment import Attachment, attach
     from methods.base import Context, Method, Phase
     from methods.compaction.load import load_compact
     from methods.layers import register_layer
     from methods.weights.coverage import Coverage
+    from methods.weights.finalization import finalize
 
 __all__ = [
     "Attachment",
@@ -43,9 +44,10 @@ __all__ = [
     "register_layer",
 ]
 _HOMES = {
-    **dict.fromkeys(("Attachment", "attach", "finalize"), "methods.attachment"),
+    **dict.fromkeys(("Attachment", "attach"), "methods.attachment"),
     **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
     "Coverage": "methods.weights.coverage",
+    "finalize": "methods.weights.finalization",
     "load_compact": "methods.compaction.load",
     "register_layer": "methods.layers",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from methods.base import Context, Method, Phase
 from methods.checks import ranks
 from methods.checks.bound_optimizer import BoundOptimizer
 from methods.checks.structure import Structure, check_free, check_model, check_weights
-from methods.compaction.cut import compact_
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
-from methods.weights import reparametrization, weight_mask
+from methods.weights import weight_mask
 from methods.weights.coverage import Coverage, warn_where_little
+from methods.weights.finalization import finalize
 
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
@@ -66,7 +66,12 @@ def attach(
     context = Context(
         model=model,
         weights=weights,
-        masks=Masks(model, weights, zeroes_gradients=method.pruned_gradients == "zero"),
+        masks=Masks(
+            model,
+            weights,
+            zeroes_gradients=method.pruned_gradients == "zero",
+            forward=method.masking == "forward",
+        ),
         thresholds=Thresholds(weights),
         generator=generator,
         total_steps=sum(phase.steps for phase in phases),
@@ -74,6 +79,7 @@ def attach(
         phase=phases[0],
         loss_fn=loss_fn,
         train_batches=train_batches or arguments.no_batches,
+        method_name=method.name,
     )
     try:
         return Attachment(method, context, phases, coverage)
@@ -81,25 +87,6 @@ def attach(
         context.masks.undo_()
         finalize(model)
         raise
-
-
-def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
-    """Write the zeros into the weights, in place, take the method off and return the model.
-
-    The model may be a wrapper, a copy or an average of the attached one. It has plain modules and
-    its original keys again, and computes the same function as before. Further training does not
-    keep weights pruned. compact: also cut out the neurons and filters that cannot affect the
-    output, which makes layers smaller (`methods.compaction`); in evaluation mode the function stays
-    the same up to the order of summation. Raises ValueError where compaction cannot trace the
-    model's forward; the zeros are written by then.
-    """
-    for module in list(model.modules()):
-        weight_mask.settle_(module, written=True)
-        for name, mask in weight_mask.masks_of(module).items():
-            mask.finish(module._parameters.get(name), reparametrization.kept(module, name))
-        reparametrization.restore(module)
-        weight_mask.release(module)
-    return compact_(model) if compact else model
 
 
 class Attachment:
@@ -119,6 +106,17 @@ class Attachment:
         self._process_group: Any = None
         method.enter_phase(context)
         self._structure.expect_thresholds(list(context.thresholds.parameters()))
+        self._schedule_gradients()
+
+    def _schedule_gradients(self) -> None:
+        """Gradients of pruned weights stay in the next step where the method needs them then."""
+        if type(self.method).dense_gradient is not Method.dense_gradient:
+            self.context.masks.keep_gradients(self.method.dense_gradient(self.context))
+
+    @property
+    def scored_examples(self) -> int:
+        """Examples that the method passed through the model outside of the steps, to score weights."""
+        return self.context.scored_examples
 
     @property
     def total_steps(self) -> int:
@@ -173,7 +171,7 @@ class Attachment:
         first = self._bound is None
         if self._bound is not None:
             self._bound.release()
-        self._bound = BoundOptimizer(optimizer, self._places())
+        self._bound = BoundOptimizer(optimizer, self._structure.trained())
         if self._reads_gradients() and not self._bound.direct:
             raise ValueError(
                 f"{self.method.name} reads each step's gradients, and {type(optimizer).__name__} wraps an optimizer "
@@ -184,20 +182,13 @@ class Attachment:
             self._process_group = process_group
             self._compare_processes("attach with the same seed, weights and include in every process")
 
-    def _places(self) -> Iterator[tuple[Mapping[str, nn.Parameter | None], str, str]]:
-        for name, weight in self.context.weights.items():
-            yield weight.module._parameters, weight.parameter_name, name
-            if name in self.context.thresholds:
-                extra = reparametrization.extra_name(weight.parameter_name)
-                yield weight.module._parameters, extra, f"the threshold of {name}"
-
     def _reads_gradients(self) -> bool:
         return type(self.method).after_backward is not Method.after_backward
 
     def _compare_processes(self, advice: str) -> None:
         if ranks.usable(self._process_group):
             held = self.masks() if len(self.context.masks) else {}
-            if not ranks.equal(held | self.thresholds(), self._process_group):
+            if not ranks.equal(held | self.context.thresholds.parameters(), self._process_group):
                 raise RuntimeError(f"processes hold different masks or thresholds: {advice}")
 
     def _check(self, call: str) -> None:
@@ -257,7 +248,9 @@ class Attachment:
         ctx.masks.apply_()
         ctx.step += 1
         self.method.after_step(ctx)
-        return self._advance()
+        new_phase = self._advance()
+        self._schedule_gradients()
+        return new_phase
 
     def _update(
         self, scaler_step: Callable[[torch.optim.Optimizer], Any] | None, closure: Callable[[], Any] | None
@@ -269,14 +262,20 @@ class Attachment:
         return optimizer.step if closure is None else functools.partial(optimizer.step, closure)
 
     def _advance(self) -> bool:
-        phase_end = sum(phase.steps for phase in self.phases[: self._phase + 1])
-        if self.context.step < phase_end or self._phase + 1 == len(self.phases):
+        if self.context.step < self._start(self._phase + 1) or self._phase + 1 == len(self.phases):
             return False
-        self._phase += 1
-        self.context.phase = self.phases[self._phase]
+        self._set_phase(self._phase + 1)
         self.method.enter_phase(self.context)
         self._structure.expect_thresholds(list(self.context.thresholds.parameters()))
         return True
+
+    def _start(self, number: int) -> int:
+        """The step at which a phase begins."""
+        return sum(phase.steps for phase in self.phases[:number])
+
+    def _set_phase(self, number: int) -> None:
+        self._phase = number
+        self.context.phase, self.context.phase_start = self.phases[number], self._start(number)
 
     def masks(self) -> dict[str, Tensor]:
         """The masks of all maskable weights by name: bool, true where a weight is kept.
@@ -320,7 +319,7 @@ class Attachment:
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the name of the weight they prune, detached; {} for methods without any."""
-        return {name: t.detach() for name, t in self.context.thresholds.parameters().items()}
+        return self.context.thresholds.pruning()
 
     def threshold_resets(self) -> Tensor:
         """How often a layer's thresholds returned to 0: 0-dim int64 on the device."""
@@ -337,6 +336,16 @@ class Attachment:
         if len(ctx.thresholds):
             return ctx.thresholds.kept_counts()
         return ctx.masks.kept_counts()
+
+    def gradient_counts(self) -> Tensor:
+        """How many weights of each layer need a gradient in the next step: int64 [weights].
+
+        Does not wait for the device.
+        """
+        own = self.method.gradient_counts(self.context)
+        if own is not None:
+            return own
+        return self.context.masks.sizes() if self.method.dense_gradient(self.context) else self.kept_counts()
 
     def density(self) -> float:
         """The share of maskable weights that the masks keep, in the layers' own computation.
@@ -371,7 +380,7 @@ class Attachment:
             "masks": ctx.masks.state_dict(),
             "thresholds": ctx.thresholds.state_dict(),
             "own": self.method.state_dict(),
-        }
+        } | ({"scored_examples": ctx.scored_examples} if ctx.scored_examples else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore structure, masks and clocks without scoring again.
@@ -382,10 +391,11 @@ class Attachment:
         arguments.check_state(self.method, state)
         ctx = self.context
         ctx.step = state["step"]
-        self._phase = state["phase"]
-        ctx.phase = self.phases[self._phase]
+        ctx.scored_examples = state.get("scored_examples", 0)
+        self._set_phase(state["phase"])
         ctx.generator.set_state(state["generator"].cpu())
         ctx.masks.load_state_dict(state["masks"])
         ctx.thresholds.load_state_dict(state["thresholds"])
         self._structure.expect_thresholds(list(ctx.thresholds.parameters()))
         self.method.load_state_dict(state["own"])
+        self._schedule_gradients()

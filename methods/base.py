@@ -22,13 +22,14 @@ class Phase:
     """One part of a training.
 
     new_optimizer: the phase starts with a fresh optimizer. lr: `continue` the learning-rate
-    schedule, `restart` it, or a constant learning rate.
+    schedule, `restart` it, or a constant learning rate. lr_scale: multiplies the schedule's rate.
     """
 
     name: str
     steps: int
     new_optimizer: bool = False
     lr: Literal["continue", "restart"] | float = "continue"
+    lr_scale: float = 1.0
 
 
 @dataclass(kw_only=True)
@@ -36,7 +37,9 @@ class Context:
     """What a method's hooks see and act on.
 
     step counts the completed optimizer steps: 0 in the first after_backward, 1 in the first
-    after_step. generator: a CPU generator, the method's only source of randomness.
+    after_step; phase_start: what it was when the phase began. generator: a CPU generator, the
+    method's only source of randomness. scored_examples: examples that were passed through the model
+    to score weights (`methods.scoring`), outside of the training steps.
     """
 
     model: nn.Module
@@ -51,6 +54,14 @@ class Context:
     train_batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     optimizer: torch.optim.Optimizer | None = None
     step: int = 0
+    phase_start: int = 0
+    scored_examples: int = 0
+    method_name: str = ""
+
+    @property
+    def phase_step(self) -> int:
+        """The completed steps of this phase."""
+        return self.step - self.phase_start
 
     @property
     def lr(self) -> float:
@@ -69,13 +80,18 @@ class Method:
     version: raised whenever behaviour changes.
     density_promise: `dense` keeps all weights, `exact` keeps its density after every step, `final`
         reaches its density at the end, `emergent` promises no density.
+    granularity: what is pruned, a single `weight` or a whole output `unit` (a neuron, a filter). A
+        promise of units holds to within the largest unit.
+    masking: how a layer computes with a mask. `in_place`: pruned weights are 0 in the parameter.
+        `forward`: the layer computes with W * M, the parameter stays dense, and the gradient of
+        W * M passes to all of it.
     grown_state: the optimizer's state of weights that grow again, for masks in place: `zero` where
         it starts at 0, `keep` where it stays.
     weight_gradient: whether the weight's gradient costs the arithmetic of a `dense` or a `sparse`
-        layer.
+        layer. Methods that need it dense in some steps only override `dense_gradient`.
     pruned_gradients: for masks in place: `zero` where gradients of pruned weights become 0 as they
-        arrive, so that nothing else (clipping, an optimizer, a line search) sees them; `keep` for
-        methods that read them, for example to grow weights by them.
+        arrive, except in steps with a `dense_gradient`, so that nothing else (clipping, an
+        optimizer, a line search) sees them; `keep` where they stay.
     added: hyperparameters that were added after the first release, each with its default, at which
         the method behaves as before. At its default an added hyperparameter is not part of
         `identity()`, so that cells and checkpoints from before the addition stay valid.
@@ -86,6 +102,8 @@ class Method:
     version: ClassVar[int]
     reference: ClassVar[str]
     density_promise: ClassVar[DensityPromise]
+    granularity: ClassVar[Literal["weight", "unit"]] = "weight"
+    masking: ClassVar[Literal["in_place", "forward"]] = "in_place"
     grown_state: ClassVar[Literal["zero", "keep"]] = "zero"
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
     pruned_gradients: ClassVar[Literal["zero", "keep"]] = "keep"
@@ -107,6 +125,17 @@ class Method:
 
     def enter_phase(self, ctx: Context) -> None:
         """Runs at the start of a phase, before its optimizer is made: wrap layers, score, prune."""
+
+    def dense_gradient(self, ctx: Context) -> bool:
+        """Whether the next backward pass has to compute the gradients of pruned weights."""
+        return self.weight_gradient == "dense"
+
+    def gradient_counts(self, ctx: Context) -> Tensor | None:
+        """How many weights of each layer need a gradient in the next step: int64 [weights].
+
+        None where `dense_gradient` says it: all of them, or those that are kept.
+        """
+        return None
 
     def penalty(self, ctx: Context) -> Tensor | None:
         """A 0-dim tensor added to the task loss, or None."""

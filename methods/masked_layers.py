@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class MaskedWeight(EffectiveWeight):
     def kept(self, weight: Tensor, threshold: Tensor) -> Tensor:
         return self.units.restored(keep_mask(self.units.rows(weight), threshold))
 
+    def threshold(self, threshold: Tensor) -> Tensor:
+        return threshold
+
 
 class Thresholds:
     """The trainable thresholds of a model's weights, and what they prune.
@@ -48,7 +51,8 @@ class Thresholds:
         self._weights = weights
         self._names: list[str] = []
         self._structure: dict[str, Any] = {}
-        self._effectives: dict[str, MaskedWeight] = {}
+        self._effectives: dict[str, EffectiveWeight] = {}
+        self._units: dict[str, OutputUnits] = {}
         self._rules: dict[tuple[float, torch.device], ResetRule] = {}
         self._kept = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._watch = ResetWatch([], device=self._kept.device)
@@ -75,13 +79,37 @@ class Thresholds:
         for name, weight in self._weights.items():
             units = weight.units if shape == "vector" else OutputUnits()  # other thresholds lie anywhere
             effective = self._effectives[name] = MaskedWeight(estimator, units)
-            rows = effective.units.rows(weight.parameter)
+            self._units[name] = units
+            rows = units.rows(weight.parameter)
             start = weight.parameter.new_full(threshold_shape(shape, rows), initial)
             reparametrize(weight, effective, start)
             self._names.append(name)
         self.resets = self.resets.to(next(iter(self._weights.values())).parameter.device)
-        self._kept = torch.stack([self.mask(name).sum().to(self.resets.device) for name in self._names])
+        self.count_()
         self._watch = ResetWatch(self._names, device=self.resets.device)
+
+    def attach_own(self, effective: EffectiveWeight, initial: Callable[[MaskableWeight], Tensor]) -> None:
+        """Make every maskable weight compute with `effective`, in the method's first phase.
+
+        initial: the initial value of the parameter beside a weight, of any shape. It is trained,
+        and named as thresholds are: <weight>_threshold.
+        """
+        self._structure = {"own": type(effective).__name__}
+        for name, weight in self._weights.items():
+            self._effectives[name] = effective
+            reparametrize(weight, effective, initial(weight))
+            self._names.append(name)
+        self.resets = self.resets.to(next(iter(self._weights.values())).parameter.device)
+        self.count_()
+
+    def count_(self) -> None:
+        """Count what layers keep now: call it after each step where `update_` is not called."""
+        self._kept = torch.stack([self.mask(name).sum().to(self.resets.device) for name in self._names])
+
+    def pruning(self) -> dict[str, Tensor]:
+        """The thresholds that |weight| is compared with, by the name of the weight; detached."""
+        found = {name: self._effectives[name].threshold(self._threshold(name).detach()) for name in self._names}
+        return {name: threshold for name, threshold in found.items() if threshold is not None}
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The thresholds that the modules hold now, by the name of the weight that they prune."""
@@ -137,7 +165,7 @@ class Thresholds:
 
     def _update_(self, names: Sequence[str], reset_below: float | None, resets: Tensor) -> Tensor:
         """`update_` for weights of one device; their kept counts."""
-        weights = [self._effectives[name].units.rows(self._weights[name].parameter) for name in names]
+        weights = [self._units[name].rows(self._weights[name].parameter) for name in names]
         rule = None if reset_below is None else self._rule(reset_below, names, resets.device)
         update = kernels.backend_for(*weights).update_thresholds_
         return update(weights, [self._threshold(name) for name in names], rule, resets)
@@ -180,7 +208,7 @@ class Thresholds:
 
         Raises ValueError where the thresholds that are attached have another structure.
         """
-        if state["structure"] and not self._names:
+        if "shape" in state["structure"] and not self._names:
             self._attach(**state["structure"])
         if state["structure"] != self._structure:
             raise ValueError(f"the saved thresholds are {state['structure']}, the attached ones {self._structure}")

@@ -1,4 +1,4 @@
-"""The masks of a model's weights that are applied in place; nothing else writes masks."""
+"""The masks of a model's weights; nothing else writes masks."""
 
 from __future__ import annotations
 
@@ -10,24 +10,33 @@ from torch import Tensor, nn
 from methods import kernels
 from methods.checks.bound_optimizer import chain
 from methods.layers import MaskableWeight
-from methods.weights.weight_mask import WeightMask, carry, watch
+from methods.weights.reparametrization import reparametrize
+from methods.weights.weight_mask import ForwardMask, WeightMask, carry, watch
 
 
 class Masks:
     """Boolean masks of maskable weights; a weight without a mask is dense.
 
     Each module carries the masks of its own weights (`methods.weights.weight_mask`). zeroes_gradients:
-    whether gradients of pruned weights become 0 as they arrive.
+    whether gradients of pruned weights become 0 as they arrive. forward: layers compute with W * M
+    and the parameters stay dense; otherwise pruned weights are zeroed in place.
     """
 
     def __init__(
-        self, model: nn.Module, weights: Mapping[str, MaskableWeight], *, zeroes_gradients: bool = False
+        self,
+        model: nn.Module,
+        weights: Mapping[str, MaskableWeight],
+        *,
+        zeroes_gradients: bool = False,
+        forward: bool = False,
     ) -> None:
         self._model = model
         self._weights = weights
-        self._masks = {name: WeightMask(name, zeroes_gradients=zeroes_gradients) for name in weights}
+        self._masks = {n: WeightMask(n, zeroes_gradients=zeroes_gradients, forward=forward) for n in weights}
         for name, weight in weights.items():
             carry(weight, self._masks[name])
+            if forward:
+                reparametrize(weight, ForwardMask(self._masks[name]))
         self._begun = self._watched = False
         self._count()
 
@@ -46,7 +55,7 @@ class Masks:
         return self._masks
 
     def set(self, masks: Mapping[str, Tensor]) -> None:
-        """Replace the masks of some weights and zero the weights that they prune.
+        """Replace the masks of some weights and zero the weights that they prune, where masks act in place.
 
         Raises ValueError for a name without a maskable weight, and for a mask of another shape or
         type than bool; no mask is changed then.
@@ -62,7 +71,7 @@ class Masks:
         for name, mask in masks.items():
             held, parameter = self._masks[name], self._weights[name].parameter
             held.lead()
-            if not self._begun and held.before is None:
+            if not self._begun and held.before is None and not held.forward:
                 held.before = parameter.detach().clone()
             held.replace(~mask.to(parameter.device))
         self._watch()
@@ -93,10 +102,10 @@ class Masks:
             held.before = None
 
     def apply_(self) -> None:
-        """Zero every pruned weight, of all layers at once."""
+        """Zero every pruned weight that is masked in place, of all layers at once."""
         by_device: dict[torch.device, tuple[list[Tensor], list[Tensor]]] = {}
         for name, held in self._masks.items():
-            if held.pruned is None:
+            if held.pruned is None or held.forward:
                 continue
             weight = self._weights[name].parameter
             if held.pruned.device != weight.device:
@@ -108,9 +117,18 @@ class Masks:
         for weights, pruned in by_device.values():
             kernels.backend_for(*weights).zero_(weights, pruned)
 
+    def keep_gradients(self, keep: bool) -> None:
+        """Whether gradients of pruned weights stay as they arrive, even where they usually become 0."""
+        for held in self._masks.values():
+            held.keeps_gradients = keep
+
     def kept_counts(self) -> Tensor:
         """Kept weights of each maskable weight, in the model's order: int64 [weights]."""
         return self._kept
+
+    def sizes(self) -> Tensor:
+        """All weights of each maskable weight, in the model's order: int64 [weights]."""
+        return self._sizes
 
     @torch.no_grad()
     def zero_optimizer_state_(self, optimizer: torch.optim.Optimizer, where: Mapping[str, Tensor]) -> None:
@@ -148,6 +166,8 @@ class Masks:
 
     def _count(self) -> None:
         device = next(iter(self._weights.values())).parameter.device
+        sizes = [weight.parameter.numel() for weight in self._weights.values()]
+        self._sizes = torch.tensor(sizes, dtype=torch.int64, device=device)
         self._kept = torch.stack([torch.count_nonzero(self[name]).to(device) for name in self._weights])
 
 

@@ -28,6 +28,15 @@ def every(step: int, period_steps: int) -> bool:
     return step > 0 and step % period_steps == 0
 
 
+def cubic(step: int, *, begin: int, end: int, start: float, final: float) -> float:
+    """From `start` at step `begin` to `final` at step `end`, fast at first; constant outside.
+
+    final + (start - final) * (1 - progress)^3 (Zhu and Gupta, arXiv:1710.01878, eq. 1).
+    """
+    progress = min(max((step - begin) / max(1, end - begin), 0.0), 1.0)
+    return final + (start - final) * (1 - progress) ** 3
+
+
 def cosine(step: int, total_steps: int, *, start: float, end: float = 0.0) -> float:
     """Half a cosine from `start` at step 0 to `end` at total_steps; `end` after that."""
     progress = min(step / total_steps, 1.0)

@@ -101,6 +101,17 @@ def top(score: Tensor, count: int, *, among: Tensor | None = None) -> Tensor:
     return mask.view(score.shape)
 
 
+def top_of_all(
+    scores: Mapping[str, Tensor], count: int, *, among: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Masks of exactly `count` entries of the highest score over all layers; `top` has the rules."""
+    names = list(scores)
+    joined = torch.cat([scores[name].flatten() for name in names])
+    allowed = None if among is None else torch.cat([among[name].flatten() for name in names])
+    parts = torch.split(top(joined, count, among=allowed), [scores[name].numel() for name in names])
+    return {name: part.view(scores[name].shape) for name, part in zip(names, parts, strict=True)}
+
+
 def _compare(values: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
     """Masks of the values above the limit and of those equal to it, NaN the highest of all."""
     is_nan = values.isnan()

@@ -28,6 +28,7 @@ def test_every_key_of_a_profile_is_explained() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("slurmctld", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("a SLURM cluster of its own needs root and `slurm/local-cluster install`")

@@ -163,7 +163,7 @@ class Training:
     def set_learning_rate(self) -> None:
         phase = self.attached.phase
         epoch = (self.steps_done - self.phase_start) // self.steps_per_epoch
-        lr = learning_rate(self.spec.optimizer, epoch) if isinstance(phase.lr, str) else phase.lr
+        lr = learning_rate(self.spec.optimizer, epoch) * phase.lr_scale if isinstance(phase.lr, str) else phase.lr
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import nn
 
@@ -40,6 +40,13 @@ class Structure:
     def expect_thresholds(self, names: list[str]) -> None:
         """The weights that have thresholds beside them from now on."""
         self._thresholds = names
+
+    def trained(self) -> Iterator[tuple[Mapping[str, nn.Parameter | None], str, str]]:
+        """Where each weight, and the threshold beside it, is: a module's parameters, a key, a name to show."""
+        for name, weight in self._weights.items():
+            yield weight.module._parameters, weight.parameter_name, name
+            if name in self._thresholds:
+                yield weight.module._parameters, extra_name(weight.parameter_name), f"the threshold of {name}"
 
     def check(self) -> None:
         """Raises ValueError, naming the weight, where one is not the model's any more."""

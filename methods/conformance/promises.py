@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.attachment import finalize
 from methods.base import Method
 from methods.conformance.networks import STEPS_PER_EPOCH, Network
 from methods.conformance.training import Moment, Training
+from methods.weights.finalization import finalize
 
 
 @dataclass

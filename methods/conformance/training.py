@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from methods.attachment import attach, finalize
+from methods.attachment import attach
 from methods.base import Method
 from methods.conformance.networks import STEPS_PER_EPOCH, TOTAL_STEPS, Network
+from methods.weights.finalization import finalize
 
 
 @dataclass
@@ -180,7 +181,8 @@ class Training:
         )
         moment.density = self.attached.density()
         if self.recorded:
-            moment.masks_in_place = self.attached.context.masks.state_dict()
+            if self.method.masking == "in_place":
+                moment.masks_in_place = self.attached.context.masks.state_dict()
             moment.kept_counts = [int(count) for count in self.attached.kept_counts()]
             moment.effective = {n: v.detach() for n, v in finalize(copy.deepcopy(self.model)).named_parameters()}
             moment.saved = self.save()

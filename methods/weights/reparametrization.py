@@ -18,20 +18,36 @@ from methods.weights.computed_weight import ComputedWeight
 class EffectiveWeight(ABC):
     """The weight that a layer computes with.
 
-    It is a picklable function of the layer's dense weight and of an extra parameter beside it.
+    It is a picklable function of the layer's dense weight and of an extra parameter beside it,
+    which is None where it has none. stochastic: in training mode the layer computes with `sampled`
+    and `sampled_linear`, which draw random numbers.
     """
 
+    stochastic = False
+
     @abstractmethod
-    def __call__(self, weight: Tensor, extra: Tensor, /) -> Tensor:
+    def __call__(self, weight: Tensor, extra: Any, /) -> Tensor:
         """The effective weight, in the shape of the dense weight."""
 
-    def linear(self, inputs: Tensor, weight: Tensor, extra: Tensor, bias: Tensor | None, /) -> Tensor:
+    def linear(self, inputs: Tensor, weight: Tensor, extra: Any, bias: Tensor | None, /) -> Tensor:
         """What a linear layer computes with that weight: [..., c_out] of inputs [..., c_in]."""
         return F.linear(inputs, self(weight, extra), bias)
 
-    def kept(self, weight: Tensor, extra: Tensor, /) -> Tensor:
+    def sampled(self, weight: Tensor, extra: Any, /) -> Tensor:
+        """A random effective weight, in the shape of the dense weight."""
+        return self(weight, extra)
+
+    def sampled_linear(self, inputs: Tensor, weight: Tensor, extra: Any, bias: Tensor | None, /) -> Tensor:
+        """What a linear layer computes with a random weight: [..., c_out] of inputs [..., c_in]."""
+        return F.linear(inputs, self.sampled(weight, extra), bias)
+
+    def kept(self, weight: Tensor, extra: Any, /) -> Tensor:
         """True where the weight is kept: bool, in its shape."""
         return self(weight, extra) != 0
+
+    def threshold(self, extra: Any, /) -> Tensor | None:
+        """The threshold that |weight| is compared with, [c_out], [] or of its shape; None without one."""
+        return None
 
 
 class _Running(threading.local):
@@ -69,7 +85,7 @@ class _Reparametrized:
         running = _RUNNING.weights.get(id(self))
         if running and name in running:
             return running[name]
-        weight = self.effective_weight(name)
+        weight = self.effective_weight(name, in_forward=running is not None)
         dense = cast(nn.Module, self)._parameters[name]
         if running is not None or torch.compiler.is_compiling() or not isinstance(dense, nn.Parameter):
             return weight
@@ -95,7 +111,8 @@ class _Reparametrized:
     def on_dense_weights(self, method: str) -> Any:
         """Call a method of the base, such as reset_parameters, that writes the dense weights."""
         module, kind = cast(nn.Module, self), cast(type[nn.Module], type(self))
-        extras = {extra_name(name): module._parameters.pop(extra_name(name)) for name in self.effective}
+        beside = {extra_name(name) for name in self.effective} & module._parameters.keys()
+        extras = {name: module._parameters.pop(name) for name in beside}
         module.__class__ = self.base_class
         try:
             return getattr(module, method)()
@@ -103,11 +120,13 @@ class _Reparametrized:
             module.__class__ = kind
             module._parameters.update(extras)
 
-    def effective_weight(self, name: str) -> Tensor:
-        parameters = cast(nn.Module, self)._parameters
-        weight, extra = parameters[name], parameters[extra_name(name)]
+    def effective_weight(self, name: str, *, in_forward: bool = False) -> Tensor:
+        module, effective = cast(nn.Module, self), self.effective[name]
+        weight, extra = cast(Tensor, module._parameters[name]), module._parameters.get(extra_name(name))
         try:
-            return self.effective[name](cast(Tensor, weight), cast(Tensor, extra))
+            if effective.stochastic and module.training and in_forward:
+                return effective.sampled(weight, extra)
+            return effective(weight, extra)
         except AttributeError as error:
             # an AttributeError in a property would make torch find the dense weight instead
             raise RuntimeError(f"{name} cannot be computed: {error}") from error
@@ -120,7 +139,7 @@ class _Once(_Reparametrized):
     """A layer of torch whose forward reads its weights often. Each is computed once per forward."""
 
     def at_forward(self) -> dict[str, Tensor]:
-        return {name: self.effective_weight(name) for name in self.effective}
+        return {name: self.effective_weight(name, in_forward=True) for name in self.effective}
 
 
 class _Recurrent(_Once):
@@ -154,8 +173,9 @@ class _Linear(_Reparametrized):
 
     def forward(self, input: Tensor) -> Tensor:
         module = cast(nn.Linear, self)
-        weight, extra = module._parameters["weight"], module._parameters[extra_name("weight")]
-        return self.effective["weight"].linear(input, cast(Tensor, weight), cast(Tensor, extra), module.bias)
+        effective, extra = self.effective["weight"], module._parameters.get(extra_name("weight"))
+        compute = effective.sampled_linear if effective.stochastic and module.training else effective.linear
+        return compute(input, cast(Tensor, module._parameters["weight"]), extra, module.bias)
 
 
 def extra_name(parameter_name: str) -> str:
@@ -163,11 +183,11 @@ def extra_name(parameter_name: str) -> str:
     return f"{parameter_name}_threshold"
 
 
-def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Tensor) -> nn.Parameter:
-    """Make a module compute with effective(weight, extra), and return the new parameter `extra`.
+def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Tensor | None = None) -> None:
+    """Make a module compute with effective(weight, extra).
 
-    extra: the initial value of the new trainable parameter, of any shape. The dense weight stays
-    under its own key; `extra` is registered as <weight>_threshold. The module's attribute is then
+    extra: the initial value of a new trainable parameter, of any shape; None for no parameter. The
+    dense weight stays under its own key; `extra` is registered as <weight>_threshold. The module's attribute is then
     the effective weight, which its forward reads. There are two exceptions: RNN, GRU and LSTM keep
     the attribute, and their forward receives the effective weights; a Linear with torch's own
     forward computes effective.linear(inputs, weight, extra, bias). Raises ValueError for a weight
@@ -182,12 +202,11 @@ def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Ten
     effectives: dict[str, EffectiveWeight] = module.__dict__["effective"]
     if name in effectives:
         raise ValueError(f"{weight.name} is reparametrized already: call methods.finalize(model) first")
-    parameter = nn.Parameter(extra)
-    module.register_parameter(extra_name(name), parameter)
+    if extra is not None:
+        module.register_parameter(extra_name(name), nn.Parameter(extra))
     effectives[name] = effective
     module.__dict__["names"][name] = weight.name
     module.__class__ = _reparametrized_class(base, tuple(effectives))  # type: ignore[arg-type]
-    return parameter
 
 
 def restore(module: nn.Module) -> None:
@@ -197,7 +216,7 @@ def restore(module: nn.Module) -> None:
     for name in module.effective:
         with torch.no_grad():
             cast(Tensor, module._parameters[name]).copy_(module.effective_weight(name))
-        del module._parameters[extra_name(name)]
+        module._parameters.pop(extra_name(name), None)
     module.__class__ = module.base_class  # type: ignore[assignment]
     for key in ("effective", "names"):
         module.__dict__.pop(key, None)
@@ -207,9 +226,9 @@ def kept(module: nn.Module, parameter_name: str) -> Tensor | None:
     """What a reparametrized weight keeps: bool; None where the weight is not reparametrized."""
     if not isinstance(module, _Reparametrized) or parameter_name not in module.effective:
         return None
-    weight, extra = module._parameters[parameter_name], module._parameters[extra_name(parameter_name)]
+    weight, extra = module._parameters[parameter_name], module._parameters.get(extra_name(parameter_name))
     with torch.no_grad():
-        return module.effective[parameter_name].kept(cast(Tensor, weight), cast(Tensor, extra))
+        return module.effective[parameter_name].kept(cast(Tensor, weight), extra)
 
 
 @functools.cache

@@ -1,11 +1,12 @@
 """The mask of one weight, carried by the module that holds the weight.
 
-Masks in place hold wherever the weight is used. A weight may be written from outside: by a
-checkpoint, an initialisation, an average of weights, or an optimizer that evaluates inside its
-step. Each write raises the tensor's version, so a hook before the module's forward pass sees it and
-zeroes the pruned weights again. Writes through `.data` raise no version; `Attachment.step`,
-`density` and `finalize` zero them. A forward pass compiled by torch.compile has no such hook: there
-a loaded checkpoint is masked when it is loaded.
+A mask in the forward pass multiplies the weight there (`ForwardMask`). Masks in place hold wherever
+the weight is used. A weight may be written from outside: by a checkpoint, an initialisation, an
+average of weights, or an optimizer that evaluates inside its step. Each write raises the tensor's
+version, so a hook before the module's forward pass sees it and zeroes the pruned weights again.
+Writes through `.data` raise no version; `Attachment.step`, `density` and `finalize` zero them. A
+forward pass compiled by torch.compile has no such hook: there a loaded checkpoint is masked when it
+is loaded.
 
 A module carries its masks in its `__dict__`: they are no part of its `state_dict`, and copies and
 pickles take them along. A copy that is written to, such as an average of weights, follows the masks
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from methods import kernels
 from methods.layers import MaskableWeight
-from methods.weights.reparametrization import extra_name
+from methods.weights.reparametrization import EffectiveWeight, extra_name
 
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
 StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place
@@ -35,13 +36,16 @@ class WeightMask:
 
     name: the weight's qualified name. pruned: bool, shape of the weight, true where it is 0; None
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
-    they arrive. before: the weight's values from before it was masked, until training goes on.
-    final: what was kept when the model was finalized.
+    they arrive; keeps_gradients: not until this is False again. forward: the mask leaves the
+    parameter as it is. before: the weight's values from before it was masked, until training goes
+    on. final: what was kept when the model was finalized.
     """
 
-    def __init__(self, name: str, *, zeroes_gradients: bool = False) -> None:
+    def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
         self.name = name
         self.zeroes_gradients = zeroes_gradients
+        self.keeps_gradients = False
+        self.forward = forward
         self.pruned: Tensor | None = None
         self.before: Tensor | None = None
         self.final: Tensor | None = None
@@ -65,8 +69,9 @@ class WeightMask:
             self.pruned = pruned.clone()
 
     def apply_(self, weight: Tensor) -> None:
-        """Zero the pruned entries of the weight."""
-        self.zero_(weight)
+        """Zero the pruned entries of the weight, unless it is masked in the forward pass."""
+        if not self.forward:
+            self.zero_(weight)
         self.note(weight)
 
     def zero_(self, tensor: Tensor) -> None:
@@ -108,6 +113,10 @@ class WeightMask:
             return None
         if not written and not self.written(weight):
             return None
+        if self.forward:
+            self._follow()
+            self.note(weight)
+            return None
         is_other = self._masked is not None and weight is not self._masked()
         if not isinstance(weight, nn.Parameter) or (is_other and not written):
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)  # type: ignore[assignment]
@@ -130,7 +139,7 @@ class WeightMask:
             self._changes = original._changes
 
     def _zero_gradient(self, weight: Tensor) -> None:
-        if weight.grad is not None:
+        if weight.grad is not None and not self.keeps_gradients:
             self.zero_(weight.grad)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,7 +148,7 @@ class WeightMask:
         return vars(self) | dict.fromkeys(forgotten)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
-        copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients)
+        copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
         copy.pruned = None if self.pruned is None else self.pruned.clone()
         copy._changes = self._changes
@@ -150,6 +159,22 @@ class WeightMask:
             if copied is not None:
                 copy._masked, copy._version = weakref.ref(copied), _version(copied)
         return copy
+
+
+class ForwardMask(EffectiveWeight):
+    """W * M, whose gradient passes to all entries of W."""
+
+    def __init__(self, mask: WeightMask) -> None:
+        self.mask = mask
+
+    def __call__(self, weight: Tensor, _: None) -> Tensor:
+        pruned = self.mask.pruned
+        if pruned is None:
+            return weight
+        return torch.where(pruned.to(weight.device), weight - weight.detach(), weight)
+
+    def kept(self, weight: Tensor, _: None) -> Tensor:
+        return self.mask.keep(weight)
 
 
 def _version(weight: Tensor) -> int | None:
@@ -270,6 +295,8 @@ def mask_others_(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             continue
         if (held := masks_of(module).get(parameter_name)) is not None:
             held.replace(~mask.to(weight.device))
+            if held.forward:
+                continue
         weight.masked_fill_(~mask.to(weight.device), 0)
 
 

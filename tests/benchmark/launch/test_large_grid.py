@@ -13,6 +13,7 @@ LIMIT_BYTES = 500 * 10**6
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_ten_thousand_cells_are_planned_reported_and_tabled_in_half_a_gigabyte(tmp_path: Path) -> None:
     suite, out = large_grid.write_suite(tmp_path / "stubs.py", large_grid.CELLS), tmp_path / "runs"
     half = large_grid.CELLS // 2

@@ -21,7 +21,7 @@ from benchmark.run_folder.result import result_of
 DISPATCHERS = 8
 METHODS = ["dense", "dst", "set", "dsr", "sparse_momentum"]
 SEEDS = 40
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.rare, pytest.mark.usefixtures("one_thread")]
 
 
 @contextlib.contextmanager

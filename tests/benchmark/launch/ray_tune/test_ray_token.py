@@ -111,6 +111,7 @@ def client(address: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize(
     "variables",
     [{MODE: "disabled"}, {MODE: "token", TOKEN: "0" * 64}],
@@ -124,12 +125,14 @@ def test_a_stranger_is_refused(running: Running, variables: dict[str, str]) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_process_with_the_token_reads_and_writes(running: Running) -> None:
     served = client(running.store, **{MODE: "token", TOKEN: running.token})
     assert (served.returncode, served.stdout) == (0, "value\n"), served.stderr
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_ray_refuses_http_requests_without_the_token(running: Running) -> None:
     """Its agent creates environments for tasks: it installs packages and runs commands."""
     url = f"http://{running.host}:{running.port('runtime_env_agent')}/get_or_create_runtime_env"
@@ -139,6 +142,7 @@ def test_ray_refuses_http_requests_without_the_token(running: Running) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_the_token_is_in_no_arguments_and_no_file(running: Running) -> None:
     assert len(running.token) == 64
     assert not [pid for pid in running.ray if running.token in "".join(arguments(pid))]
@@ -160,6 +164,7 @@ def test_a_ray_that_the_user_names_keeps_the_users_settings(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("version", ["2.50.1", "2.51.0", "1.13.0", "2.9.3"])
 def test_a_ray_that_knows_no_token_is_refused(version: str) -> None:
     from benchmark.launch.ray_tune.driver import check_version  # importing Ray takes seconds

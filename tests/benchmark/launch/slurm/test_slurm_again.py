@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from slurm_grids import Submit, Submitted, assert_same_bits, slurm, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.rare, pytest.mark.usefixtures("one_thread")]
 FOLDER = 'a [b]\'s "c" $HOME `d` ;&#1 é😀'
 GREETING = "two words 'q' \"d\" $HOME `x` \\ %j"
 

@@ -1,0 +1,96 @@
+"""Scoring on data: the gradient of the mean loss, and a model that is as before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import methods
+from methods import Context, Method, scoring
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(kw_only=True)
+class Scores(Method):
+    """Keeps the gradients that it scores by."""
+
+    name = "scores"
+    version = 1
+    reference = "none"
+    density_promise = "dense"
+
+    batches: int = 2
+    found: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
+
+    def enter_phase(self, ctx: Context) -> None:
+        with scoring.undisturbed(ctx):
+            self.found = scoring.gradients(ctx, among=scoring.batches(ctx, self.batches))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+
+def data(sizes: Iterable[int]) -> Batches:
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(n, 6, generator=generator), torch.randint(3, (n,), generator=generator)) for n in sizes]
+
+
+def attach(model: nn.Module, batches: Batches | None, loss_fn: Callable[..., Tensor] = F.cross_entropy) -> Scores:
+    method = Scores()
+    give = None if batches is None else lambda: iter(batches)
+    at = methods.attach(model, method, total_steps=4, steps_per_epoch=2, train_batches=give, loss_fn=loss_fn)
+    assert at.scored_examples == sum(len(y) for _, y in (batches or [])[:2])
+    return method
+
+
+def test_gradients_are_those_of_the_mean_loss_over_all_examples() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = data([4, 2, 3])
+    found = attach(model, batches).found
+    x, y = (torch.cat(parts) for parts in zip(*batches[:2], strict=True))
+    F.cross_entropy(model(x), y).backward()
+    for name in ("0.weight", "2.weight"):
+        torch.testing.assert_close(found[name], model.get_parameter(name).grad)
+
+
+def test_the_model_and_the_global_generator_are_as_before() -> None:
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    attach(model, data([8, 8]))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_loss_a_gradient_or_no_batch_is_refused_by_name() -> None:
+    batches = data([4])
+    batches[0][0][0, 0] = float("nan")
+    with pytest.raises(ValueError, match="scores: the loss of a batch to score on is nan"):
+        attach(network(), batches)
+    with pytest.raises(ValueError, match=r"scores: [0-9]+ scores of 0\.weight are not finite, such as nan"):
+        attach(network(), data([4]), lambda out, y: (0 * out.sum()).abs().sqrt() * 1.0)
+    with pytest.raises(ValueError, match=r"scores: train_batches\(\) gave no batch"):
+        attach(network(), [])
+    with pytest.raises(ValueError, match="this method scores on data"):
+        attach(network(), None)
+
+
+def test_scored_examples_survive_a_resume() -> None:
+    def make() -> methods.Attachment:
+        model, batches = network(), data([8, 8])
+        return methods.attach(model, Scores(), total_steps=4, steps_per_epoch=2, train_batches=lambda: iter(batches))
+
+    state = make().state_dict()
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert resumed.scored_examples == 16
