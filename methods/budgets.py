@@ -118,7 +118,7 @@ def from_pattern(shapes: Mapping[str, Sequence[int]], *, density: float, pattern
     if densities[fullest] > 1 + 1e-9:
         raise ValueError(
             f"at density {density:g} the pattern gives {fullest} a density of {densities[fullest]:.4g}, above 1: "
-            f"at most {density / densities[fullest]:.4g} is possible"
+            f"at most {math.floor(1e6 * density / densities[fullest]) / 1e6:g} is possible"
         )
     return {name: min(1.0, value) for name, value in densities.items()}
 

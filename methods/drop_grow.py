@@ -106,8 +106,14 @@ class DropGrow(Rewiring):
 
 
 def random_masks(ctx: Context, *, density: float, allocation: str, pattern: Sequence[float] | None = None) -> None:
-    """Prune every maskable weight at random, to its exact share of the density."""
+    """Prune every maskable weight at random, to its exact share of the density.
+
+    Raises ValueError, with the method, the layer and its value, where the allocation cannot give it.
+    """
     weights = {name: weight.parameter for name, weight in ctx.weights.items()}
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    counts = allocate(shapes, density=density, allocation=allocation, pattern=pattern)
+    try:
+        counts = allocate(shapes, density=density, allocation=allocation, pattern=pattern)
+    except ValueError as error:
+        raise ValueError(f"{ctx.method_name}: {error}") from None
     ctx.masks.set({n: scores.top(scores.random(w, ctx.generator), counts[n]) for n, w in weights.items()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -86,5 +88,20 @@ def test_values_out_of_range_are_refused_by_name() -> None:
         methods.create("static", density=1.5)
     with pytest.raises(ValueError, match="allocation is 'random'; valid: er, erk, pattern, uniform"):
         methods.create("static", allocation="random")
-    with pytest.raises(ValueError, match="keeps 1 weights, fewer than the 3 layers"):
-        attach(lenet(), density=4e-6)
+
+
+@pytest.mark.parametrize("method", ["static", "set", "dsr", "sparse_momentum"])
+def test_a_density_that_an_allocation_cannot_give_names_method_layer_and_value(method: str) -> None:
+    for given, said in (
+        ({"density": 4e-6}, "density 4e-06 keeps 1 weights, fewer than the 3 layers: 4.weight would get 0.073 of its"),
+        (
+            {"density": 0.5, "allocation": "pattern", "pattern": (0.1, 0.1, 0.9)},
+            "at density 0.5 the pattern gives 4.weight a density of 4.369, above 1: at most 0.114452 is possible",
+        ),
+        (
+            {"density": 0.5, "allocation": "pattern", "pattern": (0.1, 0.1)},
+            "pattern has 2 densities for 3 layers: 0.weight, 2.weight, 4.weight",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{method}: {re.escape(said)}"):
+            methods.attach(lenet(), method, total_steps=5, steps_per_epoch=5, **given)
