@@ -187,5 +187,5 @@ def _finding(found: Sequence[Line]) -> str:
         return text
     return (
         f"{text} In a quarter of the published epochs, ours minus the published accuracy lies between "
-        f"{min(short):+.2f} and {max(short):+.2f} points ({len(short)} numbers)."
+        f"{min(short):+.2f} and {max(short):+.2f} points ({len(short)} of them)."
     )
