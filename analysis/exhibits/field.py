@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from typing import Any
 
 from analysis.data.comparable import FACTOR, STARTS
@@ -166,6 +167,18 @@ def _records(line: Line) -> Iterator[dict[str, Any]]:
     }  # fmt: skip
 
 
+def _patterns(results: Results, found: Sequence[Line]) -> Iterator[str]:
+    """Whether another network's layer densities help a method, at equal count: a note for each."""
+    for block in _blocks(found).values():
+        for line, own in permutations(block, 2):
+            patterns = [one.condition.spec["method"].get("pattern") for one in (line, own)]
+            alike = line.condition.method == own.condition.method and _epochs(line.condition) == _epochs(own.condition)
+            if alike and patterns[0] and not patterns[1]:
+                both = (one.condition.by_seed("test_accuracy") for one in (line, own))
+                difference = points(against_fixed(paired(*both), 0.0))
+                yield f"Equal count, other layers, {line.title}: {line.label} minus {own.label}: {difference} points."
+
+
 def _blocks(found: Sequence[Line]) -> dict[tuple[str, float], list[Line]]:
     """The sparse lines of each setting and density."""
     blocks: dict[tuple[str, float], list[Line]] = {}
@@ -235,5 +248,6 @@ EXHIBIT = TableWithFigure(
     run_ids=lambda line: line.condition.run_ids,
     finding=_finding,
     figure=_draw,
+    more_notes=_patterns,
     nothing="no setting with a static mask and another sparse method",
 )

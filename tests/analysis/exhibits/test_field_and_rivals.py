@@ -95,6 +95,11 @@ def test_the_field_names_what_is_below_static(tmp_path: Path, rows: list[dict[st
         "Lenet-300-100, MNIST at 5 %: DST, alpha 0.0007 is best, 97.10 %, +2.00 [+2.00, +2.00] points against static; "
         "below static: SET."
     )
+    assert written.table is not None
+    assert (
+        "Equal count, other layers, Lenet-300-100, MNIST: Static, allocation pattern, pattern (0.0225, 0.032, 0.639) "
+        "minus Static, allocation erk: +0.40 [+0.40, +0.40] points."
+    ) in written.table.notes
     assert {file.suffix for file in written.files} == {".md", ".tex", ".csv", ".png", ".pdf", ".svg"}
     assert set(written.run_ids) <= {one["run_id"] for one in rows}
 
