@@ -131,7 +131,8 @@ def _label(condition: Condition, among: Sequence[Condition]) -> str:
     """The method, its alpha, and the hyperparameters in which others of the method differ."""
     alike = [c.spec["method"] for c in among if c.method == condition.method]
     own = condition.spec["method"]
-    differing = [name for name in own if name != "alpha" and any(m.get(name) != own[name] for m in alike)]
+    named = ("alpha", "allocation") if own.get("pattern") else ("alpha",)  # alpha is named, a pattern is an allocation
+    differing = [name for name in own if name not in named and any(m.get(name) != own[name] for m in alike)]
     alpha = [] if condition.alpha is None else [f"alpha {condition.alpha:g}"]
     return ", ".join(
         [printed.method_name(condition.method), *alpha, *(f"{name} {_short(own[name])}" for name in differing)]

@@ -61,7 +61,7 @@ def test_the_field_has_every_method_at_the_density_of_static_by_accuracy(
         "Dense",
         "DST, alpha 0.0007",  # the alpha within a factor of 1.25; the other estimator is a variant of the method
         "SET",
-        "Static, allocation pattern, pattern (0.0225, 0.032, 0.639)",
+        "Static, pattern (0.0225, 0.032, 0.639)",
         "Static, allocation erk",
         "SET",
     ]
@@ -97,7 +97,7 @@ def test_the_field_names_what_is_below_static(tmp_path: Path, rows: list[dict[st
     )
     assert written.table is not None
     assert (
-        "Equal count, other layers, Lenet-300-100, MNIST: Static, allocation pattern, pattern (0.0225, 0.032, 0.639) "
+        "Equal count, other layers, Lenet-300-100, MNIST: Static, pattern (0.0225, 0.032, 0.639) "
         "minus Static, allocation erk: +0.40 [+0.40, +0.40] points."
     ) in written.table.notes
     assert {file.suffix for file in written.files} == {".md", ".tex", ".csv", ".png", ".pdf", ".svg"}
