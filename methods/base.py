@@ -185,6 +185,12 @@ def check_fraction(name: str, value: float, *, low_open: bool = True) -> None:
         raise ValueError(f"{name} is {value}: it must lie in {'(' if low_open else '['}0, 1]")
 
 
+def check_count(name: str, value: int) -> None:
+    """Raises ValueError unless the value is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value}: it must be a whole number of at least 1")
+
+
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
     """Raises ValueError unless the value is one of the valid ones."""
     if value not in (choices := list(valid)):

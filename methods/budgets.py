@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-ALLOCATIONS = ("er", "erk", "pattern", "uniform")
+ALLOCATIONS = ("er", "erk", "uniform")  # from the shapes of the layers; `pattern` is given its densities
 
 
 def allocate(
@@ -40,8 +40,8 @@ def check_allocation(allocation: str, pattern: Sequence[float] | None) -> None:
 
     Only the allocation `pattern` takes a pattern, and it needs one.
     """
-    if allocation not in ALLOCATIONS:
-        raise ValueError(f"allocation is '{allocation}'; valid: {', '.join(ALLOCATIONS)}")
+    if allocation not in (valid := sorted([*ALLOCATIONS, "pattern"])):
+        raise ValueError(f"allocation is '{allocation}'; valid: {', '.join(valid)}")
     if (allocation == "pattern") != (pattern is not None):
         raise ValueError("allocation='pattern' and pattern=(a density for each layer, ...) go together: give both")
     for place, density in enumerate(pattern or (), 1):

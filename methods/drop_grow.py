@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, Method, check_fraction
+from methods.base import Context, DensityPromise, Method, check_fraction
 from methods.budgets import allocate, check_allocation
 from methods.schedules import every, steps_of
 
@@ -24,9 +24,13 @@ class Rewiring(Method):
     Each update keeps the total count, and the count of every layer unless a method moves weights
     between layers. Grown weights start at 0, and with zeroed optimizer state unless grown_state is
     "keep". The optimizer state of dropped weights is kept.
+
+    regrown: what happens to a weight that one update drops and grows again. `restart`: it starts as
+    other grown weights do. `keep`: it stays as it was, with its optimizer state.
     """
 
-    density_promise = "exact"
+    density_promise: ClassVar[DensityPromise] = "exact"
+    regrown: ClassVar[Literal["restart", "keep"]] = "restart"
     added: ClassVar[Mapping[str, Any]] = {"pattern": None}
 
     density: float = 0.05
@@ -50,19 +54,25 @@ class Rewiring(Method):
 
     @torch.no_grad()
     def update(self, ctx: Context) -> None:
-        """Drop and grow once in every layer that trains. Waits for the device.
-
-        Weights that grow in a frozen layer would stay 0.
-        """
+        """Drop and grow once in every layer that takes part. Waits for the device."""
         assert ctx.optimizer is not None, "an update needs a bound optimizer"
-        masks = {name: ctx.masks[name] for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
+        masks = {name: ctx.masks[name] for name in self.moving(ctx)}
         kept = {name: mask & ~self.dropped(ctx, name, mask) for name, mask in masks.items()}
         counts = self.growth_counts(ctx, masks, kept)
         grown = {name: self.grown(ctx, name, masks[name], kept[name], counts[name]) for name in masks}
-        ctx.masks.set(kept)  # zeroes the dropped weights, which may grow again from 0
+        if self.regrown == "restart":
+            ctx.masks.set(kept)  # zeroes the dropped weights, which may grow again from 0
         ctx.masks.set({name: kept[name] | grown[name] for name in masks})
         if self.grown_state == "zero":
-            ctx.masks.zero_optimizer_state_(ctx.optimizer, grown)
+            new = {n: grown[n] & ~masks[n] if self.regrown == "keep" else grown[n] for n in masks}
+            ctx.masks.zero_optimizer_state_(ctx.optimizer, new)
+
+    def moving(self, ctx: Context) -> list[str]:
+        """The layers that take part in updates: those that train. Others keep their masks.
+
+        Weights that grow in a frozen layer would stay 0.
+        """
+        return [name for name, weight in ctx.weights.items() if weight.parameter.requires_grad]
 
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
         """Bool mask of the entries of one weight to drop. mask: the entries that are kept now."""

@@ -8,12 +8,16 @@ return: gradients, buffers, modes and the random state of dropout. The examples 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from methods import scores
 from methods.base import Context
 
 
@@ -52,36 +56,141 @@ def undisturbed(ctx: Context, *, train: bool = True) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def gradients(ctx: Context, *, among: Sequence[tuple[Tensor, Tensor]], create_graph: bool = False) -> dict[str, Tensor]:
+def gradients(
+    ctx: Context, *, among: Sequence[tuple[Tensor, Tensor]], create_graph: bool = False, temperature: float = 1.0
+) -> dict[str, Tensor]:
     """The gradient of the mean loss over batches, for each maskable weight, in its shape.
 
     A weight that does not reach the loss has gradient 0. among: (inputs, targets) batches; each
-    counts by its number of examples. create_graph: the gradients can be differentiated. Call it
-    inside `undisturbed`. Raises ValueError where the loss or a gradient is not finite.
+    counts by its number of examples. create_graph: the gradients can be differentiated.
+    temperature: the model's outputs are divided by it. Call it inside `undisturbed`. Raises
+    ValueError where the loss or a gradient is not finite.
+    """
+    examples = sum(len(target) for _, target in among)
+    sums = {name: torch.zeros_like(weight.parameter) for name, weight in ctx.weights.items()}
+    for inputs, target in among:
+        found = gradients_of(ctx, functools.partial(_loss, ctx, inputs, target, temperature), create_graph=create_graph)
+        sums = {name: total + len(target) / examples * found[name] for name, total in sums.items()}
+        ctx.scored_examples += len(target)
+    return sums
+
+
+def _loss(ctx: Context, inputs: Tensor, target: Tensor, temperature: float) -> Tensor:
+    outputs = ctx.model(inputs)
+    return ctx.loss_fn(outputs if temperature == 1 else outputs / temperature, target)
+
+
+def gradients_of(
+    ctx: Context,
+    value: Callable[[], Tensor],
+    *,
+    what: str = "the loss of a batch to score on",
+    create_graph: bool = False,
+) -> dict[str, Tensor]:
+    """The gradient of a 0-dim value for each maskable weight, in its shape.
+
+    A weight that the value does not depend on has gradient 0. what: the value's name in an error.
+    Raises ValueError where the value or a gradient is not finite.
     """
     weights = [weight.parameter for weight in ctx.weights.values()]
-    examples = sum(len(target) for _, target in among)
-    sums: list[Tensor] = [torch.zeros_like(weight) for weight in weights]
     with _all_require_grad(weights):
-        for inputs, target in among:
-            loss = ctx.loss_fn(ctx.model(inputs), target)
-            if not bool(torch.isfinite(loss)):
-                raise ValueError(f"{ctx.method_name}: the loss of a batch to score on is {loss.item()}")
-            found = torch.autograd.grad(loss, weights, create_graph=create_graph, allow_unused=True)
-            share = len(target) / examples
-            sums = [total if part is None else total + share * part for total, part in zip(sums, found, strict=True)]
-            ctx.scored_examples += len(target)
-    named = dict(zip(ctx.weights, sums, strict=True))
+        result = value()
+        if not bool(torch.isfinite(result)):
+            raise ValueError(f"{ctx.method_name}: {what} is {result.item()}")
+        found = torch.autograd.grad(result, weights, create_graph=create_graph, allow_unused=True)
+    filled = [torch.zeros_like(w) if part is None else part for w, part in zip(weights, found, strict=True)]
+    named = dict(zip(ctx.weights, filled, strict=True))
     check_finite(ctx, named)
     return named
 
 
-def check_finite(ctx: Context, scores: Mapping[str, Tensor]) -> None:
+def hessian_gradients(
+    ctx: Context, *, among: Sequence[tuple[Tensor, Tensor]], temperature: float = 1.0
+) -> dict[str, Tensor]:
+    """H g of the mean loss over batches, g its gradient and H its Hessian over the maskable weights.
+
+    Arguments, shapes and errors are those of `gradients`.
+    """
+    weights = [weight.parameter for weight in ctx.weights.values()]
+    with _all_require_grad(weights), _twice_differentiable(ctx.model):
+        found = gradients(ctx, among=among, create_graph=True, temperature=temperature)
+        return gradients_of(ctx, lambda: torch.stack([(g.detach() * g).sum() for g in found.values()]).sum())
+
+
+def examples_of_each_class(ctx: Context, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` examples of each class in one pass over `train_batches`: inputs, targets.
+
+    It stops when it has them for as many classes as the model has outputs. A class with fewer
+    examples gives those that it has. Raises ValueError for targets that are not class numbers.
+    """
+    taken: dict[int, int] = {}
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    for batch, target in ctx.train_batches():
+        if target.dim() != 1 or target.is_floating_point():
+            raise ValueError(f"{ctx.method_name}: targets are {target.dtype} {list(target.shape)}, not class numbers")
+        if not targets:
+            with torch.no_grad():
+                classes = ctx.model(batch).shape[-1]
+        places = []
+        for place, label in enumerate(target.tolist()):
+            if taken.get(label, 0) < count:
+                taken[label] = taken.get(label, 0) + 1
+                places.append(place)
+        inputs.append(batch[places])
+        targets.append(target[places])
+        if sum(taken.values()) == count * classes:
+            break
+    if not targets:
+        raise ValueError(f"{ctx.method_name}: train_batches() gave no batch to score on")
+    return torch.cat(inputs), torch.cat(targets)
+
+
+def keep_highest(
+    ctx: Context, saliency: Mapping[str, Tensor], *, density: float, among: Mapping[str, Tensor] | None = None
+) -> None:
+    """Mask all but the round(density * weights) weights of the highest score over all layers.
+
+    saliency: a score for every entry of every maskable weight. among: bool masks of the entries that
+    may be kept. Warns of a layer that keeps nothing. Raises ValueError where the density keeps no
+    weight, where a score is not finite, and where all are 0.
+    """
+    check_finite(ctx, saliency)
+    if not any(bool(score.any()) for score in saliency.values()):
+        raise ValueError(f"{ctx.method_name}: the scores of all weights are 0, so none is better than another")
+    total = sum(weight.parameter.numel() for weight in ctx.weights.values())
+    if (count := round(density * total)) < 1:
+        raise ValueError(f"{ctx.method_name}: density {density:g} keeps none of {total} weights")
+    masks = scores.top_of_all(saliency, count, among=among)
+    if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
+        warnings.warn(
+            f"{ctx.method_name}: {', '.join(empty)} keeps no weight at density {density:g}: use a higher density, or "
+            "exclude the layer",
+            stacklevel=2,
+        )
+    ctx.masks.set(masks)
+
+
+def check_finite(ctx: Context, found: Mapping[str, Tensor]) -> None:
     """Raises ValueError naming the method, the layer and the value where a score is not finite."""
-    for name, score in scores.items():
+    for name, score in found.items():
         bad = score.detach()[~torch.isfinite(score.detach())]
         if len(bad):
             raise ValueError(f"{ctx.method_name}: {len(bad)} scores of {name} are not finite, such as {bad[0].item()}")
+
+
+@contextlib.contextmanager
+def absolute(model: nn.Module) -> Iterator[None]:
+    """Inside, all parameters and buffers are their absolute values in float64; after it they are as before."""
+    held = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    before = [tensor.data for tensor in held]
+    try:
+        for tensor in held:
+            tensor.data = tensor.data.abs().double()
+        yield
+    finally:
+        for tensor, data in zip(held, before, strict=True):
+            tensor.data = data
 
 
 @contextlib.contextmanager
@@ -94,3 +203,45 @@ def _all_require_grad(weights: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for weight in frozen:
             weight.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _twice_differentiable(model: nn.Module) -> Iterator[None]:
+    """Inside, layers use kernels whose gradients can be differentiated: fused attention and cuDNN's RNNs cannot."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), cudnn:
+        yield
+
+
+def outputs_and_gradients(
+    ctx: Context, batch: tuple[Tensor, Tensor], *, of: Mapping[str, nn.Module]
+) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """What modules compute on one batch, with the gradient of the examples' summed loss: an entry per call.
+
+    A module whose output is no tensor, and one that others use without calling it, has no entry.
+    Call it inside `undisturbed`. Raises ValueError where the loss is not finite.
+    """
+    inputs, target = batch
+    outputs: list[tuple[str, Tensor]] = []
+
+    def record(name: str, _: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs.append((name, output))
+
+    handles = [module.register_forward_hook(functools.partial(record, name)) for name, module in of.items()]
+    with _all_require_grad([weight.parameter for weight in ctx.weights.values()]):
+        try:
+            loss = ctx.loss_fn(ctx.model(inputs), target)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not bool(torch.isfinite(loss)):
+            raise ValueError(f"{ctx.method_name}: the loss of a batch to score on is {loss.item()}")
+        wanted = [output for _, output in outputs]
+        found = torch.autograd.grad(loss * len(target), wanted, allow_unused=True) if wanted else ()
+    ctx.scored_examples += len(target)
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in of}
+    for (name, output), gradient in zip(outputs, found, strict=True):
+        calls[name].append((output.detach(), torch.zeros_like(output) if gradient is None else gradient))
+    return calls

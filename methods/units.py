@@ -5,12 +5,22 @@ For methods with `granularity = "unit"`. `layers.OutputUnits` says which entries
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.layers import MaskableWeight
+
+
+def prunable(model: nn.Module, weights: Mapping[str, MaskableWeight]) -> dict[str, MaskableWeight]:
+    """The weights whose units may be pruned: all but the model's last one, whose units are its outputs.
+
+    The last one is the last parameter of the model with two or more axes, maskable or not.
+    """
+    outputs = [parameter for parameter in model.parameters() if parameter.dim() > 1][-1]
+    return {name: weight for name, weight in weights.items() if weight.parameter is not outputs}
 
 
 def by_unit(weight: MaskableWeight, values: Tensor) -> Tensor:
@@ -24,31 +34,60 @@ def mask_of(weight: MaskableWeight, keep: Tensor) -> Tensor:
     return weight.units.restored(keep.view(-1, *[1] * (rows.dim() - 1)).expand_as(rows)).contiguous()
 
 
-def keep_best(weights: Mapping[str, MaskableWeight], scores: Mapping[str, Tensor], *, total: int) -> dict[str, Tensor]:
+def room(
+    weights: Mapping[str, MaskableWeight], prunable: Mapping[str, MaskableWeight], *, total: int, method: str = ""
+) -> int:
+    """How many of `total` weights are left for the prunable layers; the others stay dense.
+
+    method: named in the error. Raises ValueError where the rest is too small for one unit of each
+    layer.
+    """
+    dense = {name: weight.parameter.numel() for name, weight in weights.items() if name not in prunable}
+    least = sum(unit_size(weight) for weight in prunable.values())
+    if (left := total - sum(dense.values())) < least:
+        raise ValueError(
+            f"{method}{': ' if method else ''}{total} weights are too few: {total - left + least} are needed for "
+            "one unit of each layer" + (f" and all of {', '.join(dense)}" if dense else "")
+        )
+    return left
+
+
+def unit_size(weight: MaskableWeight) -> int:
+    """The number of weights of one unit."""
+    return by_unit(weight, weight.parameter.detach()).shape[1]
+
+
+def in_turn(scores: Mapping[str, Tensor], shares: Mapping[str, float]) -> dict[str, Tensor]:
+    """Scores under which layers keep units at different rates, each layer its best units first.
+
+    scores: [units], compared only within their layer. shares: the relative number of units that each
+    layer keeps.
+    """
+    ranks = {name: score.argsort(descending=True, stable=True).argsort() for name, score in scores.items()}
+    return {name: -(rank + 1) / shares[name] for name, rank in ranks.items()}
+
+
+def keep_best(
+    weights: Mapping[str, MaskableWeight], scores: Mapping[str, Tensor], *, total: int, method: str = ""
+) -> dict[str, Tensor]:
     """Keep units in the order of their scores over all layers, as many as fit in `total` weights.
 
     scores: [units] for each weight that may be pruned; other weights stay dense and count. Each
-    layer keeps at least its best unit. Returns masks of all weights in `scores`. Raises ValueError
-    where these minimum counts exceed the total.
+    layer keeps at least its best unit. A unit with the score -inf is kept only so. Returns masks of
+    all weights in `scores`. Raises ValueError as `room` does.
     """
+    budget = room(weights, {name: weights[name] for name in scores}, total=total, method=method)
     keep = {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
-    sizes = {name: weights[name].parameter.numel() // len(score) for name, score in scores.items()}
-    budget = total - sum(weight.parameter.numel() for name, weight in weights.items() if name not in scores)
+    sizes = {name: unit_size(weights[name]) for name in scores}
     for name, score in scores.items():
         keep[name][score.argmax()] = True
         budget -= sizes[name]
-    if budget < 0:
-        dense = ", ".join(name for name in weights if name not in scores)
-        raise ValueError(
-            f"{total} weights are too few: {total - budget} are needed for one unit of each layer"
-            + (f" and all of {dense}" if dense else "")
-        )
     ranked = sorted(
         ((float(value), name, unit) for name, score in scores.items() for unit, value in enumerate(score.tolist())),
         key=lambda entry: -entry[0],
     )
-    for _, name, unit in ranked:
-        if not keep[name][unit] and sizes[name] <= budget:
+    for value, name, unit in ranked:
+        if value > -math.inf and not keep[name][unit] and sizes[name] <= budget:
             keep[name][unit] = True
             budget -= sizes[name]
     return {name: mask_of(weights[name], units) for name, units in keep.items()}

@@ -47,17 +47,32 @@ class Entry:
 
 FIELD = (
     Entry("dense", at_density={1.0: {}}),
-    # Methods that keep a chosen number of weights, at their own defaults: Erdos-Renyi-Kernel masks at first.
+    # Exact counts in every step, at the methods' own defaults: Erdos-Renyi-Kernel masks at first.
     Entry("static"),
     Entry("set"),
     Entry("dsr"),
     Entry("sparse_momentum"),
+    Entry("deep_r"),
+    Entry("rigl"),
+    Entry("top_kast"),  # the gradient of twice the density
+    # From dense, or from half of the weights, to the density: as published, by uniform and by global magnitude.
+    Entry("gradual"),
+    Entry("granet"),
+    # Pruned before the first step, by one score over all layers.
+    Entry("snip"),
+    Entry("grasp"),
+    Entry("synflow"),
+    # Whole neurons, with an own budget of 20 + 5 and 20 + 5 + 5 epochs; then 16 + 4 and 16 + 2 + 2, DST's budget.
+    Entry("l1_filters"),
+    Entry("l1_filters", epochs=16),
+    Entry("taylor"),
+    Entry("taylor", {"prune": 0.125, "fine_tune": 0.125}, epochs=16),
     # Methods that find their density: the hyperparameter that gives it (`python -m benchmark match`).
     Entry("dst", at_density={density: {"alpha": alpha} for density, alpha in DST_ALPHAS.items()}),
+    # To come with what `match` finds: str (threshold_weight_decay), variational_dropout; dns (threshold_scale, 20 + 20
+    # epochs, and epochs=10). To come with two budgets: prune_finetune, lottery. Others: acdc, narang, obd, soft_filter.
     # Does the layer-wise pattern that DST finds help a method that starts from random masks, at equal count?
-    Entry("static", at_density={density: pattern(density) for density in DST_LAYERS}),
-    Entry("set", at_density={density: pattern(density) for density in DST_LAYERS}),
-    # A method that trains longer by itself has two lines, such as Entry("lottery") and Entry("lottery", epochs=60).
+    *(Entry(name, at_density={d: pattern(d) for d in DST_LAYERS}) for name in ("static", "set", "rigl")),
 )
 
 

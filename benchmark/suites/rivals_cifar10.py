@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 
-DESCRIPTION = "rivals' published numbers on CIFAR-10: WRN-28-2 (sparse momentum, DSR, SET) and WRN-22-2 (static, SET)"
+DESCRIPTION = "rivals' published numbers on CIFAR-10: WRN-28-2 (sparse momentum's) and WRN-22-2 (RigL's)"
 EXHIBITS = ("rivals-cifar10",)
 SEEDS = range(3)
 # 10 % are held out and not used; sparse momentum's code has the normalisation of DST's.
@@ -45,8 +45,8 @@ def wrn_28_2(seed: int) -> list[RunSpec]:
         specs += [
             one("wrn-28-2", "sparse_momentum", seed, density=density, allocation="uniform"),
             one("wrn-28-2", "dsr", seed, density=density, allocation="uniform", prune_fraction=moved),
+            one("wrn-28-2", "deep_r", seed, density=density, allocation="uniform"),
             one("wrn-28-2", "set", seed, density=density),
-            # deep_r: a line here, once it is among the methods
         ]
     return specs
 
@@ -54,13 +54,10 @@ def wrn_28_2(seed: int) -> list[RunSpec]:
 def wrn_22_2(seed: int) -> list[RunSpec]:
     specs = [one("wrn-22-2", "dense", seed)]
     for density in WRN_22_2_DENSITIES:
-        specs += [
-            one("wrn-22-2", "static", seed, density=density),
-            # rigl with allocation erk, and gradual: a line each, once they are among the methods
-        ]
+        specs += [one("wrn-22-2", method, seed, density=density) for method in ("static", "rigl", "gradual")]
     at = {"density": 0.2, "drop": "magnitude", "update_every": "100 steps"}  # SET in the form of RigL's authors
     specs += [one("wrn-22-2", "set", seed, allocation=allocation, **at) for allocation in ("erk", "uniform")]
-    return [*specs, one("wrn-22-2", "static", seed, density=0.2, allocation="uniform")]
+    return [*specs, *(one("wrn-22-2", m, seed, density=0.2, allocation="uniform") for m in ("static", "rigl"))]
 
 
 def one(name: str, method: str, seed: int, **hyperparameters: Any) -> RunSpec:

@@ -44,7 +44,7 @@ ALL: dict[str, dict[str, Any]] = {
     **SPARSE_MOMENTUM,
     "dsr": {"allocation": "uniform"},  # the same density everywhere, as its authors start
     "set": {},  # Erdos-Renyi, its equation 1
-    # deep_r: a line here, once it is among the methods
+    "deep_r": {"allocation": "uniform"},  # the table does not say; it keeps each layer's count
 }
 METHODS = {"lenet-300-100": SPARSE_MOMENTUM, "lenet-5-caffe": SPARSE_MOMENTUM, "mlp-300-100-bn": ALL}
 ONE_SHORT_SEED = ("lenet-5-caffe",)  # it takes 8 minutes for 25 epochs on one core, the others less than one

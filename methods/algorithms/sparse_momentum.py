@@ -68,13 +68,16 @@ class SparseMomentum(DropGrow):
     def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         scores.check_momentum(optimizer)
 
+    def moving(self, ctx: Context) -> list[str]:
+        """The layers that take part: neither frozen nor without a gradient so far."""
+        optimizer = _optimizer(ctx)
+        return [name for name, weight in ctx.weights.items() if scores.has_momentum(optimizer, weight.parameter)]
+
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
-        if name not in _moving(ctx):
-            return torch.zeros_like(mask)
         kept = int(torch.count_nonzero(mask))
         rate = cosine(ctx.step, ctx.total_steps, start=self.drop_fraction, end=self.final_drop_fraction)
         sparsity = 1 - kept / mask.numel()
-        if sparsity < DENSE_LAYER_SPARSITY and self.importance(ctx)[name] > 1 / len(_moving(ctx)):
+        if sparsity < DENSE_LAYER_SPARSITY and self.importance(ctx)[name] > 1 / len(self.moving(ctx)):
             rate = min(rate, sparsity)
         count = max(0, min(math.ceil(rate * kept), kept - 1))
         return scores.top(-scores.magnitude(ctx.weights[name].parameter), count, among=mask)
@@ -86,7 +89,7 @@ class SparseMomentum(DropGrow):
         layer without kept weights, or of a training that diverged.
         """
         means = {}
-        for name in _moving(ctx):
+        for name in self.moving(ctx):
             mean = float(_momentum(ctx, name)[ctx.masks[name]].abs().mean())
             means[name] = mean if math.isfinite(mean) else 0.0
         total = sum(means.values())
@@ -99,20 +102,16 @@ class SparseMomentum(DropGrow):
         free = {name: int(count(~kept[name])) for name in importance}
         most = {name: math.floor(0.99 * places) for name, places in free.items()}
         room = most if sum(most.values()) >= total else free
-        return dict.fromkeys(masks, 0) | share_overflow_evenly(importance, room=room, total=total)
+        return share_overflow_evenly(importance, room=room, total=total)
 
     def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
-        if name not in _moving(ctx):
-            return torch.zeros_like(mask)
         return scores.top(_momentum(ctx, name).abs(), count, among=~kept)
 
 
-def _moving(ctx: Context) -> list[str]:
-    """The layers that take part: neither frozen nor without a gradient so far."""
-    assert ctx.optimizer is not None, "an update needs a bound optimizer"
-    return [name for name, weight in ctx.weights.items() if scores.has_momentum(ctx.optimizer, weight.parameter)]
-
-
 def _momentum(ctx: Context, name: str) -> Tensor:
+    return scores.momentum(_optimizer(ctx), ctx.weights[name].parameter)
+
+
+def _optimizer(ctx: Context) -> torch.optim.Optimizer:
     assert ctx.optimizer is not None, "an update needs a bound optimizer"
-    return scores.momentum(ctx.optimizer, ctx.weights[name].parameter)
+    return ctx.optimizer

@@ -19,7 +19,8 @@ from methods.base import DensityPromise, Method
 from methods.conformance.networks import FAST, FULL, TOTAL_STEPS, Network
 from methods.conformance.promises import CHECKS, Trial, check_training
 
-VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch"}
+VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "frequency_decay": 1.0}
+DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
 
 
 class ConformanceError(AssertionError):
@@ -34,8 +35,9 @@ def check_method(
     name_or_class: a registered name, or a class, which need not be registered. level: `full` adds
     networks (GRU, deep bidirectional LSTM, one- and three-dimensional convolutions, transposed
     convolutions, attention).
-    hyperparameters: values to check with. By default `density` is 0.3 and `update_every` is one
-    epoch of 3 steps, so that small networks keep enough weights and updates happen within 24 steps.
+    hyperparameters: values to check with. By default `density` is 0.3, `update_every` is one epoch
+    of 3 steps and `frequency_decay` is 1, so that small networks keep enough weights, updates happen
+    within 24 steps, and chance has a part in them.
     Raises ValueError for an unknown name or level.
     """
     networks = {"fast": FAST, "full": FULL}
@@ -79,7 +81,10 @@ class Candidate:
     @property
     def values(self) -> dict[str, Any]:
         valid = self.cls.hyperparameter_names()
-        return {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid} | self.given
+        values = {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid}
+        if "density" in values and self.cls.granularity == "unit":
+            values["density"] = DENSITY_OF_UNITS
+        return values | self.given
 
     def make(self, **values: Any) -> Method:
         return self.cls(**self.values | values)

@@ -24,8 +24,13 @@ class Block(nn.Module):
         return logits
 
 
+BATCH = torch.randn(12, 6, generator=torch.Generator().manual_seed(5)), torch.arange(12) % 3  # to score weights on
+
+
 def attach(model: nn.Module, method: str | Method = "static", **options: Any) -> methods.Attachment:
-    return methods.attach(model, method, **({"total_steps": 6, "steps_per_epoch": 2} | options))
+    return methods.attach(
+        model, method, **({"total_steps": 6, "steps_per_epoch": 2, "train_batches": lambda: [BATCH]} | options)
+    )
 
 
 def ones(*shape: int) -> Tensor:

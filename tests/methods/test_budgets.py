@@ -112,7 +112,7 @@ def test_erk_keeps_the_total_density_where_layers_are_capped() -> None:
         assert kept == pytest.approx(density * 430_500)
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", [*ALLOCATIONS, "pattern"])
 @given(shapes=layers, density=st.floats(0.0, 1.0))
 def test_counts_sum_to_the_rounded_total_and_leave_no_layer_empty(
     allocation: str, shapes: dict[str, tuple[int, ...]], density: float
@@ -160,7 +160,7 @@ def test_uniform_gives_every_layer_the_same_density() -> None:
 
 
 def test_density_one_keeps_everything() -> None:
-    for allocation in ALLOCATIONS:
+    for allocation in (*ALLOCATIONS, "pattern"):
         pattern = (0.3,) * len(LENET_5) if allocation == "pattern" else None
         counts = allocate(LENET_5, density=1.0, allocation=allocation, pattern=pattern)
         assert counts == {name: math.prod(shape) for name, shape in LENET_5.items()}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import methods
 from benchmark import models, suites
 from benchmark.patterns import layer_pattern
 from benchmark.spec import Model, SpecError
@@ -31,16 +33,33 @@ def finished(alpha: str) -> dict[Path, list[str]]:
 def test_the_field_shares_its_cells_with_the_suite_of_its_setting() -> None:
     known = {spec.run_id for spec in suites.load("mnist").specs}
     own = suites.load("field").specs
-    for spec in own:
-        as_in_mnist = spec.density != 0.025 and spec.method.get("alpha") != field.DST_ALPHAS[0.05]
-        assert (spec.run_id in known) == as_in_mnist, spec.label
-    assert {(s.data, s.model, s.optimizer) for s in own} == {(mnist.MNIST, Model(name=field.MODEL), mnist.SGD)}
+    shared = {spec.run_id for spec in own if spec.run_id in known}
+    assert shared == {
+        spec.run_id
+        for spec in own
+        if (spec.method["name"] in mnist.BASELINES and spec.density == 0.05)
+        or spec.method["name"] == "dense"
+        or spec.method.get("alpha") == field.DST_ALPHAS[0.025]
+    }
+    assert {(s.data, s.model) for s in own} == {(mnist.MNIST, Model(name=field.MODEL))}
+    assert {dataclasses.replace(s.optimizer, epochs=mnist.SGD.epochs) for s in own} == {mnist.SGD}
+
+
+def test_methods_that_train_longer_are_there_with_their_budget_and_with_that_of_dst() -> None:
+    epochs: dict[str, set[float]] = {}
+    for spec in suites.load("field").specs:
+        method = methods.create(**{key: value for key, value in spec.method.items() if key != "version"})
+        steps = sum(phase.steps for phase in method.phases(spec.optimizer.epochs * 1000))
+        epochs.setdefault(str(spec.method["name"]), set()).add(steps / 1000)
+    for name, budgets in epochs.items():
+        assert 20 in budgets, name
+        assert budgets == ({20} if len(budgets) == 1 else {20, max(budgets)}), name
 
 
 def test_the_field_has_every_entry_at_each_of_its_densities_and_seeds() -> None:
     listed = Counter((s.method["name"], s.density) for s in suites.load("field").specs)
-    for method in ("static", "set", "dsr", "sparse_momentum"):
-        pattern = 3 if method in ("static", "set") else 0
+    for method in ("static", "set", "dsr", "sparse_momentum", "rigl", "snip"):
+        pattern = 3 if method in ("static", "set", "rigl") else 0
         assert (listed[method, 0.05], listed[method, 0.025]) == (3, 3 + pattern)
     assert (listed["dst", None], listed["dense", None]) == (6, 3)
 

@@ -241,7 +241,7 @@ def test_the_protocol_page_names_the_fields_and_counts() -> None:
     page = (ROOT / "docs/protocols.md").read_text()
     named = {name for changed in DIFFERENCES.values() for name in changed}
     assert [name for name in named if f"`{name}`" not in page] == []
-    for name in PAPER:
+    for name in (*PAPER, "field", "rivals_mnist", "rivals_cifar10"):
         assert f"| `{name}` | {len(cells(name))} |" in page
 
 

@@ -177,8 +177,9 @@ def test_a_wrapped_optimizer_is_looked_through() -> None:
 
 
 def test_other_methods_take_any_optimizer() -> None:
+    batch = torch.randn(4, 8), torch.arange(4)
     for method in set(methods.available()) - {"sparse_momentum"}:
-        made = methods.attach(nn.Linear(8, 8), method, total_steps=4, steps_per_epoch=1)
+        made = methods.attach(nn.Linear(8, 8), method, total_steps=4, steps_per_epoch=1, train_batches=lambda: [batch])
         made.bind(torch.optim.Adagrad(made.parameter_groups(), lr=0.1))
 
 

@@ -1,0 +1,116 @@
+"""Gradual pruning with zero-cost neuroregeneration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from methods import scores
+from methods.base import Context, check_fraction
+from methods.drop_grow import DropGrow, random_masks
+from methods.schedules import cosine, cubic, every, steps_of
+
+
+@dataclass(kw_only=True)
+class GraNet(DropGrow):
+    """Prunes gradually by magnitude, and at each pruning replaces half of what is kept by its gradient.
+
+    Liu, Chen, Chen, Atashgahi, Yin, Kou, Shen, Pechenizkiy, Wang, Mocanu, "Sparse Training via
+    Boosting Pruning Plasticity with Neuroregeneration", NeurIPS 2021, arXiv:2106.10404.
+
+    The training starts from random masks of initial_density. After every update_every steps t:
+        s_t = s_f + (s_i - s_f) (1 - t / T)^3 with the sparsities s, until T = prune_until;
+        keep the share 1 - s_t of all weights with the largest |w| over all layers;
+        in each layer drop the ceil(r n) smallest of the n kept weights, and grow as many with the
+        largest |gradient| of the step. r falls along a cosine.
+    Grown weights start at 0 with zeroed optimizer state. A weight that is dropped and grown in one
+    update keeps its value and its state.
+
+    | hyperparameter | symbol | paper |
+    |---|---|---|
+    | density | 1 - s_f | 0.05 to 0.2 |
+    | initial_density | 1 - s_i | 0.5, or 1 |
+    | allocation | of the initial masks | erk |
+    | drop_fraction | r at the start | 0.5 |
+    | final_drop_fraction | r at the end | 0.005 |
+    | update_every | Delta T | 1000 steps (CIFAR), 4000 (ImageNet) |
+    | prune_until | T / steps of the training | 110 / 160 (CIFAR), 0.3 (ImageNet) |
+
+    Departures: update_every is 100 steps, as the training here is that much shorter. Counts are
+    exact, where the authors' code may lose ties. There is an update at T itself, so that the density
+    is reached; the authors' code stops one period before it. The optimizer state of weights that are
+    pruned stays and decays without a gradient; the authors' code zeroes it. There is no update at
+    the last step. Layers that are frozen keep their masks, and those without a gradient are pruned
+    and grow nothing.
+    """
+
+    name = "granet"
+    version = 1
+    reference = "arXiv:2106.10404"
+    density_promise = "final"
+    pruned_gradients = "zero"
+    regrown = "keep"
+
+    initial_density: float = 0.5
+    drop_fraction: float = 0.5
+    final_drop_fraction: float = 0.005
+    update_every: int | str = "100 steps"
+    prune_until: float = 110 / 160
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("final_drop_fraction", self.final_drop_fraction, low_open=False)
+        check_fraction("prune_until", self.prune_until)
+        if not self.density <= self.initial_density <= 1:
+            raise ValueError(f"initial_density is {self.initial_density}: it must lie in [{self.density}, 1]")
+
+    def enter_phase(self, ctx: Context) -> None:
+        random_masks(ctx, density=self.initial_density, allocation=self.allocation, pattern=self.pattern)
+
+    def due(self, ctx: Context) -> bool:
+        return self._due(ctx, ctx.step)
+
+    def dense_gradient(self, ctx: Context) -> bool:
+        return self._due(ctx, ctx.step + 1)
+
+    def _due(self, ctx: Context, step: int) -> bool:
+        period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
+        return (every(step, period) and step < ctx.total_steps) or step == self._end(ctx)
+
+    def _end(self, ctx: Context) -> int:
+        """The step of the last pruning, T."""
+        return max(1, round(self.prune_until * ctx.total_steps))
+
+    def update(self, ctx: Context) -> None:
+        if ctx.step <= self._end(ctx):
+            self._prune(ctx)
+        if ctx.step < ctx.total_steps:
+            super().update(ctx)
+
+    def _prune(self, ctx: Context) -> None:
+        """Keep the largest weights over all layers that train, so many that the total follows s_t."""
+        density = cubic(ctx.step, begin=0, end=self._end(ctx), start=self.initial_density, final=self.density)
+        trains = {name: weight.parameter for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
+        masks = {name: ctx.masks[name] for name in ctx.weights}
+        frozen = sum(int(torch.count_nonzero(mask)) for name, mask in masks.items() if name not in trains)
+        count = round(density * sum(mask.numel() for mask in masks.values())) - frozen
+        kept = {name: masks[name] for name in trains}
+        sizes = {name: scores.magnitude(weight) for name, weight in trains.items()}
+        if 0 < count < sum(int(torch.count_nonzero(mask)) for mask in kept.values()):
+            ctx.masks.set(scores.top_of_all(sizes, count, among=kept))
+
+    def moving(self, ctx: Context) -> list[str]:
+        return [name for name in super().moving(ctx) if ctx.weights[name].parameter.grad is not None]
+
+    def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
+        rate = cosine(ctx.step, ctx.total_steps, start=self.drop_fraction, end=self.final_drop_fraction)
+        count = math.ceil(rate * int(torch.count_nonzero(mask)))
+        return scores.top(-scores.magnitude(ctx.weights[name].parameter), count, among=mask)
+
+    def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
+        gradient = ctx.weights[name].parameter.grad
+        assert gradient is not None, "layers without a gradient grow nothing"
+        return scores.top(gradient.abs(), count, among=~kept)
