@@ -19,7 +19,12 @@ from methods.base import DensityPromise, Method
 from methods.conformance.networks import FAST, FULL, TOTAL_STEPS, Network
 from methods.conformance.promises import CHECKS, Trial, check_training
 
-VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "frequency_decay": 1.0}
+VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
+    "density": 0.3,
+    "update_every": "1 epoch",
+    "frequency_decay": 1.0,
+    "train_examples": 2000,
+}
 DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
 
 
@@ -35,9 +40,9 @@ def check_method(
     name_or_class: a registered name, or a class, which need not be registered. level: `full` adds
     networks (GRU, deep bidirectional LSTM, one- and three-dimensional convolutions, transposed
     convolutions, attention).
-    hyperparameters: values to check with. By default `density` is 0.3, `update_every` is one epoch
-    of 3 steps and `frequency_decay` is 1, so that small networks keep enough weights, updates happen
-    within 24 steps, and chance has a part in them.
+    hyperparameters: values to check with. By default `density` is 0.3, or 0.7 where whole units are
+    pruned, `update_every` is one epoch of 3 steps and `frequency_decay` is 1, so that small networks
+    keep enough weights, updates happen within 24 steps, and chance has a part in them.
     Raises ValueError for an unknown name or level.
     """
     networks = {"fast": FAST, "full": FULL}

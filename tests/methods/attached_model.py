@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import methods
 from methods import Context, Method, Phase
+from methods.registry import method_class
 
 
 class Block(nn.Module):
@@ -28,9 +29,11 @@ BATCH = torch.randn(12, 6, generator=torch.Generator().manual_seed(5)), torch.ar
 
 
 def attach(model: nn.Module, method: str | Method = "static", **options: Any) -> methods.Attachment:
-    return methods.attach(
-        model, method, **({"total_steps": 6, "steps_per_epoch": 2, "train_batches": lambda: [BATCH]} | options)
-    )
+    """Methods of whole units get a density at which each layer of `Block` keeps one, and the head all."""
+    defaults: dict[str, Any] = {"total_steps": 6, "steps_per_epoch": 2, "train_batches": lambda: [BATCH]}
+    if isinstance(method, str) and method_class(method).granularity == "unit":
+        defaults |= {"density": 0.7}
+    return methods.attach(model, method, **(defaults | options))
 
 
 def ones(*shape: int) -> Tensor:
