@@ -55,22 +55,33 @@ FIELD = (
     Entry("deep_r"),
     Entry("rigl"),
     Entry("top_kast"),  # the gradient of twice the density
-    # From dense, or from half of the weights, to the density: as published, by uniform and by global magnitude.
+    # From dense, or from half of the weights, to the density, each by its own rule.
     Entry("gradual"),
     Entry("granet"),
+    Entry("acdc"),
+    Entry("narang"),
     # Pruned before the first step, by one score over all layers.
     Entry("snip"),
     Entry("grasp"),
     Entry("synflow"),
-    # Whole neurons, with an own budget of 20 + 5 and 20 + 5 + 5 epochs; then 16 + 4 and 16 + 2 + 2, DST's budget.
+    # Trained, then pruned and trained again: 20 + 20 epochs, 20 + 5 * 4, and 20 for each 20 % of what is left. Then
+    # DST's budget: 10 + 10, 10 + 5 * 2, and five levels of 4 epochs that each drop as much as the density needs.
+    Entry("prune_finetune"),
+    Entry("prune_finetune", epochs=10),
+    Entry("obd"),
+    Entry("obd", epochs=10),
+    Entry("lottery"),
+    Entry("lottery", at_density={0.05: {"prune_fraction": 0.53}, 0.025: {"prune_fraction": 0.61}}, epochs=4),
+    # Whole neurons: 20 epochs; 20 + 5 and 20 + 5 + 5; then 16 + 4 and 16 + 2 + 2, DST's budget.
+    Entry("soft_filter"),
     Entry("l1_filters"),
     Entry("l1_filters", epochs=16),
     Entry("taylor"),
     Entry("taylor", {"prune": 0.125, "fine_tune": 0.125}, epochs=16),
     # Methods that find their density: the hyperparameter that gives it (`python -m benchmark match`).
     Entry("dst", at_density={density: {"alpha": alpha} for density, alpha in DST_ALPHAS.items()}),
-    # To come with what `match` finds: str (threshold_weight_decay), variational_dropout; dns (threshold_scale, 20 + 20
-    # epochs, and epochs=10). To come with two budgets: prune_finetune, lottery. Others: acdc, narang, obd, soft_filter.
+    # To come, with what `match` finds: str (threshold_weight_decay), variational_dropout (threshold), and dns
+    # (threshold_scale; 20 + 20 epochs, and epochs=10).
     # Does the layer-wise pattern that DST finds help a method that starts from random masks, at equal count?
     *(Entry(name, at_density={d: pattern(d) for d in DST_LAYERS}) for name in ("static", "set", "rigl")),
 )
