@@ -70,7 +70,7 @@ class Selection:
 
     def unpublished(self, cells: Sequence[tuple[RunSpec, Row]]) -> list[tuple[RunSpec, Row]]:
         """The cells that no table of `done_in` has done. Raises SpecError for what is no table."""
-        return [(spec, row) for spec, row in cells if spec.run_id not in self.elsewhere.run_ids]
+        return [(spec, row) for spec, row in cells if spec.run_id not in self.elsewhere.rows]
 
     @functools.cached_property
     def elsewhere(self) -> published.Done:

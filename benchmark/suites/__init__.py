@@ -234,7 +234,7 @@ class _Neighbours(importlib.abc.MetaPathFinder):
 _neighbours = _Neighbours()
 
 
-def load_file(path: Path) -> ModuleType:
+def load_file(path: Path, *, defines_suite: bool = True) -> ModuleType:
     """Import a user's suite file, which may register plug-ins. Raises SpecError naming the file.
 
     It may import the modules beside it, as `python FILE.py` could, and register a method in one of
@@ -253,7 +253,7 @@ def load_file(path: Path) -> ModuleType:
         if _is_from_outside(error):
             raise
         raise SpecError(f"suite file {path}: {_line(error, module)}{type(error).__name__}: {_text(error)}") from error
-    if not callable(getattr(module, "suite", None)):
+    if defines_suite and not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module
 
@@ -279,6 +279,7 @@ def cell(
     optimizer: Optimizer,
     seed: int = 0,
     protocol: Sequence[str] = BOTH_PROTOCOLS,
+    precision: str = "float32",
     step_records: int | None = None,
     **hyperparameters: Any,
 ) -> RunSpec:
@@ -296,6 +297,7 @@ def cell(
         method={"name": method, "version": made.version, **identity},
         density=density,
         seed=seed,
+        precision=precision,
         protocol=tuple(protocol),
         step_records=step_records,
     )
