@@ -118,7 +118,9 @@ def hessian_gradients(
         whole = gradients(ctx, among=among, temperature=temperature)
         for batch in among:
             found = gradients(ctx, among=[batch], create_graph=True, temperature=temperature)
-            part = gradients_of(ctx, functools.partial(_inner_product, whole, found), what="the squared gradient of a batch")
+            part = gradients_of(
+                ctx, functools.partial(_inner_product, whole, found), what="the squared gradient of a batch"
+            )
             products = {name: total + len(batch[1]) / examples * part[name] for name, total in products.items()}
     return products
 
