@@ -10,9 +10,13 @@ import typer
 
 from benchmark import terminal
 from benchmark.commands import data_sets, options
+from benchmark.commands.conformance import check_methods
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
 from benchmark.commands.list_names import list_names
+from benchmark.commands.match import Request
+from benchmark.commands.match import match as find_density
+from benchmark.commands.new import new as write_new
 from benchmark.commands.options import DATA, OUT, DataDir, DoneIn, Json, Out, Seeds, Set, Where
 from benchmark.commands.plan import plan as print_plan
 from benchmark.commands.run import dry_run as print_dry_run
@@ -105,10 +109,23 @@ def plan(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="suites, methods, models or data.")], json_output: Json = False
+    what: Annotated[str, typer.Argument(help="suites, methods, models or data.")],
+    suite: options.PlugInSuite = None,
+    json_output: Json = False,
 ) -> None:
-    """What there is by name: suites, methods, models or data."""
-    list_names(what, json_output)
+    """What there is by name: suites, methods, models or data, plug-ins among them."""
+    list_names(what, suite, json_output)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="method, model or suite.")],
+    name: Annotated[str, typer.Argument(help="Its name, also of its file, such as my_method.")],
+    folder: Annotated[Path, typer.Option(help="Where NAME.py and test_NAME.py are written.")] = Path(),
+    json_output: Json = False,
+) -> None:
+    """Write a method, a model or a suite of your own, and its test: both run as they are."""
+    write_new(kind, name, folder, json_output)
 
 
 @app.command()
@@ -125,6 +142,54 @@ def show(
 ) -> None:
     """One cell: its spec, environment, attempts and measurements."""
     show_cell(run_id, out, json_output)
+
+
+@app.command()
+def match(
+    model: options.ModelName,
+    method: options.MethodName,
+    density: options.Density,
+    tolerance: options.Tolerance = 0.05,
+    seeds: Annotated[str, typer.Option(help="The density is the mean over these seeds.")] = "0-2",
+    probes: options.Probes = 8,
+    baselines: options.Baselines = "",
+    to: options.To = None,
+    suite: options.SuiteName = "mnist",
+    launcher: options.Launcher = "local",
+    profile: options.Profile = None,
+    ray_address: options.RayAddress = None,
+    workers: options.Workers = None,
+    processes_per_cell: options.ProcessesPerCell = 1,
+    device: options.Device = "auto",
+    data_dir: DataDir = DATA,
+    out: Out = OUT,
+    where: Where = [],  # noqa: B006
+    changes: Set = [],  # noqa: B006
+    done_in: DoneIn = [],  # noqa: B006
+    retry_failed: options.RetryFailed = False,
+    accept_drift: options.AcceptDrift = False,
+    no_mlflow: options.NoMlflow = False,
+    json_output: Json = False,
+) -> None:
+    """Find the hyperparameter value (alpha of dst) at which a method keeps a chosen density."""
+    request = Request(
+        suite=suite,
+        model=model,
+        method=method,
+        density=density,
+        tolerance=tolerance,
+        seeds=seeds,
+        probes=probes,
+        where=tuple(where),
+        changes=tuple(changes),
+        done_in=tuple(done_in),
+        baselines=tuple(baselines.split(",")) if baselines else (),
+        to=to,
+    )
+    choice = launch.Choice(name=launcher, workers=workers, profile=profile, ray_address=ray_address)
+    how = Execution(out=out, data_dir=data_dir, device=device, accept_drift=accept_drift, retry_failed=retry_failed)
+    execution = launch.share(how, choice, processes=processes_per_cell)
+    raise typer.Exit(find_density(request, execution, choice, mlflow=not no_mlflow, json_output=json_output))
 
 
 @app.command()
@@ -152,20 +217,29 @@ def export(
 
 
 @data_app.command()
-def fetch(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+def fetch(name: str, data_dir: DataDir = DATA, suite: options.PlugInSuite = None, json_output: Json = False) -> None:
     """Download a data set and check it."""
-    data_sets.fetch(name, data_dir, json_output)
+    data_sets.fetch(name, data_dir, suite, json_output)
 
 
 @data_app.command()
-def verify(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+def verify(name: str, data_dir: DataDir = DATA, suite: options.PlugInSuite = None, json_output: Json = False) -> None:
     """Check a data set's files against their checksums."""
-    data_sets.verify(name, data_dir, json_output)
+    data_sets.verify(name, data_dir, suite, json_output)
 
 
 @app.command()
-def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) -> None:
-    """What this machine has, and what a run would miss."""
+def doctor(
+    out: Out = OUT,
+    data_dir: DataDir = DATA,
+    method: options.CheckedMethod = None,
+    level: options.Level = "fast",
+    to: options.ConformanceTo = None,
+    json_output: Json = False,
+) -> None:
+    """What this machine has, and what a run would miss; with --method: whether a method keeps its promises."""
+    if method is not None:
+        raise typer.Exit(check_methods(method, level, to, json_output))
     raise typer.Exit(diagnose(out, data_dir, json_output))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from methods.density_search import DensityKnob, DensityMatch, match_density
 from methods.registry import available, create, describe, register
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ __all__ = [
     "Attachment",
     "Context",
     "Coverage",
+    "DensityKnob",
+    "DensityMatch",
     "Method",
     "Phase",
     "attach",
@@ -40,6 +43,7 @@ __all__ = [
     "describe",
     "finalize",
     "load_compact",
+    "match_density",
     "register",
     "register_layer",
 ]

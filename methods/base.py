@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from methods.density_search import DensityKnob
 from methods.layers import MaskableWeight
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
@@ -95,6 +96,9 @@ class Method:
     added: hyperparameters that were added after the first release, each with its default, at which
         the method behaves as before. At its default an added hyperparameter is not part of
         `identity()`, so that cells and checkpoints from before the addition stay valid.
+    density_knob: for methods without a hyperparameter `density`, the hyperparameter that moves the
+        density, with the range in which `python -m benchmark match` may look for a density; None
+        where there is none.
     threshold_weight_decay: the weight decay of thresholds in `parameter_groups`.
     """
 
@@ -108,6 +112,7 @@ class Method:
     weight_gradient: ClassVar[Literal["dense", "sparse"]] = "sparse"
     pruned_gradients: ClassVar[Literal["zero", "keep"]] = "keep"
     added: ClassVar[Mapping[str, Any]] = {}
+    density_knob: ClassVar[DensityKnob | None] = None
     threshold_weight_decay: float = 0.0
 
     def __setattr__(self, name: str, value: Any) -> None:

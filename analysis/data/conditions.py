@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.data.equal_counts import with_one_density
 from analysis.data.read import Tables
 from benchmark.results import DRIFT, SEPARATOR
 
@@ -47,6 +48,9 @@ class Summary:
 @dataclass(frozen=True)
 class Condition:
     """The cells of one spec over its seeds.
+
+    Baselines whose count is that of another method's cell of the same seed are one condition too; its
+    spec has their mean density (`equal_counts`).
 
     rows: the cells, one per seed, without those that depart from their suite. departing: how many
     do; drifted: how many of these depart only because of drift. added: the method's hyperparameters
@@ -199,7 +203,7 @@ def summarize(values: Sequence[float], *, expected: int) -> Summary:
 
 def conditions(results: pd.DataFrame) -> list[Condition]:
     """Every condition of a results table, ordered by data set, model, method, alpha and density."""
-    keys = [spec_without_seed(text) for text in results["spec"]]
+    keys = with_one_density(results, [spec_without_seed(text) for text in results["spec"]])
     table = results.assign(key=keys, unfinished=results["status"] != "done")
     table.loc[table["method"] == "dense", AT_LOWEST] = math.nan
     departs = table["departs"] != ""

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 SuiteName = Annotated[str, typer.Option("--suite", help="A suite's name, or a FILE.py of your own.")]
+PlugInSuite = Annotated[
+    str | None, typer.Option("--suite", help="A FILE.py, or an installed suite, whose plug-ins are loaded first.")
+]
 Out = Annotated[Path, typer.Option(help="The run folder.")]
 DataDir = Annotated[Path, typer.Option(help="Where data sets lie.")]
 Where = Annotated[list[str], typer.Option(metavar="FIELD=v,w", help="Only these cells; repeatable.")]
@@ -37,4 +40,21 @@ RetryFailed = Annotated[bool, typer.Option(help="Run failed cells once more.")]
 AcceptDrift = Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")]
 DryRun = Annotated[bool, typer.Option(help="Say what would run, and run nothing.")]
 Probe = Annotated[bool, typer.Option("--probe", help="Time a few steps of each kind of cell that never finished here.")]
+ModelName = Annotated[str, typer.Option("--model", help="The model.")]
+MethodName = Annotated[str, typer.Option("--method", help="The method.")]
+Density = Annotated[float, typer.Option("--density", help="The share of weights to keep, such as 0.05.")]
+Tolerance = Annotated[float, typer.Option(help="How far the density may be off, as a share of it.")]
+Probes = Annotated[int, typer.Option(min=0, max=100, help="Values to train at most; 0 only reads finished cells.")]
+Baselines = Annotated[
+    str, typer.Option("--with", metavar="METHOD,…", help="Baselines of equal kept counts, for the suite file.")
+]
+To = Annotated[Path | None, typer.Option("--to", metavar="FILE.py", help="The suite file; by default in --out.")]
 OUT, DATA = Path("runs"), Path("data")
+CheckedMethod = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME|FILE.py[:Class]|all", help="Check that a method keeps its promises."),
+]
+Level = Annotated[str, typer.Option(help="With --method: fast, or full, which needs a compiler and takes minutes.")]
+ConformanceTo = Annotated[
+    Path | None, typer.Option("--to", metavar="FOLDER", help="With --method: write rows into its conformance.csv.")
+]

@@ -8,7 +8,7 @@ import fcntl
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +24,15 @@ NEEDED = ("epochs", *results.NEEDED)  # a done row without these is not intact
 
 @dataclass(frozen=True)
 class Done:
-    """run_ids: the cells that tables have done. ignored: a line for each done row that does not count."""
+    """rows: of the cells that tables have done, by run id. ignored: a line for each done row that does not count."""
 
-    run_ids: frozenset[str]
+    rows: Mapping[str, Row]
     ignored: tuple[str, ...]
+
+    @property
+    def run_ids(self) -> frozenset[str]:
+        """The cells that tables have done."""
+        return frozenset(self.rows)
 
 
 def done(paths: Iterable[Path]) -> Done:
@@ -43,7 +48,7 @@ def done(paths: Iterable[Path]) -> Done:
     ]
     claimed = [(file, number, row, _fault(row)) for file, number, row in rows if row["status"] == "done"]
     return Done(
-        frozenset(row["run_id"] for *_, row, fault in claimed if not fault),
+        {row["run_id"]: row for *_, row, fault in claimed if not fault},
         tuple(f"{file}, row {number}: {fault}" for file, number, _, fault in claimed if fault),
     )
 

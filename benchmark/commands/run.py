@@ -14,8 +14,8 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmark import data, results
-from benchmark.commands import suite_changes
+from benchmark import results
+from benchmark.commands import data_sets, suite_changes
 from benchmark.commands.estimate import Estimate
 from benchmark.commands.labels import labels
 from benchmark.commands.output import console, emit, say, show, summary_table
@@ -50,9 +50,8 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     cells = selection.unpublished(selected)
     todo = unended(cells, retry_failed=execution.retry_failed)
     if todo:
-        execution = for_workers(execution, choice, suite)
-    for name in {spec.data.name for spec in todo}:
-        data.verify(name, execution.data_dir)
+        execution = for_workers(execution, choice, suite.plugin)
+    data_sets.check({spec.data.name for spec in todo}, execution.data_dir)
     launch.prepare(choice, execution, todo)
     specs = [spec for spec, _ in cells]
     results.remember(out, suite.name, suite.exhibits, specs)
@@ -62,11 +61,11 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
         with mirror:
-            code, refused = _dispatch(cells, todo, execution, choice, screen)
+            code, refused = dispatch(cells, todo, execution, choice, screen)
         if choice.detach:
             return _detached(out, json_output, screen)
         results.remember(out, suite.name, suite.exhibits, specs)  # another run may have replaced it
-    rows, code = _tables(out, code, refused)
+    rows, code = write_tables(out, code, refused)
     mirror.finish()
     ended = _of(specs, rows)
     _print(ended, out, screen, stopped=code in EXIT_OF_SIGNAL.values())
@@ -110,12 +109,12 @@ def _detached(out: Path, json_output: bool, screen: Console) -> int:
     return 0
 
 
-def for_workers(execution: Execution, choice: launch.Choice, suite: Suite) -> Execution:
-    """The execution with its device resolved and the suite's file as a plug-in.
+def for_workers(execution: Execution, choice: launch.Choice, plugin: Path | str | None) -> Execution:
+    """The execution with its device resolved and the suite's file, or its installed module, as a plug-in.
 
     Raises SpecError for the device.
     """
-    plugins = (suite.plugin,) if suite.plugin else ()
+    plugins = (plugin,) if plugin else ()
     return dataclasses.replace(execution, device=_device(execution.device, choice), plugins=plugins)
 
 
@@ -129,7 +128,7 @@ def _device(name: str, choice: launch.Choice) -> str:
     return name
 
 
-def _tables(out: Path, code: int, refused: Mapping[str, int]) -> tuple[list[Row], int]:
+def write_tables(out: Path, code: int, refused: Mapping[str, int]) -> tuple[list[Row], int]:
     """Report why cells were refused, and write the tables; (rows, exit code).
 
     A failure of the storage is reported unless a refused cell has reported one.
@@ -172,11 +171,11 @@ def sbatch_script(selection: Selection, execution: Execution, choice: launch.Cho
     suite = selection.expand()
     cells = selection.unpublished(selection.cells(suite, execution.out))
     todo = unended(cells, retry_failed=execution.retry_failed)
-    execution = for_workers(execution, choice, suite)
+    execution = for_workers(execution, choice, suite.plugin)
     return launcher.script(execution, launch.profile_of(choice), workers=choice.workers, cells=len(todo))
 
 
-def _dispatch(
+def dispatch(
     cells: Sequence[tuple[RunSpec, Row]],
     todo: Sequence[RunSpec],
     execution: Execution,

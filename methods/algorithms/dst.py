@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from methods.base import Context, Method, check_choice, check_fraction
+from methods.density_search import DensityKnob
 from methods.thresholds import ESTIMATORS, SHAPES
 
 
@@ -55,6 +56,7 @@ class DST(Method):
     density_promise = "emergent"
     weight_gradient = "dense"
     added: ClassVar[dict[str, Any]] = {"initial_threshold": 0.0}
+    density_knob = DensityKnob(name="alpha", low=1e-8, high=1.0)
 
     alpha: float = 5e-4
     threshold: str = "vector"

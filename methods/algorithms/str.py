@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from methods.base import Context, Method
+from methods.density_search import DensityKnob
 from methods.weights.reparametrization import EffectiveWeight
 
 
@@ -59,6 +60,7 @@ class STR(Method):
     version = 1
     reference = "arXiv:2002.03231"
     density_promise = "emergent"
+    density_knob = DensityKnob(name="threshold_weight_decay", low=1e-8, high=1.0)
 
     threshold_weight_decay: float = 5e-4
     initial_s: float = -10.0

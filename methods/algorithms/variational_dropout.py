@@ -107,24 +107,25 @@ class NoisyWeight(EffectiveWeight):
         return log_alpha(weight, log_sigma2).lt(self.limit)
 
     def sampled(self, weight: Tensor, log_sigma2: Tensor) -> Tensor:
+        mean, variance = self.moments(weight, log_sigma2)
         noise: Tensor = standard_normal(weight, self.generator)
-        return self(weight, log_sigma2) + (variance(weight, log_sigma2) + 1e-16).sqrt() * noise
+        return mean + (variance + 1e-16).sqrt() * noise
 
     def sampled_linear(self, inputs: Tensor, weight: Tensor, log_sigma2: Tensor, bias: Tensor | None) -> Tensor:
-        mean = F.linear(inputs, self(weight, log_sigma2), bias)
-        spread = F.linear(inputs.square(), variance(weight, log_sigma2)).float()
+        mean, variance = self.moments(weight, log_sigma2)
+        outputs, spread = F.linear(inputs, mean, bias), F.linear(inputs.square(), variance).float()
         noise: Tensor = standard_normal(spread, self.generator)
-        return mean + ((spread + 1e-8).sqrt() * noise).to(mean.dtype)
+        return outputs + ((spread + 1e-8).sqrt() * noise).to(outputs.dtype)
+
+    def moments(self, weight: Tensor, log_sigma2: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the variance of each weight in training: alpha * theta^2, with the clipped alpha."""
+        noisiness = log_alpha(weight, log_sigma2)
+        return torch.where(noisiness < self.limit, weight, 0), noisiness.exp() * (weight.square() + 1e-8)
 
 
 def log_alpha(weight: Tensor, log_sigma2: Tensor) -> Tensor:
     """log(sigma^2 / theta^2) of each weight, clipped to [-8, 8]."""
     return (log_sigma2 - (weight.square() + 1e-8).log()).clamp(-CLIP, CLIP)
-
-
-def variance(weight: Tensor, log_sigma2: Tensor) -> Tensor:
-    """sigma^2 of each weight: alpha * theta^2, with the clipped alpha."""
-    return log_alpha(weight, log_sigma2).exp() * (weight.square() + 1e-8)
 
 
 def divergence(log_alpha: Tensor) -> Tensor:

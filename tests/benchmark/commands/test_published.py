@@ -210,7 +210,11 @@ def test_a_table_of_an_earlier_version_lacks_columns_and_is_read_and_joined(grid
 def test_only_intact_rows_count_as_done(grid: Grid, tmp_path: Path) -> None:
     published.merge(rows_of(grid), grid.out, tmp_path)
     done = [row["run_id"] for row in rows_of(grid, "done")]
-    assert published.done([tmp_path]) == published.Done(frozenset(done), ())
+    found = published.done([tmp_path])
+    assert (found.run_ids, found.ignored) == (set(done), ())
+    assert [row["test_accuracy"] for row in found.rows.values()] == [
+        str(r["test_accuracy"]) for r in rows_of(grid, "done")
+    ]
     assert published.done([tmp_path / "results.csv"]).run_ids == set(done)
     file = tmp_path / "results.csv"
     rewrite(file, done[0], test_accuracy="nan")

@@ -1,0 +1,96 @@
+"""Writes the suite file of a search: the cells found, and baselines that keep exactly as many weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmark.commands.match_setting import Measured, Setting
+from benchmark.run_folder.files import write_atomic
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, check_file_name
+from methods.registry import method_class
+
+WRITTEN_BY = "found by `python -m benchmark match`"
+FILE = '''"""{title}, {written_by}."""
+
+from __future__ import annotations
+
+{imports}
+
+DESCRIPTION = {title!r}
+SETTING: dict[str, Any] = {{
+{setting}
+    "protocol": (),
+}}
+FOUND: dict[str, Any] = {found}
+# By seed: kept weights / weights of the cell found. A method with a hyperparameter `density` keeps
+# round(density * weights), so with this density it keeps exactly as many.
+DENSITIES = {densities}
+BASELINES: dict[str, dict[str, Any]] = {baselines}
+
+{register}
+def suite() -> list[RunSpec]:
+    specs = []
+    for seed, density in DENSITIES.items():
+        specs.append(cell({method!r}, seed=seed, **SETTING, **FOUND))
+        specs += [cell(name, seed=seed, density=density, **SETTING, **given) for name, given in BASELINES.items()]
+    return specs
+'''
+IMPORTS = """from typing import Any
+
+from benchmark.spec import Data, Model, Optimizer, RunSpec
+from benchmark.suites import cell"""
+REGISTER = """load_file(Path({path!r}))  # registers {method}
+
+"""
+
+
+def check(baselines: Sequence[str], file: Path) -> None:
+    """Raises SpecError for baselines that keep no density, and for a file that could be no suite's."""
+    for name in baselines:
+        try:
+            keeps = "density" in method_class(name).hyperparameter_names()
+        except ValueError as error:
+            raise SpecError(f"--with: {error}") from error
+        if not keeps:
+            raise SpecError(f"--with {name}: it has no hyperparameter 'density' that could be given a kept count")
+    if file.suffix != ".py":
+        raise SpecError(f"--to {file}: a suite file is named NAME.py")
+    check_file_name(file.stem, "the name of the suite file")
+    if file.exists() and WRITTEN_BY not in file.read_text(errors="replace").partition("\n")[0]:
+        raise SpecError(f"--to {file} exists and is no file of this command: choose another name")
+
+
+def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title: str, baselines: Sequence[str]) -> None:
+    """Write the file. cells: those found, by seed, all done."""
+    spec = next(iter(cells.values())).spec
+    plugin, imports, register = setting.plugin, IMPORTS, ""
+    if isinstance(plugin, Path):
+        imports = f"from pathlib import Path\n{imports}, load_file"
+        register = REGISTER.format(path=str(plugin), method=spec.method["name"])
+    found = {name: value for name, value in spec.method.items() if name not in ("name", "version")}
+    text = FILE.format(
+        title=title,
+        written_by=WRITTEN_BY,
+        imports=imports,
+        setting="\n".join(f'    "{name}": {text},' for name, text in _setting(spec).items()),
+        found=found | ({"step_records": spec.step_records} if spec.step_records else {}),
+        densities={seed: cell.density for seed, cell in cells.items()},
+        baselines={name: setting.baselines.get(name, {}) for name in baselines},
+        register=register,
+        method=spec.method["name"],
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, text.encode())
+
+
+def _setting(spec: RunSpec) -> dict[str, str]:
+    """What all cells of the file share, as Python, without fields at their default."""
+    parts = {name: _call(getattr(spec, name)) for name in ("data", "model", "optimizer")}
+    return parts | ({"precision": repr(spec.precision)} if spec.precision != "float32" else {})
+
+
+def _call(part: Data | Model | Optimizer) -> str:
+    every = [field for field in dataclasses.fields(part) if getattr(part, field.name) != field.default]
+    return f"{type(part).__name__}({', '.join(f'{field.name}={getattr(part, field.name)!r}' for field in every)})"
