@@ -10,11 +10,13 @@ import typer
 
 from benchmark import terminal
 from benchmark.commands import data_sets, options
+from benchmark.commands.conformance import check_methods
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
 from benchmark.commands.list_names import list_names
 from benchmark.commands.match import Request
 from benchmark.commands.match import match as find_density
+from benchmark.commands.new import new as write_new
 from benchmark.commands.options import DATA, OUT, DataDir, DoneIn, Json, Out, Seeds, Set, Where
 from benchmark.commands.plan import plan as print_plan
 from benchmark.commands.run import dry_run as print_dry_run
@@ -107,10 +109,23 @@ def plan(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="suites, methods, models or data.")], json_output: Json = False
+    what: Annotated[str, typer.Argument(help="suites, methods, models or data.")],
+    suite: options.PlugInSuite = None,
+    json_output: Json = False,
 ) -> None:
-    """What there is by name: suites, methods, models or data."""
-    list_names(what, json_output)
+    """What there is by name: suites, methods, models or data, plug-ins among them."""
+    list_names(what, suite, json_output)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="method, model or suite.")],
+    name: Annotated[str, typer.Argument(help="Its name, also of its file, such as my_method.")],
+    folder: Annotated[Path, typer.Option(help="Where NAME.py and test_NAME.py are written.")] = Path(),
+    json_output: Json = False,
+) -> None:
+    """Write a method, a model or a suite of your own, and its test: both run as they are."""
+    write_new(kind, name, folder, json_output)
 
 
 @app.command()
@@ -202,20 +217,29 @@ def export(
 
 
 @data_app.command()
-def fetch(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+def fetch(name: str, data_dir: DataDir = DATA, suite: options.PlugInSuite = None, json_output: Json = False) -> None:
     """Download a data set and check it."""
-    data_sets.fetch(name, data_dir, json_output)
+    data_sets.fetch(name, data_dir, suite, json_output)
 
 
 @data_app.command()
-def verify(name: str, data_dir: DataDir = DATA, json_output: Json = False) -> None:
+def verify(name: str, data_dir: DataDir = DATA, suite: options.PlugInSuite = None, json_output: Json = False) -> None:
     """Check a data set's files against their checksums."""
-    data_sets.verify(name, data_dir, json_output)
+    data_sets.verify(name, data_dir, suite, json_output)
 
 
 @app.command()
-def doctor(out: Out = OUT, data_dir: DataDir = DATA, json_output: Json = False) -> None:
-    """What this machine has, and what a run would miss."""
+def doctor(
+    out: Out = OUT,
+    data_dir: DataDir = DATA,
+    method: options.CheckedMethod = None,
+    level: options.Level = "fast",
+    to: options.ConformanceTo = None,
+    json_output: Json = False,
+) -> None:
+    """What this machine has, and what a run would miss; with --method: whether a method keeps its promises."""
+    if method is not None:
+        raise typer.Exit(check_methods(method, level, to, json_output))
     raise typer.Exit(diagnose(out, data_dir, json_output))
 
 

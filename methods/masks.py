@@ -64,10 +64,9 @@ class Masks:
             if name not in self._weights:
                 raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._weights)}{_prefix_hint(name)}")
             parameter = self._weights[name].parameter
-            if mask.dtype != torch.bool or mask.shape != parameter.shape:
-                raise ValueError(
-                    f"mask of {name} is {mask.dtype} {list(mask.shape)}, not torch.bool {list(parameter.shape)}"
-                )
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != parameter.shape:
+                found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+                raise ValueError(f"mask of {name} is {found}, not torch.bool {list(parameter.shape)}")
         for name, mask in masks.items():
             held, parameter = self._masks[name], self._weights[name].parameter
             held.lead()

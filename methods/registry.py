@@ -1,28 +1,25 @@
 """Methods by name: those in `methods.algorithms`, registered ones, and installed plug-ins.
 
-Listing and describing methods imports neither torch nor the methods.
+Listing methods imports neither torch nor the methods; describing them imports only plug-ins.
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import difflib
 import importlib
-import importlib.metadata
-import re
 import types
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from methods.plug_ins import PlugIns
 
 if TYPE_CHECKING:
     from methods.base import Method
 
 ENTRY_POINTS = "sparse_training.methods"
 ALGORITHMS = Path(__file__).with_name("algorithms")
-NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class Registry:
@@ -33,52 +30,35 @@ class Registry:
 
     def __init__(self, algorithms: Path = ALGORITHMS) -> None:
         self._files = {file.stem: file for file in algorithms.glob("[!_]*.py")}
-        self._registered: dict[str, str] = {}
+        self.plug_ins = PlugIns(
+            "method", group=ENTRY_POINTS, own=lambda name: self._path(name) if name in self._files else None
+        )
+        self.register = self.plug_ins.register
+        self.temporary = self.plug_ins.temporary
+
+    def own(self) -> list[str]:
+        """The names of this package's methods."""
+        return sorted(self._files)
 
     def available(self) -> list[str]:
         """The names of all methods: of this package, registered, and of installed plug-ins.
 
         A plug-in has an entry point in the group sparse_training.methods.
         """
-        return sorted({*self._files, *self._registered, *_installed()})
+        return sorted({*self._files, *self.plug_ins.names()})
 
     def describe(self) -> dict[str, str]:
         """Each method with the first line of its docstring, or with what is wrong with it.
 
         Only registered methods and plug-ins are imported for this.
         """
-        found = {}
-        for name in self.available():
+        found = self.plug_ins.describe(self.method_class)
+        for name, file in self._files.items():
             try:
-                found[name] = (
-                    _read(self._files[name])[1] if name in self._files else first_line(self.method_class(name))
-                )
+                found[name] = _read(file)[1]
             except ValueError as error:
                 found[name] = f"cannot be used: {error}"
-        return found
-
-    def register(self, name: str, path: str) -> None:
-        """Make `package.module:Class` available under a name.
-
-        Raises ValueError where the name is taken by another path or cannot be in the name of a
-        file, and where the path has no colon.
-        """
-        if not NAME.fullmatch(name) or name in (".", ".."):
-            raise ValueError(f"method {name!r:.120}: its name must be 1 to 100 of the characters A-Z a-z 0-9 . _ -")
-        if path.count(":") != 1:
-            raise ValueError(f"'{path}' is not of the form 'package.module:Class'")
-        if (other := self._path(name) or path) != path:
-            raise ValueError(f"method '{name}' is {other} already: choose another name")
-        self._registered[name] = path
-
-    @contextlib.contextmanager
-    def temporary(self) -> Iterator[None]:
-        """What is registered inside the `with` block is forgotten after it."""
-        before = dict(self._registered)
-        try:
-            yield
-        finally:
-            self._registered = before
+        return dict(sorted(found.items()))
 
     def method_class(self, name: str) -> type[Method]:
         """The class behind a name.
@@ -88,14 +68,14 @@ class Registry:
         """
         from methods.base import Method
 
-        path = self._path(name) or _installed().get(name)
-        if path is None:
-            raise ValueError(f"unknown method '{name}': {_nearest(name, self.available())}")
-        module_name, _, attribute = path.partition(":")
-        try:
+        if name in self._files:
+            path = self._path(name)
+            module_name, _, attribute = path.partition(":")
             cls = getattr(importlib.import_module(module_name), attribute)
-        except Exception as error:  # whatever importing it raises
-            raise ValueError(f"method '{name}' cannot be loaded from {path}: {error}") from error
+        elif plug_in := self.plug_ins.find(name):
+            path, cls = plug_in.path, self.plug_ins.load(name)
+        else:
+            raise ValueError(f"unknown method '{name}': {_nearest(name, self.available())}")
         if not (isinstance(cls, type) and issubclass(cls, Method)):
             raise ValueError(f"method '{name}': {path} is no subclass of methods.Method")
         for required in ("name", "version", "reference", "density_promise"):
@@ -121,11 +101,9 @@ class Registry:
         except TypeError as error:
             raise ValueError(f"{name}: {error}") from error
 
-    def _path(self, name: str) -> str | None:
-        """The path of a method of this package or of a registered method."""
-        if name in self._files:
-            return f"methods.algorithms.{name}:{_read(self._files[name])[0]}"
-        return self._registered.get(name)
+    def _path(self, name: str) -> str:
+        """The path of a method of this package."""
+        return f"methods.algorithms.{name}:{_read(self._files[name])[0]}"
 
 
 _registry = Registry()  # of this process
@@ -133,13 +111,10 @@ available = _registry.available
 create = _registry.create
 describe = _registry.describe
 method_class = _registry.method_class
+own = _registry.own
+plug_ins = _registry.plug_ins
 register = _registry.register
 temporary = _registry.temporary
-
-
-def first_line(cls: type[Method]) -> str:
-    """The first line of a method's docstring."""
-    return (cls.__doc__ or "").strip().partition("\n")[0]
 
 
 def _read(file: Path) -> tuple[str, str]:
@@ -152,11 +127,6 @@ def _read(file: Path) -> tuple[str, str]:
         if isinstance(node, ast.ClassDef) and wanted in map(ast.unparse, node.body):
             return node.name, (ast.get_docstring(node) or "").partition("\n")[0]
     raise ValueError(f"{file} defines no class with {wanted}")
-
-
-def _installed() -> dict[str, str]:
-    """Names and paths of installed plug-ins. Slow: reads every installed distribution."""
-    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
 
 
 def native(value: Any) -> Any:

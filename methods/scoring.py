@@ -109,16 +109,26 @@ def hessian_gradients(
 ) -> dict[str, Tensor]:
     """H g of the mean loss over batches, g its gradient and H its Hessian over the maskable weights.
 
-    Arguments, shapes and errors are those of `gradients`.
+    Each batch passes through the model twice. Arguments, shapes and errors are those of `gradients`.
     """
     weights = [weight.parameter for weight in ctx.weights.values()]
+    examples = sum(len(target) for _, target in among)
+    products = {name: torch.zeros_like(weight.parameter) for name, weight in ctx.weights.items()}
     with _all_require_grad(weights), _twice_differentiable(ctx.model):
-        found = gradients(ctx, among=among, create_graph=True, temperature=temperature)
-        return gradients_of(ctx, lambda: torch.stack([(g.detach() * g).sum() for g in found.values()]).sum())
+        whole = gradients(ctx, among=among, temperature=temperature)
+        for batch in among:
+            found = gradients(ctx, among=[batch], create_graph=True, temperature=temperature)
+            part = gradients_of(ctx, functools.partial(_inner_product, whole, found), what="g g of a batch")
+            products = {name: total + len(batch[1]) / examples * part[name] for name, total in products.items()}
+    return products
 
 
-def examples_of_each_class(ctx: Context, count: int) -> tuple[Tensor, Tensor]:
-    """The first `count` examples of each class in one pass over `train_batches`: inputs, targets.
+def _inner_product(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def examples_of_each_class(ctx: Context, count: int) -> list[tuple[Tensor, Tensor]]:
+    """The first `count` examples of each class in one pass over `train_batches`, in equal batches up to its size.
 
     It stops when it has them for as many classes as the model has outputs. A class with fewer
     examples gives those that it has. Raises ValueError for targets that are not class numbers.
@@ -131,7 +141,7 @@ def examples_of_each_class(ctx: Context, count: int) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{ctx.method_name}: targets are {target.dtype} {list(target.shape)}, not class numbers")
         if not targets:
             with torch.no_grad():
-                classes = ctx.model(batch).shape[-1]
+                size, classes = len(batch), ctx.model(batch).shape[-1]
         places = []
         for place, label in enumerate(target.tolist()):
             if taken.get(label, 0) < count:
@@ -143,7 +153,8 @@ def examples_of_each_class(ctx: Context, count: int) -> tuple[Tensor, Tensor]:
             break
     if not targets:
         raise ValueError(f"{ctx.method_name}: train_batches() gave no batch to score on")
-    return torch.cat(inputs), torch.cat(targets)
+    parts = -(-sum(taken.values()) // size)
+    return list(zip(torch.cat(inputs).tensor_split(parts), torch.cat(targets).tensor_split(parts), strict=True))
 
 
 def keep_highest(

@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmark import data
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
+from benchmark.messages import describe
 from benchmark.results import TIMES
-from benchmark.spec import Data, RunSpec
+from benchmark.spec import Data, RunSpec, SpecError
 
 PROBE_STEPS = 4
 PROBE_PIXELS = 8 * 32 * 32
@@ -81,7 +82,9 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
     """Time a few steps of each unknown kind of cell on random pixels.
 
     One kind of each model comes first, whatever it takes. It stands for the model's other kinds if
-    the budget is spent before they are timed.
+    the budget is spent before they are timed. Cells on a data set from outside the package are not
+    timed, because the shape of its images is not known without reading it. Raises SpecError for a
+    cell that breaks.
     """
     started = time.monotonic()
     kinds = {key(spec): spec for spec in specs}
@@ -90,8 +93,13 @@ def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float
         first.setdefault((spec.data.name, spec.model.name), spec)
     for spec in [*first.values(), *kinds.values()]:
         late = spec not in first.values() and time.monotonic() - started > budget_seconds
-        if not (late or estimate.knows(spec)):
-            seconds, steps_per_epoch = step_seconds(spec)
+        if not (late or estimate.knows(spec) or spec.data.name in data.plug_ins.names()):
+            try:
+                seconds, steps_per_epoch = step_seconds(spec)
+            except SpecError:
+                raise
+            except Exception as error:  # of a plug-in
+                raise SpecError(f"--probe cannot time {spec.label}: {describe(error)}") from error
             estimate.learn(spec, epochs=1, seconds=seconds * steps_per_epoch)
 
 

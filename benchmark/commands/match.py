@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import data, results
-from benchmark.commands import match_suite, published
+from benchmark import results
+from benchmark.commands import data_sets, match_suite, published
 from benchmark.commands.match_setting import Setting, Trial, finished, setting_of
 from benchmark.commands.output import console, emit, say, show
 from benchmark.commands.run import EXIT_OF_SIGNAL, dispatch, for_workers, write_tables
@@ -163,7 +163,7 @@ class Search:
         todo = unended(cells, retry_failed=self._execution.retry_failed)
         if todo:
             execution = for_workers(self._execution, self._choice, self.setting.plugin)
-            data.verify(self.setting.base.data.name, execution.data_dir)
+            data_sets.check({self.setting.base.data.name}, execution.data_dir)
             launch.prepare(self._choice, execution, todo)
             results.remember(self.out, LIST, (), specs)
             self.trained += todo

@@ -33,14 +33,14 @@ class Setting:
 
     base: one of them. knob: the hyperparameter that moves the density. start: the value to begin
     with. baselines: the hyperparameters, but the density, that the suite's cells of other methods
-    have, where these agree. plugin: the user's suite file, or None.
+    have, where these agree. plugin: as in `Suite`.
     """
 
     base: RunSpec
     knob: DensityKnob
     start: float
     baselines: Mapping[str, Mapping[str, Any]]
-    plugin: Path | None
+    plugin: Path | str | None
 
     def cell(self, value: float, seed: int) -> RunSpec:
         """The cell with this value. Raises SpecError if the method refuses the value."""

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 SuiteName = Annotated[str, typer.Option("--suite", help="A suite's name, or a FILE.py of your own.")]
+PlugInSuite = Annotated[
+    str | None, typer.Option("--suite", help="A FILE.py, or an installed suite, whose plug-ins are loaded first.")
+]
 Out = Annotated[Path, typer.Option(help="The run folder.")]
 DataDir = Annotated[Path, typer.Option(help="Where data sets lie.")]
 Where = Annotated[list[str], typer.Option(metavar="FIELD=v,w", help="Only these cells; repeatable.")]
@@ -47,3 +50,11 @@ Baselines = Annotated[
 ]
 To = Annotated[Path | None, typer.Option("--to", metavar="FILE.py", help="The suite file; by default in --out.")]
 OUT, DATA = Path("runs"), Path("data")
+CheckedMethod = Annotated[
+    str | None,
+    typer.Option("--method", metavar="NAME|FILE.py[:Class]|all", help="Check that a method keeps its promises."),
+]
+Level = Annotated[str, typer.Option(help="With --method: fast, or full, which needs a compiler and takes minutes.")]
+ConformanceTo = Annotated[
+    Path | None, typer.Option("--to", metavar="FOLDER", help="With --method: write rows into its conformance.csv.")
+]

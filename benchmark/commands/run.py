@@ -14,8 +14,8 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmark import data, results
-from benchmark.commands import suite_changes
+from benchmark import results
+from benchmark.commands import data_sets, suite_changes
 from benchmark.commands.estimate import Estimate
 from benchmark.commands.labels import labels
 from benchmark.commands.output import console, emit, say, show, summary_table
@@ -51,8 +51,7 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     todo = unended(cells, retry_failed=execution.retry_failed)
     if todo:
         execution = for_workers(execution, choice, suite.plugin)
-    for name in {spec.data.name for spec in todo}:
-        data.verify(name, execution.data_dir)
+    data_sets.check({spec.data.name for spec in todo}, execution.data_dir)
     launch.prepare(choice, execution, todo)
     specs = [spec for spec, _ in cells]
     results.remember(out, suite.name, suite.exhibits, specs)
@@ -110,8 +109,8 @@ def _detached(out: Path, json_output: bool, screen: Console) -> int:
     return 0
 
 
-def for_workers(execution: Execution, choice: launch.Choice, plugin: Path | None) -> Execution:
-    """The execution with its device resolved and the suite's file, if it is the user's own, as a plug-in.
+def for_workers(execution: Execution, choice: launch.Choice, plugin: Path | str | None) -> Execution:
+    """The execution with its device resolved and the suite's file, or its installed module, as a plug-in.
 
     Raises SpecError for the device.
     """

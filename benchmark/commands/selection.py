@@ -48,9 +48,8 @@ class Selection:
         specs = self._to_change(suite.name, specs)
         if self.changes:
             specs = suites.with_fields(specs, dict(map(parse_change, self.changes)))
-        for spec in specs:
-            check_names([spec.data.name], data.available(), "data set")
-            check_names([spec.model.name], models.available(), "model")
+        check_names({spec.data.name: None for spec in specs}, data.available(), "data set")
+        check_names({spec.model.name: None for spec in specs}, models.available(), "model")
         return dataclasses.replace(suite, specs=specs)
 
     def _to_change(self, name: str, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:

@@ -120,7 +120,7 @@ def main() -> None:
     execution = Execution.from_dict(group.receive())
     prepare_process(execution.device)
     for plugin in execution.plugins:
-        suites.load_file(plugin)
+        suites.load_plugin(plugin)
     group.use(execution.device)
     follow(execution, group)
 

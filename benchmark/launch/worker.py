@@ -24,7 +24,7 @@ from benchmark.launch import followers
 from benchmark.messages import describe, one_line
 from benchmark.run_folder.attempts import Observer
 from benchmark.run_folder.storage import StorageError
-from benchmark.spec import from_dict
+from benchmark.spec import SpecError, from_dict
 from benchmark.training.execution import Execution
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def _run(execution: Execution, tasks: queue.SimpleQueue[dict[str, Any]], stop: t
 
     from benchmark.training.cell import execute
     from benchmark.training.engine import prepare_process
+    from benchmark.training.process_group import Group
 
     prepare_process(execution.device)
-    for plugin in execution.plugins:
-        suites.load_file(plugin)
-    group, observer = followers.lead(execution, devices), Observer()
+    problem = _load_plugins(execution)
+    group, observer = Group() if problem else followers.lead(execution, devices), Observer()
     while not stop.is_set():
         spec = from_dict(tasks.get()["spec"])
 
@@ -82,12 +82,23 @@ def _run(execution: Execution, tasks: queue.SimpleQueue[dict[str, Any]], stop: t
             _send(messages, {"run_id": run_id, "report": record})
 
         train = functools.partial(execute, spec, execution, group=group, observer=observer, report=report, stop=stop)
-        _send(messages, {"run_id": spec.run_id, "end": _end(train), **({} if group.idle else {"leaves": True})})
+        end = problem or _end(train)
+        _send(messages, {"run_id": spec.run_id, "end": end, **({} if group.idle else {"leaves": True})})
         if not group.idle:  # the followers are in the middle of a step
             os._exit(1)
         if torch.cuda.is_available():
             gc.collect()  # reference cycles hold a training and its memory
             torch.cuda.empty_cache()
+
+
+def _load_plugins(execution: Execution) -> dict[str, Any] | None:
+    """Load what registers the specs' names; how every cell ends if that fails."""
+    try:
+        for plugin in execution.plugins:
+            suites.load_plugin(plugin)
+    except SpecError as error:
+        return {"status": "refused", "error": one_line(str(error)), "code": error.exit_code}
+    return None
 
 
 def _end(train: Callable[[], Outcome]) -> dict[str, Any]:

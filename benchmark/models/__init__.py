@@ -1,25 +1,29 @@
-"""The architectures by name.
+"""The architectures by name: those of this package, registered ones, and installed plug-ins.
 
 torch is imported when one is made, so that `list models` answers at once. A model's `uncounted` are
 patterns of module names that stay dense and are not part of the density. If a model has a
 `start_epoch()`, it is called at the start of every training epoch and every evaluation.
+docs/plug-ins.md says what a plug-in has to be.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from benchmark.seeds import derive
 from benchmark.spec import Model, SpecError, check_names
+from methods.plug_ins import PlugIns
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["available", "create", "describe", "start_epoch"]
+__all__ = ["available", "create", "describe", "register", "start_epoch"]
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,21 @@ CATALOGUE = {
 }
 
 
+plug_ins = PlugIns(
+    "model", group="sparse_training.models", own=lambda name: CATALOGUE[name].cls if name in CATALOGUE else None
+)
+register = plug_ins.register
+
+
 def available() -> list[str]:
     """The names that `Model.name` may have."""
-    return sorted(CATALOGUE)
+    return sorted({*CATALOGUE, *plug_ins.names()})
 
 
 def describe() -> dict[str, str]:
-    """One line for each name."""
-    return {name: entry.description for name, entry in CATALOGUE.items()}
+    """One line for each name; plug-ins are imported for it."""
+    own = {name: entry.description for name, entry in CATALOGUE.items()}
+    return dict(sorted({**own, **plug_ins.describe()}.items()))
 
 
 def create(
@@ -96,21 +107,58 @@ def create(
 
     Its weights follow only from `seed`, and the global generator is left as it was. batch_size: the
     largest in training, needed with hidden_state "carried". Raises SpecError for an unknown name,
-    an option or value that the model does not have, and an image that is too small.
+    an option or value that the model does not have, and an image that is too small; ValueError for
+    a plug-in that cannot be loaded or makes no such model.
     """
-    check_names([spec.name], CATALOGUE, "model")
+    check_names([spec.name], available(), "model")
+    make = _of_catalogue(spec, batch_size) if spec.name in CATALOGUE else _plugged_in(spec, batch_size)
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would reseed the GPUs as well
+        torch.default_generator.manual_seed(derive(seed, "initialisation"))
+        model = make(in_shape, classes)
+        if spec.name not in CATALOGUE:
+            _check(model, spec.name, (batch_size or 1) if getattr(model, "carries", False) else 2, in_shape, classes)
+    return model
+
+
+def _of_catalogue(spec: Model, batch_size: int | None) -> Callable[[tuple[int, ...], int], nn.Module]:
     entry = CATALOGUE[spec.name]
     options = _options(spec, entry)
     if "hidden_state" in entry.options:
         options["batch_size"] = batch_size
+    module, _, name = entry.cls.partition(":")
+    return functools.partial(getattr(importlib.import_module(module), name), **entry.fixed, **options)
+
+
+def _plugged_in(spec: Model, batch_size: int | None) -> Callable[[tuple[int, ...], int], nn.Module]:
+    """A plug-in with those of the spec's options, and the batch size, that its signature names."""
+    factory = plug_ins.load(spec.name)
+    if not callable(factory):
+        raise ValueError(f"model '{spec.name}' is {type(factory).__name__}, no class or function that makes a model")
+    parameters = inspect.signature(factory).parameters
+    given = _given(spec)
+    for name, value in given.items():
+        if name not in parameters:
+            raise SpecError(f"model.{name} is {value!r}: '{spec.name}' has no such option")
+    return functools.partial(factory, **given, **({"batch_size": batch_size} if "batch_size" in parameters else {}))
+
+
+def _check(model: Any, name: str, batch: int, in_shape: tuple[int, ...], classes: int) -> None:
+    """Raises ValueError unless it is a module whose logits for a batch are float32 [batch, classes]."""
     import torch
 
-    module, _, name = entry.cls.partition(":")
-    model_class = getattr(importlib.import_module(module), name)
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would reseed the GPUs as well
-        torch.default_generator.manual_seed(derive(seed, "initialisation"))
-        return cast("nn.Module", model_class(in_shape, classes, **entry.fixed, **options))
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"model '{name}' made {type(model).__name__}, no torch.nn.Module")
+    start_epoch(model)
+    with torch.no_grad():
+        logits = model.eval()(torch.zeros(batch, *in_shape))
+    model.train()
+    start_epoch(model)
+    found = f"{logits.dtype} {list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != (wanted := f"torch.float32 {[batch, classes]}"):
+        raise ValueError(f"model '{name}': its output for inputs {[batch, *in_shape]} is {found}, not {wanted}")
 
 
 def start_epoch(model: nn.Module) -> None:
@@ -121,8 +169,7 @@ def start_epoch(model: nn.Module) -> None:
 
 
 def _options(spec: Model, entry: Entry) -> dict[str, Any]:
-    given = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "name"}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = _given(spec)
     for name, value in given.items():
         valid = [*entry.options, *(["widths"] if entry.hidden_layers else [])]
         if not valid:
@@ -135,3 +182,9 @@ def _options(spec: Model, entry: Entry) -> dict[str, Any]:
                 f"model.widths has {len(value)} numbers: '{spec.name}' has {entry.hidden_layers} hidden layers"
             )
     return given
+
+
+def _given(spec: Model) -> dict[str, Any]:
+    """The options that a spec gives."""
+    options = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "name"}
+    return {name: value for name, value in options.items() if value is not None}

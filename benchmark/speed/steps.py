@@ -34,6 +34,7 @@ from benchmark.training import environment
 from benchmark.training.engine import prepare_process
 from benchmark.training.loop import Training, train_step
 from benchmark.training.prepare import kernel_path
+from methods import registry
 
 SCHEMA = 1
 Batch = tuple[Tensor, Tensor]
@@ -115,7 +116,7 @@ def speed(
 
     threads: of both arms. Raises SpecError.
     """
-    asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or methods.available()))
+    asked = list(dict.fromkeys(names or DEFAULT_MODELS)), list(dict.fromkeys(chosen or registry.own()))
     check_names(asked[0], MODELS, "model")
     check_names(asked[1], methods.available(), "method")
     device = torch.device(resolve_device(device_name))

@@ -2,12 +2,14 @@
 
 A suite is a function that returns specs, in a file of its own; files in this folder are found by
 name. A suite's module defines `DESCRIPTION`, `EXHIBITS` (names of the tables and figures it feeds)
-and `suite() -> list[RunSpec]`. A file of the user's own defines `suite()` and may define the
-others. torch is imported only when a suite is expanded, as method defaults come from `methods`.
+and `suite() -> list[RunSpec]`. A file of the user's own, or a module of an installed package with
+an entry point in the group sparse_training.suites, defines `suite()` and may define the others.
+torch is imported only when a suite is expanded, as method defaults come from `methods`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.abc
@@ -40,50 +42,105 @@ from benchmark.spec import (
     replace_fields,
 )
 from benchmark.terminal import OutputError
+from methods.plug_ins import PlugIns, first_line, sha256
 from methods.registry import method_class
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))  # a suite per file
 BOTH_PROTOCOLS = ("paper", "official")
 PROTOCOL = re.compile(r"[A-Za-z0-9._-]+")
 MOST_CELLS = 100_000
+plug_ins = PlugIns(
+    "suite",
+    group="sparse_training.suites",
+    own=lambda name: f"benchmark.suites.{name}" if name in NAMES else None,
+    form="package.module",
+    whole_module=True,
+)
 
 
 @dataclass(frozen=True)
 class Suite:
     """An expanded suite.
 
-    plugin: the user's file that defines it, or None. own: the cells without --seeds and --set.
+    plugin: what else defines it, which workers load again: the user's file, or the module of an
+    installed package; None for the suites of this package. own: the cells without --seeds and --set.
     """
 
     name: str
     description: str
     exhibits: tuple[str, ...]
     specs: tuple[RunSpec, ...]
-    plugin: Path | None = None
+    plugin: Path | str | None = None
     own: tuple[RunSpec, ...] = ()
 
 
+def available() -> list[str]:
+    """The names of the suites of this package and of installed ones."""
+    return sorted({*NAMES, *plug_ins.names()})
+
+
 def describe() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """name -> (description, exhibits), without expanding anything."""
-    modules = {name: importlib.import_module(f"benchmark.suites.{name}") for name in NAMES}
-    return {name: (module.DESCRIPTION, module.EXHIBITS) for name, module in modules.items()}
+    """name -> (description, exhibits), without expanding anything; plug-ins are imported for it."""
+    texts = dict.fromkeys(NAMES, "") | plug_ins.describe(_module)
+    found: dict[str, tuple[str, tuple[str, ...]]] = {name: (text, ()) for name, text in texts.items()}
+    for name in found:
+        with contextlib.suppress(SpecError):  # the text says what is wrong
+            module = _module(name)
+            found[name] = _description(module, name), _exhibits(module, name)
+    return dict(sorted(found.items()))
 
 
 def load(name_or_file: str) -> Suite:
     """A suite by name or by file. Raises SpecError if there is none, or if it is not valid."""
+    module = load_module(name_or_file)
+    plugin: Path | str | None = None if name_or_file in NAMES else module.__name__
+    name, where = name_or_file, f"suite {name_or_file}"
     if name_or_file.endswith(".py"):
-        path = Path(name_or_file).resolve()
-        module, name = load_file(path), path.stem
-    else:
-        if name_or_file not in NAMES:
-            raise SpecError(f"unknown suite '{name_or_file}': {nearest(name_or_file, NAMES)}; or give a FILE.py")
-        path, module, name = None, importlib.import_module(f"benchmark.suites.{name_or_file}"), name_or_file
+        plugin = Path(name_or_file).resolve()
+        name, where = plugin.stem, f"suite file {plugin}"
     check_file_name(name, f"the name of suite {name_or_file}")
-    where = f"suite {name}" if path is None else f"suite file {path}"
     specs = merged(_cells(module, where))
     if not specs:
         raise SpecError(f"suite {name} has no cells")
-    return Suite(name, _description(module, where), _exhibits(module, where), specs, path, specs)
+    return Suite(name, _description(module, where), _exhibits(module, where), specs, plugin, specs)
+
+
+def load_module(name_or_file: str) -> ModuleType:
+    """The module of a suite, which may register plug-ins; not expanded. Raises SpecError."""
+    if name_or_file.endswith(".py"):
+        return load_file(Path(name_or_file).resolve())
+    if name_or_file not in available():
+        raise SpecError(f"unknown suite '{name_or_file}': {nearest(name_or_file, available())}; or give a FILE.py")
+    return _module(name_or_file)
+
+
+def load_plugin(plugin: Path | str) -> None:
+    """Load a suite's file or module in a worker, so that what it registers is known there.
+
+    Raises SpecError.
+    """
+    if isinstance(plugin, Path):
+        load_file(plugin)
+        return
+    try:
+        importlib.import_module(plugin)
+    except (Exception, SystemExit) as error:
+        raise SpecError(f"module {plugin} of the suite cannot be loaded here: {_text(error)}") from error
+
+
+def _module(name: str) -> ModuleType:
+    """The module of a suite of this package or of an installed one. Raises SpecError."""
+    if name in NAMES:
+        return importlib.import_module(f"benchmark.suites.{name}")
+    try:
+        module = plug_ins.load(name)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    if not (isinstance(module, ModuleType) and callable(getattr(module, "suite", None))):
+        raise SpecError(f"suite {name}: {shown(module)} is no module with a function suite()")
+    _description(module, where := f"suite {name}")
+    _exhibits(module, where)
+    return module
 
 
 def _cells(module: ModuleType, where: str) -> list[RunSpec]:
@@ -113,7 +170,7 @@ def _cells(module: ModuleType, where: str) -> list[RunSpec]:
 
 
 def _description(module: ModuleType, where: str) -> str:
-    description = getattr(module, "DESCRIPTION", "")
+    description = getattr(module, "DESCRIPTION", first_line(module))
     if not isinstance(description, str):
         raise SpecError(f"{where}: DESCRIPTION is {shown(description)}, not a text")
     return description
@@ -177,8 +234,8 @@ class _Neighbours(importlib.abc.MetaPathFinder):
 _neighbours = _Neighbours()
 
 
-def load_file(path: Path) -> ModuleType:
-    """Import a user's suite file, which may register methods. Raises SpecError naming the file.
+def load_file(path: Path, *, defines_suite: bool = True) -> ModuleType:
+    """Import a user's suite file, which may register plug-ins. Raises SpecError naming the file.
 
     It may import the modules beside it, as `python FILE.py` could, and register a method in one of
     them as "neighbour:Class". A module with the name of an installed one is not found there.
@@ -187,6 +244,7 @@ def load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise SpecError(f"suite file {path} does not exist")
     module = importlib.util.module_from_spec(spec)
+    sha256(module)
     sys.modules[spec.name] = module
     _neighbours.move(path.parent.resolve())
     try:
@@ -195,7 +253,7 @@ def load_file(path: Path) -> ModuleType:
         if _is_from_outside(error):
             raise
         raise SpecError(f"suite file {path}: {_line(error, module)}{type(error).__name__}: {_text(error)}") from error
-    if not callable(getattr(module, "suite", None)):
+    if defines_suite and not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.data import DataError
-from benchmark.messages import describe
 from benchmark.run_folder import checkpoint, storage
 from benchmark.run_folder.attempts import (
     Attempt,
@@ -31,10 +30,10 @@ from benchmark.run_folder.links import FolderError
 from benchmark.run_folder.result import examine_result
 from benchmark.run_folder.storage import StorageError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError
-from benchmark.training import environment, records
+from benchmark.training import blame, environment, records
 from benchmark.training.engine import Engine
 from benchmark.training.execution import Execution
-from benchmark.training.loop import digest, train_epoch
+from benchmark.training.loop import UnfitError, digest, train_epoch
 from benchmark.training.prepare import check_same, environment_of, prepare_training
 from benchmark.training.process_group import Group, PeerError
 from benchmark.training.publish import Outcome, publish
@@ -127,22 +126,24 @@ def _train(
         return Outcome("interrupted")
     except _SupersededError:
         return Outcome("superseded", "another worker took the cell over")
+    except UnfitError as error:
+        return _failed(attempt, error, group, spec)
     except USER_ERRORS:
         raise
     except Exception as error:
         if storage.trouble(error, execution.out) is not None:
             raise
-        return _failed(attempt, error, group)
+        return _failed(attempt, error, group, spec)
 
 
-def _failed(attempt: Attempt, error: Exception, group: Group) -> Outcome:
+def _failed(attempt: Attempt, error: Exception, group: Group, spec: RunSpec) -> Outcome:
     write_atomic(attempt.folder / "traceback.txt", traceback.format_exc().encode(errors="backslashreplace"))
     cause = group.cause(error)
     if isinstance(cause, PeerError):
         if cause.exit_code is not None:
             raise cause
         return Outcome("failed", str(cause))
-    return Outcome("failed", describe(error))
+    return Outcome("failed", str(error) if isinstance(error, UnfitError) else blame.described(error, spec))
 
 
 class _Cell:
@@ -204,7 +205,8 @@ class _Cell:
                 with self.group.boundary():
                     self._record()
         except _DivergedError:
-            return self._publish("diverged", f"the loss or a weight is not finite after epoch {training.epoch}")
+            where = f"epoch {training.epoch} of {self.spec.method['name']}: {records.not_finite(training)}"
+            return self._publish("diverged", f"the loss or a weight is not finite after {where}")
         self.group.idle = True
         self._save()
         return self._publish("done")

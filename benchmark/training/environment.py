@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.training import checkout
 
-DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "engine", "data", "processes")
+DECIDES_BITS = ("torch", "device", "device_name", "threads", "kernel_path", "engine", "data", "processes", "plug_ins")
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn")
 
 
@@ -24,12 +24,13 @@ def describe(
     data: str,
     processes: int = 1,
     engine: Mapping[str, bool] | None = None,
+    plug_ins: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The environment of one attempt as plain values.
 
     kernel_path: what computes masked weights (`methods.kernels.path`). data: fingerprint of the
     data set's bytes. processes: how many train the cell together. engine: see
-    `benchmark.training.engine`.
+    `benchmark.training.engine`. plug_ins: where the cell's plug-ins come from, by kind and name.
     """
     versions = {name.replace("-", "_"): _version(name) for name in PACKAGES}
     return {
@@ -47,6 +48,7 @@ def describe(
         "engine": dict(engine or {}),
         "deterministic_algorithms": device != "cpu",
         "data": data,
+        "plug_ins": dict(plug_ins or {}),
     }
 
 
@@ -62,11 +64,19 @@ def cpu_name() -> str:
 
 def drift(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The differences between environments that can change bits, such as `threads: 1 -> 2`."""
-    before, now = (
-        {**found, "engine": _engine(found["engine"])} if "engine" in found else found for found in (before, now)
-    )
+    before, now = (_comparable(found) for found in (before, now))
     keys = [key for key in DECIDES_BITS if key in before and key in now]
     return [f"{key}: {before[key]} -> {now[key]}" for key in keys if before[key] != now[key]]
+
+
+def _comparable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """An environment with texts in place of its mappings."""
+    texts: dict[str, Callable[[Any], str]] = {"engine": _engine, "plug_ins": _plug_ins}
+    return {key: texts[key](value) if key in texts else value for key, value in found.items()}
+
+
+def _plug_ins(recorded: Mapping[str, str]) -> str:
+    return "; ".join(f"{part} of {origin}" for part, origin in sorted(recorded.items())) or "none"
 
 
 def _engine(recorded: str | Mapping[str, bool]) -> str:

@@ -43,8 +43,9 @@ class Execution:
     out: the run folder. device: cpu or cuda; auto where the workers' machines decide. processes:
     how many train one cell together. processes_started: torchrun or srun started these processes
     with the command, not the worker. accept_drift: resume cells in a changed environment.
-    retry_failed: run failed cells again. plugins: the user's files that register what the specs
-    name. checkpoint_seconds: between two checkpoints; None: see `seconds_to_next_checkpoint`.
+    retry_failed: run failed cells again. plugins: the user's files, and modules of installed
+    packages, that register what the specs name. checkpoint_seconds: between two checkpoints; None:
+    see `seconds_to_next_checkpoint`.
     """
 
     out: Path
@@ -54,7 +55,7 @@ class Execution:
     processes_started: bool = False
     accept_drift: bool = False
     retry_failed: bool = False
-    plugins: tuple[Path, ...] = ()
+    plugins: tuple[Path | str, ...] = ()
     checkpoint_seconds: float | None = None
 
     def cell(self, run_id: str) -> Path:
@@ -76,16 +77,17 @@ class Execution:
 
     def absolute(self) -> Execution:
         """The same with absolute paths, for processes that may run in another folder."""
-        plugins = tuple(path.resolve() for path in self.plugins)
+        plugins = tuple(plugin.resolve() if isinstance(plugin, Path) else plugin for plugin in self.plugins)
         return dataclasses.replace(self, out=self.out.resolve(), data_dir=self.data_dir.resolve(), plugins=plugins)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        paths = {"out": str(self.out), "data_dir": str(self.data_dir), "plugins": [str(path) for path in self.plugins]}
-        return plain | paths
+        paths = {"out": str(self.out), "data_dir": str(self.data_dir)}
+        return plain | paths | {"plugins": [str(plugin) for plugin in self.plugins]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Execution:
         paths = {"out": Path(plain["out"]), "data_dir": Path(plain["data_dir"])}
-        return cls(**{**plain, **paths, "plugins": tuple(Path(path) for path in plain["plugins"])})
+        plugins = tuple(Path(plugin) if plugin.endswith(".py") else plugin for plugin in plain["plugins"])
+        return cls(**{**plain, **paths, "plugins": plugins})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.data import DataError
-from benchmark.messages import describe
 from benchmark.run_folder.storage import trouble
-from benchmark.spec import SpecError, from_dict
+from benchmark.spec import RunSpec, SpecError, from_dict
+from benchmark.training.blame import described
 from benchmark.training.engine import Engine
 from benchmark.training.execution import Execution
 from benchmark.training.loop import train_epoch
@@ -36,7 +36,7 @@ def follow(execution: Execution, group: Group) -> None:
         except _EndedError:
             continue
         except Exception as error:
-            _announce(group, trouble(error, execution.out) or error)
+            _announce(group, trouble(error, execution.out) or error, from_dict(tree))
             raise
 
 
@@ -62,8 +62,8 @@ def _go_on(group: Group) -> None:
         raise _EndedError
 
 
-def _announce(group: Group, error: Exception) -> None:
+def _announce(group: Group, error: Exception, spec: RunSpec) -> None:
     assert group.peers is not None, "a follower has a leader"
     group.peers.announce(
-        {"error": f"process {group.rank}: {describe(error)}", "code": getattr(error, "exit_code", None)}
+        {"error": f"process {group.rank}: {described(error, spec)}", "code": getattr(error, "exit_code", None)}
     )

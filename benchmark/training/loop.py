@@ -20,7 +20,7 @@ from benchmark.spec import Optimizer, RunSpec, SpecError
 from benchmark.training.engine import Engine
 from benchmark.training.gradient import Gradient
 from benchmark.training.process_group import Group
-from methods import Attachment, Phase
+from methods import Attachment, Method, Phase
 
 
 def learning_rate(spec: Optimizer, epoch: int) -> float:
@@ -56,6 +56,10 @@ def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return merged
 
 
+class UnfitError(SpecError):
+    """The method cannot train this network, as with a density that would leave a layer empty: the cell fails."""
+
+
 CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples")
 
 
@@ -86,10 +90,7 @@ class Training:
             batch_size=spec.optimizer.batch_size,
         ).to(device)
         self.steps_per_epoch = self.data.steps_per_epoch(spec.optimizer.batch_size)
-        try:
-            self.attached = self._attach()
-        except ValueError as error:
-            raise SpecError(f"{spec.label}: {error}") from error
+        self.attached = self._attach(self._method())
         self.group = group or Group()
         engine = engine or Engine(spec, device.type)
         self.gradient = Gradient(spec, self.model, self.attached, self.group, engine)
@@ -104,23 +105,37 @@ class Training:
         self.step_records: dict[str, Tensor] = {}
         self.start_record()
 
-    def _attach(self) -> Attachment:
+    def _method(self) -> Method:
+        """The spec's method, in the spec's version. Raises SpecError."""
         hyperparameters = {k: v for k, v in self.spec.method.items() if k not in ("name", "version")}
         if self.spec.density is not None:
             hyperparameters["density"] = self.spec.density
-        method = methods.create(self.spec.method["name"], **hyperparameters)
+        try:
+            method = methods.create(self.spec.method["name"], **hyperparameters)
+        except ValueError as error:
+            raise SpecError(f"{self.spec.label}: {error}") from error
         if method.version != self.spec.method["version"]:
             asked = f"{method.name} version {self.spec.method['version']}"
-            raise SpecError(f"this cell wants {asked}, installed is version {method.version}: expand the suite again")
-        return methods.attach(
-            self.model,
-            method,
-            total_steps=self.spec.optimizer.epochs * self.steps_per_epoch,
-            steps_per_epoch=self.steps_per_epoch,
-            seed=seeds.derive(self.spec.seed, "method"),
-            train_batches=lambda: self.batches(0),
-            exclude=tuple(getattr(self.model, "uncounted", ())) or None,
-        )
+            raise SpecError(
+                f"{self.spec.label}: this cell wants {asked}, installed is version {method.version}: "
+                "expand the suite again"
+            )
+        return method
+
+    def _attach(self, method: Method) -> Attachment:
+        """Attach the method to the model. Raises UnfitError."""
+        try:
+            return methods.attach(
+                self.model,
+                method,
+                total_steps=self.spec.optimizer.epochs * self.steps_per_epoch,
+                steps_per_epoch=self.steps_per_epoch,
+                seed=seeds.derive(self.spec.seed, "method"),
+                train_batches=lambda: self.batches(0),
+                exclude=tuple(getattr(self.model, "uncounted", ())) or None,
+            )
+        except ValueError as error:
+            raise UnfitError(f"{self.spec.label}: {error}") from error
 
     def batches(self, start_step: int, share: slice = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the current epoch from a step on; share: only these examples of each batch."""

@@ -11,7 +11,7 @@ import torch
 from benchmark import data
 from benchmark.data.tensors import Dataset
 from benchmark.spec import Data, RunSpec, SpecError
-from benchmark.training import environment
+from benchmark.training import blame, environment
 from benchmark.training.engine import Engine
 from benchmark.training.execution import Execution
 from benchmark.training.loop import Training, digest
@@ -34,7 +34,8 @@ def check_same(training: Training, group: Group) -> None:
 def environment_of(spec: RunSpec, execution: Execution, group: Group, engine: Engine) -> dict[str, Any]:
     """The environment of an attempt at a cell.
 
-    Raises DataError, and SpecError where a kernel cannot be had.
+    Raises DataError, SpecError where a kernel cannot be had, and ValueError for a plug-in that
+    cannot be loaded.
     """
     device = torch.device(execution.device)
     return environment.describe(
@@ -45,6 +46,7 @@ def environment_of(spec: RunSpec, execution: Execution, group: Group, engine: En
         data=_fingerprint(spec.data.name, execution.data_dir),
         processes=group.size,
         engine=engine.to_dict(),
+        plug_ins=blame.origins(spec),
     )
 
 

@@ -44,6 +44,15 @@ def epoch_record(training: Training) -> dict[str, Any]:
     }
 
 
+def not_finite(training: Training) -> str:
+    """What is not finite: the first weights of the model that are not, or the epoch's training loss."""
+    for name, parameter in training.model.named_parameters():
+        wrong = parameter.detach()[~parameter.detach().isfinite()]
+        if len(wrong):
+            return f"{name} has {len(wrong)} such values of {parameter.numel()}, the first {float(wrong[0])}"
+    return f"the training loss is {float(training.loss_sum) / training.epoch_examples}"
+
+
 def step_records(training: Training) -> list[dict[str, Any]]:
     """One record for each step of the epoch just done, if its steps were recorded.
 

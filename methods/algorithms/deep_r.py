@@ -44,6 +44,10 @@ class DeepR(Rewiring):
     initial positions with replacement, so that layers are slightly sparser, and grows from
     theta_k = 1e-12. Layers that are frozen keep their masks. Every step waits for the device, to
     count what is dropped.
+
+    It starts slowly. LeNet-300-100 at a density of 0.05 on 6,000 examples of MNIST is at 65 % after
+    940 steps (two seeds), `static` at 70 %. After 20 epochs of all of MNIST it is ahead, with 95.9 %
+    (one seed) against 95.7 %.
     """
 
     name = "deep_r"
@@ -88,7 +92,7 @@ class DeepR(Rewiring):
         weight, kept = ctx.weights[name].parameter, ctx.masks[name].nonzero(as_tuple=True)
         change = torch.where(self._positive_in(ctx, name)[kept], -self.l1, self.l1).to(weight.dtype)
         if self.noise:
-            drawn = torch.randn(len(change), generator=ctx.generator, device="cpu")
+            drawn = torch.randn(len(change), generator=ctx.generator, dtype=torch.float32, device="cpu")
             change += self.noise * drawn.to(weight)
         weight[kept] += ctx.lr * change
 

@@ -93,7 +93,7 @@ class DNS(Method):
 
     def operate(self, ctx: Context) -> None:
         """Set the masks of some layers, drawn at random, by eq. 4."""
-        drawn = torch.rand(len(ctx.weights), generator=ctx.generator, device="cpu").tolist()
+        drawn = torch.rand(len(ctx.weights), generator=ctx.generator, dtype=torch.float64, device="cpu").tolist()
         masks = {}
         for (name, limit), number in zip(self._thresholds.items(), drawn, strict=True):
             if number < self.probability(ctx.phase_step):

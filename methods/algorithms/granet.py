@@ -16,7 +16,7 @@ from methods.schedules import cosine, cubic, every, steps_of
 
 @dataclass(kw_only=True)
 class GraNet(DropGrow):
-    """Prunes gradually by magnitude, and at each pruning replaces half of what is kept by its gradient.
+    """Prunes gradually by magnitude, and each time regrows the weights of largest gradient.
 
     Liu, Chen, Chen, Atashgahi, Yin, Kou, Shen, Pechenizkiy, Wang, Mocanu, "Sparse Training via
     Boosting Pruning Plasticity with Neuroregeneration", NeurIPS 2021, arXiv:2106.10404.

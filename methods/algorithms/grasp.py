@@ -16,8 +16,8 @@ class GraSP(Method):
     2020, arXiv:2002.07376.
 
     With g the gradient of the loss over some examples of each class and H its Hessian, the removal
-    of all weights with -w_q != 0 changes the squared norm of the gradient by
-        S(-w) = -w * H g                    (to first order, up to a factor)
+    of weight q changes the squared norm of the gradient, to first order and up to a factor, by
+        S(-w_q) = -w_q * (H g)_q
     The weights with the highest S are removed, over all layers: without them the norm is largest.
     The loss is that of the model's outputs divided by a temperature T.
 
@@ -27,11 +27,11 @@ class GraSP(Method):
     | samples_per_class | | 10 |
     | temperature | T | 200 (the authors' code) |
 
-    Departures: the first examples of each class are used in one batch; the authors' code passes
-    them in two halves, which differs where batch normalisation uses a batch's statistics. All
-    weights keep their first values; the authors' code draws those of linear layers anew before it
-    scores. Exactly round(density * weights) are kept; their code keeps all weights that equal the
-    last score.
+    Departures: the first examples of each class are used, in equal batches no larger than those of
+    the training and in the training's order; the authors' code passes them in two halves, sorted by
+    class, which differs where batch normalisation uses a batch's statistics. All weights keep their
+    first values; the authors' code draws those of linear layers anew before it scores. Exactly
+    round(density * weights) are kept; their code keeps all weights that equal the last score.
     """
 
     name = "grasp"
@@ -53,6 +53,6 @@ class GraSP(Method):
     def enter_phase(self, ctx: Context) -> None:
         with scoring.undisturbed(ctx):
             examples = scoring.examples_of_each_class(ctx, self.samples_per_class)
-            products = scoring.hessian_gradients(ctx, among=[examples], temperature=self.temperature)
+            products = scoring.hessian_gradients(ctx, among=examples, temperature=self.temperature)
         kept_flow = {name: weight.parameter.detach() * products[name] for name, weight in ctx.weights.items()}
         scoring.keep_highest(ctx, kept_flow, density=self.density)

@@ -44,9 +44,10 @@ class STR(Method):
     | threshold_weight_decay | lambda | 2.25e-5 for 90 % of ResNet-50, equal to that of the weights |
     | initial_s | s_init | -3200 for ResNet-50 |
 
-    The density follows from both. A larger threshold_weight_decay, or an initial_s nearer to 0,
-    keeps fewer weights. With SGD at 0.01 and momentum 0.9, 20 epochs of MNIST are 0.1 * 18760 =
-    1876 decays: s goes from -10 to -4 at a decay of 4.9e-4.
+    The density follows from both: a larger threshold_weight_decay, or an initial_s nearer to 0, keeps
+    fewer weights, and so does a longer training. Where the decay is too strong, all weights are
+    pruned. With SGD at 0.05 and momentum 0.9, 470 steps on 6000 examples of MNIST leave LeNet-300-100
+    16 % of its weights at a decay of 0.02, 4 % at 0.04 and none at 0.08.
 
     Departures: weights and s may decay differently; where both decays are equal, as in the paper,
     this is the authors' code. initial_s is -10 by default, because a training of LeNets is too short

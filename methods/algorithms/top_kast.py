@@ -58,7 +58,7 @@ class TopKAST(Method):
     allocation: str = "erk"
     l2: float = 1e-4
     update_every: int | str = "100 steps"
-    _trained: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
+    _factors: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
@@ -86,34 +86,36 @@ class TopKAST(Method):
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
         masks = {name: scores.top(size, active[name]) for name, size in sizes.items()}
         ctx.masks.set(masks)
-        self._trained = {name: masks[name] | scores.top(size, trained[name]) for name, size in sizes.items()}
+        for name, size in sizes.items():
+            factor = penalty_factor(masks[name], scores.top(size, trained[name]), self.density)
+            self._factors[name] = factor.to(size.dtype)
 
     def gradient_counts(self, ctx: Context) -> Tensor:
-        return torch.stack([torch.count_nonzero(self._trained[name]) for name in ctx.weights])
+        return torch.stack([torch.count_nonzero(self._factors[name]) for name in ctx.weights])
 
     def penalty(self, ctx: Context) -> Tensor | None:
         if self.l2 == 0:
             return None
         parts = []
         for name, weight in ctx.weights.items():
-            factor = penalty_factor(ctx.masks[name], self._trained[name], self.density)
-            parts.append((factor * weight.parameter.square()).sum())
-        return self.l2 / 2 * torch.stack([part.to(parts[0].device) for part in parts]).sum()
+            scaled = self._factors[name] * weight.parameter.detach()
+            parts.append(torch.dot(scaled.flatten(), weight.parameter.flatten()))
+        total = torch.stack([part.to(parts[0].device) for part in parts]).sum()
+        return self.l2 * (total - total.detach() / 2)  # the gradient is l2 * scaled
 
     def after_backward(self, ctx: Context) -> bool:
         for name, weight in ctx.weights.items():
             if weight.parameter.grad is not None:
-                weight.parameter.grad.masked_fill_(~self._trained[name], 0)
+                weight.parameter.grad.masked_fill_(self._factors[name] == 0, 0)
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"trained": dict(self._trained)}
+        return {"factors": dict(self._factors)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        devices = {name: mask.device for name, mask in self._trained.items()}
-        self._trained = {name: mask.to(devices[name]) for name, mask in state["trained"].items()}
+        self._factors = {name: factor.to(self._factors[name].device) for name, factor in state["factors"].items()}
 
 
 def penalty_factor(active: Tensor, trained: Tensor, density: float) -> Tensor:
-    """1 on A, 1 / D on B without A, 0 elsewhere: float, shape of the masks."""
+    """1 on A, 1 / D on B without A, 0 where a weight does not train: float, shape of the masks."""
     return torch.where(active, 1.0, trained / density)

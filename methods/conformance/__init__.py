@@ -3,6 +3,6 @@
 methods.conformance.check_method("my_method", level="full")
 """
 
-from methods.conformance.check import ConformanceError, check_method
+from methods.conformance.check import ConformanceError, Finding, check_method, check_names, examine
 
-__all__ = ["ConformanceError", "check_method"]
+__all__ = ["ConformanceError", "Finding", "check_method", "check_names", "examine"]

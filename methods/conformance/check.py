@@ -1,13 +1,12 @@
-"""`check_method` and the promises of a method's class.
+"""`check_method`: every promise of a method, checked on small networks.
 
-A check looks at one promise and yields what is broken. The promises of a method at work are checked
-in `promises`, in trainings of the small networks in `networks`.
+A check looks at one promise and yields what is broken. `class_promises` are those of the class,
+`promises` and `repeats` those of trainings, `ways` those of other ways to train, and `processes`
+those that need a compiler or several processes.
 """
 
 from __future__ import annotations
 
-import inspect
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,16 +14,35 @@ from typing import Any, Literal
 import torch
 
 from methods import registry
-from methods.base import DensityPromise, Method
-from methods.conformance.networks import FAST, FULL, TOTAL_STEPS, Network
-from methods.conformance.promises import CHECKS, Trial, check_training
+from methods.base import Method
+from methods.conformance import class_promises, processes, promises, repeats, ways
+from methods.conformance.class_promises import Candidate, check_class
+from methods.conformance.networks import FAST, FULL, Network
+from methods.conformance.promises import check_training
+from methods.conformance.training import NotApplicable
+from methods.conformance.trial import Trial
 
-VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {"density": 0.3, "update_every": "1 epoch", "frequency_decay": 1.0}
-DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
+LEVELS = ("fast", "full")
+Result = Literal["kept", "broken", "not applicable"]
+Check = Callable[[Any], Iterator[str]]
 
 
 class ConformanceError(AssertionError):
     """Lists every promise that a method breaks, one line per promise: `check on network: what`."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. network: empty for a check of the class. text: what is broken, or why it does not apply."""
+
+    check: str
+    network: str
+    result: Result
+    text: str = ""
+
+    @property
+    def line(self) -> str:
+        return f"{self.check}{f' on {self.network}' if self.network else ''}: {self.text}"
 
 
 def check_method(
@@ -32,139 +50,85 @@ def check_method(
 ) -> None:
     """Raise ConformanceError with every promise that the method breaks; return if there is none.
 
-    name_or_class: a registered name, or a class, which need not be registered. level: `full` adds
-    networks (GRU, deep bidirectional LSTM, one- and three-dimensional convolutions, transposed
-    convolutions, attention).
-    hyperparameters: values to check with. By default `density` is 0.3, `update_every` is one epoch
-    of 3 steps and `frequency_decay` is 1, so that small networks keep enough weights, updates happen
-    within 24 steps, and chance has a part in them.
+    name_or_class: a registered name, or a class, which need not be registered. level: `fast` takes
+    seconds. `full` adds networks (GRU, deep bidirectional LSTM, one- and three-dimensional
+    convolutions, transposed convolutions, attention), a resume from every step, torch.compile and
+    several processes.
+    hyperparameters: values to check with. By default `density` is 0.3 (0.7 for whole units),
+    `update_every` is one epoch of 3 steps, `frequency_decay` is 1 and `prune_fraction` 0.5, so that
+    small networks keep enough weights, updates happen within 24 steps, chance has a part in them,
+    and a method that prunes a share at a time does so a few times.
     Raises ValueError for an unknown name or level.
     """
-    networks = {"fast": FAST, "full": FULL}
-    if level not in networks:
-        raise ValueError(f"level is '{level}'; valid: {', '.join(networks)}")
+    found = examine(name_or_class, level, **hyperparameters)
+    if broken := [finding.line for finding in found if finding.result == "broken"]:
+        known = isinstance(name_or_class, str)
+        name = name_or_class if known else getattr(name_or_class, "name", repr(name_or_class))
+        raise ConformanceError("\n  ".join([f"method '{name}' breaks its promises:", *broken]))
+
+
+def examine(
+    name_or_class: str | type[Method], level: Literal["fast", "full"] = "fast", **hyperparameters: Any
+) -> list[Finding]:
+    """What every check of `check_method` found. A check that could not run after a failed one is left out."""
+    if level not in LEVELS:
+        raise ValueError(f"level is '{level}'; valid: {', '.join(LEVELS)}")
     if isinstance(name_or_class, str):
         candidate = Candidate(registry.method_class(name_or_class), name_or_class, hyperparameters)
     else:
         candidate = Candidate(name_or_class, None, hyperparameters)
-    broken = _broken((check_class,), candidate)
-    if not broken:
-        broken = _broken(CLASS_CHECKS, candidate)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # networks so small are slower with more
-        try:
-            broken += _broken_at_work(candidate, networks[level])
-        finally:
-            torch.set_num_threads(threads)
-    if broken:
-        name = getattr(candidate.cls, "name", repr(candidate.cls))
-        raise ConformanceError("\n  ".join([f"method '{name}' breaks its promises:", *broken]))
-
-
-def _broken_at_work(candidate: Candidate, networks: Iterable[Network]) -> list[str]:
-    broken = []
-    for network in networks:
-        trial = Trial(candidate.make, network)
-        runs = _broken((check_training,), trial, f" on {network.name}")
-        broken += runs or _broken(CHECKS, trial, f" on {network.name}")
-    return broken
-
-
-@dataclass
-class Candidate:
-    """The method to check: its class, its registered name, and given values of hyperparameters."""
-
-    cls: type[Method]
-    name: str | None
-    given: dict[str, Any]
-
-    @property
-    def values(self) -> dict[str, Any]:
-        valid = self.cls.hyperparameter_names()
-        values = {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid}
-        if "density" in values and self.cls.granularity == "unit":
-            values["density"] = DENSITY_OF_UNITS
-        return values | self.given
-
-    def make(self, **values: Any) -> Method:
-        return self.cls(**self.values | values)
-
-
-def _broken(checks: tuple[Callable[[Any], Iterator[str]], ...], subject: Any, where: str = "") -> list[str]:
-    """The first problem that each check finds; an exception counts as a problem."""
-    broken = []
-    for check in checks:
-        try:
-            problem = next(check(subject), None)
-        except Exception as error:
-            problem = f"raised {type(error).__name__}: {error}"
-        if problem is not None:
-            broken.append(f"{check.__name__}{where}: {problem}")
-    return broken
-
-
-def check_class(candidate: Candidate) -> Iterator[str]:
-    """A subclass of Method with name, version, reference and density promise, that can be made."""
-    cls = candidate.cls
-    if not (isinstance(cls, type) and issubclass(cls, Method)):
-        yield f"{cls!r} is no subclass of methods.Method"
-        return
-    for name, kind in (("name", str), ("version", int), ("reference", str), ("density_promise", str)):
-        if not isinstance(getattr(cls, name, None), kind):
-            yield f"class attribute '{name}' is {getattr(cls, name, 'missing')!r}: it must be {kind.__name__}"
-    if cls.density_promise not in (valid := typing.get_args(DensityPromise)):
-        yield f"density_promise is '{cls.density_promise}'; valid: {', '.join(valid)}"
-    candidate.make()
-
-
-def check_hyperparameters(candidate: Candidate) -> Iterator[str]:
-    """Each hyperparameter is stored under its own name with the given value, and reported."""
-    values = candidate.make().hyperparameters()
-    for name, value in candidate.values.items():
-        if values[name] != value:
-            yield f"'{name}' is {values[name]!r}, given {value!r}"
-    if (again := candidate.make(**values).hyperparameters()) != values:
-        yield f"made from {values}, it reports {again}"
-
-
-def check_added_hyperparameters(candidate: Candidate) -> Iterator[str]:
-    """What `added` names is a hyperparameter, and the constructor has the same default."""
-    parameters = inspect.signature(candidate.cls.__init__).parameters
-    for name, default in candidate.cls.added_hyperparameters().items():
-        if name not in candidate.cls.hyperparameter_names():
-            yield f"'{name}' is in `added` and is no hyperparameter"
-        elif parameters[name].default != default:
-            yield f"'{name}' is {default!r} in `added` and {parameters[name].default!r} in the constructor"
-
-
-def check_unknown_hyperparameter_is_refused(candidate: Candidate) -> Iterator[str]:
-    """The constructor raises TypeError or ValueError; `methods.create` names the valid ones."""
+    found = [_finding(check_class, candidate)]
+    if found[0].result == "broken":
+        return found
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks so small are slower with more
     try:
-        if candidate.name is None:
-            candidate.make(no_such_hyperparameter=1)
-        else:
-            registry.create(candidate.name, **candidate.values, no_such_hyperparameter=1)
-    except (TypeError, ValueError) as error:
-        missing = [name for name in candidate.cls.hyperparameter_names() if name not in str(error)]
-        if candidate.name is not None and missing:
-            yield f"the error does not name {', '.join(missing)}: {error}"
-    else:
-        yield "the constructor takes any keyword: name the hyperparameters"
+        found += [_finding(check, candidate) for check in class_promises.CHECKS]
+        for network, checks in _at_work(level).items():
+            found += _on(network, checks, candidate, every_step=level == "full" and network in FAST)
+    finally:
+        torch.set_num_threads(threads)
+    return found
 
 
-def check_phases(candidate: Candidate) -> Iterator[str]:
-    """There is at least one phase, each has steps, and a second call returns the same phases."""
-    method = candidate.make()
-    phases = method.phases(TOTAL_STEPS)
-    if not phases or min(phase.steps for phase in phases) < 1:
-        yield f"a phase without steps in a training of {TOTAL_STEPS}: {phases}"
-    if (again := method.phases(TOTAL_STEPS)) != phases:
-        yield f"{phases}, asked again {again}"
+def check_names(level: Literal["fast", "full"]) -> list[str]:
+    """The names of a level's checks."""
+    at_work = [check for checks in _at_work(level).values() for check in checks]
+    named = [check_class, *class_promises.CHECKS, check_training, *at_work]
+    return list(dict.fromkeys(check.__name__ for check in named))
 
 
-CLASS_CHECKS = (
-    check_hyperparameters,
-    check_added_hyperparameters,
-    check_unknown_hyperparameter_is_refused,
-    check_phases,
-)
+def _at_work(level: Literal["fast", "full"]) -> dict[Network, tuple[Check, ...]]:
+    """The checks for each network. Other ways of training are slow, and tried on few networks."""
+    always: tuple[Check, ...] = (*promises.CHECKS, *repeats.CHECKS)
+    if level == "fast":
+        return {network: (*always, *(ways.CHECKS if network is FAST[0] else ())) for network in FAST}
+    return {
+        network: (
+            *always,
+            *(ways.CHECKS if network in FAST else ()),
+            *(processes.CHECKS if network is FAST[0] else ()),
+        )
+        for network in FULL
+    }
+
+
+def _on(network: Network, checks: Iterable[Check], candidate: Candidate, *, every_step: bool) -> list[Finding]:
+    trial = Trial(candidate.make, network, every_step=every_step)
+    runs = _finding(check_training, trial, network.name)
+    if runs.result != "kept":
+        return [runs]
+    return [runs, *(_finding(check, trial, network.name) for check in checks)]
+
+
+def _finding(check: Check, subject: Any, network: str = "") -> Finding:
+    """The first problem that a check finds; an exception counts as a problem."""
+    try:
+        problem = next(check(subject), None)
+    except NotApplicable as reason:
+        return Finding(check.__name__, network, "not applicable", str(reason))
+    except Exception as error:
+        problem = f"raised {type(error).__name__}: {error}"
+    if problem is None:
+        return Finding(check.__name__, network, "kept")
+    return Finding(check.__name__, network, "broken", problem)

@@ -1,57 +1,21 @@
 """The promises of a method at work: one function per promise, which yields what is broken.
 
-The checks look only at what the attachment, the model and the optimizer show.
+The checks look only at what the attachment, the model and the optimizer show. A check that does not
+apply to a method raises NotApplicable with the reason.
 """
 
 from __future__ import annotations
 
-import copy
-import pickle
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+import itertools
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
 
-from methods.base import Method
-from methods.conformance.networks import STEPS_PER_EPOCH, Network
-from methods.conformance.training import Moment, Training
-from methods.units import by_unit
-from methods.weights.finalization import finalize
-
-
-@dataclass
-class Trial:
-    """One method on one network. The training that most checks look at runs once."""
-
-    make: Callable[[], Method]
-    network: Network
-
-    def train(self, **options: Any) -> Training:
-        return Training(self.make(), self.network, **options)
-
-    @cached_property
-    def training(self) -> Training:
-        return self.train(recorded=True).run()
-
-    @property
-    def moments(self) -> list[Moment]:
-        return self.training.moments
-
-    @cached_property
-    def maskable(self) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in self.training.plain.named_parameters() if p.dim() > 1}
-
-    @property
-    def largest_unit(self) -> int:
-        """The number of weights in the largest unit."""
-        weights = self.training.attached.context.weights.values()
-        return max(by_unit(weight, weight.parameter.detach()).shape[1] for weight in weights)
-
-
-Check = Callable[[Trial], Iterator[str]]
+from methods import units
+from methods.conformance.networks import STEPS_PER_EPOCH
+from methods.conformance.training import NotApplicable
+from methods.conformance.trial import Check, Trial
+from methods.drop_grow import Rewiring
 
 
 def check_training(trial: Trial) -> Iterator[str]:
@@ -127,20 +91,78 @@ def check_density_promise(trial: Trial) -> Iterator[str]:
 
     Where whole units are pruned, fewer may be kept, by less than the largest unit.
     """
-    method = trial.training.method
-    promise = method.density_promise
+    promise = trial.method.density_promise
     if promise == "emergent":
-        return
-    density = 1.0 if promise == "dense" else getattr(method, "density", None)
+        raise NotApplicable("promises no density")
+    density = 1.0 if promise == "dense" else getattr(trial.method, "density", None)
     if density is None:
         yield f"'{promise}' is the promise of a hyperparameter 'density', and there is none"
         return
     want = round(density * sum(p.numel() for p in trial.maskable.values()))
-    slack = trial.largest_unit if method.granularity == "unit" else 1
+    slack = _largest_unit(trial) if trial.method.granularity == "unit" else 1
     for step, moment in enumerate(trial.moments):
         kept = sum(int(mask.sum()) for mask in moment.masks.values())
         if not want - slack < kept <= want and (promise != "final" or moment is trial.moments[-1]):
             yield f"{kept} weights kept, not {want}, after step {step}"
+
+
+def _largest_unit(trial: Trial) -> int:
+    weights = trial.training.attached.context.weights.values()
+    return max(units.by_unit(weight, weight.parameter.detach()).shape[1] for weight in weights)
+
+
+def check_units_are_whole(trial: Trial) -> Iterator[str]:
+    """With granularity "unit" a neuron or filter is kept or pruned as a whole."""
+    if trial.method.granularity != "unit":
+        raise NotApplicable("prunes single weights")
+    for step, moment in enumerate(trial.moments):
+        for name, weight in trial.training.attached.context.weights.items():
+            kept = units.by_unit(weight, moment.masks[name])
+            if bool((kept.any(1) != kept.all(1)).any()):
+                yield f"a unit of {name} is kept in part after step {step}"
+
+
+def check_drop_fraction(trial: Trial) -> Iterator[str]:
+    """At a fixed count, a step replaces at most `drop_fraction` of a layer's kept weights.
+
+    Kept weights that are 0 may go beside these.
+    """
+    fraction = getattr(trial.method, "drop_fraction", None)
+    if fraction is None or trial.method.density_promise != "exact":
+        raise NotApplicable("has no drop_fraction at a fixed count")
+    for step, (before, now) in enumerate(itertools.pairwise(trial.moments), start=1):
+        for name, mask in before.masks.items():
+            dropped = int((mask & ~now.masks[name]).sum())
+            zeros = int((mask & (before.parameters[name] == 0)).sum())
+            if dropped > (most := fraction * int(mask.sum()) + zeros + 1):
+                yield f"{dropped} weights of {name} are dropped in step {step}, not at most {most:.0f}"
+
+
+def check_layer_counts(trial: Trial) -> Iterator[str]:
+    """Without redistribution every layer keeps its count.
+
+    Without it are methods whose `redistribution` is "none", and those that extend Rewiring at a
+    fixed count, without growth counts of their own.
+    """
+    method = trial.method
+    plain = isinstance(method, Rewiring) and type(method).growth_counts is Rewiring.growth_counts
+    if not (plain and method.density_promise == "exact") and getattr(method, "redistribution", None) != "none":
+        raise NotApplicable("layers may exchange weights")
+    for step, moment in enumerate(trial.moments):
+        for name, mask in moment.masks.items():
+            kept, first = int(mask.sum()), int(trial.moments[0].masks[name].sum())
+            if kept != first:
+                yield f"{name} keeps {kept} weights after step {step}, and {first} at the start"
+
+
+def check_gradient_counts(trial: Trial) -> Iterator[str]:
+    """`gradient_counts` names, for every weight, a number of its entries: int64 [weights]."""
+    sizes = torch.tensor([p.numel() for p in trial.maskable.values()], device="cpu")
+    for step, moment in enumerate(trial.moments):
+        counts = moment.gradient_counts
+        fits = counts.dtype == torch.int64 and counts.shape == sizes.shape
+        if not fits or bool(((counts < 0) | (counts > sizes)).any()):
+            yield f"{counts.tolist()} of {sizes.tolist()} weights after step {step}"
 
 
 def check_other_parameters_untouched(trial: Trial) -> Iterator[str]:
@@ -154,7 +176,7 @@ def check_excluded_untouched(trial: Trial) -> Iterator[str]:
     """An excluded layer has no mask or threshold and its own class. Only the optimizer moves it."""
     excluded = list(trial.maskable)[-1]
     module = excluded.rpartition(".")[0]
-    training = trial.train(exclude=[module]).run(2 * STEPS_PER_EPOCH)
+    training = trial.train(exclude=[module], recorded=True).run(2 * STEPS_PER_EPOCH)
     for kind, found in (("mask", training.attached.masks()), ("threshold", training.attached.thresholds())):
         if excluded in found:
             yield f"'{excluded}' has a {kind}"
@@ -166,77 +188,41 @@ def check_excluded_untouched(trial: Trial) -> Iterator[str]:
 
 
 def check_optimizer_state_of_grown_weights(trial: Trial) -> Iterator[str]:
-    """Masked in place: optimizer state of grown weights is 0, unless grown_state is "keep"."""
-    in_place = all(not m.parameters[n][~mask].any() for m in trial.moments for n, mask in m.masks.items())
-    if trial.training.method.grown_state == "keep" or trial.training.attached.thresholds() or not in_place:
-        return
+    """Masked in place: optimizer state of grown weights is 0, or as it was with grown_state "keep"."""
+    _require_masks_in_place(trial)
+    keeps = trial.method.grown_state == "keep"
     for step, moment in enumerate(trial.moments):
-        if moment.stale_state:
-            yield f"not 0 where {', '.join(moment.stale_state)} grew at step {step}"
+        if names := moment.altered_state if keeps else moment.stale_state:
+            yield f"{'changed' if keeps else 'not 0'} where {', '.join(names)} grew at step {step}"
 
 
-def check_same_seed_same_run(trial: Trial) -> Iterator[str]:
-    """Two trainings with one seed are equal, bit for bit."""
-    yield from _differences(trial.moments, trial.train().run().moments)
-
-
-def check_other_seed_other_masks(trial: Trial) -> Iterator[str]:
-    """The masks of a method that draws random numbers depend on the seed that attach is given."""
-    prunes = any(not mask.all() for moment in trial.moments for mask in moment.masks.values())
-    if not (trial.training.drew and prunes):
-        return
-    other = trial.train(seed=1).run().moments
-    if all(not _differing(a.masks, b.masks) for a, b in zip(trial.moments, other, strict=True)):
-        yield "random numbers are drawn, and seeds 0 and 1 give the same masks: draw from ctx.generator"
-
-
-def check_resume_is_bit_exact(trial: Trial) -> Iterator[str]:
-    """A fresh model and method that load the state of a step continue with the same bits."""
-    for step in _resume_points(trial.moments):
-        training = trial.train(init_seed=1)
-        training.load(trial.moments[step].saved, step)
-        resumed = training.run(2 * STEPS_PER_EPOCH).moments[1:]
-        for problem in _differences(trial.moments[step + 1 :][: len(resumed)], resumed, first=step + 1):
-            yield f"resumed after step {step}, {problem}"
-
-
-def _resume_points(moments: list[Moment]) -> list[int]:
-    """Steps at the start, in the middle and near the end, and around updates and phase changes."""
-    last = len(moments) - 2
-    changes = [i for i in range(1, last) if moments[i].began or _differing(moments[i - 1].masks, moments[i].masks)]
-    begins = [i for i in changes if moments[i].began]
-    points = {0, last // 2, last}.union(*({i - 1, i} for i in [*changes[:1], *changes[-1:], *begins]))
-    return sorted(i for i in points if 0 <= i <= last)
-
-
-def check_global_randomness_untouched(trial: Trial) -> Iterator[str]:
-    """The global generators of torch, NumPy and Python are not used."""
+def check_gradients_of_pruned_weights(trial: Trial) -> Iterator[str]:
+    """With pruned_gradients "zero" nothing sees a gradient of pruned weights, but for dense steps."""
+    _require_zeroed_gradients(trial)
     for step, moment in enumerate(trial.moments):
-        if moment.global_randomness:
-            yield f"a global generator moved at step {step}: draw from ctx.generator"
+        if moment.pruned_gradients:
+            yield f"pruned weights of {', '.join(moment.pruned_gradients)} had gradients in step {step}"
 
 
-def check_finalize_gives_a_plain_model(trial: Trial) -> Iterator[str]:
-    """A finalized model has its original classes, keys and shapes, no hooks, and equal outputs."""
-    plain, model = trial.training.plain, copy.deepcopy(trial.training.model)
-    before = _outputs(model, trial.network)
-    finalize(model)
-    for name, module in model.named_modules():
-        if type(module) is not type(plain.get_submodule(name)) or module._forward_hooks or module._forward_pre_hooks:
-            yield f"'{name}' is a {type(module).__name__}, or has hooks"
-    if [(k, v.shape) for k, v in model.state_dict().items()] != [(k, v.shape) for k, v in plain.state_dict().items()]:
-        yield f"state_dict has {list(model.state_dict())}, not {list(plain.state_dict())}"
-    if not torch.allclose(_outputs(model, trial.network), before, rtol=0, atol=1e-6):
-        yield "outputs differ"
+def check_optimizer_state_of_pruned_weights(trial: Trial) -> Iterator[str]:
+    """With pruned_gradients "zero" the optimizer's state of pruned weights only decays, but for dense steps."""
+    _require_zeroed_gradients(trial)
+    for step, moment in enumerate(trial.moments):
+        if moment.pruned_state:
+            yield f"grew where {', '.join(moment.pruned_state)} is pruned in step {step}"
 
 
-def check_copies_compute_the_same(trial: Trial) -> Iterator[str]:
-    """copy.deepcopy and pickle of an attached model compute the same outputs."""
-    model = trial.training.model
-    want = _outputs(model, trial.network)
-    for how, copied in (("deepcopy", copy.deepcopy(model)), ("pickle", pickle.loads(pickle.dumps(model)))):
-        if not torch.equal(_outputs(copied, trial.network), want):
-            yield f"{how}: outputs differ"
+def _require_masks_in_place(trial: Trial) -> None:
+    if trial.training.attached.thresholds() or not any(moment.masks_in_place for moment in trial.moments):
+        raise NotApplicable("has no masks in place")
+    if any(bool(m.parameters[n][~mask].any()) for m in trial.moments for n, mask in m.masks.items()):
+        raise NotApplicable("keeps the values of pruned weights")
+
+
+def _require_zeroed_gradients(trial: Trial) -> None:
+    _require_masks_in_place(trial)
+    if trial.method.pruned_gradients != "zero":
+        raise NotApplicable("keeps the gradients of pruned weights")
 
 
 def check_task_loss_falls(trial: Trial) -> Iterator[str]:
@@ -247,29 +233,6 @@ def check_task_loss_falls(trial: Trial) -> Iterator[str]:
         yield f"from {first / STEPS_PER_EPOCH:.3f} to {last / STEPS_PER_EPOCH:.3f} in {len(losses)} steps"
 
 
-@torch.no_grad()
-def _outputs(model: nn.Module, network: Network) -> Tensor:
-    modes = [(module, module.training) for module in model.modules()]
-    outputs: Tensor = model.eval()(network.batches()[0][0])
-    for module, mode in modes:
-        module.training = mode
-    return outputs
-
-
-def _differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
-    return [name for name in {**a, **b} if name not in a or name not in b or not torch.equal(a[name], b[name])]
-
-
-def _differences(want: list[Moment], got: list[Moment], *, first: int = 0) -> Iterator[str]:
-    for step, (a, b) in enumerate(zip(want, got, strict=True), start=first):
-        if names := _differing(a.masks, b.masks):
-            yield f"masks of {', '.join(names)} differ at step {step}"
-        if names := _differing(a.parameters, b.parameters):
-            yield f"{', '.join(names)} differ at step {step}"
-        if step and a.loss != b.loss:
-            yield f"the loss differs at step {step}"
-
-
 CHECKS: tuple[Check, ...] = (
     check_penalty_is_a_finite_scalar,
     check_masks_cover_the_maskable_weights,
@@ -277,14 +240,14 @@ CHECKS: tuple[Check, ...] = (
     check_kept_counts,
     check_masks_are_the_zeros_of_the_finalized_weights,
     check_density_promise,
+    check_units_are_whole,
+    check_drop_fraction,
+    check_layer_counts,
+    check_gradient_counts,
     check_other_parameters_untouched,
     check_excluded_untouched,
     check_optimizer_state_of_grown_weights,
-    check_same_seed_same_run,
-    check_other_seed_other_masks,
-    check_resume_is_bit_exact,
-    check_global_randomness_untouched,
-    check_finalize_gives_a_plain_model,
-    check_copies_compute_the_same,
+    check_gradients_of_pruned_weights,
+    check_optimizer_state_of_pruned_weights,
     check_task_loss_falls,
 )

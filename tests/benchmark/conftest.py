@@ -12,6 +12,7 @@ import torch
 from grids import MIXED, Bench, Finished, Grid, finish, start
 
 import methods.registry
+from benchmark import data, models
 from benchmark.cli import main
 
 
@@ -28,7 +29,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) ->
         captured = capfd.readouterr()
         return Finished(int(ended.value.code or 0), captured.out, captured.err)
 
-    with methods.registry.temporary():
+    with methods.registry.temporary(), models.plug_ins.temporary(), data.plug_ins.temporary():
         yield run
 
 

@@ -85,6 +85,8 @@ def suite():
         cell("static", data=DATA, model=MODEL, optimizer=SGD, density=0.1, protocol=("official",)),
     ]
 '''
+LINE = MIXED[: MIXED.index("raise RuntimeError")].count("\n") + 1
+HOOK_BROKE = f"method 'broken', after_step (mixed.py, line {LINE}): RuntimeError: the hook broke"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,12 @@ HYPERPARAMETERS: dict[str, dict[str, Any]] = {
     "set": {"density": 0.4, "update_every": 2},
     "dsr": {"density": 0.4, "update_every": 2},
     "sparse_momentum": {"density": 0.4, "update_every": 2},
+    "rigl": {"density": 0.4, "update_every": 2},
+    "gradual": {"density": 0.4, "update_every": 2},
+    "deep_r": {"density": 0.4, "noise": 0.1},
+    "dns": {"threshold_scale": 0.5, "pretraining": 0.5, "frequency_decay": 1.0},
+    "prune_finetune": {"density": 0.4},
+    "lottery": {"density": 0.4},
 }
 
 

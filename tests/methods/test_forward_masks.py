@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 import torch
@@ -50,8 +51,9 @@ def with_masks(model: nn.Module, at: methods.Attachment, x: Tensor) -> Tensor:
     return F.linear(hidden, weights["2.weight"] * masks["2.weight"], model[2].bias)
 
 
-def test_the_kit_passes() -> None:
-    check_method(LargestInForward, level="full")
+@pytest.mark.parametrize("level", ["fast", pytest.param("full", marks=[pytest.mark.slow, pytest.mark.rare])])
+def test_the_kit_passes(level: Literal["fast", "full"]) -> None:
+    check_method(LargestInForward, level=level)
 
 
 def test_the_layer_computes_with_the_masked_weight_and_the_parameter_stays_dense() -> None:

@@ -12,6 +12,7 @@ from attached_model import Block, TwoPhases, attach
 
 import methods
 from methods import Method, registry
+from methods.plug_ins import first_line
 
 
 class NoReference(Method):
@@ -99,7 +100,7 @@ def test_annotations_of_containers_and_literals_do_not_stand_in_the_way() -> Non
 
 @pytest.mark.parametrize("name", methods.available())
 def test_a_method_is_listed_with_the_first_line_of_its_docstring(name: str) -> None:
-    assert methods.describe()[name] == registry.first_line(registry.method_class(name))
+    assert methods.describe()[name] == first_line(registry.method_class(name))
 
 
 def test_a_list_serves_for_a_tuple_as_json_has_no_other() -> None:

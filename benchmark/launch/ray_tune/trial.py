@@ -58,7 +58,8 @@ def train(config: dict[str, Any]) -> None:
 
 def unseen(execution: Execution, sign: Path) -> str | None:
     """One line about a file of the run that this machine does not see, or None."""
-    for option, path in (("--out", sign), *(("--suite", plugin) for plugin in execution.plugins)):
+    files = [("--suite", plugin) for plugin in execution.plugins if isinstance(plugin, Path)]
+    for option, path in (("--out", sign), *files):
         if not path.exists():
             return f"{platform.node()} does not see {path}: {option} must lie on storage that every worker sees"
     return None

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+import methods
+from benchmark import data
 from benchmark.commands.estimate import Estimate, key, probe, probe_size
-from benchmark.spec import Data, Model, Optimizer, RunSpec
+from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
+from methods import Context, Method, registry
+
+
+class Breaks(Method):
+    name, version, reference, density_promise = "breaks", 1, "none", "dense"
+
+    def after_step(self, ctx: Context) -> None:
+        raise RuntimeError("no luck")
 
 
 def spec(model: str, batch_size: int = 64, **fields: object) -> RunSpec:
@@ -38,3 +48,20 @@ def test_an_epoch_of_the_whole_data_set_is_estimated() -> None:
     shorter = Estimate()
     probe(shorter, [part])
     assert (shorter.epoch_seconds(key(part)) or 0) < seconds / 10
+
+
+def test_cells_on_a_data_set_from_outside_are_not_timed() -> None:
+    estimate = Estimate()
+    with data.plug_ins.temporary():
+        data.register("their_data", "no_such_module:read")
+        theirs = spec("lenet-300-100", name="their_data")
+        probe(estimate, [theirs])
+    assert not estimate.knows(theirs)
+
+
+def test_a_method_that_breaks_is_named_in_one_line() -> None:
+    with registry.temporary():
+        methods.register("breaks", f"{__name__}:Breaks")
+        broken = cell("breaks", data=Data(name="mnist"), model=Model(name="lenet-300-100"), optimizer=Optimizer())
+        with pytest.raises(SpecError, match="--probe cannot time lenet-300-100 breaks seed=0: RuntimeError: no luck"):
+            probe(Estimate(), [broken])

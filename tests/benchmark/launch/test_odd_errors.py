@@ -78,7 +78,11 @@ def test_the_folder_the_tables_and_the_screen_say_the_same(bench: Bench, tmp_pat
     finished = bench("run", "--suite", tmp_path / "odd.py", "--out", out, "--workers", "1", "--no-mlflow")
     assert (finished.code, finished.stderr) == (1, "")
     lines = finished.stdout.splitlines()
-    expected = {describe(RuntimeError(text)) for text in texts} | {"Unspeakable:"}
+    line = SUITE[: SUITE.index("raise RuntimeError")].count("\n") + 1
+    where = f"method 'odd', after_step (odd.py, line {line})"
+    expected = {
+        one_line(f"{where}: {error}") for error in [*(describe(RuntimeError(t)) for t in texts), "Unspeakable:"]
+    }
     rows = grids.rows(out)
     assert {row["error"] for row in rows.values()} == expected
     listed = {cell["run_id"]: cell["error"] for cell in bench("status", "--out", out, "--json").json["cells"]}

@@ -61,8 +61,26 @@ def test_the_first_examples_of_each_class_are_scored() -> None:
     labels = torch.tensor([0, 1, 0, 1])
     inputs = torch.cat([X, torch.zeros_like(X), 100 * X.flip(1), 100 * X.flip(1)])
     at = attached([(inputs[:3], labels[:3]), (inputs[3:], labels[3:])], samples_per_class=1, density=0.5)
-    assert at.scored_examples == 2
+    assert at.scored_examples == 2 * 2, "two examples, for the gradient and for the product"
     assert at.masks()["weight"].int().tolist() == [[1, 1, 0, 0], [0, 1, 1, 0]]
+
+
+def test_examples_are_scored_in_batches_no_larger_than_the_trainings_and_the_masks_are_the_same() -> None:
+    golden = authors_scores.read("grasp")
+    model, x, y = authors_scores.network(golden), torch.tensor(golden["inputs"]), torch.tensor(golden["targets"])
+    sizes: list[int] = []
+    model.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    at = methods.attach(
+        model,
+        "grasp",
+        total_steps=4,
+        steps_per_epoch=2,
+        train_batches=lambda: list(zip(x.split(7), y.split(7), strict=True)),
+        density=43 / 168,
+        samples_per_class=6,
+    )
+    assert sizes[1:] == 2 * [6, 6, 6, 6], "24 examples, after one look at the number of outputs"
+    assert all(torch.equal(mask, at.masks()[name]) for name, mask in authors_scores.theirs(golden).items())
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,23 @@ def test_gradients_that_are_not_finite_move_no_mask(bad: float) -> None:
     assert kept(attached) == [0, 1, 2, 5]
 
 
+def test_a_gradient_scaler_works_through_updates() -> None:
+    model, attached = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attached.bind(optimizer)
+    scaler, start = torch.amp.GradScaler("cpu"), attached.masks()["0.weight"]
+    for _ in range(6):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = F.cross_entropy(model(torch.randn(16, 20)), torch.arange(16) % 5)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        attached.step(scaler.step)
+        scaler.update()
+    assert attached.context.step == 6
+    assert not torch.equal(attached.masks()["0.weight"], start)
+
+
 def network(density: float = 0.2, **values: Any) -> tuple[nn.Sequential, methods.Attachment]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 5))

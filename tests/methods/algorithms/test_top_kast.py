@@ -87,6 +87,17 @@ def test_the_density_is_exact_at_every_step_and_twice_of_it_trains_by_default() 
     assert changed, "weights join A"
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_train(dtype: torch.dtype) -> None:
+    model = nn.Linear(20, 10).to(dtype)
+    at = methods.attach(model, "top_kast", total_steps=2, steps_per_epoch=1, density=0.3, update_every=1)
+    at.bind(torch.optim.SGD(at.parameter_groups(), lr=0.1))
+    for _ in range(2):
+        (model(torch.ones(3, 20, dtype=dtype)).square().mean() + at.penalty()).backward()
+        at.step()
+    assert at.density() == 0.3
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

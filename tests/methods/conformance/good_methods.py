@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from methods import Context, Method, Phase, scores
+from methods import Context, Method, Phase, scores, units
 from methods.budgets import allocate
 from methods.drop_grow import DropGrow
 
@@ -44,7 +44,7 @@ class LargestInForward(Plugin):
     """Masked forward: all weights are trained, the largest of each layer compute."""
 
     density: float = 0.5
-    stale_counts: bool = False
+    stale_counts: ClassVar[bool] = False
 
     def enter_phase(self, ctx: Context) -> None:
         ctx.thresholds.attach(shape="scalar", estimator="straight_through")
@@ -120,6 +120,21 @@ class ScoreOnDataThenRetrain(Plugin):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.initial = dict(state["initial"])
+
+
+@dataclass(kw_only=True)
+class LargestUnits(Plugin):
+    """Whole neurons and filters: after half of the training those of the largest norm stay."""
+
+    density_promise = "final"
+    granularity = "unit"
+    density: float = 0.5
+
+    def after_step(self, ctx: Context) -> None:
+        if ctx.step == ctx.total_steps // 2:
+            total = round(self.density * sum(weight.parameter.numel() for weight in ctx.weights.values()))
+            norms = {n: units.by_unit(w, w.parameter.detach()).norm(dim=1) for n, w in ctx.weights.items()}
+            ctx.masks.set(units.keep_best(ctx.weights, norms, total=total))
 
 
 class NoisyGradients(Plugin):

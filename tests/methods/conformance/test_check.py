@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from good_methods import DecayingThresholds, GrowByGradient, LargestInForward, NoisyGradients, ScoreOnDataThenRetrain
+from good_methods import (
+    DecayingThresholds,
+    GrowByGradient,
+    LargestInForward,
+    LargestUnits,
+    NoisyGradients,
+    ScoreOnDataThenRetrain,
+)
 from torch import nn
 
 import methods
@@ -24,6 +31,7 @@ def test_every_method_keeps_its_promises(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("name", methods.available())
 def test_every_method_keeps_its_promises_on_every_network(name: str) -> None:
     check_method(name, level="full")
@@ -54,7 +62,7 @@ def test_the_kit_trains_dst_through_resets_and_set_through_updates() -> None:
 
 @pytest.mark.parametrize(
     "plugin",
-    [GrowByGradient, LargestInForward, DecayingThresholds, ScoreOnDataThenRetrain, NoisyGradients],
+    [GrowByGradient, LargestInForward, LargestUnits, DecayingThresholds, ScoreOnDataThenRetrain, NoisyGradients],
     ids=lambda cls: cls.__name__,
 )
 def test_plug_ins_of_every_family_pass_without_being_registered(plugin: type[Method]) -> None:

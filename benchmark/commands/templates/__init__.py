@@ -1,0 +1,1 @@
+"""Files that `python -m benchmark new` copies; `my_name` and `MyName` become the new name."""

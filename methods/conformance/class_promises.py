@@ -1,0 +1,171 @@
+"""The promises of a method's class: what it declares, and what its hyperparameters do."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from methods import registry
+from methods.base import DensityPromise, Method
+from methods.conformance.networks import FAST, TOTAL_STEPS
+from methods.conformance.training import NotApplicable
+from methods.conformance.trial import Trial, differing
+
+VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
+    "density": 0.3,
+    "update_every": "1 epoch",
+    "frequency_decay": 1.0,
+    "prune_fraction": 0.5,
+    "train_examples": 2000,
+}
+DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
+
+
+@dataclass
+class Candidate:
+    """The method to check: its class, its registered name, and given values of hyperparameters."""
+
+    cls: type[Method]
+    name: str | None
+    given: dict[str, Any]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        valid = self.cls.hyperparameter_names()
+        values = {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid}
+        if "density" in values and self.cls.granularity == "unit":
+            values["density"] = DENSITY_OF_UNITS
+        return values | self.given
+
+    def make(self, **values: Any) -> Method:
+        return self.cls(**self.values | values)
+
+
+def check_class(candidate: Candidate) -> Iterator[str]:
+    """A subclass of Method with name, version, reference and density promise, that can be made."""
+    cls = candidate.cls
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        yield f"{cls!r} is no subclass of methods.Method"
+        return
+    for name, kind in (("name", str), ("version", int), ("reference", str), ("density_promise", str)):
+        if not isinstance(getattr(cls, name, None), kind):
+            yield f"class attribute '{name}' is {getattr(cls, name, 'missing')!r}: it must be {kind.__name__}"
+    if cls.density_promise not in (valid := typing.get_args(DensityPromise)):
+        yield f"density_promise is '{cls.density_promise}'; valid: {', '.join(valid)}"
+    candidate.make()
+
+
+def check_hyperparameters(candidate: Candidate) -> Iterator[str]:
+    """Each hyperparameter is stored under its own name with the given value, and reported."""
+    values = candidate.make().hyperparameters()
+    for name, value in candidate.values.items():
+        if values[name] != value:
+            yield f"'{name}' is {values[name]!r}, given {value!r}"
+    if (again := candidate.make(**values).hyperparameters()) != values:
+        yield f"made from {values}, it reports {again}"
+
+
+def check_added_hyperparameters(candidate: Candidate) -> Iterator[str]:
+    """What `added` names is a hyperparameter, and the constructor has the same default."""
+    parameters = inspect.signature(candidate.cls.__init__).parameters
+    if not (added := candidate.cls.added_hyperparameters()):
+        raise NotApplicable("adds no hyperparameter")
+    for name, default in added.items():
+        if name not in candidate.cls.hyperparameter_names():
+            yield f"'{name}' is in `added` and is no hyperparameter"
+        elif parameters[name].default != default:
+            yield f"'{name}' is {default!r} in `added` and {parameters[name].default!r} in the constructor"
+
+
+def check_unknown_hyperparameter_is_refused(candidate: Candidate) -> Iterator[str]:
+    """The constructor raises TypeError or ValueError; `methods.create` names the valid ones."""
+    try:
+        if candidate.name is None:
+            candidate.make(no_such_hyperparameter=1)
+        else:
+            registry.create(candidate.name, **candidate.values, no_such_hyperparameter=1)
+    except (TypeError, ValueError) as error:
+        missing = [name for name in candidate.cls.hyperparameter_names() if name not in str(error)]
+        if candidate.name is not None and missing:
+            yield f"the error does not name {', '.join(missing)}: {error}"
+    else:
+        yield "the constructor takes any keyword: name the hyperparameters"
+
+
+def check_phases(candidate: Candidate) -> Iterator[str]:
+    """There is at least one phase, each has steps, and a second call returns the same phases."""
+    method = candidate.make()
+    phases = method.phases(TOTAL_STEPS)
+    if not phases or min(phase.steps for phase in phases) < 1:
+        yield f"a phase without steps in a training of {TOTAL_STEPS}: {phases}"
+    if (again := method.phases(TOTAL_STEPS)) != phases:
+        yield f"{phases}, asked again {again}"
+
+
+def check_every_hyperparameter_has_an_effect(candidate: Candidate) -> Iterator[str]:
+    """Where a hyperparameter is a switch, or nothing reads it, another value gives another training."""
+    method, read = candidate.make(), _names_read(candidate.cls)
+    values = {name: getattr(method, name) for name in method.hyperparameter_names() if hasattr(method, name)}
+    if not values:
+        raise NotApplicable("has no hyperparameters")
+    for name, value in values.items():
+        other = _other_value(value)
+        if other is None or (name in read and not isinstance(value, bool)):
+            continue
+        try:
+            candidate.make(**{name: other})
+        except ValueError:
+            continue
+        if not any(_differ(candidate, {name: other}, on=network) for network in FAST):
+            yield f"'{name}' = {other!r} gives the same training as {value!r}"
+
+
+def _other_value(value: Any) -> Any:
+    """Another value of the same kind; None where there is none that is sure to be valid."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return value / 2 or 0.1 if isinstance(value, float) else None
+
+
+def _differ(candidate: Candidate, changed: dict[str, Any], *, on: Any) -> bool:
+    first, second = Trial(candidate.make, on), Trial(lambda: candidate.make(**changed), on)
+    pairs = zip(first.train().run().moments, second.train().run().moments, strict=False)
+    return any(differing(a.masks, b.masks) or differing(a.parameters, b.parameters) for a, b in pairs)
+
+
+_CONSTRUCTORS = ("__init__", "__post_init__", "__repr__", "__eq__")
+
+
+def _names_read(cls: type[Method]) -> set[str]:
+    """The names that the class's functions use, constructors and those of Method left out."""
+    own = [c for c in cls.__mro__ if c not in Method.__mro__]
+    members = [(name, value) for c in own for name, value in vars(c).items() if name not in _CONSTRUCTORS]
+    functions = [getattr(value, "fget", None) or getattr(value, "__func__", value) for _, value in members]
+    codes = [function.__code__ for function in functions if isinstance(function, types.FunctionType)]
+    return {name for code in codes for name in _names_in(code)}
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+        elif isinstance(constant, str):
+            yield constant  # of getattr(self, name)
+        elif isinstance(constant, tuple):
+            yield from (part for part in constant if isinstance(part, str))
+
+
+CHECKS: tuple[Callable[[Candidate], Iterator[str]], ...] = (
+    check_hyperparameters,
+    check_added_hyperparameters,
+    check_unknown_hyperparameter_is_refused,
+    check_phases,
+    check_every_hyperparameter_has_an_effect,
+)

@@ -1,0 +1,125 @@
+"""`doctor --method`: what it prints and writes, its exit codes, and the committed table of all methods."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import methods
+from benchmark.commands import conformance
+from benchmark.spec import SpecError
+from methods.conformance import check
+from methods.conformance.networks import FAST
+
+TABLE = Path(__file__).parents[3] / "paper_figures/results/conformance/conformance.csv"
+FILE = """
+from methods import Method
+
+
+class Good(Method):
+    name = "good"
+    version = 3
+    reference = "none"
+    density_promise = "dense"
+
+
+class Broken(Good):
+    name = "broken"
+
+    def after_step(self, ctx):
+        for weight in ctx.weights.values():
+            weight.parameter.data[:, ::2] = 0
+"""
+
+
+@pytest.fixture(autouse=True)
+def few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "FAST", FAST[:1])
+    monkeypatch.setattr(check, "FULL", FAST[:1])
+    monkeypatch.setattr(check.processes, "CHECKS", ())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def document(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_method_that_keeps_its_promises_exits_with_0_and_lists_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance.check_methods("dense", "fast", None, False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["resume_is_bit_exact", "kept"] for line in lines)
+    assert any(line.startswith("units_are_whole") and "not applicable  prunes single" in line for line in lines)
+
+
+def test_the_classes_of_a_file_are_checked_and_a_broken_promise_exits_with_1(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert conformance.check_methods(str(file), "fast", None, True) == 1
+    printed = document(capsys)
+    assert (printed["exit_code"], list(printed["methods"])) == (1, ["Good", "Broken"])
+    broken = [f["check"] for f in printed["methods"]["Broken"] if f["result"] == "broken"]
+    assert broken == ["check_masks_are_the_zeros_of_the_finalized_weights"]
+    assert not [f for f in printed["methods"]["Good"] if f["result"] == "broken"]
+
+
+def test_one_class_of_a_file_is_checked_by_its_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance.check_methods(f"{file}:Good", "fast", None, True) == 0
+    assert list(document(capsys)["methods"]) == ["Good"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "level", "to", "message"),
+    [
+        ("dts", "fast", False, "unknown method 'dts': did you mean 'dst'?"),
+        ("dst", "slow", False, "unknown --level 'slow'"),
+        ("dst", "fast", True, "--to adds rows of all checks: use it with --level full"),
+        ("{file}:Bad", "fast", False, "unknown method in {file} 'Bad'"),
+        ("{file}/none.py", "fast", False, "does not exist"),
+        ("{empty}", "fast", False, "defines no method: no subclass of methods.Method"),
+    ],
+)
+def test_what_cannot_be_checked_is_a_mistake_of_the_user(
+    wanted: str, level: str, to: bool, message: str, file: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.py"
+    empty.write_text("")
+    with pytest.raises(SpecError) as caught:
+        conformance.check_methods(wanted.format(file=file, empty=empty), level, tmp_path if to else None, False)
+    assert message.format(file=file) in str(caught.value)
+
+
+def test_the_table_gets_one_row_per_method_which_replaces_an_earlier_one(file: Path, tmp_path: Path) -> None:
+    for wanted in ("static", f"{file}:Broken", "static"):
+        conformance.check_methods(wanted, "full", tmp_path / "to", False)
+    with (tmp_path / "to/conformance.csv").open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["method"] for row in rows] == ["Broken", "static"]
+    assert list(rows[0]) == conformance.columns()
+    assert rows[0]["masks_are_the_zeros_of_the_finalized_weights"] == "broken"
+    assert rows[1]["units_are_whole"] == "not applicable"
+    assert rows[0]["version"] == "3"
+    assert all(row["commit"] and row["torch"] and row["machine"] for row in rows)
+
+
+def test_the_committed_table_has_all_methods_and_all_checks_and_nothing_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()  # all networks and processes
+    with TABLE.open(newline="") as opened:
+        table = csv.DictReader(opened)
+        rows = {row["method"]: row for row in table}
+    assert list(table.fieldnames or ()) == conformance.columns()
+    assert list(rows) == methods.available()
+    for name, row in rows.items():
+        assert int(row["version"]) == methods.registry.method_class(name).version, name
+        assert {row[column] for column in conformance.columns()[2:-3]} <= {"kept", "not applicable"}, name
