@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods import scoring
 from methods.base import Context, Method, check_count
+from methods.density_search import DensityKnob
 from methods.weights.reparametrization import EffectiveWeight
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
@@ -56,6 +57,7 @@ class VariationalDropout(Method):
     reference = "arXiv:1701.05369"
     density_promise = "emergent"
     weight_gradient = "dense"
+    density_knob = DensityKnob(name="threshold", low=0.05, high=CLIP, rising=True)
 
     threshold: float = 3.0
     initial_log_sigma2: float = -10.0
