@@ -50,10 +50,12 @@ MEASURED = (
     "q_max",
     "train_flops",
     "inference_flops",
+    "executed_flops",
     "train_seconds",
     "train_cpu_seconds",
 )
 TIMES = ("train_seconds", "train_cpu_seconds")  # measured, but may differ between two trainings of one cell
+LATER = ("executed_flops",)  # cells that were trained before have none, and may be compared with ones that do
 COLUMNS = (*IDENTITY, *MEASURED, "device", "departs", "error", "commit", "spec")
 NEEDED = ("test_accuracy", "best_test_accuracy", "density_at_best_test_accuracy", "density")  # of a done cell
 REQUIRED = (*IDENTITY, *NEEDED, "departs", "commit", "spec")  # a table of an earlier version may lack the others

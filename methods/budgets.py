@@ -5,34 +5,91 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-ALLOCATIONS = ("erk", "uniform")
+ALLOCATIONS = ("er", "erk", "uniform")  # from the shapes of the layers; `pattern` is given its densities
 
 
-def allocate(shapes: Mapping[str, Sequence[int]], *, density: float, allocation: str) -> dict[str, int]:
+def allocate(
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    density: float,
+    allocation: str,
+    pattern: Sequence[float] | None = None,
+) -> dict[str, int]:
     """Kept weights of each layer; they sum to round(density * all weights), each at least 1.
 
-    shapes: the shapes of the weights, by name. Raises ValueError for an unknown allocation, or a
-    density that leaves a layer without a weight.
+    shapes: the shapes of the weights, by name. pattern: the layer densities that the allocation
+    `pattern` scales, in the order of the shapes. Raises ValueError, with the layer and its value,
+    for a density that the allocation cannot give, and for an unknown allocation.
     """
-    if allocation not in ALLOCATIONS:
-        raise ValueError(f"unknown allocation '{allocation}'; valid: {', '.join(ALLOCATIONS)}")
+    check_allocation(allocation, pattern)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = round(density * sum(sizes.values()))
+    densities = layer_densities(shapes, density=density, allocation=allocation, pattern=pattern)
+    wanted = {name: densities[name] * sizes[name] for name in sizes}
     if total < len(sizes):
-        raise ValueError(f"density {density:g} keeps {total} weights, fewer than the {len(sizes)} layers")
-    densities = erk(shapes, density=density) if allocation == "erk" else dict.fromkeys(shapes, density)
-    return round_to_total({name: densities[name] * sizes[name] for name in sizes}, sizes, total)
+        emptiest = min(wanted, key=lambda name: wanted[name])
+        raise ValueError(
+            f"density {density:g} keeps {total} weights, fewer than the {len(sizes)} layers: {emptiest} would get "
+            f"{wanted[emptiest]:.2g} of its {sizes[emptiest]}"
+        )
+    return round_to_total(wanted, sizes, total)
+
+
+def check_allocation(allocation: str, pattern: Sequence[float] | None) -> None:
+    """Raises ValueError for an unknown allocation, and for a pattern that is no list of densities.
+
+    Only the allocation `pattern` takes a pattern, and it needs one.
+    """
+    if allocation not in (valid := sorted([*ALLOCATIONS, "pattern"])):
+        raise ValueError(f"allocation is '{allocation}'; valid: {', '.join(valid)}")
+    if (allocation == "pattern") != (pattern is not None):
+        raise ValueError("allocation='pattern' and pattern=(a density for each layer, ...) go together: give both")
+    for place, density in enumerate(pattern or (), 1):
+        if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0 < density <= 1:
+            raise ValueError(f"pattern has {density!r} for layer {place}: a layer's density must lie in (0, 1]")
+
+
+def layer_densities(
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    density: float,
+    allocation: str,
+    pattern: Sequence[float] | None = None,
+) -> dict[str, float]:
+    """The density of each layer before its count is rounded. Raises ValueError as `allocate`."""
+    if allocation == "uniform":
+        return dict.fromkeys(shapes, density)
+    if allocation == "pattern":
+        return from_pattern(shapes, density=density, pattern=pattern or ())
+    return erk(shapes, density=density) if allocation == "erk" else er(shapes, density=density)
+
+
+def er(shapes: Mapping[str, Sequence[int]], *, density: float) -> dict[str, float]:
+    """Erdos-Renyi densities: proportional to (n_in + n_out) / (n_in * n_out), at most 1.
+
+    n_out, n_in: the first two sizes of a weight, so that the kernel of a convolution does not
+    count (Mocanu et al., "Scalable training ...", eq. 1; Evci et al., arXiv:1911.11134).
+    """
+    return _at_most_one(
+        {name: sum(shape[:2]) / math.prod(shape[:2]) for name, shape in shapes.items()}, shapes, density
+    )
 
 
 def erk(shapes: Mapping[str, Sequence[int]], *, density: float) -> dict[str, float]:
     """Erdos-Renyi-Kernel densities: proportional to sum(shape) / prod(shape), at most 1.
 
-    Where a layer would pass 1 it is kept dense and the rest is scaled again (Evci et al.,
-    "Rigging the Lottery", arXiv:1911.11134, section 3 and appendix). For [c_out, c_in] this is
-    the Erdos-Renyi initialisation of SET.
+    Evci et al., "Rigging the Lottery", arXiv:1911.11134, section 3 and appendix. For [c_out, c_in]
+    this is the Erdos-Renyi initialisation of SET.
+    """
+    return _at_most_one({name: sum(shape) / math.prod(shape) for name, shape in shapes.items()}, shapes, density)
+
+
+def _at_most_one(raw: Mapping[str, float], shapes: Mapping[str, Sequence[int]], density: float) -> dict[str, float]:
+    """The raw densities, scaled so that all layers together have this density.
+
+    Where a layer would pass 1 it is kept dense and the rest is scaled again.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    raw = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
     dense: set[str] = set()
     while True:
         rest = [name for name in shapes if name not in dense]
@@ -42,6 +99,28 @@ def erk(shapes: Mapping[str, Sequence[int]], *, density: float) -> dict[str, flo
         if not full:
             return {name: 1.0 if name in dense else raw[name] * scale for name in shapes}
         dense |= full
+
+
+def from_pattern(shapes: Mapping[str, Sequence[int]], *, density: float, pattern: Sequence[float]) -> dict[str, float]:
+    """The pattern's layer densities, scaled so that all layers together have this density.
+
+    pattern: the density of each layer, in the order of the shapes, such as those of a finished
+    training. Raises ValueError where it has another number of layers, and where scaling takes a
+    layer above 1: capping that layer would give another pattern.
+    """
+    if len(pattern) != len(shapes):
+        raise ValueError(f"pattern has {len(pattern)} densities for {len(shapes)} layers: {', '.join(shapes)}")
+    given = dict(zip(shapes, pattern, strict=True))
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    scale = density * sum(sizes.values()) / sum(given[name] * sizes[name] for name in sizes)
+    densities = {name: value * scale for name, value in given.items()}
+    fullest = max(densities, key=lambda name: densities[name])
+    if densities[fullest] > 1 + 1e-9:
+        raise ValueError(
+            f"at density {density:g} the pattern gives {fullest} a density of {densities[fullest]:.4g}, above 1: "
+            f"at most {math.floor(1e6 * density / densities[fullest]) / 1e6:g} is possible"
+        )
+    return {name: min(1.0, value) for name, value in densities.items()}
 
 
 def share(weights: Mapping[str, float], *, room: Mapping[str, int], total: int) -> dict[str, int]:

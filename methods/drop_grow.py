@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, DensityPromise, Method, check_choice, check_fraction
-from methods.budgets import ALLOCATIONS, allocate
+from methods.base import Context, DensityPromise, Method, check_fraction
+from methods.budgets import allocate, check_allocation
 from methods.schedules import every, steps_of
 
 
 @dataclass(kw_only=True)
 class Rewiring(Method):
     """Starts from random masks with exact counts; a subclass says when to drop, and what to grow.
+
+    pattern: the layer densities that the allocation `pattern` scales to the density.
 
     Each update keeps the total count, and the count of every layer unless a method moves weights
     between layers. Grown weights start at 0, and with zeroed optimizer state unless grown_state is
@@ -29,16 +31,18 @@ class Rewiring(Method):
 
     density_promise: ClassVar[DensityPromise] = "exact"
     regrown: ClassVar[Literal["restart", "keep"]] = "restart"
+    added: ClassVar[Mapping[str, Any]] = {"pattern": None}
 
     density: float = 0.05
     allocation: str = "erk"
+    pattern: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_allocation(self.allocation, self.pattern)
 
     def enter_phase(self, ctx: Context) -> None:
-        random_masks(ctx, density=self.density, allocation=self.allocation)
+        random_masks(ctx, density=self.density, allocation=self.allocation, pattern=self.pattern)
 
     def after_step(self, ctx: Context) -> None:
         if self.due(ctx):
@@ -111,9 +115,15 @@ class DropGrow(Rewiring):
         return every(ctx.step, period) and ctx.step < ctx.total_steps
 
 
-def random_masks(ctx: Context, *, density: float, allocation: str) -> None:
-    """Prune every maskable weight at random, to its exact share of the density."""
+def random_masks(ctx: Context, *, density: float, allocation: str, pattern: Sequence[float] | None = None) -> None:
+    """Prune every maskable weight at random, to its exact share of the density.
+
+    Raises ValueError, with the method, the layer and its value, where the allocation cannot give it.
+    """
     weights = {name: weight.parameter for name, weight in ctx.weights.items()}
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-    counts = allocate(shapes, density=density, allocation=allocation)
+    try:
+        counts = allocate(shapes, density=density, allocation=allocation, pattern=pattern)
+    except ValueError as error:
+        raise ValueError(f"{ctx.method_name}: {error}") from None
     ctx.masks.set({n: scores.top(scores.random(w, ctx.generator), counts[n]) for n, w in weights.items()})

@@ -56,7 +56,7 @@ class Group:
 
 @dataclass(frozen=True)
 class DensityMatch:
-    """Conditions of one group at one density, one per method.
+    """Conditions of one group at one density, one per method: the one with the most finished seeds.
 
     A method that is not asked for a density is there with its nearest alpha; too_far: such methods
     without an alpha within the factor.
@@ -92,7 +92,11 @@ def density_matches(group: Group) -> list[DensityMatch]:
         nearest = {method: _nearest(group, method, density) for method in emergent}
         near = [c for c in nearest.values() if _distance(c, density) <= math.log(FACTOR) + 1e-9]
         far = tuple(method for method, c in nearest.items() if c not in near)
-        chosen = {c.method: c for c in [*near, *exact]}
+        chosen: dict[str, Condition] = {}
+        for condition in [*near, *exact]:
+            best = chosen.setdefault(condition.method, condition)
+            if len(condition.done) > len(best.done):
+                chosen[condition.method] = condition
         found.append(DensityMatch(group, density, tuple(chosen.values()), far))
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.results import COLUMNS, MARKER, MEASURED, NEEDED, REQUIRED, SEPARATOR, STATUSES, TIMES, check_row
+from benchmark.results import COLUMNS, LATER, MARKER, MEASURED, NEEDED, REQUIRED, SEPARATOR, STATUSES, TIMES, check_row
 from benchmark.spec import SCHEMA_VERSION, SpecError
 
 ALWAYS = ("run_id", "dataset", "model", "method", "seed", "status", "spec")
@@ -125,17 +125,22 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
 
 def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Each cell once: a finished row wins over an unfinished one; unequal ones conflict."""
+    """Each cell once: a finished row wins over an unfinished one; unequal ones conflict.
+
+    Of two finished rows, one without the columns that came later gives way to one with them.
+    """
     rows = pd.concat(tables, ignore_index=True)
     order = {status: rank for rank, status in enumerate((*FINISHED, "failed", "cancelled", "running", "pending"))}
     rows["rank"] = rows["status"].map(order)
-    rows = rows.sort_values(["run_id", "rank"], kind="stable", ignore_index=True)
+    rows["lacks"] = rows[list(LATER)].isna().any(axis=1)
+    rows = rows.sort_values(["run_id", "rank", "lacks"], kind="stable", ignore_index=True)
     compared = ["dataset", "model", "method", "seed", "status", "spec", *(m for m in MEASURED if m not in TIMES)]
     for run_id, same in rows[rows["run_id"].duplicated(keep=False)].groupby("run_id"):
         finished = same[same["status"].isin(FINISHED)]
         for name in compared if len(finished) > 1 else ():
             first = finished[name].iloc[0]
-            other = finished[~((finished[name] == first) | (finished[name].isna() & pd.isna(first)))]
+            absent = finished[name].isna() & (pd.isna(first) | (name in LATER))
+            other = finished[~((finished[name] == first) | absent)]
             if len(other):
                 here, there = finished.iloc[0], other.iloc[0]
                 raise InputError(
@@ -143,7 +148,7 @@ def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
                     f"but {first} in {here['file']}, row {here['line']}: keep one of the two"
                 )
     suites = rows.groupby("run_id")["suite"].agg(_union)
-    kept = rows.drop_duplicates("run_id").drop(columns="rank").reset_index(drop=True)
+    kept = rows.drop_duplicates("run_id").drop(columns=["rank", "lacks"]).reset_index(drop=True)
     kept["suite"] = kept["run_id"].map(suites)
     return kept
 

@@ -64,6 +64,11 @@ CATALOGUE = {
     "lstm-b": Entry(
         "benchmark.models.lstm:RowLSTM", "two LSTM layers of 256 units over the rows", {"hidden": 256}, _LSTM_OPTIONS
     ),
+    "mlp-300-100-bn": Entry(
+        "benchmark.models.mlp:NormalizedMLP",
+        "lenet-300-100 without biases, batch normalisation after every layer",
+        hidden_layers=2,
+    ),
     "resnet50": Entry("benchmark.models.resnet:resnet50", "torchvision's ResNet-50, 25.6 M parameters at 1000 classes"),
     "vgg16": Entry(
         "benchmark.models.vgg:VGG16",

@@ -69,9 +69,11 @@ class Training:
     epoch, step, steps_done: whole epochs done, steps of the current epoch, steps in all. A method
     whose phases add steps may end within an epoch. group: the processes that train the cell
     together; all of them hold the same state. engine: how its steps are executed; by default the
-    engine of the spec on the data's device. train_cpu_seconds: CPU seconds of the training steps;
-    None where they are not known, as on a GPU. Raises SpecError for a spec that does not fit its
-    model, data, method or number of processes.
+    engine of the spec on the data's device. kept_examples, gradient_examples: the weights that each
+    layer kept, and those that needed a gradient, summed over examples: int64 [layers].
+    train_cpu_seconds: CPU seconds of the training steps; None where they are not known, as on a
+    GPU. Raises SpecError for a spec that does not fit its model, data, method or number of
+    processes.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Training:
         self.train_cpu_seconds: float | None = 0.0 if device.type == "cpu" else None
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.kept_examples = torch.zeros(len(self.layer_names), dtype=torch.int64, device=device)
+        self.gradient_examples = torch.zeros_like(self.kept_examples)
         self.epoch_masks = self.attached.masks()
         self.step_records: dict[str, Tensor] = {}
         self.start_record()
@@ -205,6 +208,7 @@ class Training:
             "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "loss_sum": self.loss_sum,
             "kept_examples": self.kept_examples,
+            "gradient_examples": self.gradient_examples,
             "epoch_masks": self.epoch_masks,
             "step_records": self.step_records,
             "clock": {name: getattr(self, name) for name in CLOCK},
@@ -228,9 +232,17 @@ class Training:
         self.step_records = {name: value.to(device) for name, value in state["step_records"].items()}
         for name in CLOCK:
             setattr(self, name, state["clock"][name])
+        self.gradient_examples = self._gradient_examples(state).to(device)
         self.train_seconds = state["train_seconds"]
         if self.train_cpu_seconds is not None:  # a checkpoint of an earlier version, or of a GPU, has none
             self.train_cpu_seconds = state.get("train_cpu_seconds")
+
+    def _gradient_examples(self, state: Mapping[str, Any]) -> Tensor:
+        """Those of a checkpoint. One of an earlier version has none: a method's gradients were all alike then."""
+        if "gradient_examples" in state or self.attached.method.weight_gradient == "sparse":
+            found: Tensor = state.get("gradient_examples", state["kept_examples"])
+            return found.clone()
+        return self.examples * torch.tensor([mask.numel() for mask in self.epoch_masks.values()])
 
 
 def _with_groups(state: dict[str, Any], groups: int) -> dict[str, Any]:
@@ -275,6 +287,7 @@ def train_step(training: Training, inputs: Tensor, labels: Tensor) -> Tensor:
     training.set_learning_rate()
     loss = training.gradient.backward(inputs, labels, step=training.steps_done, examples=examples)
     training.kept_examples.add_(attached.kept_counts(), alpha=examples)  # those that this forward pass used
+    training.gradient_examples.add_(attached.gradient_counts(), alpha=examples)
     new_phase = attached.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.loss_sum.add_(loss, alpha=examples)

@@ -115,25 +115,29 @@ def layers(training: Training) -> dict[str, dict[str, int]]:
 def flops(training: Training, plain: nn.Module) -> dict[str, int]:
     """train_flops: over all steps, each at its own densities; inference_flops: of one example.
 
-    A step costs twice the sparse forward pass (forward, input gradient) and a weight gradient that
-    is dense or sparse, as the method says. Layers outside the density are dense.
+    A step costs twice the sparse forward pass (forward, input gradient), and the gradients of the
+    weights that the method needs in that step. Layers outside the density are dense, and so is an
+    example that weights were scored on. executed_flops: three dense passes of every example, because
+    masked products are computed as dense ones.
     """
     dense = measure.forward_flops(plain, training.data.in_shape)
-    examples = training.examples
-    kept_examples = dict(zip(training.layer_names, training.kept_examples.tolist(), strict=True))
+    examples, scored = training.examples, training.attached.scored_examples
+    counted = zip(training.kept_examples.tolist(), training.gradient_examples.tolist(), strict=True)
+    needed = dict(zip(training.layer_names, counted, strict=True))
     masks = training.attached.masks()
     train = inference = 0.0
     for name, forward in dense.items():
+        train += 3 * forward * scored
         if name not in masks:
             train += 3 * forward * examples
             inference += forward
             continue
         size = masks[name].numel()
-        sparse = forward * kept_examples[name] / size
-        gradient = forward * examples if training.attached.method.weight_gradient == "dense" else sparse
-        train += 2 * sparse + gradient
+        kept, gradient = (forward * weights / size for weights in needed[name])
+        train += 2 * kept + gradient
         inference += forward * int(masks[name].sum()) / size
-    return {"train_flops": round(train), "inference_flops": round(inference)}
+    executed = 3 * sum(dense.values()) * (examples + scored)
+    return {"train_flops": round(train), "inference_flops": round(inference), "executed_flops": executed}
 
 
 def _evaluation_batch(training: Training) -> int:

@@ -35,6 +35,7 @@ class DSR(Rewiring):
     |---|---|---|
     | density | 1 - S | 0.1 to 0.5 |
     | allocation | | the same density everywhere |
+    | pattern | | ours: the layer densities of the allocation `pattern` |
     | prune_fraction | N_p / kept weights | N_p = 20,000 for WRN-28-2: 0.03 to 0.14 |
     | initial_threshold | H | 1e-3 |
     | tolerance | | 0.1 |

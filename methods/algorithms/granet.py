@@ -68,7 +68,7 @@ class GraNet(DropGrow):
             raise ValueError(f"initial_density is {self.initial_density}: it must lie in [{self.density}, 1]")
 
     def enter_phase(self, ctx: Context) -> None:
-        random_masks(ctx, density=self.initial_density, allocation=self.allocation)
+        random_masks(ctx, density=self.initial_density, allocation=self.allocation, pattern=self.pattern)
 
     def due(self, ctx: Context) -> bool:
         return self._due(ctx, ctx.step)

@@ -28,6 +28,7 @@ class SET(DropGrow):
     |---|---|---|
     | density | from epsilon = 20 | 1 to 10 % |
     | allocation | Erdos-Renyi, eq. 1 | erk |
+    | pattern | | ours: the layer densities of the allocation `pattern` |
     | drop_fraction | zeta | 0.3 |
     | update_every | | 1 epoch |
     | drop | | signed; `magnitude` drops the zeta of smallest absolute value |

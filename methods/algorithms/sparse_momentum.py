@@ -39,6 +39,7 @@ class SparseMomentum(DropGrow):
     |---|---|---|
     | density | d | 0.01 to 0.5 |
     | allocation | | uniform |
+    | pattern | | ours: the layer densities of the allocation `pattern` |
     | drop_fraction | p | 0.5 |
     | final_drop_fraction | | 0.005 |
     | update_every | | 1 epoch |

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from methods.base import Context, Method, check_choice, check_fraction
-from methods.budgets import ALLOCATIONS
+from methods.base import Context, Method, check_fraction
+from methods.budgets import check_allocation
 from methods.drop_grow import random_masks
 
 
@@ -21,7 +23,8 @@ class Static(Method):
     | hyperparameter | symbol | paper |
     |---|---|---|
     | density | 1 - S | 0.2 to 0.01 |
-    | allocation | uniform, ERK | both |
+    | allocation | uniform, ER, ERK | all three; `pattern` is ours |
+    | pattern | | ours: the layer densities that the allocation `pattern` scales to the density |
 
     Departures: counts are exact; the published code draws each entry independently. The uniform
     allocation covers the first layer too.
@@ -32,13 +35,15 @@ class Static(Method):
     reference = "arXiv:1911.11134"
     density_promise = "exact"
     pruned_gradients = "zero"
+    added: ClassVar[Mapping[str, Any]] = {"pattern": None}
 
     density: float = 0.05
     allocation: str = "erk"
+    pattern: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_allocation(self.allocation, self.pattern)
 
     def enter_phase(self, ctx: Context) -> None:
-        random_masks(ctx, density=self.density, allocation=self.allocation)
+        random_masks(ctx, density=self.density, allocation=self.allocation, pattern=self.pattern)

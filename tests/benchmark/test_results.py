@@ -28,7 +28,7 @@ DOCUMENTED = (
     "test_top5_accuracy best_test_accuracy density_at_best_test_accuracy density nonzero_density min_density "
     "test_accuracy_at_min_density density_as_authors_count parameters_remaining threshold_resets mask_flips "
     "threshold_min threshold_max threshold_share_in_0_1 weight_max q_min q_max train_flops inference_flops "
-    "train_seconds train_cpu_seconds device departs error commit spec"
+    "executed_flops train_seconds train_cpu_seconds device departs error commit spec"
 )
 COLUMNS = DOCUMENTED.split(" ")
 WEIGHTS = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.budgets import ALLOCATIONS, allocate, erk, round_to_total, share, share_overflow_evenly
+from methods.budgets import (
+    ALLOCATIONS,
+    allocate,
+    check_allocation,
+    er,
+    erk,
+    from_pattern,
+    round_to_total,
+    share,
+    share_overflow_evenly,
+)
 
 LENET_300_100 = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
 LENET_5 = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
@@ -48,6 +59,52 @@ def test_erk_gives_the_printed_densities(shapes: dict[str, tuple[int, ...]], den
         assert abs(value - float(want)) <= 0.6 * last_digit  # .9185069 is printed as .918
 
 
+def test_er_leaves_the_kernel_out() -> None:
+    # LeNet-5 at 5 %: 21,525 weights. (n_in + n_out) / (n_in n_out) times the size:
+    #   conv1 21/20 * 500 = 525, conv2 70/1000 * 25,000 = 1750, fc1 1300, fc2 510
+    # conv1 would pass 1 and keeps its 500; the rest is scaled by 21,025 / (1750 + 1300 + 510) = 5.906
+    assert list(er(LENET_5, density=0.05).values()) == pytest.approx([1, 0.41341, 0.019194, 0.60240], rel=1e-4)
+    assert er(LENET_300_100, density=0.05) == erk(LENET_300_100, density=0.05)
+
+
+def test_a_pattern_at_its_own_density_gives_its_own_counts_and_is_scaled_to_others() -> None:
+    kept = (4000, 2500, 400)  # as layers.csv has them: 6900 of 266,200 weights
+    pattern = [count / size for count, size in zip(kept, (235_200, 30_000, 1000), strict=True)]
+    own = allocate(LENET_300_100, density=6900 / 266_200, allocation="pattern", pattern=pattern)
+    assert tuple(own.values()) == kept
+    half = allocate(LENET_300_100, density=3450 / 266_200, allocation="pattern", pattern=pattern)
+    assert tuple(half.values()) == (2000, 1250, 200)
+
+
+def test_a_pattern_is_never_capped() -> None:
+    # a of 10 weights at .5, b of 90 at .1: 14 of 100. At density .3 a would get .5 * 30 / 14 = 1.07
+    shapes = {"a": (10, 1), "b": (90, 1)}
+    assert from_pattern(shapes, density=0.28, pattern=(0.5, 0.1)) == pytest.approx({"a": 1.0, "b": 0.2})
+    with pytest.raises(
+        ValueError, match=r"at density 0.3 the pattern gives a a density of 1.071, above 1: at most 0.28"
+    ):
+        allocate(shapes, density=0.3, allocation="pattern", pattern=(0.5, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ((0.5, 0.0), "pattern has 0.0 for layer 2: a layer's density must lie in (0, 1]"),
+        ((float("nan"), 0.1), "pattern has nan for layer 1"),
+        ((0.5, 1.5), "pattern has 1.5 for layer 2"),
+        (("a", 0.1), "pattern has 'a' for layer 1"),
+        ((0.5, True), "pattern has True for layer 2"),
+        ((0.5,), "pattern has 1 densities for 2 layers: a, b"),
+        (None, "allocation='pattern' and pattern=(a density for each layer, ...) go together"),
+    ],
+)
+def test_a_pattern_that_fits_no_network_is_refused(pattern: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        allocate({"a": (10, 1), "b": (90, 1)}, density=0.1, allocation="pattern", pattern=pattern)
+    with pytest.raises(ValueError, match="go together"):
+        check_allocation("erk", (0.5, 0.1))
+
+
 def test_erk_keeps_the_total_density_where_layers_are_capped() -> None:
     sizes = {name: math.prod(shape) for name, shape in LENET_5.items()}
     for density in (0.3, 0.1, 0.01):
@@ -55,18 +112,19 @@ def test_erk_keeps_the_total_density_where_layers_are_capped() -> None:
         assert kept == pytest.approx(density * 430_500)
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", [*ALLOCATIONS, "pattern"])
 @given(shapes=layers, density=st.floats(0.0, 1.0))
 def test_counts_sum_to_the_rounded_total_and_leave_no_layer_empty(
     allocation: str, shapes: dict[str, tuple[int, ...]], density: float
 ) -> None:
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = round(density * sum(sizes.values()))
+    pattern = (0.5,) * len(shapes) if allocation == "pattern" else None
     if total < len(shapes):
         with pytest.raises(ValueError, match="fewer than"):
-            allocate(shapes, density=density, allocation=allocation)
+            allocate(shapes, density=density, allocation=allocation, pattern=pattern)
         return
-    counts = allocate(shapes, density=density, allocation=allocation)
+    counts = allocate(shapes, density=density, allocation=allocation, pattern=pattern)
     assert list(counts) == list(shapes)
     assert sum(counts.values()) == total
     assert all(1 <= count <= sizes[name] for name, count in counts.items())
@@ -102,15 +160,18 @@ def test_uniform_gives_every_layer_the_same_density() -> None:
 
 
 def test_density_one_keeps_everything() -> None:
-    for allocation in ALLOCATIONS:
-        counts = allocate(LENET_5, density=1.0, allocation=allocation)
+    for allocation in (*ALLOCATIONS, "pattern"):
+        pattern = (0.3,) * len(LENET_5) if allocation == "pattern" else None
+        counts = allocate(LENET_5, density=1.0, allocation=allocation, pattern=pattern)
         assert counts == {name: math.prod(shape) for name, shape in LENET_5.items()}
 
 
 def test_unknown_allocations_and_impossible_densities_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown allocation 'er'; valid: erk, uniform"):
-        allocate(LENET_5, density=0.1, allocation="er")
-    with pytest.raises(ValueError, match="keeps 0 weights, fewer than the 4 layers"):
+    with pytest.raises(ValueError, match="allocation is 'random'; valid: er, erk, pattern, uniform"):
+        allocate(LENET_5, density=0.1, allocation="random")
+    with pytest.raises(
+        ValueError, match=r"keeps 0 weights, fewer than the 4 layers: conv1 would get 0.00\d+ of its 500"
+    ):
         allocate(LENET_5, density=1e-7, allocation="erk")
     with pytest.raises(ValueError, match="no room for"):
         allocate(LENET_5, density=1.1, allocation="uniform")

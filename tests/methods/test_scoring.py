@@ -94,3 +94,30 @@ def test_scored_examples_survive_a_resume() -> None:
     resumed = make()
     resumed.load_state_dict(state)
     assert resumed.scored_examples == 16
+
+
+def test_outputs_come_with_the_gradient_of_the_summed_loss_and_hooks_are_gone_afterwards() -> None:
+    """A module that is called twice has two entries, one that is not called none."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.unused, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.head(self.inner(self.inner(x).relu()))
+            return output
+
+    torch.manual_seed(0)
+    model, (x, y) = Twice(), data([4])[0]
+    at = methods.attach(model, "static", total_steps=1, steps_per_epoch=1, density=1.0)
+    modules = {"inner": model.inner, "unused": model.unused, "head": model.head}
+    with scoring.undisturbed(at.context):
+        calls = scoring.outputs_and_gradients(at.context, (x, y), of=modules)
+    assert [len(found) for found in calls.values()] == [2, 0, 1]
+    output, gradient = calls["head"][0]
+    torch.testing.assert_close(output, model(x))
+    torch.testing.assert_close(gradient, output.softmax(1) - F.one_hot(y, 3))
+    torch.testing.assert_close(calls["inner"][1][1], gradient @ model.head.weight)
+    assert at.scored_examples == 4
+    assert not any(module._forward_hooks for module in modules.values())

@@ -261,3 +261,17 @@ def test_records_of_two_machines_that_conflict_are_named(tmp_path: Path) -> None
                 InputError, match=r"traces\.csv: run \S+ has other records than in .*traces\.csv: keep one"
             ):
                 load([tmp_path / name for name in order])
+
+
+def test_of_two_tables_with_one_cell_the_row_with_executed_flops_is_taken(tmp_path: Path) -> None:
+    """A cell that was trained before the column existed, and again after."""
+    before = [{name: value for name, value in row.items() if name != "executed_flops"} for row in ROWS]
+    (tmp_path / "a").mkdir()
+    synthetic.save(tmp_path / "a/results.csv", list(before[0]), before)
+    synthetic.write(tmp_path / "b", [row | {"executed_flops": 5e12} for row in ROWS])
+    for order in (("a", "b"), ("b", "a")):
+        found = load([tmp_path / name for name in order]).results
+        assert list(found["executed_flops"]) == [5e12] * len(ROWS)
+    synthetic.write(tmp_path / "c", [row | {"executed_flops": 6e12} for row in ROWS])
+    with pytest.raises(InputError, match=r"has executed_flops 6000000000000\.0, but 5000000000000\.0 in"):
+        load([tmp_path / "b", tmp_path / "c"])

@@ -244,3 +244,13 @@ def test_a_larger_batch_than_the_state_is_refused() -> None:
         carried()(batch(size=5))
     with pytest.raises(ValueError, match="needs batch_size"):
         models.create(Model(name="lstm-a", hidden_state="carried"), in_shape=MNIST, classes=10, seed=0)
+
+
+def test_the_normalised_mlp_has_no_biases_and_normalises_its_output() -> None:
+    model = create("mlp-300-100-bn").train()
+    assert sum(p.numel() for p in model.parameters() if p.dim() > 1) == 266_200
+    assert sum(p.numel() for p in model.parameters()) == 266_200 + 2 * (300 + 100 + 10)
+    logits = model(batch(32, shape=MNIST))
+    assert logits.mean(0).abs().max() < 1e-5
+    assert torch.allclose(logits.std(0, unbiased=False), torch.ones(10), atol=1e-2)
+    assert [name for name, _ in model.named_children()] == ["fc1", "norm1", "fc2", "norm2", "fc3", "norm3"]

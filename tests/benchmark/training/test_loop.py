@@ -55,7 +55,7 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-MOVE_MASKS_IN_THE_FIRST_EPOCH = {"deep_r", "gradual"}  # exact counts wait for the device
+MOVE_MASKS_IN_THE_FIRST_EPOCH = {"acdc", "deep_r", "gradual"}  # exact counts wait for the device
 
 
 @pytest.mark.parametrize("model", ["lenet-300-100", "lenet-5-caffe", "lstm-a"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,11 +12,13 @@ import torch
 from torch import nn
 
 import methods
+import methods.registry
 from benchmark import data, models
 from benchmark.spec import Data, Model, Optimizer
 from benchmark.suites import cell
 from benchmark.training import measure, records
 from benchmark.training.loop import Training, train_epoch
+from methods.algorithms.static import Static
 from methods.thresholds import aligned
 
 DIGITS = Data(name="digits", train_limit=128, test_limit=100)
@@ -55,6 +60,90 @@ def test_train_flops_of_trainable_thresholds_have_a_dense_weight_gradient() -> N
     dense = sum(measure.forward_flops(measure.plain_copy(live.model), (1, 28, 28)).values())
     flops = records.flops(live, measure.plain_copy(live.model))["train_flops"]
     assert 128 * dense < flops <= 3 * 128 * dense
+
+
+FC1, FC2, FC3 = 784 * 300, 300 * 100, 100 * 10  # weights of lenet-300-100
+EXAMPLES = 128
+
+
+@pytest.mark.parametrize("method", ["dense", "static", "set", "dst"])
+def test_executed_flops_are_three_dense_passes_whatever_the_density(method: str) -> None:
+    live = trained(method)
+    flops = records.flops(live, measure.plain_copy(live.model))
+    assert flops["executed_flops"] == 3 * 2 * (FC1 + FC2 + FC3) * EXAMPLES
+    if method == "dense":
+        assert flops["train_flops"] == flops["executed_flops"]
+
+
+def test_uncounted_layers_are_executed_too() -> None:
+    live = trained("static", "lstm-a")
+    cells, classifier = 28 * (4 * 128 * 28 + 3 * 4 * 128 * 128), 1280
+    flops = records.flops(live, measure.plain_copy(live.model))
+    assert flops["executed_flops"] == 3 * 2 * (cells + classifier) * EXAMPLES
+
+
+@dataclass(kw_only=True)
+class NowAndThen(Static):
+    """Needs dense gradients in every third step, and scores weights on 24 examples at the start."""
+
+    name = "now_and_then"
+
+    def enter_phase(self, ctx: methods.Context) -> None:
+        super().enter_phase(ctx)
+        ctx.scored_examples += 24
+
+    def dense_gradient(self, ctx: methods.Context) -> bool:
+        return (ctx.step + 1) % 3 == 0
+
+
+@dataclass(kw_only=True)
+class Superset(Static):
+    """Needs the gradients of twice as many weights as it keeps."""
+
+    name = "superset"
+
+    def gradient_counts(self, ctx: methods.Context) -> torch.Tensor:
+        return 2 * ctx.masks.kept_counts()
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    with methods.registry.temporary():
+        for cls in (NowAndThen, Superset):
+            methods.register(cls.name, f"{__name__}:{cls.__name__}")
+        yield
+
+
+@pytest.mark.usefixtures("registered")
+def test_steps_with_a_dense_gradient_and_scored_examples_are_counted() -> None:
+    """Four steps of 32 examples, of which the third needs dense gradients."""
+    live = trained("now_and_then")
+    kept = sum(live.attached.kept_counts().tolist())
+    assert kept == round(0.05 * (FC1 + FC2 + FC3))
+    flops = records.flops(live, measure.plain_copy(live.model))
+    dense = FC1 + FC2 + FC3
+    by_hand = 2 * (2 * kept * 128 + kept * 3 * 32 + dense * 32 + 3 * dense * 24)
+    assert flops["train_flops"] == by_hand
+    assert flops["executed_flops"] == 3 * 2 * dense * (EXAMPLES + 24)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_method_that_needs_more_gradients_than_it_keeps_pays_for_them() -> None:
+    live = trained("superset")
+    kept = sum(live.attached.kept_counts().tolist())
+    assert records.flops(live, measure.plain_copy(live.model))["train_flops"] == 2 * kept * (2 + 2) * EXAMPLES
+
+
+@pytest.mark.parametrize("method", ["set", "dst", "sparse_momentum"])
+def test_a_checkpoint_from_before_gradients_were_counted_gives_the_same_flops(method: str) -> None:
+    live = trained(method)
+    state = copy.deepcopy(live.state_dict())
+    del state["gradient_examples"]
+    again = trained(method)
+    again.gradient_examples.zero_()
+    again.load_state_dict(state)
+    assert torch.equal(again.gradient_examples, live.gradient_examples)
+    assert records.flops(again, measure.plain_copy(again.model)) == records.flops(live, measure.plain_copy(live.model))
 
 
 def test_accuracy_equals_one_pass_over_all_test_examples() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -26,6 +28,20 @@ def test_every_layer_keeps_exactly_its_budget(allocation: str) -> None:
     assert {name: int(mask.sum()) for name, mask in attached.masks().items()} == want
     assert attached.kept_counts().tolist() == list(want.values())
     assert attached.density() == 5324 / 266200
+
+
+@pytest.mark.parametrize("method", ["static", "set", "dsr", "sparse_momentum"])
+def test_a_mask_starts_from_the_pattern_of_another_network(method: str) -> None:
+    given = {"density": 0.02, "allocation": "pattern", "pattern": [0.01, 0.09, 0.3]}
+    attached = methods.attach(lenet(), method, total_steps=5, steps_per_epoch=5, **given)
+    # 2352 + 2700 + 300 = 5352, scaled to 5324
+    assert attached.kept_counts().tolist() == [2340, 2686, 298]
+    assert attached.method.identity()["pattern"] == (0.01, 0.09, 0.3)
+
+
+@pytest.mark.parametrize("method", ["static", "set", "dsr", "sparse_momentum"])
+def test_without_a_pattern_a_cell_keeps_its_identity(method: str) -> None:
+    assert "pattern" not in methods.create(method).identity()
 
 
 def test_kept_weights_have_their_first_values_and_pruned_ones_are_zero() -> None:
@@ -70,7 +86,22 @@ def test_kept_positions_are_spread_evenly() -> None:
 def test_values_out_of_range_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"density is 1.5: it must lie in \(0, 1\]"):
         methods.create("static", density=1.5)
-    with pytest.raises(ValueError, match="allocation is 'er'; valid: erk, uniform"):
-        methods.create("static", allocation="er")
-    with pytest.raises(ValueError, match="keeps 1 weights, fewer than the 3 layers"):
-        attach(lenet(), density=4e-6)
+    with pytest.raises(ValueError, match="allocation is 'random'; valid: er, erk, pattern, uniform"):
+        methods.create("static", allocation="random")
+
+
+@pytest.mark.parametrize("method", ["static", "set", "dsr", "sparse_momentum"])
+def test_a_density_that_an_allocation_cannot_give_names_method_layer_and_value(method: str) -> None:
+    for given, said in (
+        ({"density": 4e-6}, "density 4e-06 keeps 1 weights, fewer than the 3 layers: 4.weight would get 0.073 of its"),
+        (
+            {"density": 0.5, "allocation": "pattern", "pattern": (0.1, 0.1, 0.9)},
+            "at density 0.5 the pattern gives 4.weight a density of 4.369, above 1: at most 0.11445 is possible",
+        ),
+        (
+            {"density": 0.5, "allocation": "pattern", "pattern": (0.1, 0.1)},
+            "pattern has 2 densities for 3 layers: 0.weight, 2.weight, 4.weight",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{method}: {re.escape(said)}"):
+            methods.attach(lenet(), method, total_steps=5, steps_per_epoch=5, **given)

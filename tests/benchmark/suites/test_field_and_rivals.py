@@ -1,0 +1,122 @@
+"""The suites that compare methods: all of them in one setting, and rivals at their published numbers."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import methods
+from benchmark import models, suites
+from benchmark.patterns import layer_pattern
+from benchmark.spec import Model, SpecError
+from benchmark.suites import field, mnist, rivals_cifar10, rivals_mnist
+
+ROOT = Path(__file__).resolve().parents[3]
+TABLES = ROOT / "paper_figures/results"
+FOLDERS = ("mnist-lenet-300-100", "mnist-lenet-300-100-more")
+
+
+def finished(alpha: str) -> dict[Path, list[str]]:
+    """layers.csv -> the committed cells of LeNet-300-100 at an alpha."""
+    found = {}
+    for folder in FOLDERS:
+        with (TABLES / folder / "results.csv").open() as file:
+            rows = [row for row in csv.DictReader(file) if row["alpha"] == alpha and row["status"] == "done"]
+        found[TABLES / folder / "layers.csv"] = [row["run_id"] for row in rows]
+    return found
+
+
+def test_the_field_shares_its_cells_with_the_suite_of_its_setting() -> None:
+    known = {spec.run_id for spec in suites.load("mnist").specs}
+    own = suites.load("field").specs
+    shared = {spec.run_id for spec in own if spec.run_id in known}
+    assert shared == {
+        spec.run_id
+        for spec in own
+        if (spec.method["name"] in mnist.BASELINES and spec.density == 0.05)
+        or spec.method["name"] == "dense"
+        or spec.method.get("alpha") == field.DST_ALPHAS[0.025]
+    }
+    assert {(s.data, s.model) for s in own} == {(mnist.MNIST, Model(name=field.MODEL))}
+    assert {dataclasses.replace(s.optimizer, epochs=mnist.SGD.epochs) for s in own} == {mnist.SGD}
+
+
+def test_methods_that_train_longer_are_there_with_their_budget_and_with_that_of_dst() -> None:
+    epochs: dict[str, set[float]] = {}
+    for spec in suites.load("field").specs:
+        given = {key: value for key, value in spec.method.items() if key != "version"}
+        method = methods.create(**given | ({} if spec.density is None else {"density": spec.density}))
+        steps = sum(phase.steps for phase in method.phases(spec.optimizer.epochs * 1000))
+        epochs.setdefault(str(spec.method["name"]), set()).add(steps / 1000)
+    own = {name: budgets - {20} for name, budgets in epochs.items() if budgets != {20}}
+    assert own == {"l1_filters": {25}, "lottery": {300, 360}, "obd": {40}, "prune_finetune": {40}, "taylor": {30}}
+    assert all(20 in budgets for budgets in epochs.values())
+
+
+def test_the_field_has_every_entry_at_each_of_its_densities_and_seeds() -> None:
+    listed = Counter((s.method["name"], s.density) for s in suites.load("field").specs)
+    for method in ("static", "set", "dsr", "sparse_momentum", "rigl", "snip"):
+        pattern = 3 if method in ("static", "set", "rigl") else 0
+        assert (listed[method, 0.05], listed[method, 0.025]) == (3, 3 + pattern)
+    assert (listed["dst", None], listed["dense", None]) == (6, 3)
+
+
+def test_the_pattern_of_the_field_is_that_of_the_committed_cells() -> None:
+    runs = finished("0.001")
+    assert [len(ids) for ids in runs.values()] == [5, 5]
+    halves = [layer_pattern(layers, ids) for layers, ids in runs.items()]
+    for density, *each in zip(field.DST_LAYERS[0.025], *halves, strict=True):
+        assert density == pytest.approx(sum(each) / 2, rel=1e-12)
+
+
+def test_a_pattern_is_read_from_a_table_of_layers(tmp_path: Path) -> None:
+    layers = tmp_path / "layers.csv"
+    rows = ["a,fc1.weight,100,10", "a,fc2.weight,50,20", "b,fc1.weight,100,30", "b,fc2.weight,50,5", "c,other,4,2"]
+    layers.write_text("\n".join(["run_id,parameter,weights,kept", *rows, ""]))
+    assert layer_pattern(layers, ["a"]) == (0.1, 0.4)
+    assert layer_pattern(layers, ["a", "b"]) == (0.2, 0.25)
+    for ids, said in ((["d"], "has no layers of run d"), (["a", "c"], "run c has other layers than run a")):
+        with pytest.raises(SpecError, match=said):
+            layer_pattern(layers, ids)
+    with pytest.raises(SpecError, match="does not exist"):
+        layer_pattern(tmp_path / "none.csv", ["a"])
+    layers.write_text("run_id,parameter\n")
+    with pytest.raises(SpecError, match="is no table of layers: it lacks weights, kept"):
+        layer_pattern(layers, ["a"])
+
+
+def test_a_cell_with_a_pattern_has_it_in_its_identity() -> None:
+    for spec in suites.load("field").specs:
+        assert (spec.method.get("allocation") == "pattern") == ("pattern" in spec.method)
+
+
+def test_what_two_cores_train_of_the_rivals_is_one_protocol() -> None:
+    short = [spec for spec in suites.load("rivals_mnist").specs if spec.protocol == ("rivals-short",)]
+    seeds = Counter((spec.model.name, spec.method["name"], spec.density) for spec in short)
+    assert {density for _, _, density in seeds} == {None, 0.01, 0.02, 0.05}
+    for (model, _, _), count in seeds.items():
+        assert count == (1 if model == "lenet-5-caffe" else 3)
+    assert {spec.optimizer.epochs for spec in short} == {25}
+
+
+def test_the_learning_rate_of_the_rivals_falls_at_the_published_steps() -> None:
+    """After 25,000 and 50,000 steps on MNIST, 30,000 and 60,000 on CIFAR-10, to the nearest epoch."""
+    for suite, decay in ((rivals_mnist, 25_000), (rivals_cifar10, 30_000)):
+        data, sgd = (suite.MNIST if suite is rivals_mnist else suite.CIFAR10), suite.SGD
+        steps_per_epoch = -(-(data.train_limit or 0) // sgd.batch_size)
+        assert sgd.milestones == tuple(round(k * decay / steps_per_epoch) for k in (1, 2))
+    quarter = tuple(round(epoch / 4) for epoch in rivals_mnist.SGD.milestones or ())
+    assert (rivals_mnist.SHORT.epochs, rivals_mnist.SHORT.milestones) == (25, quarter)
+
+
+def test_dsr_moves_20_000_weights_of_wrn_28_2_at_every_density() -> None:
+    model = models.create(Model(name="wrn-28-2"), in_shape=(3, 32, 32), classes=10, seed=0)
+    assert sum(p.numel() for p in model.parameters() if p.dim() > 1) == rivals_cifar10.WRN_28_2_WEIGHTS
+    for spec in suites.load("rivals_cifar10").specs:
+        if spec.method["name"] == "dsr":
+            kept = round((spec.density or 0) * rivals_cifar10.WRN_28_2_WEIGHTS)
+            assert round(spec.method["prune_fraction"] * kept) == 20_000
