@@ -105,11 +105,11 @@ def top_of_all(
     scores: Mapping[str, Tensor], count: int, *, among: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Masks of exactly `count` entries of the highest score over all layers; `top` has the rules."""
-    names = list(scores)
-    joined = torch.cat([scores[name].flatten() for name in names])
-    allowed = None if among is None else torch.cat([among[name].flatten() for name in names])
+    names, device = list(scores), next(iter(scores.values())).device  # a model may lie on several
+    joined = torch.cat([scores[name].flatten().to(device) for name in names])
+    allowed = None if among is None else torch.cat([among[name].flatten().to(device) for name in names])
     parts = torch.split(top(joined, count, among=allowed), [scores[name].numel() for name in names])
-    return {name: part.view(scores[name].shape) for name, part in zip(names, parts, strict=True)}
+    return {n: part.view(scores[n].shape).to(scores[n].device) for n, part in zip(names, parts, strict=True)}
 
 
 def _compare(values: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,13 +118,16 @@ def hessian_gradients(
         whole = gradients(ctx, among=among, temperature=temperature)
         for batch in among:
             found = gradients(ctx, among=[batch], create_graph=True, temperature=temperature)
-            part = gradients_of(ctx, functools.partial(_inner_product, whole, found), what="g g of a batch")
+            part = gradients_of(
+                ctx, functools.partial(_inner_product, whole, found), what="the squared gradient of a batch"
+            )
             products = {name: total + len(batch[1]) / examples * part[name] for name, total in products.items()}
     return products
 
 
 def _inner_product(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+    parts = [(a[name] * b[name]).sum() for name in a]
+    return torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 
 def examples_of_each_class(ctx: Context, count: int) -> list[tuple[Tensor, Tensor]]:

@@ -33,7 +33,7 @@ class Setting:
 
     base: one of them. knob: the hyperparameter that moves the density. start: the value to begin
     with. baselines: the hyperparameters, but the density, that the suite's cells of other methods
-    have, where these agree. plugin: as of the suite (`suites.Suite`).
+    have, where these agree. plugin: as in `Suite`.
     """
 
     base: RunSpec

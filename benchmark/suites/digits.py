@@ -41,11 +41,11 @@ OTHERS: dict[str, dict[str, Any]] = {
     "rigl": {},
     "snip": {},
     "soft_filter": {},
-    "str": {"threshold_weight_decay": 0.05},
+    "str": {"threshold_weight_decay": 0.07},
     "synflow": {},
     "taylor": {},
     "top_kast": {},
-    "variational_dropout": {},
+    "variational_dropout": {"train_examples": 20000},  # on the few that there are it prunes everything
 }
 
 

@@ -46,12 +46,12 @@ class STR(Method):
 
     The density follows from both: a larger threshold_weight_decay, or an initial_s nearer to 0, keeps
     fewer weights, and so does a longer training. Where the decay is too strong, all weights are
-    pruned. With SGD at 0.05 and momentum 0.9, 470 steps on 6000 examples of MNIST leave LeNet-300-100
-    16 % of its weights at a decay of 0.02, 4 % at 0.04 and none at 0.08.
+    pruned. LeNet-300-100 on MNIST (20 epochs, SGD at 0.01 with momentum 0.9, one seed) keeps 18.7 %
+    of its weights at a decay of 0.005, with 98.05 % test accuracy, and 4.6 % at 0.015, with 97.75 %.
 
     Departures: weights and s may decay differently; where both decays are equal, as in the paper,
-    this is the authors' code. initial_s is -10 by default, because a training of LeNets is too short
-    to bring s from -3200 near 0. Linear layers and recurrent ones have one s for each weight, as
+    this is the authors' code. The defaults are for LeNets on MNIST, whose training is too short to
+    bring s from -3200 near 0. Linear layers and recurrent ones have one s for each weight, as
     convolutions do; the authors write the classifier as a convolution. A weight of exactly 0 gets no
     gradient, in their code too.
     """
@@ -62,7 +62,7 @@ class STR(Method):
     density_promise = "emergent"
     density_knob = DensityKnob(name="threshold_weight_decay", low=1e-8, high=1.0)
 
-    threshold_weight_decay: float = 5e-4
+    threshold_weight_decay: float = 0.015
     initial_s: float = -10.0
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ class Taylor(Method):
     its gradient passes nothing. There is no regularization by FLOPs (eq. 9). Each layer keeps a
     filter. The masks are those of filters: the columns of the next layer that read a pruned filter
     count as kept; `finalize(model, compact=True)` cuts them out. Biases and normalisation of pruned
-    filters stay. At 5 % LeNet-300-100 keeps some 12 neurons of each hidden layer, and is less
+    filters stay. At 5 % LeNet-300-100 keeps some ten neurons of each hidden layer, and is less
     accurate than a random mask of single weights (`static`).
     """
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from methods import scoring
 from methods.base import Context, Method, check_count
+from methods.density_search import DensityKnob
 from methods.weights.reparametrization import EffectiveWeight
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
@@ -41,9 +42,12 @@ class VariationalDropout(Method):
     | warm_up | r | epochs 5 to 20 of 200 (the authors' code), here as fractions of the training |
     | train_examples | N | by default steps_per_epoch times the examples of the first batch |
 
-    The density follows. A lower threshold keeps fewer weights. KL pulls theta to 0 with a force of
-    about 1 / (N theta), so it needs many steps times learning rate; the authors train for 200 epochs
-    with Adam.
+    The density follows: a lower threshold keeps fewer weights, and so does a smaller train_examples.
+    KL pulls theta to 0 with a force of about 1 / (N theta), so it needs many steps times learning
+    rate; the authors train for 200 epochs with Adam. LeNet-300-100 on MNIST (5 epochs, SGD at 0.04
+    with momentum 0.9, one seed) keeps 5.5 % of its weights, with 96.95 % test accuracy. On a data set
+    with far fewer examples than weights the sum of KL outweighs the task and prunes everything: on
+    the 1437 of the embedded digits, unless train_examples is set to more, such as 20000.
 
     Departures: other layers than linear ones draw a weight for each forward pass, not one noise for
     each output: filters are shared by the batch, and recurrent weights by all time steps. alpha is
@@ -56,6 +60,7 @@ class VariationalDropout(Method):
     reference = "arXiv:1701.05369"
     density_promise = "emergent"
     weight_gradient = "dense"
+    density_knob = DensityKnob(name="threshold", low=0.05, high=CLIP, rising=True)
 
     threshold: float = 3.0
     initial_log_sigma2: float = -10.0

@@ -243,9 +243,8 @@ def test_too_few_values_are_told(bench: Bench, here: list[str], suite: str, tmp_
 def test_a_cell_that_fails_ends_the_search(bench: Bench, here: list[str], suite: str, tmp_path: Path) -> None:
     finished = match(bench, suite, tmp_path / "runs", "--set", "method.breaks_at=0.002")
     assert finished.code == 1
-    assert (
-        "3 cells did not end, the first: lenet-300-100 dial seed=0: failed RuntimeError: too strong" in finished.stdout
-    )
+    assert "3 cells did not end, the first: lenet-300-100 dial seed=0: failed" in finished.stdout
+    assert "RuntimeError: too strong" in finished.stdout
     again = document(bench, suite, tmp_path / "runs", "--set", "method.breaks_at=0.002")
     assert (again["exit_code"], again["cells_trained"]) == (1, 0)
 
