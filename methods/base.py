@@ -65,6 +65,11 @@ class Context:
         return self.step - self.phase_start
 
     @property
+    def total_weights(self) -> int:
+        """The number of maskable weights."""
+        return sum(weight.parameter.numel() for weight in self.weights.values())
+
+    @property
     def lr(self) -> float:
         """The learning rate of the optimizer's first group."""
         assert self.optimizer is not None, "no optimizer is bound yet"
@@ -188,6 +193,12 @@ def check_fraction(name: str, value: float, *, low_open: bool = True) -> None:
     """Raises ValueError unless the value lies in (0, 1], or in [0, 1] where low_open is False."""
     if not (0 < value <= 1 or (value == 0 and not low_open)):
         raise ValueError(f"{name} is {value}: it must lie in {'(' if low_open else '['}0, 1]")
+
+
+def check_positive(name: str, value: float, *, or_zero: bool = False) -> None:
+    """Raises ValueError unless the value is finite and above 0, or 0 where or_zero is True."""
+    if not (0 < value < float("inf") or (value == 0 and or_zero)):
+        raise ValueError(f"{name} is {value}: it must be {'0 or more' if or_zero else 'above 0'}")
 
 
 def check_count(name: str, value: int) -> None:

@@ -172,9 +172,8 @@ def keep_highest(
     check_finite(ctx, saliency)
     if not any(bool(score.any()) for score in saliency.values()):
         raise ValueError(f"{ctx.method_name}: the scores of all weights are 0, so none is better than another")
-    total = sum(weight.parameter.numel() for weight in ctx.weights.values())
-    if (count := round(density * total)) < 1:
-        raise ValueError(f"{ctx.method_name}: density {density:g} keeps none of {total} weights")
+    if (count := round(density * ctx.total_weights)) < 1:
+        raise ValueError(f"{ctx.method_name}: density {density:g} keeps none of {ctx.total_weights} weights")
     masks = scores.top_of_all(saliency, count, among=among)
     if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
         warnings.warn(

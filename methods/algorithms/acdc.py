@@ -82,7 +82,7 @@ class ACDC(Method):
     @torch.no_grad()
     def _compress(self, ctx: Context) -> None:
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
-        ctx.masks.set(scores.top_of_all(sizes, round(self.density * sum(size.numel() for size in sizes.values()))))
+        ctx.masks.set(scores.top_of_all(sizes, round(self.density * ctx.total_weights)))
 
     def _decompress(self, ctx: Context) -> None:
         assert ctx.optimizer is not None, "a step needs a bound optimizer"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.base import Context
+from methods.base import Context, check_positive
 from methods.drop_grow import Rewiring
 
 
@@ -62,8 +62,7 @@ class DeepR(Rewiring):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("l1", "noise"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+            check_positive(name, getattr(self, name), or_zero=True)
 
     def due(self, ctx: Context) -> bool:
         return True

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from methods import scores
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import Context, Method, Phase, check_fraction, check_positive
 from methods.density_search import DensityKnob
 
 PRUNED_BELOW = 0.9  # a_k and b_k, as multiples of T_k
@@ -69,8 +69,7 @@ class DNS(Method):
             if not math.isfinite(scale):
                 raise ValueError(f"threshold_scale is {self.threshold_scale}: it must be finite")
         for name in ("frequency_decay", "frequency_power", "pretraining"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+            check_positive(name, getattr(self, name), or_zero=True)
         check_fraction("stops_at", self.stops_at, low_open=False)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:

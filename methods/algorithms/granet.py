@@ -96,7 +96,7 @@ class GraNet(DropGrow):
         trains = {name: weight.parameter for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
         masks = {name: ctx.masks[name] for name in ctx.weights}
         frozen = sum(int(torch.count_nonzero(mask)) for name, mask in masks.items() if name not in trains)
-        count = round(density * sum(mask.numel() for mask in masks.values())) - frozen
+        count = round(density * ctx.total_weights) - frozen
         kept = {name: masks[name] for name in trains}
         sizes = {name: scores.magnitude(weight) for name, weight in trains.items()}
         if 0 < count < sum(int(torch.count_nonzero(mask)) for mask in kept.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from methods import scoring
-from methods.base import Context, Method, check_count, check_fraction
+from methods.base import Context, Method, check_count, check_fraction, check_positive
 
 
 @dataclass(kw_only=True)
@@ -47,8 +47,7 @@ class GraSP(Method):
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
         check_count("samples_per_class", self.samples_per_class)
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature is {self.temperature}: it must be above 0")
+        check_positive("temperature", self.temperature)
 
     def enter_phase(self, ctx: Context) -> None:
         with scoring.undisturbed(ctx):

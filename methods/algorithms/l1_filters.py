@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from methods import units
-from methods.base import Context, Method, Phase, check_choice, check_fraction
+from methods.base import Context, Method, Phase, check_choice, check_fraction, check_positive
 from methods.budgets import ALLOCATIONS, allocate
 
 
@@ -62,8 +62,7 @@ class L1Filters(Method):
         check_fraction("density", self.density)
         check_choice("allocation", self.allocation, ALLOCATIONS)
         for name in ("fine_tune", "fine_tune_lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+            check_positive(name, getattr(self, name))
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         steps = max(1, round(self.fine_tune * total_steps))
@@ -78,7 +77,7 @@ class L1Filters(Method):
         """Masks of the filters that are kept now, without those of dense layers."""
         prunable = units.prunable(ctx.model, ctx.weights)
         norms = {name: l1_norms(units.by_unit(weight, weight.parameter)) for name, weight in prunable.items()}
-        total = round(self.density * sum(weight.parameter.numel() for weight in ctx.weights.values()))
+        total = round(self.density * ctx.total_weights)
         room = units.room(ctx.weights, prunable, total=total, method=self.name)
         shapes = {name: tuple(weight.parameter.shape) for name, weight in prunable.items()}
         density = room / max(1, sum(map(math.prod, shapes.values())))

@@ -94,7 +94,7 @@ class Lottery(Method):
     def _tickets(self, ctx: Context) -> dict[str, Tensor]:
         """The masks of the next level: the largest of the weights that are kept now."""
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
-        total = round(self.densities()[self._level] * sum(size.numel() for size in sizes.values()))
+        total = round(self.densities()[self._level] * ctx.total_weights)
         return scores.top_of_all(sizes, total, among={name: ctx.masks[name] for name in sizes})
 
     def _remember(self, ctx: Context) -> None:

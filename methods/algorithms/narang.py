@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction
-from methods.budgets import ALLOCATIONS, allocate
+from methods.base import Context, Method, check_choice, check_fraction, check_positive
+from methods.budgets import ALLOCATIONS
+from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
 
 
@@ -68,15 +69,13 @@ class Narang(Method):
             raise ValueError(
                 f"start, ramp and end are {self.start}, {self.ramp} and {self.end}: they must rise from 0 to at most 1"
             )
-        if not 0 < self.ramp_slope < float("inf"):
-            raise ValueError(f"ramp_slope is {self.ramp_slope}: it must be above 0")
+        check_positive("ramp_slope", self.ramp_slope)
 
     def enter_phase(self, ctx: Context) -> None:
-        self._counts(ctx)  # raises for a density that cannot be had
+        self._counts(ctx)  # a density that the allocation cannot give fails at once
 
     def _counts(self, ctx: Context) -> dict[str, int]:
-        shapes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
-        return allocate(shapes, density=self.density, allocation=self.allocation)
+        return layer_counts(ctx, density=self.density, allocation=self.allocation)
 
     def after_step(self, ctx: Context) -> None:
         start, ramp, end = self._times(ctx.total_steps)

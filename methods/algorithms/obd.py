@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from methods import scores, scoring
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -65,10 +64,8 @@ class OBD(Method):
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
         for name in ("rounds", "score_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 < self.retrain < math.inf:
-            raise ValueError(f"retrain is {self.retrain}: it must be above 0")
+            check_count(name, getattr(self, name))
+        check_positive("retrain", self.retrain)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         steps = max(1, round(self.retrain * total_steps))
@@ -79,7 +76,7 @@ class OBD(Method):
             scoring.batches(ctx, 1)  # no data to score on fails at once
             return
         share = self.density ** (int(ctx.phase.name.removeprefix("round ")) / self.rounds)
-        total = round(share * sum(weight.parameter.numel() for weight in ctx.weights.values()))
+        total = round(share * ctx.total_weights)
         kept = {name: ctx.masks[name] for name in ctx.weights}
         ctx.masks.set(scores.top_of_all(self.saliencies(ctx), total, among=kept))
 

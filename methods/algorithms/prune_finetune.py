@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
 
 
 @dataclass(kw_only=True)
@@ -59,11 +59,9 @@ class PruneFinetune(Method):
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        if self.rounds < 1:
-            raise ValueError(f"rounds is {self.rounds}: it must be at least 1")
+        check_count("rounds", self.rounds)
         for name in ("finetuning", "lr_scale"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+            check_positive(name, getattr(self, name))
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         steps = max(1, round(self.finetuning * total_steps))
@@ -80,7 +78,7 @@ class PruneFinetune(Method):
         weights = {name: weight.parameter for name, weight in ctx.weights.items()}
         masks = {name: ctx.masks[name] for name in weights}
         sizes = {name: relative_magnitude(weight, masks[name]) for name, weight in weights.items()}
-        total = round(self.density ** (self._round / self.rounds) * sum(weight.numel() for weight in weights.values()))
+        total = round(self.density ** (self._round / self.rounds) * ctx.total_weights)
         ctx.masks.set(scores.top_of_all(sizes, total, among=masks))
 
     def state_dict(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class SoftFilter(Method):
         rows = {name: units.by_unit(weight, weight.parameter.detach()) for name, weight in prunable.items()}
         norms = {name: row.norm(dim=1) for name, row in rows.items()}
         scoring.check_finite(ctx, norms)
-        total = round(self.density * sum(weight.parameter.numel() for weight in ctx.weights.values()))
+        total = round(self.density * ctx.total_weights)
         room = units.room(ctx.weights, prunable, total=total, method=self.name)
         share = room / max(1, sum(weight.parameter.numel() for weight in prunable.values()))
         turns = {name: in_turn(norm, share) for name, norm in norms.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.base import Context, Method
+from methods.base import Context, Method, check_positive
 from methods.density_search import DensityKnob
 from methods.weights.reparametrization import EffectiveWeight
 
@@ -66,8 +66,7 @@ class STR(Method):
     initial_s: float = -10.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold_weight_decay < float("inf"):
-            raise ValueError(f"threshold_weight_decay is {self.threshold_weight_decay}: it must be 0 or more")
+        check_positive("threshold_weight_decay", self.threshold_weight_decay, or_zero=True)
         if not float("-inf") < self.initial_s < float("inf"):
             raise ValueError(f"initial_s is {self.initial_s}: it must be a finite number")
 

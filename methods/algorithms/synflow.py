@@ -55,12 +55,11 @@ class SynFlow(Method):
         check_count("rounds", self.rounds)
 
     def enter_phase(self, ctx: Context) -> None:
-        total = sum(weight.parameter.numel() for weight in ctx.weights.values())
         masks = {name: torch.ones_like(weight.parameter, dtype=torch.bool) for name, weight in ctx.weights.items()}
         ones = input_of_ones(ctx)
         with scoring.undisturbed(ctx, train=False), scoring.absolute(ctx.model):
             for number in range(1, self.rounds):
-                count = max(1, round(self.density ** (number / self.rounds) * total))
+                count = max(1, round(self.density ** (number / self.rounds) * ctx.total_weights))
                 masks = scores.top_of_all(synaptic_flow(ctx, ones, masks), count, among=masks)
             flow = synaptic_flow(ctx, ones, masks)
         scoring.keep_highest(ctx, flow, density=self.density, among=masks)

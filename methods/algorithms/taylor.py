@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from methods import scoring, units
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
 from methods.layers import MaskableWeight
 from methods.schedules import every, steps_of
 
@@ -72,10 +71,8 @@ class Taylor(Method):
         check_fraction("density", self.density)
         steps_of(self.update_every, steps_per_epoch=1)
         for name in ("prune", "fine_tune"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
-        if self.score_batches < 1:
-            raise ValueError(f"score_batches is {self.score_batches}: it must be at least 1")
+            check_positive(name, getattr(self, name))
+        check_count("score_batches", self.score_batches)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         prune, fine_tune = (max(1, round(share * total_steps)) for share in (self.prune, self.fine_tune))
@@ -91,7 +88,7 @@ class Taylor(Method):
         last = ctx.phase_step == ctx.phase.steps
         if ctx.phase.name != "prune" or not (last or every(ctx.phase_step, period)):
             return
-        total, size = self._total(ctx), sum(weight.parameter.numel() for weight in ctx.weights.values())
+        total, size = self._total(ctx), ctx.total_weights
         now = total if last else size - (size - total) * ctx.phase_step // ctx.phase.steps
         prunable = units.prunable(ctx.model, ctx.weights)
         kept = {name: units.by_unit(weight, ctx.masks[name])[:, 0] for name, weight in prunable.items()}
@@ -99,7 +96,7 @@ class Taylor(Method):
         ctx.masks.set(units.keep_best(ctx.weights, scores, total=now, method=self.name))
 
     def _total(self, ctx: Context) -> int:
-        return round(self.density * sum(weight.parameter.numel() for weight in ctx.weights.values()))
+        return round(self.density * ctx.total_weights)
 
     def changes(self, ctx: Context, weights: Mapping[str, MaskableWeight]) -> dict[str, Tensor]:
         """Theta of each unit, eq. 8: [units] for each weight."""

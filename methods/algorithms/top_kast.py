@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction
-from methods.budgets import ALLOCATIONS, allocate
+from methods.base import Context, Method, check_choice, check_fraction, check_positive
+from methods.budgets import ALLOCATIONS
+from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
 
 
@@ -66,8 +66,7 @@ class TopKAST(Method):
         steps_of(self.update_every, steps_per_epoch=1)
         if self.backward_density is not None and not self.density <= self.backward_density <= 1:
             raise ValueError(f"backward_density is {self.backward_density}: it must lie in [{self.density}, 1]")
-        if not 0 <= self.l2 < math.inf:
-            raise ValueError(f"l2 is {self.l2}: it must be 0 or more")
+        check_positive("l2", self.l2, or_zero=True)
 
     def enter_phase(self, ctx: Context) -> None:
         self._choose(ctx)
@@ -79,10 +78,9 @@ class TopKAST(Method):
     @torch.no_grad()
     def _choose(self, ctx: Context) -> None:
         """Choose A and B of each layer anew."""
-        shapes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
         backward = min(1.0, 2 * self.density) if self.backward_density is None else self.backward_density
-        active = allocate(shapes, density=self.density, allocation=self.allocation)
-        trained = allocate(shapes, density=backward, allocation=self.allocation)
+        active = layer_counts(ctx, density=self.density, allocation=self.allocation)
+        trained = layer_counts(ctx, density=backward, allocation=self.allocation)
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
         masks = {name: scores.top(size, active[name]) for name, size in sizes.items()}
         ctx.masks.set(masks)
