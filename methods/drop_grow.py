@@ -116,14 +116,21 @@ class DropGrow(Rewiring):
 
 
 def random_masks(ctx: Context, *, density: float, allocation: str, pattern: Sequence[float] | None = None) -> None:
-    """Prune every maskable weight at random, to its exact share of the density.
+    """Prune every maskable weight at random, to its exact share of the density (`layer_counts`)."""
+    counts = layer_counts(ctx, density=density, allocation=allocation, pattern=pattern)
+    weights = {name: weight.parameter for name, weight in ctx.weights.items()}
+    ctx.masks.set({n: scores.top(scores.random(w, ctx.generator), counts[n]) for n, w in weights.items()})
+
+
+def layer_counts(
+    ctx: Context, *, density: float, allocation: str, pattern: Sequence[float] | None = None
+) -> dict[str, int]:
+    """How many weights each layer keeps of the density, by `budgets.allocate`.
 
     Raises ValueError, with the method, the layer and its value, where the allocation cannot give it.
     """
-    weights = {name: weight.parameter for name, weight in ctx.weights.items()}
-    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    shapes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
     try:
-        counts = allocate(shapes, density=density, allocation=allocation, pattern=pattern)
+        return allocate(shapes, density=density, allocation=allocation, pattern=pattern)
     except ValueError as error:
         raise ValueError(f"{ctx.method_name}: {error}") from None
-    ctx.masks.set({n: scores.top(scores.random(w, ctx.generator), counts[n]) for n, w in weights.items()})

@@ -33,7 +33,7 @@ class Setting:
 
     base: one of them. knob: the hyperparameter that moves the density. start: the value to begin
     with. baselines: the hyperparameters, but the density, that the suite's cells of other methods
-    have, where these agree. plugin: as of the suite (`suites.Suite`).
+    have, where these agree. plugin: as in `Suite`.
     """
 
     base: RunSpec
@@ -129,7 +129,8 @@ def setting_of(
             f"{', '.join(_differing(list(kinds.values()), knob))}: choose one with --where"
         )
     values = sorted(_value(spec, knob) for spec in chosen)
-    return Setting(chosen[0], knob, statistics.median_low(values), _agreed(cells), expanded.plugin)
+    base = dataclasses.replace(chosen[0], step_records=None)
+    return Setting(base, knob, statistics.median_low(values), _agreed(cells), expanded.plugin)
 
 
 def finished(setting: Setting, cells: Iterable[tuple[RunSpec, Row]], published: Iterable[Row]) -> dict[float, Trial]:

@@ -41,7 +41,7 @@ IMPORTS = """from typing import Any
 
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell"""
-REGISTER = """load_file(Path({path!r}))  # registers {method}
+REGISTER = """load_plugin({plugin})  # registers {method}
 
 """
 
@@ -66,9 +66,10 @@ def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title:
     """Write the file. cells: those found, by seed, all done."""
     spec = next(iter(cells.values())).spec
     plugin, imports, register = setting.plugin, IMPORTS, ""
-    if isinstance(plugin, Path):
-        imports = f"from pathlib import Path\n{imports}, load_file"
-        register = REGISTER.format(path=str(plugin), method=spec.method["name"])
+    if plugin is not None:
+        imports = f"from pathlib import Path\n{imports}, load_plugin"
+        loaded = f"Path({str(plugin)!r})" if isinstance(plugin, Path) else repr(plugin)
+        register = REGISTER.format(plugin=loaded, method=spec.method["name"])
     found = {name: value for name, value in spec.method.items() if name not in ("name", "version")}
     text = FILE.format(
         title=title,

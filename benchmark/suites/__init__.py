@@ -91,7 +91,12 @@ def describe() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def load(name_or_file: str) -> Suite:
-    """A suite by name or by file. Raises SpecError if there is none, or if it is not valid."""
+    """A suite by name or by file. Raises SpecError if there is none, or if it is not valid.
+
+    The names of this package's suites may be written with hyphens.
+    """
+    if (name := name_or_file.replace("-", "_")) in NAMES:
+        name_or_file = name
     module = load_module(name_or_file)
     plugin: Path | str | None = None if name_or_file in NAMES else module.__name__
     name, where = name_or_file, f"suite {name_or_file}"

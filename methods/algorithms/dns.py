@@ -11,6 +11,7 @@ import torch
 
 from methods import scores
 from methods.base import Context, Method, Phase, check_fraction
+from methods.density_search import DensityKnob
 
 PRUNED_BELOW = 0.9  # a_k and b_k, as multiples of T_k
 SPLICED_ABOVE = 1.1
@@ -54,6 +55,7 @@ class DNS(Method):
     density_promise = "emergent"
     masking = "forward"
     weight_gradient = "dense"
+    density_knob = DensityKnob(name="threshold_scale", low=0.01, high=100.0)
 
     threshold_scale: float | tuple[float, ...] = 1.0
     frequency_decay: float = 1e-4

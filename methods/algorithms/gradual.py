@@ -8,7 +8,8 @@ import torch
 
 from methods import scores
 from methods.base import Context, Method, check_choice, check_fraction
-from methods.budgets import ALLOCATIONS, allocate
+from methods.budgets import ALLOCATIONS
+from methods.drop_grow import layer_counts
 from methods.schedules import cubic, steps_of
 
 
@@ -89,12 +90,10 @@ class Gradual(Method):
     def counts(self, ctx: Context) -> dict[str, int]:
         """How many weights of each layer eq. 1 keeps after ctx.step steps."""
         begin, end = self._range(ctx)
-        shapes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
-        final = allocate(shapes, density=self.density, allocation=self.allocation)
-        start = {
-            name: max(self.initial_density * torch.Size(shape).numel(), final[name]) for name, shape in shapes.items()
-        }
-        return {n: round(cubic(ctx.step, begin=begin, end=end, start=start[n], final=final[n])) for n in shapes}
+        final = layer_counts(ctx, density=self.density, allocation=self.allocation)
+        sizes = {name: weight.parameter.numel() for name, weight in ctx.weights.items()}
+        start = {name: max(self.initial_density * size, final[name]) for name, size in sizes.items()}
+        return {n: round(cubic(ctx.step, begin=begin, end=end, start=start[n], final=final[n])) for n in final}
 
     def _range(self, ctx: Context) -> tuple[int, int]:
         """The steps of the first and of the last update, t_0 and t_0 + n Delta t."""

@@ -52,7 +52,7 @@ def row(name: str) -> str:
         family(at),
         {"weight": "weights", "unit": "units"}[at.method.granularity] if family(at) != "none" else "nothing",
         PROMISES[at.method.density_promise] + (", to less than a unit" if at.method.granularity == "unit" else ""),
-        f"{at.total_steps / 1000:g}",
+        f"{sum(phase.steps for phase in methods.create(name).phases(1000)) / 1000:g}",
         source(at.method),
     ]
     return f"| {' | '.join(cells)} |\n"

@@ -41,8 +41,8 @@ DESCRIPTION = "my_name on the embedded digits: dense, DST and SET"
 
 def suite() -> list[RunSpec]:
     data, model = Data(name="digits"), Model(name="my_name")
-    optimizer = Optimizer(name="sgd", lr=0.05, momentum=0.9, batch_size=64, epochs=5)
-    given: dict[str, dict[str, Any]] = {"dense": {}, "dst": {"alpha": 1e-3}, "set": {"density": 0.1}}
+    optimizer = Optimizer(name="sgd", lr=0.05, momentum=0.9, batch_size=64, epochs=8)
+    given: dict[str, dict[str, Any]] = {"dense": {}, "dst": {"alpha": 1e-3}, "set": {"density": 0.3}}
     return [
         cell(method, data=data, model=model, optimizer=optimizer, seed=seed, protocol=(), **hyperparameters)
         for seed in range(3)

@@ -13,7 +13,7 @@ from benchmark.launch.choice import Choice
 from benchmark.launch.local import LocalLauncher
 from benchmark.launch.ray_tune.trial import unseen
 from benchmark.spec import Data, Model, Optimizer, SpecError
-from benchmark.suites import Suite, cell
+from benchmark.suites import cell
 from benchmark.training.execution import Execution
 
 CPU = "time_minutes = 10\n"
@@ -29,17 +29,16 @@ def choices(tmp_path: Path) -> list[Choice]:
 @pytest.mark.parametrize("plugin", [Path("mine.py"), "their_package.suite"])
 def test_every_launcher_hands_over_the_suites_file_or_module(plugin: Path | str, choices: list[Choice]) -> None:
     """All of them send `Execution.to_dict` as it goes through JSON, with absolute paths."""
-    suite = Suite("mine", "", (), (), plugin)
     for choice in choices:
-        sent = for_workers(Execution(out=Path("runs"), data_dir=Path("data"), device="cpu"), choice, suite).absolute()
+        sent = for_workers(Execution(out=Path("runs"), data_dir=Path("data"), device="cpu"), choice, plugin).absolute()
         (received,) = Execution.from_dict(json.loads(json.dumps(sent.to_dict()))).plugins
         assert received == (plugin.resolve() if isinstance(plugin, Path) else plugin)
 
 
 def test_a_suite_of_the_package_hands_over_nothing(choices: list[Choice]) -> None:
-    suite = suites.load("digits")
+    plugin = suites.load("digits").plugin
     for choice in choices:
-        assert for_workers(Execution(out=Path("runs"), data_dir=Path("data")), choice, suite).plugins == ()
+        assert for_workers(Execution(out=Path("runs"), data_dir=Path("data")), choice, plugin).plugins == ()
 
 
 def test_a_module_is_no_file_that_a_worker_of_ray_has_to_see(tmp_path: Path) -> None:
@@ -55,6 +54,24 @@ def test_a_module_that_cannot_be_loaded_is_named(tmp_path: Path, monkeypatch: py
         SpecError, match="module their_broken_suite of the suite cannot be loaded here: division by zero"
     ):
         suites.load_plugin("their_broken_suite")
+
+
+def test_an_installed_suite_names_its_module_and_a_file_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pip leaves it: a package with an entry point of the group of suites."""
+    text = "from benchmark.suites import digits\n\n\ndef suite():\n    return digits.suite()[:1]\n"
+    (tmp_path / "their_small_suite.py").write_text(text)
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sparse_training.suites]\nsmall = their_small_suite\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    installed, file = suites.load("small"), suites.load(str(tmp_path / "their_small_suite.py"))
+    assert (installed.name, installed.plugin) == ("small", "their_small_suite")
+    assert (file.name, file.plugin) == ("their_small_suite", tmp_path / "their_small_suite.py")
+    assert installed.specs == file.specs
+    assert "small" in suites.describe()
 
 
 def test_cells_are_refused_by_name_where_the_module_is_not_installed(tmp_path: Path) -> None:

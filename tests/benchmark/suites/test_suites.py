@@ -365,3 +365,7 @@ def test_each_condition_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_tho
 def test_the_narrow_vgg_has_an_eighth_of_every_width() -> None:
     (model,) = {spec.model for spec in cells("cifar10_narrow")}
     assert model.widths == tuple(width // 8 for width in WIDTHS)
+
+
+def test_a_name_with_hyphens_is_that_of_the_suite() -> None:
+    assert suites.load("rivals-mnist") == suites.load("rivals_mnist")

@@ -163,7 +163,8 @@ def line(text: str) -> int:
         (
             {"method": "static", "density": 0.001},
             "failed",
-            "fickle static density=0.001 seed=0: density 0.001 keeps 0 weights, fewer than the 2 layers",
+            "fickle static density=0.001 seed=0: static: density 0.001 keeps 0 weights, fewer than the 2 layers: "
+            "3.weight would get 0.025 of its 16",
         ),
     ],
 )

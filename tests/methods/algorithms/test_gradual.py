@@ -119,7 +119,7 @@ def test_masks_that_are_given_are_pruned_further() -> None:
         ({"starts_at": 0.9}, "starts_at is 0.9: it must be stops_at, 0.75, or less"),
         ({"starts_at": -0.1}, r"starts_at is -0.1: it must lie in \[0, 1\]"),
         ({"stops_at": 1.1}, r"stops_at is 1.1: it must lie in \(0, 1\]"),
-        ({"allocation": "er"}, "allocation is 'er'; valid: erk, uniform"),
+        ({"allocation": "all"}, "allocation is 'all'; valid: er, erk, uniform"),
         ({"update_every": 0}, "duration 0 is not"),
     ],
 )
@@ -129,5 +129,5 @@ def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message
 
 
 def test_a_density_that_leaves_a_layer_without_a_weight_is_refused_when_attached() -> None:
-    with pytest.raises(ValueError, match="keeps 2 weights, fewer than the 3 layers"):
+    with pytest.raises(ValueError, match=r"^gradual: .*keeps 2 weights, fewer than the 3 layers"):
         network(density=0.001)

@@ -193,7 +193,7 @@ def test_a_closure_is_refused_by_name() -> None:
         ({"stops_at": 1.5}, r"stops_at is 1.5: it must lie in \(0, 1\]"),
         ({"density": 0.0}, r"density is 0.0: it must lie in \(0, 1\]"),
         ({"drop_fraction": -0.1}, r"drop_fraction is -0.1: it must lie in \[0, 1\]"),
-        ({"allocation": "er"}, "allocation is 'er'; valid: erk, uniform"),
+        ({"allocation": "all"}, "allocation is 'all'; valid: er, erk, pattern, uniform"),
         ({"update_every": "often"}, "duration 'often' is not"),
     ],
 )

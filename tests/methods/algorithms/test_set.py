@@ -189,7 +189,7 @@ def test_growth_is_random_among_all_positions_not_kept() -> None:
         ({"drop": "largest"}, "drop is 'largest'; valid: signed, magnitude"),
         ({"density": 0.0}, r"density is 0.0: it must lie in \(0, 1\]"),
         ({"drop_fraction": 1.2}, r"drop_fraction is 1.2: it must lie in \[0, 1\]"),
-        ({"allocation": "er"}, "allocation is 'er'; valid: erk, uniform"),
+        ({"allocation": "all"}, "allocation is 'all'; valid: er, erk, pattern, uniform"),
         ({"update_every": "often"}, "duration 'often' is not"),
         ({"update_every": 0}, "duration 0 is not"),
     ],
