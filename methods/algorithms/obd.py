@@ -37,17 +37,17 @@ class OBD(Method):
     with the outputs z and random signs r, averaged over score_batches batches. The expectation is
     exact, because the signs of two examples or outputs are independent.
 
-    | hyperparameter | symbol | paper |
+    | hyperparameter | symbol | paper (not verified) |
     |---|---|---|
     | density | | 0.25 |
     | rounds | iterations of the recipe | several |
-    | retrain | steps of one round / training | until a reasonable solution |
+    | retrain | steps of one round / training | until a reasonable solution is obtained |
     | score_batches | | the training set |
 
-    Departures: the paper computes h_kk by a backward pass of second derivatives that also leaves out
-    the terms between two units of a layer; the estimate has those, and works for any layer, but has
-    noise: with 50 batches a standard deviation of about 20 % of h_kk. Biases are never deleted. The
-    model scores in evaluation mode.
+    Departures: the paper computes h_kk by a backward pass of second derivatives, which also leaves
+    out the terms between two units of a layer. The estimate here includes these terms and works for
+    any layer, but it is noisy: with 50 batches its standard deviation is about 20 % of h_kk. Biases
+    are never deleted. The model is in evaluation mode while it is scored.
     """
 
     name = "obd"
@@ -73,7 +73,7 @@ class OBD(Method):
 
     def enter_phase(self, ctx: Context) -> None:
         if ctx.phase.name == "train":
-            scoring.batches(ctx, 1)  # no data to score on fails at once
+            scoring.batches(ctx, 1)  # fails at once where there is no data to score on
             return
         share = self.density ** (int(ctx.phase.name.removeprefix("round ")) / self.rounds)
         total = round(share * ctx.total_weights)

@@ -30,10 +30,11 @@ class TopKAST(Method):
         delta theta = -eta grad on B, and 0 elsewhere
         penalty = l2 / 2 (sum over A of theta^2 + sum over B without A of theta^2 / D)
     The gradient is that of the product, so weights of B outside of A get one although the layer
-    computes without them. They join A when they outgrow its smallest. The penalty shrinks A, and so
-    lets others in; it is stronger outside of A, which keeps weights from moving in and out.
+    computes without them. They join A when they outgrow its smallest weights. The penalty shrinks
+    the weights of A, and so lets others in. It is stronger outside of A, which keeps weights from
+    moving in and out.
 
-    | hyperparameter | symbol | paper |
+    | hyperparameter | symbol | paper (not verified) |
     |---|---|---|
     | density | D | 0.05 to 0.5 |
     | backward_density | D + M | up to 1; None is twice D |
@@ -41,10 +42,10 @@ class TopKAST(Method):
     | l2 | factor of the penalty | 1e-4 |
     | update_every | steps between two choices of A and B | 1, or 100 with little loss |
 
-    Departures: layers share the density by `budgets.allocate`, with exact counts, and none is left
-    out. The paper's values are from descriptions of it. The optimizer sees gradients of 0 outside of
-    B; its momentum and its own weight decay still move those weights. Clipping before the step sees
-    the gradients of all weights. Frozen layers keep what they keep.
+    Departures: `budgets.allocate` divides the density among the layers, with exact counts, and no
+    layer is left out. The optimizer sees gradients of 0 outside of B, but its momentum and its own
+    weight decay still move those weights. Clipping before the step sees the gradients of all
+    weights. Frozen layers keep their masks.
     """
 
     name = "top_kast"
