@@ -86,15 +86,15 @@ class Method:
     version: raised whenever behaviour changes.
     density_promise: `dense` keeps all weights, `exact` keeps its density after every step, `final`
         reaches its density at the end, `emergent` promises no density.
-    granularity: what is pruned, a single `weight` or a whole output `unit` (a neuron, a filter). A
-        promise of units holds to within the largest unit.
+    granularity: what is pruned: single weights (`weight`), or whole output units, such as neurons
+        and filters (`unit`). With units the density promise holds to within the largest unit.
     masking: how a layer computes with a mask. `in_place`: pruned weights are 0 in the parameter.
         `forward`: the layer computes with W * M, the parameter stays dense, and the gradient of
         W * M passes to all of it.
     grown_state: the optimizer's state of weights that grow again, for masks in place: `zero` where
         it starts at 0, `keep` where it stays.
     weight_gradient: whether the weight's gradient costs the arithmetic of a `dense` or a `sparse`
-        layer. Methods that need it dense in some steps only override `dense_gradient`.
+        layer. Methods that need it dense only in some steps override `dense_gradient`.
     pruned_gradients: for masks in place: `zero` where gradients of pruned weights become 0 as they
         arrive, except in steps with a `dense_gradient`, so that nothing else (clipping, an
         optimizer, a line search) sees them; `keep` where they stay.
