@@ -79,7 +79,7 @@ class Gradual(Method):
             self.prune(ctx)
 
     def prune(self, ctx: Context) -> None:
-        """Keep the largest kept weights of each layer, as many as eq. 1 allows after these steps."""
+        """Prune the smallest kept weights of each layer, down to the count of eq. 1."""
         masks = {}
         for name, count in self.counts(ctx).items():
             mask = ctx.masks[name]

@@ -90,7 +90,7 @@ class GraNet(DropGrow):
             super().update(ctx)
 
     def _prune(self, ctx: Context) -> None:
-        """Keep the largest weights over all layers that train, so many that the total follows s_t."""
+        """Prune the smallest weights of all layers that train, so that the sparsity is s_t."""
         density = cubic(ctx.step, begin=0, end=self._end(ctx), start=self.initial_density, final=self.density)
         trains = {name: weight.parameter for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
         masks = {name: ctx.masks[name] for name in ctx.weights}
