@@ -107,8 +107,9 @@ def projection(loss_fn: Loss, generator: torch.Generator, outputs: Tensor, targe
     hessian = output_hessian(loss_fn, outputs, target)
     values, vectors = torch.linalg.eigh(hessian.double())
     signs = torch.randint(2, values.shape, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
-    scaled = values.clamp_min(0).sqrt() * signs.to(values.device)
-    direction = torch.einsum("nij,nj->ni", vectors, scaled).to(outputs.dtype)
+    roots = values.clamp_min(0).sqrt()
+    # the symmetric root: unlike an eigenvector, whose sign is arbitrary, it changes little where H does
+    direction = torch.einsum("nij,nj,nkj,nk->ni", vectors, roots, vectors, signs.to(values.device)).to(outputs.dtype)
     return (outputs.flatten(1) * direction).sum()
 
 
