@@ -101,7 +101,8 @@ def test_the_json_has_a_pair_for_every_method_and_says_what_ran(bench: Bench) ->
         assert (pair["model"], pair["n"], pair["batch_size"]) == ("lenet-300-100", 4, 64)
         assert 0 < pair["ratio"]["lower"] <= pair["ratio"]["median"] <= pair["ratio"]["upper"]
         weights = 4 * 266_610
-        assert all(2 * weights < pair[f"{name}_peak_bytes"] < 8 * weights for name in ("dense", "method"))
+        assert 2 * weights < pair["dense_peak_bytes"] < 8 * weights
+        assert 2 * weights < pair["method_peak_bytes"] < 20 * weights  # some keep noise, or a copy of the weights
     assert torch.get_num_threads() == threads
 
 
