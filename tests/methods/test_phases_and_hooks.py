@@ -126,4 +126,4 @@ def test_methods_that_score_on_data_get_train_batches_and_loss_fn() -> None:
 
 def test_scoring_on_data_without_any_says_what_to_give() -> None:
     with pytest.raises(ValueError, match=r"this method scores on data: give attach\(train_batches=\.\.\.\)"):
-        attach(Block(), ScoresOnData())
+        attach(Block(), ScoresOnData(), train_batches=None)
