@@ -8,7 +8,8 @@ import torch
 
 from methods import scores
 from methods.base import Context, Method, check_choice, check_fraction
-from methods.budgets import ALLOCATIONS, allocate
+from methods.budgets import ALLOCATIONS
+from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
 
 
@@ -75,8 +76,7 @@ class Narang(Method):
         self._counts(ctx)  # raises for a density that cannot be had
 
     def _counts(self, ctx: Context) -> dict[str, int]:
-        shapes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
-        return allocate(shapes, density=self.density, allocation=self.allocation)
+        return layer_counts(ctx, density=self.density, allocation=self.allocation)
 
     def after_step(self, ctx: Context) -> None:
         start, ramp, end = self._times(ctx.total_steps)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from methods import scores
 from methods.base import Context, Method, check_choice, check_fraction
-from methods.budgets import ALLOCATIONS, allocate
+from methods.budgets import ALLOCATIONS
+from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
 
 
@@ -79,10 +80,9 @@ class TopKAST(Method):
     @torch.no_grad()
     def _choose(self, ctx: Context) -> None:
         """Choose A and B of each layer anew."""
-        shapes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
         backward = min(1.0, 2 * self.density) if self.backward_density is None else self.backward_density
-        active = allocate(shapes, density=self.density, allocation=self.allocation)
-        trained = allocate(shapes, density=backward, allocation=self.allocation)
+        active = layer_counts(ctx, density=self.density, allocation=self.allocation)
+        trained = layer_counts(ctx, density=backward, allocation=self.allocation)
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
         masks = {name: scores.top(size, active[name]) for name, size in sizes.items()}
         ctx.masks.set(masks)
