@@ -51,6 +51,20 @@ def phases_of(method: Method, total_steps: int) -> tuple[Phase, ...]:
     return phases
 
 
+def function(name: str, value: Any, *, example: str) -> Any:
+    """A function that is called later. Raises ValueError for what cannot be called."""
+    if not callable(value):
+        raise ValueError(f"{name} is a {type(value).__name__}: it must be a function, such as {example}")
+    return value
+
+
+def batches_of(train_batches: Any) -> Any:
+    """The function that returns training batches, or one that raises where none was given."""
+    if train_batches is None:
+        return no_batches
+    return function("train_batches", train_batches, example="lambda: loader")
+
+
 def no_batches() -> Iterable[tuple[Tensor, Tensor]]:
     """Stands for train_batches that were not given."""
     raise ValueError("this method scores on data: give attach(train_batches=...)")

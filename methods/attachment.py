@@ -73,8 +73,8 @@ def attach(
         total_steps=sum(phase.steps for phase in phases),
         steps_per_epoch=steps_per_epoch,
         phase=phases[0],
-        loss_fn=loss_fn,
-        train_batches=train_batches or arguments.no_batches,
+        loss_fn=arguments.function("loss_fn", loss_fn, example="F.cross_entropy"),
+        train_batches=arguments.batches_of(train_batches),
         method_name=method.name,
     )
     try:
@@ -101,6 +101,8 @@ class Attachment:
         self._bound: BoundOptimizer | None = None
         self._process_group: Any = None
         method.enter_phase(context)
+        if method.density_promise != "dense" and not len(context.thresholds):
+            context.masks.watch()  # copies that are made now follow masks that come later
         self._structure.expect_thresholds(list(context.thresholds.parameters()))
         self._schedule_gradients()
 

@@ -64,6 +64,16 @@ class Context:
         """The completed steps of this phase."""
         return self.step - self.phase_start
 
+    def kept_count(self, density: float) -> int:
+        """How many weights of all layers a density keeps: round(density * weights).
+
+        Raises ValueError where it keeps none.
+        """
+        total = sum(weight.parameter.numel() for weight in self.weights.values())
+        if (count := round(density * total)) < 1:
+            raise ValueError(f"{self.method_name}: density {density:g} keeps none of {total} weights")
+        return count
+
     @property
     def total_weights(self) -> int:
         """The number of maskable weights."""

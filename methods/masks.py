@@ -73,7 +73,7 @@ class Masks:
             if not self._begun and held.before is None and not held.forward:
                 held.before = parameter.detach().clone()
             held.replace(~mask.to(parameter.device))
-        self._watch()
+        self.watch()
         self._count()
         self.apply_()
 
@@ -152,13 +152,17 @@ class Masks:
         if unknown := [name for name in state if name not in self._weights]:
             hint = _prefix_hint(unknown[0])
             raise ValueError(f"saved masks of {', '.join(unknown)}, which are no maskable weights here{hint}")
+        for name, held in self._masks.items():
+            if name not in state and held.pruned is not None:  # dense when the state was saved
+                held.replace(torch.zeros_like(held.pruned))
         for name, mask in state.items():
             self._masks[name].replace(~mask.to(self._weights[name].parameter.device))
-        self._watch()
+        self.watch()
         self._count()
         self.restore_before_()
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """From now on the model, and copies of it, mask weights that were written before they compute."""
         if not self._watched:
             self._watched = True
             watch(self._model)

@@ -33,7 +33,9 @@ def cubic(step: int, *, begin: int, end: int, start: float, final: float) -> flo
 
     final + (start - final) * (1 - progress)^3 (Zhu and Gupta, arXiv:1710.01878, eq. 1).
     """
-    progress = min(max((step - begin) / max(1, end - begin), 0.0), 1.0)
+    if step >= end:  # at `begin` too, where both are one step
+        return final
+    progress = max((step - begin) / max(1, end - begin), 0.0)
     return final + (start - final) * (1 - progress) ** 3
 
 

@@ -20,16 +20,40 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from methods import scores
 from methods.base import Context
 
+LOSS = "the loss of a batch to score on"
+
 
 def batches(ctx: Context, count: int) -> list[tuple[Tensor, Tensor]]:
     """The first `count` batches of `train_batches`, or all where there are fewer.
 
-    Raises ValueError where there is none.
+    Raises ValueError where there is none, and for a batch that is no pair of inputs and targets.
     """
-    found = list(itertools.islice(ctx.train_batches(), count))
+    found = [pair(ctx, batch) for batch in itertools.islice(ctx.train_batches(), count)]
     if not found:
         raise ValueError(f"{ctx.method_name}: train_batches() gave no batch to score on")
     return found
+
+
+def pair(ctx: Context, batch: object) -> tuple[Tensor, Tensor]:
+    """A batch as (inputs, target). Raises ValueError unless it is a pair with a target per example."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        found = f"with {len(batch)} parts" if isinstance(batch, (tuple, list)) else f"of type {type(batch).__name__}"
+        raise ValueError(f"{ctx.method_name}: train_batches() gave a batch {found}: let it give pairs (inputs, target)")
+    inputs, target = batch
+    if not isinstance(target, Tensor) or target.dim() == 0:
+        found = "one number" if isinstance(target, Tensor) else f"a {type(target).__name__}"
+        raise ValueError(f"{ctx.method_name}: a batch's target is {found}, not a tensor with an entry per example")
+    return inputs, target
+
+
+def check_scalar(value: object, *, method: str, what: str = LOSS) -> None:
+    """Raises ValueError unless the value is a tensor of one finite number."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{method}: {what} is a {type(value).__name__}, not a tensor of one number")
+    if value.numel() != 1:
+        raise ValueError(f"{method}: {what} has shape {list(value.shape)}: it must be one number, such as a mean")
+    if not bool(torch.isfinite(value)):
+        raise ValueError(f"{method}: {what} is {value.item()}")
 
 
 @contextlib.contextmanager
@@ -84,7 +108,7 @@ def gradients_of(
     ctx: Context,
     value: Callable[[], Tensor],
     *,
-    what: str = "the loss of a batch to score on",
+    what: str = LOSS,
     create_graph: bool = False,
 ) -> dict[str, Tensor]:
     """The gradient of a 0-dim value for each maskable weight, in its shape.
@@ -95,8 +119,7 @@ def gradients_of(
     weights = [weight.parameter for weight in ctx.weights.values()]
     with _all_require_grad(weights):
         result = value()
-        if not bool(torch.isfinite(result)):
-            raise ValueError(f"{ctx.method_name}: {what} is {result.item()}")
+        check_scalar(result, method=ctx.method_name, what=what)
         found = torch.autograd.grad(result, weights, create_graph=create_graph, allow_unused=True)
     filled = [torch.zeros_like(w) if part is None else part for w, part in zip(weights, found, strict=True)]
     named = dict(zip(ctx.weights, filled, strict=True))
@@ -140,7 +163,7 @@ def examples_of_each_class(ctx: Context, count: int) -> list[tuple[Tensor, Tenso
     taken: dict[int, int] = {}
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
-    for batch, target in ctx.train_batches():
+    for batch, target in (pair(ctx, one) for one in ctx.train_batches()):
         if target.dim() != 1 or target.is_floating_point():
             raise ValueError(f"{ctx.method_name}: targets are {target.dtype} {list(target.shape)}, not class numbers")
         if not targets:
@@ -173,9 +196,7 @@ def keep_highest(
     check_finite(ctx, saliency)
     if not any(bool(score.any()) for score in saliency.values()):
         raise ValueError(f"{ctx.method_name}: the scores of all weights are 0, so none is better than another")
-    if (count := round(density * ctx.total_weights)) < 1:
-        raise ValueError(f"{ctx.method_name}: density {density:g} keeps none of {ctx.total_weights} weights")
-    masks = scores.top_of_all(saliency, count, among=among)
+    masks = scores.top_of_all(saliency, ctx.kept_count(density), among=among)
     if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
         warnings.warn(
             f"{ctx.method_name}: {', '.join(empty)} keeps no weight at density {density:g}: use a higher density, or "
@@ -251,8 +272,7 @@ def outputs_and_gradients(
         finally:
             for handle in handles:
                 handle.remove()
-        if not bool(torch.isfinite(loss)):
-            raise ValueError(f"{ctx.method_name}: the loss of a batch to score on is {loss.item()}")
+        check_scalar(loss, method=ctx.method_name)
         wanted = [output for _, output in outputs]
         found = torch.autograd.grad(loss * len(target), wanted, allow_unused=True) if wanted else ()
     ctx.scored_examples += len(target)

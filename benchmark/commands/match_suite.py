@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def check(baselines: Sequence[str], file: Path) -> None:
     if file.suffix != ".py":
         raise SpecError(f"--to {file}: a suite file is named NAME.py")
     check_file_name(file.stem, "the name of the suite file")
-    if file.exists() and WRITTEN_BY not in file.read_text(errors="replace").partition("\n")[0]:
+    folder = next(folder for folder in file.absolute().parents if folder.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise SpecError(f"--to {file}: nothing can be written into {folder}")
+    if file.exists() and not (file.is_file() and WRITTEN_BY in file.read_text(errors="replace").partition("\n")[0]):
         raise SpecError(f"--to {file} exists and is no file of this command: choose another name")
 
 

@@ -61,6 +61,7 @@ class ACDC(Method):
             raise ValueError(f"warm_up and final are {self.warm_up} and {self.final}: their sum must be at most 1")
 
     def enter_phase(self, ctx: Context) -> None:
+        ctx.kept_count(self.density)  # a density that keeps no weight fails at once
         if self.compressed(0, ctx.total_steps):
             self._compress(ctx)
 
@@ -83,7 +84,7 @@ class ACDC(Method):
     @torch.no_grad()
     def _compress(self, ctx: Context) -> None:
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
-        ctx.masks.set(scores.top_of_all(sizes, round(self.density * ctx.total_weights)))
+        ctx.masks.set(scores.top_of_all(sizes, ctx.kept_count(self.density)))
 
     def _decompress(self, ctx: Context) -> None:
         assert ctx.optimizer is not None, "a step needs a bound optimizer"

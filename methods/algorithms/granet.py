@@ -68,6 +68,7 @@ class GraNet(DropGrow):
 
     def enter_phase(self, ctx: Context) -> None:
         random_masks(ctx, density=self.initial_density, allocation=self.allocation, pattern=self.pattern)
+        self._count(ctx, self.density)  # a density that cannot be had fails at once
 
     def due(self, ctx: Context) -> bool:
         return self._due(ctx, ctx.step)
@@ -93,13 +94,22 @@ class GraNet(DropGrow):
         """Prune the smallest weights of all layers that train, so that the sparsity is s_t."""
         density = cubic(ctx.step, begin=0, end=self._end(ctx), start=self.initial_density, final=self.density)
         trains = {name: weight.parameter for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
-        masks = {name: ctx.masks[name] for name in ctx.weights}
-        frozen = sum(int(torch.count_nonzero(mask)) for name, mask in masks.items() if name not in trains)
-        count = round(density * ctx.total_weights) - frozen
-        kept = {name: masks[name] for name in trains}
+        kept = {name: ctx.masks[name] for name in trains}
         sizes = {name: scores.magnitude(weight) for name, weight in trains.items()}
-        if 0 < count < sum(int(torch.count_nonzero(mask)) for mask in kept.values()):
+        if (count := self._count(ctx, density)) < sum(int(torch.count_nonzero(mask)) for mask in kept.values()):
             ctx.masks.set(scores.top_of_all(sizes, count, among=kept))
+
+    def _count(self, ctx: Context, density: float) -> int:
+        """How many weights the layers that train keep of a density, beside those of frozen layers."""
+        total = ctx.kept_count(density)
+        frozen = [name for name, weight in ctx.weights.items() if not weight.parameter.requires_grad]
+        held = sum(int(torch.count_nonzero(ctx.masks[name])) for name in frozen)
+        if held >= total:
+            raise ValueError(
+                f"granet: density {density:g} keeps {total} weights, and the frozen layers {', '.join(frozen)} hold "
+                f"{held}: exclude them"
+            )
+        return total - held
 
     def moving(self, ctx: Context) -> list[str]:
         return [name for name in super().moving(ctx) if ctx.weights[name].parameter.grad is not None]

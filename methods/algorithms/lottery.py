@@ -80,6 +80,7 @@ class Lottery(Method):
 
     def enter_phase(self, ctx: Context) -> None:
         if ctx.phase.name == "level 0":
+            ctx.kept_count(self.density)  # a density that keeps no weight fails at once
             self._remember(ctx)
             return
         masks = self._tickets(ctx)
@@ -94,7 +95,7 @@ class Lottery(Method):
     def _tickets(self, ctx: Context) -> dict[str, Tensor]:
         """The masks of the next level: the largest of the weights that are kept now."""
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
-        total = round(self.densities()[self._level] * ctx.total_weights)
+        total = ctx.kept_count(self.densities()[self._level])
         return scores.top_of_all(sizes, total, among={name: ctx.masks[name] for name in sizes})
 
     def _remember(self, ctx: Context) -> None:

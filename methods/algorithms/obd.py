@@ -73,12 +73,12 @@ class OBD(Method):
 
     def enter_phase(self, ctx: Context) -> None:
         if ctx.phase.name == "train":
-            scoring.batches(ctx, 1)  # fails at once where there is no data to score on
+            scoring.batches(ctx, 1)  # no data to score on fails at once, and so does a density that keeps no weight
+            ctx.kept_count(self.density)
             return
         share = self.density ** (int(ctx.phase.name.removeprefix("round ")) / self.rounds)
-        total = round(share * ctx.total_weights)
         kept = {name: ctx.masks[name] for name in ctx.weights}
-        ctx.masks.set(scores.top_of_all(self.saliencies(ctx), total, among=kept))
+        ctx.masks.set(scores.top_of_all(self.saliencies(ctx), ctx.kept_count(share), among=kept))
 
     def saliencies(self, ctx: Context) -> dict[str, Tensor]:
         """s_k of each weight, in its shape."""
@@ -105,6 +105,8 @@ def second_derivatives(ctx: Context, *, batches: int) -> dict[str, Tensor]:
 def projection(loss_fn: Loss, generator: torch.Generator, outputs: Tensor, target: Tensor) -> Tensor:
     """sum over examples of z^T H^(1/2) r, where only z has a gradient: 0-dim. outputs: [examples, ...]."""
     hessian = output_hessian(loss_fn, outputs, target)
+    if not bool(hessian.isfinite().all()):
+        raise ValueError("obd: the second derivatives of the loss of a batch to score on are not finite")
     values, vectors = torch.linalg.eigh(hessian.double())
     signs = torch.randint(2, values.shape, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
     roots = values.clamp_min(0).sqrt()
@@ -116,7 +118,9 @@ def projection(loss_fn: Loss, generator: torch.Generator, outputs: Tensor, targe
 def output_hessian(loss_fn: Loss, outputs: Tensor, target: Tensor) -> Tensor:
     """The Hessian of the loss with respect to each example's outputs: [examples, outputs, outputs]."""
     outputs = outputs.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(loss_fn(outputs, target), outputs, create_graph=True)
+    loss = loss_fn(outputs, target)
+    scoring.check_scalar(loss, method="obd")
+    (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
     columns = slope.flatten(1).sum(0)
     if not columns.requires_grad:  # a loss that is linear in the outputs
         return torch.zeros(len(outputs), len(columns), len(columns), dtype=outputs.dtype, device=outputs.device)

@@ -73,12 +73,13 @@ class PruneFinetune(Method):
 
     def enter_phase(self, ctx: Context) -> None:
         if ctx.phase.name == "train":
+            ctx.kept_count(self.density)  # a density that keeps no weight fails at once
             return
         self._round += 1
         weights = {name: weight.parameter for name, weight in ctx.weights.items()}
         masks = {name: ctx.masks[name] for name in weights}
         sizes = {name: relative_magnitude(weight, masks[name]) for name, weight in weights.items()}
-        total = round(self.density ** (self._round / self.rounds) * ctx.total_weights)
+        total = ctx.kept_count(self.density ** (self._round / self.rounds))
         ctx.masks.set(scores.top_of_all(sizes, total, among=masks))
 
     def state_dict(self) -> dict[str, Any]:

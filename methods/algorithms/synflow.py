@@ -80,6 +80,13 @@ def synaptic_flow(ctx: Context, ones: Tensor, masks: Mapping[str, Tensor]) -> di
     weights = {name: weight.parameter for name, weight in ctx.weights.items()}
     for name, weight in weights.items():
         weight.data.mul_(masks[name])
-    gradients = scoring.gradients_of(ctx, lambda: ctx.model(ones).sum(), what="R, the sum of the outputs,")
+    try:
+        gradients = scoring.gradients_of(ctx, lambda: ctx.model(ones).sum(), what="R, the sum of the outputs,")
+    except RuntimeError as error:
+        if "dtype" not in str(error):
+            raise
+        raise ValueError(
+            f"{ctx.method_name}: the model cannot compute in float64, so it casts inside: {error}"
+        ) from error
     ctx.scored_examples += 1
     return {name: (gradients[name] * weight.detach()).abs() for name, weight in weights.items()}

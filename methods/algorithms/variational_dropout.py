@@ -159,7 +159,8 @@ def examples_of(ctx: Context) -> int:
         _, target = scoring.batches(ctx, 1)[0]
     except ValueError as error:
         raise ValueError(
-            f"{ctx.method_name}: give train_examples=…, the number of training examples, or attach(train_batches=…)"
+            f"{ctx.method_name}: give train_examples=…, the number of training examples, or attach(train_batches=…) "
+            f"of known size ({error})"
         ) from error
     return ctx.steps_per_epoch * len(target)
 

@@ -88,7 +88,8 @@ class WeightMask:
         if self._masked is None or self._masked() is not weight:
             self._masked = weakref.ref(weight)  # its hook holds this mask: a reference back would never be freed
         self._version = _version(weight)
-        if self.zeroes_gradients and weight.requires_grad and (self._hooked is None or self._hooked() is not weight):
+        hooked = self._hooked is not None and self._hooked() is weight
+        if self.zeroes_gradients and self.pruned is not None and weight.requires_grad and not hooked:
             weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
 
@@ -109,19 +110,21 @@ class WeightMask:
         weight whatever is known of it, and even where it is another parameter than before.
         """
         weight = module._parameters.get(parameter_name)
-        if weight is None or self.pruned is None:
-            return None
-        if not written and not self.written(weight):
-            return None
-        if self.forward:
-            self._follow()
-            self.note(weight)
+        changed = weight is not None and self.written(weight)
+        if weight is None or not (changed or written):
             return None
         is_other = self._masked is not None and weight is not self._masked()
-        if not isinstance(weight, nn.Parameter) or (is_other and not written):
+        stands_in = not isinstance(weight, nn.Parameter) or (is_other and not written)
+        if changed and (self.forward or not stands_in):
+            self._follow()
+        if self.pruned is None:
+            return None
+        if self.forward:
+            self.note(weight)
+            return None
+        if stands_in:
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)  # type: ignore[assignment]
             return weight
-        self._follow()
         self.apply_(weight)
         return None
 
@@ -154,7 +157,7 @@ class WeightMask:
         copy._changes = self._changes
         copy._original = self._original or weakref.ref(self)
         weight = self._masked() if self._masked is not None else None
-        if weight is not None and not self.written(weight):
+        if weight is not None and (self.pruned is None or not self.written(weight)):
             copied = memo.get(id(weight))
             if copied is not None:
                 copy._masked, copy._version = weakref.ref(copied), _version(copied)
@@ -196,6 +199,7 @@ def carriers(model: nn.Module) -> Iterator[nn.Module]:
 def carry(weight: MaskableWeight, mask: WeightMask) -> None:
     """Make the module that holds a weight carry its mask."""
     weight.module.__dict__.setdefault(KEY, {})[weight.parameter_name] = mask
+    mask.note(weight.parameter)
     weight.module.__dict__["__prepare_scriptable__"] = _refuse_script
 
 

@@ -131,6 +131,70 @@ def test_an_average_follows_the_masks_and_a_snapshot_keeps_its_own() -> None:
         assert torch.equal(snapshot.get_parameter(name) != 0, first[name])
 
 
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("acdc", {"warm_up": 0.5}),
+        ("narang", {"update_every": 2}),
+        ("prune_finetune", {}),
+        ("dns", {"pretraining": 1.0}),
+    ],
+)
+def test_an_average_that_began_dense_follows_masks_that_come_later(method: str, values: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, method, total_steps=4, **values)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    teacher, dense = copy.deepcopy(model), copy.deepcopy(model.state_dict())
+    assert attached.density() == 1
+    for _ in range(attached.total_steps):
+        sgd(attached)
+        backward(model, attached)
+        attached.step()
+        average.update_parameters(model)
+    assert attached.density() < 1
+    x = torch.randn(4, 6)
+    computed = average.eval()(x)
+    teacher.eval()(x)
+    methods.finalize(average)
+    torch.testing.assert_close(average(x), computed)
+    for name, mask in attached.masks().items():
+        assert not average.module.get_parameter(name)[~mask].any()
+        assert torch.equal(methods.finalize(teacher).get_parameter(name), dense[name])  # nobody wrote to it
+
+
+def test_finalize_gives_a_snapshot_the_masks_that_it_was_copied_with() -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, "set", density=0.3)
+    sgd(attached)
+    snapshot, first = copy.deepcopy(model), attached.masks()
+    for _ in range(5):
+        backward(model, attached)
+        attached.step()
+    assert any(not torch.equal(mask, first[name]) for name, mask in attached.masks().items())
+    methods.finalize(snapshot)
+    for name, mask in first.items():
+        assert torch.equal(snapshot.get_parameter(name) != 0, mask)
+
+
+def test_an_earlier_state_without_masks_makes_the_model_dense_again() -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, "acdc", total_steps=4, warm_up=0.25, density=0.3)
+    sgd(attached)
+    states = attached.state_dict(), copy.deepcopy(model.state_dict())
+    backward(model, attached)
+    attached.step()
+    assert attached.density() < 1
+    attached.load_state_dict(states[0])
+    model.load_state_dict(states[1])
+    model(torch.randn(4, 6))
+    assert attached.density() == 1
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, states[1][name])
+
+
 def test_apply_masks_takes_wrapped_plain_and_attached_copies() -> None:
     model = Block()
     attached = attach(model, density=0.3)

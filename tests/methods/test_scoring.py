@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,64 @@ def test_a_loss_a_gradient_or_no_batch_is_refused_by_name() -> None:
         attach(network(), [])
     with pytest.raises(ValueError, match="this method scores on data"):
         attach(network(), None)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"inputs": torch.ones(4, 6), "target": torch.ones(4)}, "a batch of type dict"),
+        ((torch.ones(4, 6), torch.ones(4), torch.ones(4)), "a batch with 3 parts"),
+        (torch.ones(2, 6), "a batch of type Tensor"),  # two rows would pass for inputs and target
+        ((torch.ones(6), torch.tensor(1)), "target is one number"),
+        ((torch.ones(4, 6), {"a": torch.ones(4), "b": torch.ones(4)}), "target is a dict"),
+    ],
+)
+@pytest.mark.parametrize("method", ["snip", "grasp", "taylor", "obd", "synflow", "variational_dropout"])
+def test_a_batch_that_is_no_pair_is_refused_by_name(method: str, batch: Any, message: str) -> None:
+    values = {"density": 0.9} if method == "taylor" else {}
+    with pytest.raises(ValueError, match=f"{method}: .*{message}"):
+        methods.attach(
+            network(),
+            method,
+            total_steps=4,
+            steps_per_epoch=2,
+            train_batches=lambda: [batch],
+            **values,  # type: ignore[arg-type]
+        )
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda out, y: F.cross_entropy(out, y, reduction="none"), r"has shape \[4\]: it must be one number"),
+        (lambda out, y: F.cross_entropy(out, y).item(), "is a float, not a tensor of one number"),
+        (lambda out, y: F.cross_entropy(out, y) * float("nan"), "is nan"),
+    ],
+)
+@pytest.mark.parametrize("method", ["snip", "grasp", "taylor", "obd"])
+def test_a_loss_that_is_no_number_is_refused_by_name(method: str, loss_fn: Callable[..., Tensor], message: str) -> None:
+    model, (batch,) = network(), data([4])
+    given: dict[str, Any] = {} if method in ("snip", "grasp") else {"density": 0.9}
+
+    def train() -> None:
+        at = methods.attach(
+            model, method, total_steps=1, steps_per_epoch=1, train_batches=lambda: [batch], loss_fn=loss_fn, **given
+        )
+        at.bind(torch.optim.SGD(at.parameter_groups(), lr=0.1))
+        for _ in range(at.total_steps):
+            F.cross_entropy(model(batch[0]), batch[1]).backward()
+            at.step()
+
+    with pytest.raises(ValueError, match=f"{method}: the loss of a batch to score on {message}"):
+        train()
+
+
+def test_what_is_no_function_is_refused_when_attaching() -> None:
+    given = {"total_steps": 4, "steps_per_epoch": 2}
+    with pytest.raises(ValueError, match="train_batches is a list: it must be a function, such as lambda: loader"):
+        methods.attach(network(), "rigl", train_batches=data([4]), **given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"loss_fn is a str: it must be a function, such as F\.cross_entropy"):
+        methods.attach(network(), "rigl", loss_fn="cross_entropy", **given)  # type: ignore[arg-type]
 
 
 def test_scored_examples_survive_a_resume() -> None:

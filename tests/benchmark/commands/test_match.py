@@ -323,6 +323,7 @@ def test_a_mean_that_is_the_density_of_no_cell_is_none() -> None:
         (["--with", "static,dense"], "--with dense: it has no hyperparameter 'density'"),
         (["--with", "sttaic"], "--with: unknown method 'sttaic': did you mean 'static'?"),
         (["--to", "found.txt"], "--to found.txt: a suite file is named NAME.py"),
+        (["--to", f"{__file__}/found.py"], "test_match.py/found.py: nothing can be written into"),
         (["--to", __file__], "exists and is no file of this command: choose another name"),
         (["--set", "method.alhpa=1"], "no cell's method has 'alhpa': did you mean 'alpha'?"),
         (["--seeds", "x"], "--seeds x: write numbers and ranges"),

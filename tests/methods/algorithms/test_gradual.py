@@ -131,3 +131,10 @@ def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message
 def test_a_density_that_leaves_a_layer_without_a_weight_is_refused_when_attached() -> None:
     with pytest.raises(ValueError, match=r"^gradual: .*keeps 2 weights, fewer than the 3 layers"):
         network(density=0.001)
+
+
+@pytest.mark.parametrize("values", [{"starts_at": 0.5, "stops_at": 0.5}, {"starts_at": 0.0, "stops_at": 0.01}])
+def test_a_range_of_one_step_prunes_to_the_density_in_that_step(values: dict[str, float]) -> None:
+    kept = kept_after_each_step(*eight(**values))
+    first = max(1, round(values["stops_at"] * 12))
+    assert [len(places) for places in kept] == [8] * (first - 1) + [2] * (13 - first)

@@ -102,6 +102,14 @@ def test_layers_that_are_frozen_keep_their_masks_and_those_without_a_gradient_gr
     assert int(at.kept_counts().sum()) == 90
 
 
+def test_frozen_layers_that_hold_more_than_the_density_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    model[0].weight.requires_grad_(False)
+    message = r"granet: density 0\.1 keeps 20 weights, and the frozen layers 0\.weight hold 50: exclude them"
+    with pytest.raises(ValueError, match=message):
+        methods.attach(model, "granet", total_steps=6, steps_per_epoch=2, density=0.1, include=["0", "1"])
+
+
 def test_the_share_that_is_replaced_falls_along_a_cosine() -> None:
     model = nn.Linear(100, 10)
     at = methods.attach(model, "granet", total_steps=100, steps_per_epoch=10, density=0.5, update_every=10)

@@ -119,6 +119,6 @@ def test_no_batches_fail_at_attach_and_a_loss_that_is_not_finite_is_named() -> N
     with pytest.raises(ValueError, match=r"obd: train_batches\(\) gave no batch"):
         attach(nn.Linear(4, 2), [])
     batches = [(torch.full((1, 4), float("inf")), torch.tensor([0]))]
-    at = attach(nn.Linear(4, 2), batches)
+    at = attach(nn.Linear(4, 2), batches, density=0.5)
     with pytest.raises(ValueError, match="obd: the loss of a batch to score on is nan"):
         OBD().saliencies(at.context)
