@@ -69,9 +69,8 @@ class Context:
 
         Raises ValueError where it keeps none.
         """
-        total = sum(weight.parameter.numel() for weight in self.weights.values())
-        if (count := round(density * total)) < 1:
-            raise ValueError(f"{self.method_name}: density {density:g} keeps none of {total} weights")
+        if (count := round(density * self.total_weights)) < 1:
+            raise ValueError(f"{self.method_name}: density {density:g} keeps none of {self.total_weights} weights")
         return count
 
     @property

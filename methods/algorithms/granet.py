@@ -68,7 +68,7 @@ class GraNet(DropGrow):
 
     def enter_phase(self, ctx: Context) -> None:
         random_masks(ctx, density=self.initial_density, allocation=self.allocation, pattern=self.pattern)
-        self._count(ctx, self.density)  # a density that cannot be had fails at once
+        self._count(ctx, self.density)  # a density that keeps too few weights fails at once
 
     def due(self, ctx: Context) -> bool:
         return self._due(ctx, ctx.step)
