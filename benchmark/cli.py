@@ -173,19 +173,10 @@ def match(
 ) -> None:
     """Find the hyperparameter value (alpha of dst) at which a method keeps a chosen density."""
     request = Request(
-        suite=suite,
-        model=model,
-        method=method,
-        density=density,
-        tolerance=tolerance,
-        seeds=seeds,
-        probes=probes,
-        where=tuple(where),
-        changes=tuple(changes),
-        done_in=tuple(done_in),
-        baselines=tuple(baselines.split(",")) if baselines else (),
-        to=to,
-    )
+        suite=suite, model=model, method=method, density=density, tolerance=tolerance, seeds=seeds, probes=probes,
+        where=tuple(where), changes=tuple(changes), done_in=tuple(done_in),
+        baselines=tuple(baselines.split(",")) if baselines else (), to=to,
+    )  # fmt: skip
     choice = launch.Choice(name=launcher, workers=workers, profile=profile, ray_address=ray_address)
     how = Execution(out=out, data_dir=data_dir, device=device, accept_drift=accept_drift, retry_failed=retry_failed)
     execution = launch.share(how, choice, processes=processes_per_cell)

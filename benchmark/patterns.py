@@ -13,8 +13,8 @@ from benchmark.spec import SpecError
 def layer_pattern(layers: Path, run_ids: Sequence[str]) -> tuple[float, ...]:
     """The density of each layer over these cells, in the model's order: kept / weights, both summed.
 
-    layers: the layers.csv of a run folder or of an export. Raises SpecError where the file is none,
-    lacks one of the cells, or where their networks have other layers.
+    layers: the layers.csv of a run folder or of an export. Raises SpecError where the file is not
+    such a table or lacks one of the cells, and where the cells' networks differ in their layers.
     """
     if not layers.is_file():
         raise SpecError(f"{layers} does not exist: 'python -m benchmark export' writes one")

@@ -63,15 +63,11 @@ def attach(
     coverage = Coverage.of(selection)
     warn_where_little(coverage, stacklevel=2)
     phases = arguments.phases_of(method, total_steps)
+    zeroes_gradients, forward = method.pruned_gradients == "zero", method.masking == "forward"
     context = Context(
         model=model,
         weights=weights,
-        masks=Masks(
-            model,
-            weights,
-            zeroes_gradients=method.pruned_gradients == "zero",
-            forward=method.masking == "forward",
-        ),
+        masks=Masks(model, weights, zeroes_gradients=zeroes_gradients, forward=forward),
         thresholds=Thresholds(weights),
         generator=generator,
         total_steps=sum(phase.steps for phase in phases),
@@ -233,11 +229,11 @@ class Attachment:
         if self._bound is None or ctx.optimizer is None:
             raise RuntimeError("no optimizer is bound: call attached.bind(optimizer) before step()")
         self._bound.check()
-        if closure is not None and (scaler_step is not None or self._reads_gradients()):
+        if closure is not None and scaler_step is not None:
+            raise RuntimeError("step() takes a closure or a scaler's step, not both")
+        if closure is not None and self._reads_gradients():
             raise RuntimeError(
-                "step() takes a closure or a scaler's step, not both"
-                if scaler_step is not None
-                else f"{self.method.name} reads the gradients before each step: a closure computes them too late"
+                f"{self.method.name} reads the gradients before each step: a closure computes them too late"
             )
         if ctx.step == 1 and len(ctx.thresholds):
             self._compare_processes(
@@ -250,9 +246,7 @@ class Attachment:
         ctx.masks.apply_()
         ctx.step += 1
         self.method.after_step(ctx)
-        new_phase = self._advance()
-        self._schedule_gradients()
-        return new_phase
+        return self._advance()
 
     def _update(
         self, scaler_step: Callable[[torch.optim.Optimizer], Any] | None, closure: Callable[[], Any] | None
@@ -264,12 +258,14 @@ class Attachment:
         return optimizer.step if closure is None else functools.partial(optimizer.step, closure)
 
     def _advance(self) -> bool:
-        if self.context.step < self._start(self._phase + 1) or self._phase + 1 == len(self.phases):
-            return False
-        self._set_phase(self._phase + 1)
-        self.method.enter_phase(self.context)
-        self._structure.expect_thresholds(list(self.context.thresholds.parameters()))
-        return True
+        """Get ready for the next step. True where it begins a phase."""
+        begins = self._phase + 1 < len(self.phases) and self.context.step >= self._start(self._phase + 1)
+        if begins:
+            self._set_phase(self._phase + 1)
+            self.method.enter_phase(self.context)
+            self._structure.expect_thresholds(list(self.context.thresholds.parameters()))
+        self._schedule_gradients()
+        return begins
 
     def _start(self, number: int) -> int:
         """The step at which a phase begins."""

@@ -69,10 +69,14 @@ class Context:
 
         Raises ValueError where it keeps none.
         """
-        total = sum(weight.parameter.numel() for weight in self.weights.values())
-        if (count := round(density * total)) < 1:
-            raise ValueError(f"{self.method_name}: density {density:g} keeps none of {total} weights")
+        if (count := round(density * self.total_weights)) < 1:
+            raise ValueError(f"{self.method_name}: density {density:g} keeps none of {self.total_weights} weights")
         return count
+
+    @property
+    def total_weights(self) -> int:
+        """The number of maskable weights."""
+        return sum(weight.parameter.numel() for weight in self.weights.values())
 
     @property
     def lr(self) -> float:
@@ -91,15 +95,15 @@ class Method:
     version: raised whenever behaviour changes.
     density_promise: `dense` keeps all weights, `exact` keeps its density after every step, `final`
         reaches its density at the end, `emergent` promises no density.
-    granularity: what is pruned, a single `weight` or a whole output `unit` (a neuron, a filter). A
-        promise of units holds to within the largest unit.
+    granularity: what is pruned: single weights (`weight`), or whole output units, such as neurons
+        and filters (`unit`). With units the density promise holds to within the largest unit.
     masking: how a layer computes with a mask. `in_place`: pruned weights are 0 in the parameter.
         `forward`: the layer computes with W * M, the parameter stays dense, and the gradient of
         W * M passes to all of it.
     grown_state: the optimizer's state of weights that grow again, for masks in place: `zero` where
         it starts at 0, `keep` where it stays.
     weight_gradient: whether the weight's gradient costs the arithmetic of a `dense` or a `sparse`
-        layer. Methods that need it dense in some steps only override `dense_gradient`.
+        layer. Methods that need it dense only in some steps override `dense_gradient`.
     pruned_gradients: for masks in place: `zero` where gradients of pruned weights become 0 as they
         arrive, except in steps with a `dense_gradient`, so that nothing else (clipping, an
         optimizer, a line search) sees them; `keep` where they stay.
@@ -198,6 +202,12 @@ def check_fraction(name: str, value: float, *, low_open: bool = True) -> None:
     """Raises ValueError unless the value lies in (0, 1], or in [0, 1] where low_open is False."""
     if not (0 < value <= 1 or (value == 0 and not low_open)):
         raise ValueError(f"{name} is {value}: it must lie in {'(' if low_open else '['}0, 1]")
+
+
+def check_positive(name: str, value: float, *, or_zero: bool = False) -> None:
+    """Raises ValueError unless the value is finite and above 0, or 0 where or_zero is True."""
+    if not (0 < value < float("inf") or (value == 0 and or_zero)):
+        raise ValueError(f"{name} is {value}: it must be {'0 or more' if or_zero else 'above 0'}")
 
 
 def check_count(name: str, value: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-ALLOCATIONS = ("er", "erk", "uniform")  # from the shapes of the layers; `pattern` is given its densities
+ALLOCATIONS = ("er", "erk", "uniform")  # these need only the shapes of the layers; `pattern` needs densities too
 
 
 def allocate(
@@ -36,9 +36,9 @@ def allocate(
 
 
 def check_allocation(allocation: str, pattern: Sequence[float] | None) -> None:
-    """Raises ValueError for an unknown allocation, and for a pattern that is no list of densities.
+    """Raises ValueError for an unknown allocation, and for a pattern of other values than densities.
 
-    Only the allocation `pattern` takes a pattern, and it needs one.
+    The allocation `pattern` needs a pattern; the others take none.
     """
     if allocation not in (valid := sorted([*ALLOCATIONS, "pattern"])):
         raise ValueError(f"allocation is '{allocation}'; valid: {', '.join(valid)}")

@@ -1,8 +1,14 @@
 """Finds the value of a hyperparameter at which a training ends with a chosen density.
 
-For methods that keep what a penalty or a threshold leaves, such as DST: the density is a result of
-the training, and one hyperparameter moves it. A density is all that the search reads, so it needs no
-held-out data. Each value that it tries costs a training, so it tries few.
+It is for methods such as DST, whose density is a result of the training and follows from one
+hyperparameter. The search reads only densities, so it needs no held-out data. Each value that it
+tries costs a training, so it tries few.
+
+The next value depends only on the densities known so far. Between a value that keeps too many
+weights and its neighbour that keeps too few, it is interpolated linearly: log odds of the density
+over log value, no nearer to either end than a fifth of the interval. Outside of the known values it
+is extrapolated, by at most a factor of 10. So an interrupted search continues where it stopped when
+it is given the densities that it had found. Values are rounded to few digits.
 """
 
 from __future__ import annotations
@@ -12,13 +18,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-LARGEST_STEP = math.log(10)  # of the value, outside of what is known
+# Steps and widths are differences of log values.
+LARGEST_STEP = math.log(10)  # the limits of a step beyond the known values
 SMALLEST_STEP = math.log(1.2)
-BLIND_STEP = math.log(3)  # where nothing says how far the density is
-LEAST_SHARE = 0.2  # of an interval, between a new value and either end
+BLIND_STEP = math.log(3)  # the step beyond a value that has no density
+LEAST_SHARE = 0.2  # a new value keeps this share of the interval from either end
 RESOLUTION = math.log(1.01)  # an interval this narrow is not divided
-PLATEAU = math.log(2)  # the least width of a floor
-FALLEN = 0.1  # log odds of the density: a plateau is a floor only below a slope
+PLATEAU = math.log(2)  # a density that stays over this width may have reached its floor,
+FALLEN = 0.1  # but only if its log odds fell by this much before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +50,11 @@ class DensityKnob:
 class DensityMatch:
     """What a search found.
 
-    value, density: the value found and its density; None where none was found. reason: why not, else
-    empty. between: the neighbouring values between which the density jumps over the wanted one,
-    stops changing, or still is to be found; None where there are none. densities: every value that
-    is known, in ascending order, with its density (None: it has none). tried: the values of this
-    search, in the order of trial.
+    value, density: the value found and its density; None where none was found. reason: why none was
+    found; empty where one was. between: two neighbouring values; between them the density jumps over
+    the wanted one, stops changing, or was still being searched. None where there are no such values.
+    densities: every known value in ascending order, with its density or None. tried: the values that
+    this search tried, in order.
     """
 
     value: float | None
@@ -73,18 +80,11 @@ def match_density(
     """Search between `low` and `high` for the value at which density_of(value) is the density.
 
     density_of: trains with a value and returns the density in [0, 1], for example the mean over
-    seeds; None where the value leads to no density, as when the training diverges, which counts as
-    too sparse. rising: whether a larger value keeps more weights. start: the first value, where none
-    is known; by default the geometric mean of `low` and `high`. tolerance: relative, of the density.
-    probes: how many values to try at most; 0 only reads `known`. known: densities from earlier.
-
-    The next value depends only on the densities known so far: between a value that keeps too many
-    weights and the next one that keeps too few, by linear interpolation of the log odds of the
-    density over log value, not nearer to either end than a fifth of the interval; outside of what
-    is known, by extrapolation, by at most a factor of 10. So an interrupted search that is given
-    what it found goes on as if nothing had happened. Values are rounded to few digits.
-
-    Raises ValueError for arguments out of range, and for a density that is none.
+    seeds. It returns None where the training diverges, which counts as too sparse. rising: whether a
+    larger value keeps more weights. start: the first value, where none is known; by default the
+    geometric mean of `low` and `high`. tolerance: relative to the density. probes: how many values
+    to try at most; 0 only reads `known`. known: densities that were found earlier, by value. Raises
+    ValueError for arguments out of range, and for a density outside [0, 1].
     """
     _check(density=density, low=low, high=high, tolerance=tolerance, probes=probes)
     first = math.sqrt(low * high) if start is None else min(max(start, low), high)
@@ -92,18 +92,16 @@ def match_density(
     tried: list[float] = []
     while True:
         points = sorted(_Point(value, _odds(d) - _odds(density)) for value, d in densities.items())
-        ends = (low, high)
-        if rising:
-            points, ends = points[::-1], (high, low)
+        points, ends = (points[::-1], (high, low)) if rising else (points, (low, high))
         errors = {value: abs(d / density - 1) for value, d in densities.items() if d is not None}
         nearest = min(errors, key=lambda value: errors[value], default=None)
         if nearest is not None and errors[nearest] <= tolerance:
             return _match(nearest, None, densities, tried)
         step = _next(points, ends, first, tolerance) if points else first
+        if len(tried) == probes and not isinstance(step, _End):
+            step = _End(f"{probes} new values did not reach it", _bracket(points))
         if isinstance(step, _End):
             return _match(None, step, densities, tried)
-        if len(tried) == probes:
-            return _match(None, _End(f"{probes} new values did not reach it", _bracket(points)), densities, tried)
         densities[step] = _checked(step, density_of(step))
         tried.append(step)
 

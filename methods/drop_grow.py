@@ -17,12 +17,12 @@ from methods.schedules import every, steps_of
 
 @dataclass(kw_only=True)
 class Rewiring(Method):
-    """Starts from random masks with exact counts; a subclass says when to drop, and what to grow.
+    """Starts from random masks with exact counts; a subclass says when and what to drop and grow.
 
     pattern: the layer densities that the allocation `pattern` scales to the density.
 
     Each update keeps the total count, and the count of every layer unless a method moves weights
-    between layers. Grown weights start at 0, and with zeroed optimizer state unless grown_state is
+    between layers. Grown weights start at 0. Their optimizer state is zeroed unless grown_state is
     "keep". The optimizer state of dropped weights is kept.
 
     regrown: what happens to a weight that one update drops and grows again. `restart`: it starts as
@@ -125,7 +125,7 @@ def random_masks(ctx: Context, *, density: float, allocation: str, pattern: Sequ
 def layer_counts(
     ctx: Context, *, density: float, allocation: str, pattern: Sequence[float] | None = None
 ) -> dict[str, int]:
-    """How many weights each layer keeps of the density, by `budgets.allocate`.
+    """How many weights each layer keeps at the density, by `budgets.allocate`.
 
     Raises ValueError, with the method, the layer and its value, where the allocation cannot give it.
     """

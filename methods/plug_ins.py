@@ -1,7 +1,7 @@
-"""Plug-ins: what users add under a name of their own, registered or in an installed package.
+"""Plug-ins: what users add under a name of their own, by registering it or in an installed package.
 
-One `PlugIns` holds those of one kind: methods in this package; models, data sets and suites in
-`benchmark`. Names are read without importing what is behind them.
+There is one `PlugIns` for each kind: here for methods, in `benchmark` for models, data sets and
+suites. It reads names without importing the plug-ins.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class PlugIns:
     """The plug-ins of one kind, by name.
 
     kind: a word for messages, such as `method`. group: the entry-point group of installed packages.
-    own: a name -> where it leads in this project, or None; a plug-in never replaces it. form: what
-    a path looks like, for messages. whole_module: a path may also be that of a module.
+    own: returns the path of this project's own method, model … of a name, or None; a plug-in never
+    replaces these. form: what a path looks like, for messages. whole_module: whether a path may
+    also name a whole module.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class PlugIns:
     def register(self, name: str, path: str) -> None:
         """Make what is at `path` available under a name, in this process.
 
-        Raises ValueError where the name is taken by another path or cannot be in the name of a
-        file, and where the path has another form.
+        Raises ValueError where the name belongs to another path or cannot be part of a file's name,
+        and where the path does not have the expected form.
         """
         if problem := _name_problem(name):
             raise ValueError(f"{self._kind} {name!r:.120}: {problem}")
@@ -84,7 +85,7 @@ class PlugIns:
             self._registered = before
 
     def names(self) -> list[str]:
-        """The names of all plug-ins that can be asked for, whether or not they can be loaded."""
+        """The names of all plug-ins, including those that cannot be loaded."""
         return sorted({*self._registered, *(name for name, found in self._entry_points() if not self._hidden(name))})
 
     def find(self, name: str) -> PlugIn | None:
@@ -120,10 +121,10 @@ class PlugIns:
             raise ValueError(f"{self._kind} '{name}' cannot be loaded from {where}: {_text(error)}") from error
 
     def describe(self, load: Callable[[str], Any] | None = None) -> dict[str, str]:
-        """Each plug-in's first line of documentation and its package, or what is wrong with it.
+        """The first line of each plug-in's docstring, or what is wrong with the plug-in.
 
-        Imports them all. load: what loads and checks one, in place of `self.load`. An entry point
-        that has the name of something else is listed with its package behind the name.
+        Imports all of them. load: a function that loads and checks one, in place of `self.load`. An
+        entry point whose name is taken or not valid is listed as `'name' of package version`.
         """
         found = {}
         for name in self.names():
@@ -139,7 +140,7 @@ class PlugIns:
     def origin(self, name: str) -> str:
         """Where a plug-in comes from: its package and version, and its file with the SHA-256.
 
-        Empty for names that are no plug-in. The checksum is that of the file as it was loaded.
+        Empty for names that are not plug-ins. The checksum is that of the file when it was loaded.
         Raises ValueError if the plug-in cannot be loaded.
         """
         plug_in = self.find(name)
@@ -167,7 +168,7 @@ class PlugIns:
 
 @functools.lru_cache(maxsize=32)
 def _entry_points(group: str, path: tuple[str, ...]) -> tuple[tuple[str, PlugIn], ...]:
-    """(name, plug-in) of the packages on the import path, read once: it opens every package's metadata."""
+    """(name, plug-in) of all packages. Cached, because it opens every package's metadata."""
     points = importlib.metadata.entry_points(group=group)
     owners = [(point, point.dist) for point in points]
     return tuple(

@@ -1,8 +1,8 @@
 """Scoring weights on training data, outside of the training steps.
 
-A method that scores calls these in `enter_phase` or after a step. The model is as before when they
-return: gradients, buffers, modes and the random state of dropout. The examples are counted in
-`Context.scored_examples`.
+A method calls these functions in `enter_phase` or after a step. Inside `undisturbed` they leave the
+model as it was: gradients, buffers, modes and the random state of dropout. They count the examples
+in `Context.scored_examples`.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def check_scalar(value: object, *, method: str, what: str = LOSS) -> None:
 
 @contextlib.contextmanager
 def undisturbed(ctx: Context, *, train: bool = True) -> Iterator[None]:
-    """Inside, the model may compute with gradients; after it the model is as before.
+    """Restores the model's modes, buffers and random numbers at the end of the `with` block.
 
-    train: the mode of the model inside. Weights stay what they are, so a caller that writes them
-    has to restore them.
+    Inside, gradients are enabled. train: whether the model is in training mode inside. Weights are
+    not restored: a caller that writes them has to do it.
     """
     model = ctx.model
     modes = [(module, module.training) for module in model.modules()]
@@ -154,10 +154,11 @@ def _inner_product(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
 
 
 def examples_of_each_class(ctx: Context, count: int) -> list[tuple[Tensor, Tensor]]:
-    """The first `count` examples of each class in one pass over `train_batches`, in equal batches up to its size.
+    """The first `count` examples of each class in one pass over `train_batches`.
 
-    It stops when it has them for as many classes as the model has outputs. A class with fewer
-    examples gives those that it has. Raises ValueError for targets that are not class numbers.
+    They are returned in equal batches, none larger than the first batch of the training. The pass
+    ends early when it has them for as many classes as the model has outputs. A class with fewer
+    examples gives all of them. Raises ValueError for targets that are not class numbers.
     """
     taken: dict[int, int] = {}
     inputs: list[Tensor] = []
@@ -189,8 +190,8 @@ def keep_highest(
     """Mask all but the round(density * weights) weights of the highest score over all layers.
 
     saliency: a score for every entry of every maskable weight. among: bool masks of the entries that
-    may be kept. Warns of a layer that keeps nothing. Raises ValueError where the density keeps no
-    weight, where a score is not finite, and where all are 0.
+    may be kept. Warns where a layer keeps no weight. Raises ValueError where the density keeps no
+    weight, where a score is not finite, and where all scores are 0.
     """
     check_finite(ctx, saliency)
     if not any(bool(score.any()) for score in saliency.values()):
@@ -215,7 +216,7 @@ def check_finite(ctx: Context, found: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def absolute(model: nn.Module) -> Iterator[None]:
-    """Inside, all parameters and buffers are their absolute values in float64; after it they are as before."""
+    """Inside the `with` block, parameters and buffers have their absolute values, in float64."""
     held = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
     before = [tensor.data for tensor in held]
     try:
@@ -241,7 +242,7 @@ def _all_require_grad(weights: Sequence[nn.Parameter]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Inside, layers use kernels whose gradients can be differentiated: fused attention and cuDNN's RNNs cannot."""
+    """Inside, layers use kernels that can be differentiated twice, not fused attention or cuDNN."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
     with sdpa_kernel(SDPBackend.MATH), cudnn:
@@ -251,10 +252,11 @@ def _twice_differentiable(model: nn.Module) -> Iterator[None]:
 def outputs_and_gradients(
     ctx: Context, batch: tuple[Tensor, Tensor], *, of: Mapping[str, nn.Module]
 ) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """What modules compute on one batch, with the gradient of the examples' summed loss: an entry per call.
+    """Each module's outputs on one batch, with the gradients of the summed loss of its examples.
 
-    A module whose output is no tensor, and one that others use without calling it, has no entry.
-    Call it inside `undisturbed`. Raises ValueError where the loss is not finite.
+    A module has one pair (outputs, gradients) per call. It has none if its output is no tensor, or
+    if others use its weights without calling it. Call this inside `undisturbed`. Raises ValueError
+    where the loss is not finite.
     """
     inputs, target = batch
     outputs: list[tuple[str, Tensor]] = []

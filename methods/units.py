@@ -1,6 +1,7 @@
 """Masks of whole output units: neurons of a linear layer, filters of a convolution.
 
-For methods with `granularity = "unit"`. `layers.OutputUnits` says which entries are one unit's.
+Methods with `granularity = "unit"` use them. `layers.OutputUnits` says which entries belong to a
+unit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def prunable(model: nn.Module, weights: Mapping[str, MaskableWeight]) -> dict[st
 
 
 def by_unit(weight: MaskableWeight, values: Tensor) -> Tensor:
-    """Values in the shape of the weight, a row per output unit: [units, entries of a unit]."""
+    """Values in the shape of the weight as one row per output unit: [units, entries of a unit]."""
     return weight.units.rows(values).flatten(1)
 
 
@@ -37,10 +38,10 @@ def mask_of(weight: MaskableWeight, keep: Tensor) -> Tensor:
 def room(
     weights: Mapping[str, MaskableWeight], prunable: Mapping[str, MaskableWeight], *, total: int, method: str = ""
 ) -> int:
-    """How many of `total` weights are left for the prunable layers; the others stay dense.
+    """How many of `total` weights the prunable layers may keep, where the other layers stay dense.
 
-    method: named in the error. Raises ValueError where the rest is too small for one unit of each
-    layer.
+    method: the name that the error begins with. Raises ValueError where these are too few for one
+    unit of each prunable layer.
     """
     dense = {name: weight.parameter.numel() for name, weight in weights.items() if name not in prunable}
     least = sum(unit_size(weight) for weight in prunable.values())
@@ -58,10 +59,10 @@ def unit_size(weight: MaskableWeight) -> int:
 
 
 def in_turn(scores: Mapping[str, Tensor], shares: Mapping[str, float]) -> dict[str, Tensor]:
-    """Scores under which layers keep units at different rates, each layer its best units first.
+    """Scores for `keep_best` with which layers keep units in proportion to their shares.
 
-    scores: [units], compared only within their layer. shares: the relative number of units that each
-    layer keeps.
+    scores: [units] for each weight, compared only within a layer; each layer keeps its best units
+    first. shares: the number of units that each layer should keep, up to a common factor.
     """
     ranks = {name: score.argsort(descending=True, stable=True).argsort() for name, score in scores.items()}
     return {name: -(rank + 1) / shares[name] for name, rank in ranks.items()}
@@ -72,9 +73,9 @@ def keep_best(
 ) -> dict[str, Tensor]:
     """Keep units in the order of their scores over all layers, as many as fit in `total` weights.
 
-    scores: [units] for each weight that may be pruned; other weights stay dense and count. Each
-    layer keeps at least its best unit. A unit with the score -inf is kept only so. Returns masks of
-    all weights in `scores`. Raises ValueError as `room` does.
+    scores: [units] for each weight that may be pruned. The other weights stay dense and count in
+    the total. Each layer keeps at least its best unit; all other units with the score -inf are
+    pruned. Returns masks of the weights in `scores`. Raises ValueError as `room` does.
     """
     budget = room(weights, {name: weights[name] for name in scores}, total=total, method=method)
     keep = {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}

@@ -13,6 +13,8 @@ SEEDS = range(3)
 NETWORKS = [
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(17, 24)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(18, 6)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(12, 11)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(12, 4)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(10, 7)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(10, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(7, 3)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
@@ -20,6 +22,9 @@ NETWORKS = [
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(5, 2)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(4, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(3, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(9, 7)), Optimizer(batch_size=64, epochs=40, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(9, 3)), Optimizer(batch_size=64, epochs=40, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(4, 2)), Optimizer(batch_size=64, epochs=40, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(8, 6, 7)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(1, 3, 35)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(5, 2, 5)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),

@@ -233,10 +233,18 @@ def spec_without_seed(spec: str) -> str:
 
 
 def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> str:
-    """What distinguishes a spec from others of its method: alpha or density, and variant."""
+    """What distinguishes a spec from others of its method: alpha or density, and variant.
+
+    For a method with neither, the numbers among its hyperparameters.
+    """
     alpha, density = spec["method"].get("alpha"), spec.get("density")
-    asked = f"alpha {alpha:g}" if alpha is not None else f"density {density:g}" if density is not None else ""
-    return ", ".join(filter(None, [asked, *(f"{name} {value}" for name, value in (variant or {}).items())]))
+    asked = [f"alpha {alpha:g}"] if alpha is not None else [f"density {density:g}"] if density is not None else []
+    shown = asked or [f"{name} {value:g}" for name, value in spec["method"].items() if _is_number(name, value)]
+    return ", ".join([*shown, *(f"{name} {value}" for name, value in (variant or {}).items())])
+
+
+def _is_number(name: str, value: object) -> bool:
+    return name != "version" and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def unpublished(spec: Mapping[str, Any]) -> dict[str, Any]:

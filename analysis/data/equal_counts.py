@@ -20,8 +20,8 @@ SETTING = ("data", "model", "optimizer", "precision")
 def with_one_density(results: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     """The keys of all rows, with the mean of their densities in those of baselines of equal counts.
 
-    keys: each row's spec without its seed, as JSON. A density that cells of several seeds were asked
-    for is nobody's count, and stays.
+    keys: each row's spec without its seed, as JSON. A density that cells of several seeds share is
+    not the count of one cell, and stays.
     """
     free = results["density_target"].isna() & (results["method"] != "dense") & (results["status"] == "done")
     measured = zip(results["seed"][free], results["density"][free], strict=True)

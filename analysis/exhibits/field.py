@@ -1,4 +1,4 @@
-"""All methods of one setting beside static at the same density: accuracy, cost, paired differences."""
+"""All methods in one setting, beside static at the same density: accuracy, cost, paired differences."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ COSTS = ("train_flops", "executed_flops")
 
 @dataclass(frozen=True)
 class Line:
-    """A condition of one setting. density: the one asked, None for the dense network.
+    """A condition of one setting.
 
-    static, dense: what it is compared with. label: what tells it from others of its method.
+    density: the density asked for; None for the dense network. static, dense: the conditions that it
+    is compared with. label: the method, with what distinguishes the condition from others of it.
     """
 
     title: str
@@ -111,7 +112,7 @@ def _of_setting(members: Sequence[Condition]) -> Iterator[Line]:
 
 
 def _at_density(members: Sequence[Condition], density: float) -> list[Condition]:
-    """What was asked for the density; of methods that find their own, the nearest within the factor."""
+    """The conditions with this density, and the nearest one of each method that finds its own."""
     nearest: dict[str, Condition] = {}
     for condition in members:
         if condition.density is None and condition.method != "dense" and condition.as_published:

@@ -65,8 +65,8 @@ class SetUp:
     @cached_property
     def label(self) -> str:
         """What differs from the stated set-up; the alpha has a column of its own."""
-        alone = "as stated" if self.condition.alpha == self.stated.alpha else "only the alpha"
-        return ", ".join(differences(self.condition.spec, self.stated.spec)) or alone
+        nothing_else = "as stated" if self.condition.alpha == self.stated.alpha else "only the alpha"
+        return ", ".join(differences(self.condition.spec, self.stated.spec)) or nothing_else
 
     @cached_property
     def tau(self) -> float:

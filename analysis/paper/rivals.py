@@ -1,4 +1,4 @@
-"""What others published of the methods here, beside the paper: numbers and sources (rivals.csv).
+"""Numbers that others published for the methods here, with their sources (rivals.csv).
 
 Like those of targets.csv, the numbers are typed in. Each row names the file or page it is from.
 """
@@ -25,9 +25,9 @@ PROTOCOLS = ("rivals", "rivals-short")  # the published number of epochs, which 
 class Rival:
     """One published number. Accuracies and densities are percentages; None: not published.
 
-    hyperparameters: those that tell the number from others of its method. origin: "measured" by the
-    authors of the source, or "quoted" by them from others. spread: the published ±, a standard error
-    unless the note says otherwise.
+    hyperparameters: those that distinguish the number from others of its method. origin: "measured"
+    by the authors of the source, or "quoted" by them from others. spread: the published ±, a standard
+    error unless the note says otherwise.
     """
 
     exhibit: str

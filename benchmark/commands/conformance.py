@@ -29,9 +29,9 @@ Findings = Sequence["Finding"]
 
 
 def check_methods(wanted: str, level: str, to: Path | None, json_output: bool) -> int:
-    """Check the promises of methods and print what was found; the exit code, 1 where one is broken.
+    """Check the promises of methods and print the findings; the exit code, 1 if one is broken.
 
-    wanted: a name, `all`, or FILE.py[:Class]. to: a folder whose conformance.csv gets a row per
+    wanted: a name, `all`, or FILE.py[:Class]. to: a folder whose conformance.csv gets one row per
     method. Raises SpecError for an unknown name, and for a file without a method.
     """
     check_names([level], ("fast", "full"), "--level")
@@ -82,7 +82,7 @@ def _of_file(file: Path, name: str) -> dict[str, str | type[Method]]:
 
 
 def columns() -> list[str]:
-    """The columns of conformance.csv: one per check of level full, between what is checked and where."""
+    """The columns of conformance.csv: the method, each check of level full, the environment."""
     return [*ABOUT, *map(_column, methods.conformance.check_names("full")), *MADE]
 
 
@@ -91,7 +91,7 @@ def _column(check: str) -> str:
 
 
 def row(name: str, method: str | type[Method], findings: Findings) -> dict[str, Any]:
-    """A method's row: for each check the worst result over the networks; empty where it could not run."""
+    """The worst result of each check over the networks; empty for checks that could not run."""
     from methods.registry import method_class
 
     cls = method_class(method) if isinstance(method, str) else method
@@ -108,7 +108,7 @@ def row(name: str, method: str | type[Method], findings: Findings) -> dict[str, 
 
 
 def _by_check(findings: Findings) -> Iterator[tuple[str, str, str]]:
-    """Each check with its worst result, and where and why: broken before kept before not applicable."""
+    """Each check with its worst result, in the order of WORST_LAST, and the reason."""
     for check in dict.fromkeys(finding.check for finding in findings):
         mine = [finding for finding in findings if finding.check == check]
         worst = max(mine, key=lambda finding: WORST_LAST.index(finding.result))

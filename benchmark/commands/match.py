@@ -31,7 +31,7 @@ NOT_FOUND = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to find. probes: how many values to train at most. baselines, to: of the suite file."""
+    """What to find. probes: how many values to train at most. to: the path of the suite file."""
 
     suite: str
     model: str
@@ -59,7 +59,11 @@ class Request:
 
 @dataclass(eq=False)
 class _StoppedError(Exception):
-    """The cells of a value did not all end: a signal's code or 0, cells refused, or what else happened."""
+    """The cells of a value did not all end.
+
+    code: the exit code of a signal, or 0. refused: why cells were refused, each with its exit code.
+    reason: what to print.
+    """
 
     code: int
     refused: Mapping[str, int]
@@ -105,7 +109,7 @@ def _code(search: Search, found: DensityMatch | None, stop: _StoppedError | None
 
 
 class Search:
-    """The search of one command: which cells are finished, which it trains, and what these cost."""
+    """The search of one command: which cells are finished, which ones it trains, and their cost."""
 
     def __init__(
         self, request: Request, setting: Setting, execution: Execution, choice: launch.Choice, screen: Console
@@ -149,7 +153,7 @@ class Search:
         self._trials = finished(self.setting, cells, self._published.rows.values())
 
     def _density_of(self, value: float) -> float | None:
-        """Train the cells of a value that are not finished; the mean density, None where there is none."""
+        """Train the unfinished cells of a value; the mean density, None where there is none."""
         already = self._trials[value].cells if value in self._trials else {}
         specs = [self.setting.cell(value, seed) for seed in self.seeds if seed not in already]
         say(self.screen, f"{self.setting.knob.name} {value:g}: {len(specs)} cells to train")
@@ -199,7 +203,7 @@ def _write_suite(search: Search, value: float) -> None:
 
 
 def _print(search: Search, found: DensityMatch | None, stop: _StoppedError | None, *, stopped: bool) -> None:
-    """For people: every value with its density, what was found or why not, and the cost."""
+    """Print every value with its density, what was found or why nothing was, and the cost."""
     screen, request, knob = search.screen, search.request, search.setting.knob.name
     show(screen, _table(search))
     cells, seconds = search.cost()
@@ -246,12 +250,12 @@ def _why(search: Search, found: DensityMatch) -> str:
     """The reason, the values between which the density lies, and what is wrong with their cells."""
     if found.between is None:
         return found.reason
-    told = []
+    ends = []
     for value in found.between:
         trial = search.complete[value]
         trouble = f" ({trial.trouble})" if trial.trouble else ""
-        told.append(f"{_percent(trial.density)} at {value:g}{trouble}")
-    return f"{found.reason}: {' and '.join(told)}"
+        ends.append(f"{_percent(trial.density)} at {value:g}{trouble}")
+    return f"{found.reason}: {' and '.join(ends)}"
 
 
 def _command(search: Search, file: Path) -> list[str]:
@@ -260,7 +264,7 @@ def _command(search: Search, file: Path) -> list[str]:
 
 
 def _document(search: Search, found: DensityMatch | None, stop: _StoppedError | None) -> dict[str, Any]:
-    """The same for programs."""
+    """What `--json` prints."""
     request, setting = search.request, search.setting
     cells, seconds = search.cost()
     trained = {spec.run_id for spec in search.trained}

@@ -1,7 +1,7 @@
-"""What a search for a density holds fixed, and what finished cells tell of it.
+"""The setting of a search for a density, and its finished cells.
 
-A setting is a suite's cells of one model and method: everything but the hyperparameter that moves
-the density, and the seed.
+A setting is what a suite's cells of one model and method have in common: everything but the seed
+and the hyperparameter that moves the density.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from benchmark.spec import RunSpec, SpecError, fields, from_json
 from methods.density_search import DensityKnob
 from methods.registry import method_class
 
-STEADY = 2.0  # a seed whose density is this many times the mean, or the mean this many times its own, is not steady
-NO_SETTING = ("seed", "step_records", *results.MEMBERSHIPS)  # fields that do not change what a training comes to
+STEADY = 2.0  # a mean counts as a density only if every seed is within this factor of it
+NO_SETTING = ("seed", "step_records", *results.MEMBERSHIPS)  # fields in which cells of one setting may differ
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Setting:
     """The cells of a search.
 
     base: one of them. knob: the hyperparameter that moves the density. start: the value to begin
-    with. baselines: the hyperparameters, but the density, that the suite's cells of other methods
-    have, where these agree. plugin: as in `Suite`.
+    with. baselines: by method, the hyperparameters without the density that all of the suite's
+    cells of the method share; methods whose cells differ are left out. plugin: as in `Suite`.
     """
 
     base: RunSpec
@@ -82,7 +82,7 @@ class Trial:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the cells, for people; empty if nothing is."""
+        """What is wrong with the cells, as a text to print; empty if nothing is."""
         lost = f"{self._diverged} of {len(self.cells)} cells diverged" if self._diverged else ""
         reset = sum(cell.resets > 0 for cell in self.cells.values())
         was_reset = f"thresholds were reset in {reset} of {len(self.cells)} cells" if reset else ""
@@ -98,7 +98,7 @@ class Trial:
 
     @property
     def _spread(self) -> str:
-        """Text where a seed's density is far from the mean: the mean is then the density of no cell."""
+        """A text if a seed's density is far from the mean: no cell keeps the mean then."""
         low, high = min(self._known, default=0.0), max(self._known, default=0.0)
         mean = statistics.fmean(self._known) if self._known else 0.0
         steady = high <= STEADY * mean and mean <= STEADY * low
@@ -144,13 +144,13 @@ def finished(setting: Setting, cells: Iterable[tuple[RunSpec, Row]], published: 
 
 
 def measured(spec: RunSpec, row: Row) -> Measured:
-    """What the row of a finished cell, with numbers or their texts, says."""
+    """The measurements in a finished cell's row, whose values are numbers or texts of them."""
     density = float(row["density"]) if row["status"] == "done" else None
     return Measured(spec, density, int(float(row["threshold_resets"] or 0)), float(row["train_cpu_seconds"] or 0))
 
 
 def _may_fit(row: Row, base: RunSpec) -> bool:
-    """A cheap first look: most rows of a table are of other models and methods."""
+    """Whether the model and the method are the same; cheap, and false for most rows of a table."""
     return bool(row["model"] == base.model.name and row["method"] == base.method["name"])
 
 
@@ -170,7 +170,7 @@ def _knob(method: str) -> DensityKnob:
 
 
 def _agreed(cells: Iterable[RunSpec]) -> dict[str, dict[str, Any]]:
-    """Method -> its hyperparameters, where all the cells of the method have the same."""
+    """The hyperparameters of each method whose cells all have the same ones."""
     found: dict[str, list[dict[str, Any]]] = {}
     for spec in cells:
         given = {name: value for name, value in spec.method.items() if name not in ("name", "version")}
@@ -186,7 +186,7 @@ def _with_defaults(spec: RunSpec, method: str) -> RunSpec:
 
 
 def _hyperparameters(spec: RunSpec) -> dict[str, Any]:
-    """Of a cell's method, those that its spec leaves out at their default included."""
+    """All hyperparameters of a cell's method, also those that its spec leaves out."""
     return {**method_class(spec.method["name"]).added_hyperparameters(), **spec.method}
 
 

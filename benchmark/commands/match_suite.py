@@ -48,7 +48,7 @@ REGISTER = """load_plugin({plugin})  # registers {method}
 
 
 def check(baselines: Sequence[str], file: Path) -> None:
-    """Raises SpecError for baselines that keep no density, and for a file that could be no suite's."""
+    """Raises SpecError for baselines without a density, and for a file that cannot be used."""
     for name in baselines:
         try:
             keeps = "density" in method_class(name).hyperparameter_names()
@@ -91,7 +91,7 @@ def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title:
 
 
 def _setting(spec: RunSpec) -> dict[str, str]:
-    """What all cells of the file share, as Python, without fields at their default."""
+    """What all cells of the file share, as Python source. Fields at their default are left out."""
     parts = {name: _call(getattr(spec, name)) for name in ("data", "model", "optimizer")}
     return parts | ({"precision": repr(spec.precision)} if spec.precision != "float32" else {})
 

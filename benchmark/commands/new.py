@@ -21,8 +21,8 @@ TAKEN = {"method": methods.available, "model": models.available, "suite": suites
 def new(kind: str, name: str, folder: Path, json_output: bool) -> None:
     """Write NAME.py and test_NAME.py into the folder, and print how to run them.
 
-    kind: method, model or suite. Raises SpecError for a name that is taken or no name of a module,
-    and if one of the files is there already.
+    kind: method, model or suite. Raises SpecError for a name that is taken or cannot name a module,
+    and if one of the files exists.
     """
     check_names([kind], TAKEN, "kind")
     _check_name(kind, name)

@@ -1,4 +1,4 @@
-"""Whose code failed: a cell's method, model or data set, by name, file and line."""
+"""Finds out whose code raised an error: a cell's method, model or data set, by name, file and line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def origins(spec: RunSpec) -> dict[str, str]:
 
 
 def described(error: BaseException, spec: RunSpec) -> str:
-    """The error in one line, after the part of the cell whose code raised it, if it is one's."""
+    """The error in one line. Where a plug-in's code raised it, its name, file and line come first."""
     known = _sources(spec)
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if part := _part(frame, spec, known):
@@ -46,7 +46,7 @@ def _parts(spec: RunSpec) -> list[tuple[str, str, PlugIns]]:
 
 
 def _sources(spec: RunSpec) -> dict[Any, str]:
-    """The code of plug-ins that are functions, and the files of all, each with the plug-ins that it defines."""
+    """The code of plug-ins that are functions, and the files of all plug-ins, with what each defines."""
     found: dict[Any, str] = {}
     for kind, name, plug_ins in _parts(spec):
         try:
@@ -68,9 +68,9 @@ def _file(plug_in: Any) -> str:
 
 
 def _part(frame: FrameType, spec: RunSpec, known: dict[Any, str]) -> str:
-    """The part of the cell that a frame belongs to; empty for the project's own and for libraries.
+    """The plug-in that a frame belongs to; empty for frames of this project and of libraries.
 
-    What a plug-in inherits fails in a file of its base, so a frame's `self` counts as well.
+    Code that a plug-in inherits lies in another file, so the frame's `self` is looked at as well.
     """
     owner = frame.f_locals.get("self")
     if isinstance(owner, Method):

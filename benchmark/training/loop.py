@@ -57,7 +57,7 @@ def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class UnfitError(SpecError):
-    """The method cannot train this network, as with a density that would leave a layer empty: the cell fails."""
+    """The method cannot train this network, for example at so low a density: the cell fails."""
 
 
 CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples")

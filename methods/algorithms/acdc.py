@@ -12,7 +12,7 @@ from methods.base import Context, Method, check_fraction
 
 @dataclass(kw_only=True)
 class ACDC(Method):
-    """Trains in turn the largest weights only and all weights, and ends with the largest ones.
+    """Alternates between training only the largest weights and training all, and ends sparse.
 
     Peste, Iofinova, Vladu, Alistarh, "AC/DC: Alternating Compressed/DeCompressed Training of Deep
     Neural Networks", NeurIPS 2021, arXiv:2106.12379.
@@ -32,12 +32,13 @@ class ACDC(Method):
     | phase | Delta_c, Delta_d | 0.05 (ResNet-50), 0.1 (CIFAR) |
     | final | the last compressed phase | 0.15 |
 
-    For ResNet-50 these are the authors' epochs of 100: compressed from 10, 20, ..., 70 for five
-    epochs each, decompressed for five, at last from 75 to 85, and compressed from 85 to the end.
+    The defaults give the authors' schedule for ResNet-50, which has 100 epochs. Compressed phases
+    of five epochs begin at epochs 10, 20, ..., 70. Decompressed phases of five epochs follow them;
+    the last one lasts from epoch 75 to 85. The network is compressed from epoch 85 to the end.
 
     Departures: the momentum of maskable weights is reset, but not that of biases and
-    normalisation. With Adam both moments are reset. Frozen layers are never decompressed: what was
-    pruned in them would stay 0.
+    normalisation. With Adam both moments are reset. Frozen layers are never decompressed, because
+    their pruned weights would stay 0.
     """
 
     name = "acdc"
@@ -72,7 +73,7 @@ class ACDC(Method):
             self._decompress(ctx)
 
     def compressed(self, step: int, total_steps: int) -> bool:
-        """Whether the step after `step` completed ones trains the largest weights only."""
+        """Whether the step that follows `step` completed ones belongs to a compressed phase."""
         begin, end = round(self.warm_up * total_steps), round((1 - self.final) * total_steps)
         length = max(1, round(self.phase * total_steps))
         number, within = divmod(step - begin, 2 * length)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from methods import scores
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import Context, Method, Phase, check_fraction, check_positive
 from methods.density_search import DensityKnob
 
 PRUNED_BELOW = 0.9  # a_k and b_k, as multiples of T_k
@@ -19,34 +19,33 @@ SPLICED_ABOVE = 1.1
 
 @dataclass(kw_only=True)
 class DNS(Method):
-    """Prunes small weights of a trained network, and splices those that grow large again.
+    """Prunes the small weights of a trained network, and restores those that grow large again.
 
     Guo, Yao, Chen, "Dynamic network surgery for efficient DNNs", NeurIPS 2016, arXiv:1608.04493.
 
-    A network is trained, then it is trained again under surgery. Layers compute with W * T, T a
-    mask, and all of W is updated with the gradient of that product (eq. 3). At step t of the
-    surgery, with probability (1 + gamma t)^-p for each layer k, its mask becomes (eq. 4)
+    A network is trained, and then trained again under surgery. Layers compute with W * T, where T
+    is a mask, and all of W is updated with the gradient of that product (eq. 3). At step t of the
+    surgery the mask of each layer k is updated, with probability (1 + gamma t)^-p, to (eq. 4)
         0 where |W| <= a_k,    1 where |W| > b_k,    and stays as it is between them,
-    with a_k = 0.9 T_k and b_k = 1.1 T_k for T_k = max(mu_k + c_k sigma_k, 0), where mu_k and
-    sigma_k are the mean and the deviation of |W| over the weights that are not 0 when the surgery
-    begins.
+    with a_k = 0.9 T_k, b_k = 1.1 T_k and T_k = max(mu_k + c_k sigma_k, 0). mu_k and sigma_k are the
+    mean and the standard deviation of |W| when the surgery begins, over the weights that are not 0.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
-    | threshold_scale | c_k | one for each layer; authors' example for LeNet-5: 4 in ip1 |
+    | threshold_scale | c_k | one for each layer; authors' example: 4 in LeNet-5's first linear layer |
     | frequency_decay | gamma | authors' example: 1e-4 |
     | frequency_power | p | authors' example: 1 |
     | stops_at | iter_stop / steps of the surgery | authors' example: 14,000 steps |
-    | pretraining | | the reference network, trained in full: here 1 |
+    | pretraining | | 1: the reference network is trained in full |
 
-    The density is what c_k leaves. A layer whose weights all lie below a_k is pruned in full.
+    The density follows from c_k. A layer whose weights are all at most a_k loses all of them.
 
     pretraining: the steps of the first training, in units of total_steps; 0 where the model is
     trained already. The surgery takes total_steps, so that both take twice total_steps by default.
     threshold_scale: one number for all layers, or one for each.
 
-    Departures: biases are neither pruned nor part of mu and sigma, as they are in the authors'
-    code. The surgery starts with a fresh optimizer, and the learning rate's schedule starts again.
+    Departures: the authors' code also prunes biases and includes them in mu and sigma; here it does
+    neither. The surgery starts with a fresh optimizer, and the learning-rate schedule restarts.
     """
 
     name = "dns"
@@ -69,8 +68,7 @@ class DNS(Method):
             if not math.isfinite(scale):
                 raise ValueError(f"threshold_scale is {self.threshold_scale}: it must be finite")
         for name in ("frequency_decay", "frequency_power", "pretraining"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 0 or more")
+            check_positive(name, getattr(self, name), or_zero=True)
         check_fraction("stops_at", self.stops_at, low_open=False)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
@@ -94,7 +92,7 @@ class DNS(Method):
             self.operate(ctx)
 
     def operate(self, ctx: Context) -> None:
-        """Set the masks of some layers, drawn at random, by eq. 4."""
+        """Update the masks of randomly drawn layers by eq. 4."""
         drawn = torch.rand(len(ctx.weights), generator=ctx.generator, dtype=torch.float64, device="cpu").tolist()
         masks = {}
         for (name, limit), number in zip(self._thresholds.items(), drawn, strict=True):
@@ -104,7 +102,7 @@ class DNS(Method):
         ctx.masks.set(masks)
 
     def probability(self, t: int) -> float:
-        """That a layer's mask is set at step t of the surgery."""
+        """The probability that a layer's mask is updated at step t of the surgery."""
         return float((1 + self.frequency_decay * t) ** -self.frequency_power)
 
     def _scales(self, layers: int) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from methods.base import Context, Method, check_choice, check_fraction
+from methods.base import Context, Method, check_choice, check_fraction, check_positive
 from methods.density_search import DensityKnob
 from methods.thresholds import ESTIMATORS, SHAPES
 
@@ -67,8 +67,7 @@ class DST(Method):
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("threshold_weight_decay", self.threshold_weight_decay)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}: it must be 0 or more")
+            check_positive(name, value, or_zero=True)
         check_choice("threshold", self.threshold, SHAPES)
         check_choice("estimator", self.estimator, ESTIMATORS)
         if self.reset_density is not None:

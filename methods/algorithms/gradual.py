@@ -39,9 +39,9 @@ class Gradual(Method):
 
     Departures: a pruned weight is 0 and stays pruned; in the authors' TensorFlow code it keeps its
     value, unused and untrained, and may return where kept weights fall below it. A layer's final
-    count comes from `budgets.allocate`, so that the total is exact; a layer that may keep more than
-    initial_density keeps that from the start. The last update is at stops_at, whatever is left of a
-    period.
+    count comes from `budgets.allocate`, so that the total is exact. A layer whose final density
+    exceeds initial_density starts with its final count. The last update is at stops_at, even within
+    a period.
     """
 
     name = "gradual"
@@ -79,7 +79,7 @@ class Gradual(Method):
             self.prune(ctx)
 
     def prune(self, ctx: Context) -> None:
-        """Keep the largest kept weights of each layer, as many as eq. 1 allows after these steps."""
+        """Prune the smallest kept weights of each layer, down to the count of eq. 1."""
         masks = {}
         for name, count in self.counts(ctx).items():
             mask = ctx.masks[name]

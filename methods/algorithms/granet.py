@@ -21,8 +21,8 @@ class GraNet(DropGrow):
     Liu, Chen, Chen, Atashgahi, Yin, Kou, Shen, Pechenizkiy, Wang, Mocanu, "Sparse Training via
     Boosting Pruning Plasticity with Neuroregeneration", NeurIPS 2021, arXiv:2106.10404.
 
-    The training starts from random masks of initial_density. After every update_every steps t:
-        s_t = s_f + (s_i - s_f) (1 - t / T)^3 with the sparsities s, until T = prune_until;
+    The training starts from random masks of initial_density. Every update_every steps, at step t:
+        s_t = s_f + (s_i - s_f) (1 - t / T)^3, a sparsity, until t reaches T = prune_until;
         keep the share 1 - s_t of all weights with the largest |w| over all layers;
         in each layer drop the ceil(r n) smallest of the n kept weights, and grow as many with the
         largest |gradient| of the step. r falls along a cosine.
@@ -31,7 +31,7 @@ class GraNet(DropGrow):
 
     | hyperparameter | symbol | paper |
     |---|---|---|
-    | density | 1 - s_f | 0.05 to 0.2 |
+    | density | 1 - s_f | 0.2 and 0.1 (ResNet-50) |
     | initial_density | 1 - s_i | 0.5, or 1 |
     | allocation | of the initial masks | erk |
     | drop_fraction | r at the start | 0.5 |
@@ -39,12 +39,11 @@ class GraNet(DropGrow):
     | update_every | Delta T | 1000 steps (CIFAR), 4000 (ImageNet) |
     | prune_until | T / steps of the training | 110 / 160 (CIFAR), 0.3 (ImageNet) |
 
-    Departures: update_every is 100 steps, as the training here is that much shorter. Counts are
-    exact, where the authors' code may lose ties. There is an update at T itself, so that the density
-    is reached; the authors' code stops one period before it. The optimizer state of weights that are
-    pruned stays and decays without a gradient; the authors' code zeroes it. There is no update at
-    the last step. Layers that are frozen keep their masks, and those without a gradient are pruned
-    and grow nothing.
+    Departures: update_every is 100 steps by default, because the trainings here are shorter. Counts
+    are exact; the authors' code may lose ties. There is an update at T itself, so that the density
+    is reached; the authors' code stops one period before it. The optimizer state of pruned weights
+    stays and decays without a gradient; the authors' code zeroes it. There is no update at the last
+    step. Frozen layers keep their masks. Layers without a gradient are pruned and grow nothing.
     """
 
     name = "granet"
@@ -92,7 +91,7 @@ class GraNet(DropGrow):
             super().update(ctx)
 
     def _prune(self, ctx: Context) -> None:
-        """Keep the largest weights over all layers that train, so many that the total follows s_t."""
+        """Prune the smallest weights of all layers that train, so that the sparsity is s_t."""
         density = cubic(ctx.step, begin=0, end=self._end(ctx), start=self.initial_density, final=self.density)
         trains = {name: weight.parameter for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
         kept = {name: ctx.masks[name] for name in trains}

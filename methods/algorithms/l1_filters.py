@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from methods import units
-from methods.base import Context, Method, Phase, check_choice, check_fraction
+from methods.base import Context, Method, Phase, check_choice, check_fraction, check_positive
 from methods.budgets import ALLOCATIONS, allocate
 
 
@@ -28,21 +28,22 @@ class L1Filters(Method):
     and in a recurrent layer one gate of one hidden unit, for input and recurrent weights
     separately. The last weight of the model stays dense, because its rows are the model's outputs.
 
-    | hyperparameter | symbol | paper |
+    | hyperparameter | symbol | paper (not verified) |
     |---|---|---|
     | density | 1 - pruned share of the weights | 0.36 to 0.98 |
     | allocation | share per layer | chosen by hand, from each layer's sensitivity |
     | fine_tune | retraining / training | 0.25 |
     | fine_tune_lr | learning rate / that of the training's start | 0.01, constant |
 
-    Departures: a rule divides the density among the layers, not a person (`budgets.allocate`, where
-    the dense layer counts); leftover weights go to the layers whose next filter fits. The masks are
-    those of filters: the columns of the next layer that read a pruned filter count as kept, though
-    they act as a bias, or not at all; `finalize(model, compact=True)` cuts them out. Biases and
-    normalisation of pruned filters stay. Filters that residual connections add up are chosen
-    separately. fine_tune_lr is 1 by default: at the densities of this project, far below the
-    paper's, few filters are left, and they have to learn anew. At 5 % LeNet-300-100 keeps about 12
-    neurons of each hidden layer, and is less accurate than a random mask of single weights
+    Departures: `budgets.allocate` divides the density among the layers, and the dense last layer
+    counts. What rounding to whole filters leaves over goes to layers whose next filter fits. The
+    masks are those of filters. The columns of the next layer that read a pruned filter count as
+    kept, though they act only as a bias, or not at all; `finalize(model, compact=True)` cuts them
+    out. Biases and normalisation of pruned filters stay. Filters whose outputs a residual
+    connection adds are chosen separately. fine_tune_lr is 1 by default: the densities of this
+    project are far below the paper's, so the few filters that are left have to learn anew. The
+    learning-rate schedule restarts; the paper's rate is constant. At 5 % LeNet-300-100 keeps about
+    12 neurons of each hidden layer, and is less accurate than a random mask of single weights
     (`static`).
     """
 
@@ -62,15 +63,14 @@ class L1Filters(Method):
         check_fraction("density", self.density)
         check_choice("allocation", self.allocation, ALLOCATIONS)
         for name in ("fine_tune", "fine_tune_lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+            check_positive(name, getattr(self, name))
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         steps = max(1, round(self.fine_tune * total_steps))
         return Phase("train", total_steps), Phase("fine-tune", steps, lr="restart", lr_scale=self.fine_tune_lr)
 
     def enter_phase(self, ctx: Context) -> None:
-        masks = self.chosen(ctx)  # at the start already, so that a density that cannot be had fails at once
+        masks = self.chosen(ctx)  # also at the start, so that a density that is too low fails at once
         if ctx.phase.name == "fine-tune":
             ctx.masks.set(masks)
 
@@ -78,7 +78,7 @@ class L1Filters(Method):
         """Masks of the filters that are kept now, without those of dense layers."""
         prunable = units.prunable(ctx.model, ctx.weights)
         norms = {name: l1_norms(units.by_unit(weight, weight.parameter)) for name, weight in prunable.items()}
-        total = round(self.density * sum(weight.parameter.numel() for weight in ctx.weights.values()))
+        total = round(self.density * ctx.total_weights)
         room = units.room(ctx.weights, prunable, total=total, method=self.name)
         shapes = {name: tuple(weight.parameter.shape) for name, weight in prunable.items()}
         density = room / max(1, sum(map(math.prod, shapes.values())))

@@ -16,7 +16,7 @@ from methods.base import Context, Method, Phase, check_fraction
 
 @dataclass(kw_only=True)
 class Lottery(Method):
-    """Trains, prunes the smallest weights and rewinds the others, again and again.
+    """Repeatedly trains, prunes the smallest weights, and rewinds the others to early values.
 
     Frankle, Carbin, "The lottery ticket hypothesis: finding sparse, trainable neural networks",
     ICLR 2019, arXiv:1803.03635. Rewinding to a later step: Frankle, Dziugaite, Roy, Carbin, "Linear
@@ -37,14 +37,14 @@ class Lottery(Method):
     | prune_fraction | p | authors' code: 0.2 |
     | rewind_at | k / steps of a training | 0, or a later step |
 
-    A density of 0.05 at prune_fraction 0.2 takes 15 trainings, at 0.5 six: with few epochs in all,
-    a larger prune_fraction leaves more of them for each training.
+    A density of 0.05 takes 15 trainings at prune_fraction 0.2, and six at 0.5. If the epochs are
+    few in all, a larger prune_fraction leaves more of them for each training.
 
-    Departures: magnitudes are compared over all layers, as in the authors' later code (open_lth),
-    and counts are exact; that code prunes one weight more than the fraction in each level. It does
-    not prune the output layer of LeNet-300-100; for that there is `exclude`. After rewinding to a
-    later step, its learning rate goes on from step k of the schedule; here the schedule starts
-    again. The batches go on in their order; there each level sees those of the first.
+    Departures from the authors' later code (open_lth): it also compares magnitudes over all layers,
+    but prunes one weight more than the fraction in each level; here counts are exact. It does not
+    prune the output layer of LeNet-300-100; here `exclude` leaves a layer out. After rewinding to a
+    later step it continues the learning-rate schedule from step k; here the schedule restarts. It
+    gives every level the batches of level 0; here the batches go on in their order.
     """
 
     name = "lottery"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction
+from methods.base import Context, Method, check_choice, check_fraction, check_positive
 from methods.budgets import ALLOCATIONS
 from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
@@ -27,7 +27,7 @@ class Narang(Method):
         theta = 2 q freq / (2 (ramp - start) + 3 (end - ramp)),  phi = 1.5 theta    (1)
     so that epsilon rises to q, the threshold that leaves the wanted density.
 
-    | hyperparameter | symbol | paper |
+    | hyperparameter | symbol | paper (not verified) |
     |---|---|---|
     | density | | 0.1, by q: the 90th percentile of abs(w) |
     | allocation | | the same q for layers of one type |
@@ -39,12 +39,12 @@ class Narang(Method):
 
     start, ramp and end are shares of the training's steps; 0.05 is one of 20 epochs.
 
-    Departures: the paper takes q from a dense network that was trained before, and reaches about the
-    wanted density. Here q is taken anew at each update from the layer's own weights: it is the
-    magnitude of the last weight that is to stay. One more update, at step end, keeps exactly the
-    wanted count. For another ramp_slope than 1.5, theta is such that epsilon still rises to q; the
-    paper keeps eq. 1. Pruned weights stay pruned and their gradients are 0. Linear and convolution
-    layers are pruned by the same rule.
+    Departures: the paper takes q from a dense network that was trained before, and so reaches the
+    wanted density approximately. Here each update takes q from the layer's own weights: q is the
+    smallest magnitude among the weights that are to stay in the end. One more update, at step end,
+    keeps exactly the wanted count. For a ramp_slope other than 1.5, theta is such that epsilon
+    still rises to q; the paper keeps eq. 1. Pruned weights stay pruned and their gradients are 0.
+    Linear and convolution layers are pruned by the same rule.
     """
 
     name = "narang"
@@ -69,11 +69,10 @@ class Narang(Method):
             raise ValueError(
                 f"start, ramp and end are {self.start}, {self.ramp} and {self.end}: they must rise from 0 to at most 1"
             )
-        if not 0 < self.ramp_slope < float("inf"):
-            raise ValueError(f"ramp_slope is {self.ramp_slope}: it must be above 0")
+        check_positive("ramp_slope", self.ramp_slope)
 
     def enter_phase(self, ctx: Context) -> None:
-        self._counts(ctx)  # raises for a density that cannot be had
+        self._counts(ctx)  # a density that the allocation cannot give fails at once
 
     def _counts(self, ctx: Context) -> dict[str, int]:
         return layer_counts(ctx, density=self.density, allocation=self.allocation)
@@ -91,7 +90,7 @@ class Narang(Method):
 
     @torch.no_grad()
     def _prune(self, ctx: Context, share: float) -> None:
-        """Prune below epsilon = share * q, at the end all but the wanted count."""
+        """Prune below epsilon = share * q; with a share of 1, keep exactly the wanted count."""
         counts, masks = self._counts(ctx), {}
         for name, weight in ctx.weights.items():
             size = torch.where(ctx.masks[name], scores.magnitude(weight.parameter), -1)

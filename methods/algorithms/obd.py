@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from methods import scores, scoring
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,17 +37,17 @@ class OBD(Method):
     with the outputs z and random signs r, averaged over score_batches batches. The expectation is
     exact, because the signs of two examples or outputs are independent.
 
-    | hyperparameter | symbol | paper |
+    | hyperparameter | symbol | paper (not verified) |
     |---|---|---|
     | density | | 0.25 |
     | rounds | iterations of the recipe | several |
-    | retrain | steps of one round / training | until a reasonable solution |
+    | retrain | steps of one round / training | until a reasonable solution is obtained |
     | score_batches | | the training set |
 
-    Departures: the paper computes h_kk by a backward pass of second derivatives that also leaves out
-    the terms between two units of a layer; the estimate has those, and works for any layer, but has
-    noise: with 50 batches a standard deviation of about 20 % of h_kk. Biases are never deleted. The
-    model scores in evaluation mode.
+    Departures: the paper computes h_kk by a backward pass of second derivatives, which also leaves
+    out the terms between two units of a layer. The estimate here includes these terms and works for
+    any layer, but it is noisy: with 50 batches its standard deviation is about 20 % of h_kk. Biases
+    are never deleted. The model is in evaluation mode while it is scored.
     """
 
     name = "obd"
@@ -65,10 +64,8 @@ class OBD(Method):
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
         for name in ("rounds", "score_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 < self.retrain < math.inf:
-            raise ValueError(f"retrain is {self.retrain}: it must be above 0")
+            check_count(name, getattr(self, name))
+        check_positive("retrain", self.retrain)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         steps = max(1, round(self.retrain * total_steps))

@@ -36,14 +36,14 @@ class RigL(DropGrow):
     | update_every | Delta T | 100 steps |
     | stops_at | T_end / steps of the training | about 0.75 |
 
-    Departures from the authors' TensorFlow code: it adds noise of deviation 1e-5 to |w|, and here
-    the earlier one of equal entries is kept. Its first update replaces the very first step, on
-    random weights; here the first update follows a full period. Its CIFAR-10 script has a constant
-    drop fraction by default; the paper's falls. Both allocations cover every layer; its uniform one
-    leaves the first layer dense. Counts are exact in both, and the optimizer state of grown weights
-    is set to 0, but not that of weights that grow again. Layers that are frozen or got no gradient
-    keep their masks. Where a gradient is not finite, there is no update and the optimizer steps; a
-    gradient scaler skips that step.
+    Departures from the authors' TensorFlow code: it breaks ties in |w| by noise of deviation 1e-5;
+    here the earlier one of two equal entries is dropped, or grown. Its first update replaces the
+    very first step, on random weights; here the first update follows a full period. Its CIFAR-10
+    script has a constant drop fraction by default; the paper's falls. Its uniform allocation leaves
+    the first layer dense; here both allocations cover every layer. As in that code, counts are
+    exact, and the optimizer state of grown weights is set to 0, but not that of weights that grow
+    again. Layers that are frozen or got no gradient keep their masks. Where a gradient is not
+    finite, there is no update, and the optimizer makes its step (a gradient scaler skips it).
     """
 
     name = "rigl"

@@ -20,19 +20,19 @@ class SNIP(Method):
         s_j = |g_j| / sum over k of |g_k|
         c_j = 1 for the kappa largest s_j over all layers, else 0
 
-    The weights that are kept train from their first values. The sum over k divides all scores by
-    one number and so changes no mask; it is left out.
+    The kept weights train from their initial values. The sum over k divides all scores by the same
+    number and changes no mask, so it is left out.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
     | density | kappa / m | 0.05, 0.02 for LeNet-300-100; 0.02, 0.01 for LeNet-5 |
     | batches | size of D^b | 1: one batch of the training |
 
-    Departures: the weights that are scored are those that train; the authors' code may draw them
-    anew after scoring. Biases are neither scored nor pruned; the authors' code prunes them with the
-    weights. Exactly round(density * weights) are kept; ties go to the earlier entry. The model is
-    in training mode while it is scored, so batch normalisation uses the batch; the authors' code
-    scores with is_train false.
+    Departures: the weights that are scored are also those that train; the authors' code may draw
+    them anew after scoring. Biases are neither scored nor pruned; the authors' code prunes them
+    with the weights. Exactly round(density * weights) are kept; ties go to the earlier entry. The
+    model is in training mode while it is scored, so batch normalisation uses the batch; the
+    authors' code scores in evaluation mode.
     """
 
     name = "snip"

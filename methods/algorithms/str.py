@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.base import Context, Method
+from methods.base import Context, Method, check_positive
 from methods.density_search import DensityKnob
 from methods.weights.reparametrization import EffectiveWeight
 
@@ -35,25 +35,25 @@ class STR(Method):
     With s a trainable number of each layer and g(s) = sigmoid(s), a layer computes with
         S_g(W, s) = sign(W) * ReLU(|W| - g(s))
     Pruned weights get no gradient. s starts far below 0, where g(s) is almost 0 and the network is
-    dense. Weight decay on s moves it towards 0, and so raises the threshold: without a gradient of
-    the task, s(t) = s_0 * exp(-decay * sum of the learning rates), with momentum m over 1 - m.
-    Gradients of the task move s as they move any weight.
+    dense. Weight decay on s moves it towards 0, and so raises the threshold. Without a gradient of
+    the task, s(t) = s_0 * exp(-decay * sum of the learning rates); with momentum m the exponent is
+    divided by 1 - m. Gradients of the task move s as they move any weight.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
     | threshold_weight_decay | lambda | 2.25e-5 for 90 % of ResNet-50, equal to that of the weights |
     | initial_s | s_init | -3200 for ResNet-50 |
 
-    The density follows from both: a larger threshold_weight_decay, or an initial_s nearer to 0, keeps
-    fewer weights, and so does a longer training. Where the decay is too strong, all weights are
-    pruned. LeNet-300-100 on MNIST (20 epochs, SGD at 0.01 with momentum 0.9, one seed) keeps 18.7 %
-    of its weights at a decay of 0.005, with 98.05 % test accuracy, and 4.6 % at 0.015, with 97.75 %.
+    The density follows from both: a larger threshold_weight_decay, an initial_s nearer to 0 or a
+    longer training keeps fewer weights. Where the decay is too strong, all weights are pruned.
+    LeNet-300-100 on MNIST (20 epochs, SGD at 0.01 with momentum 0.9, one seed) keeps 18.7 % of its
+    weights at a decay of 0.005, with 98.05 % test accuracy, and 4.6 % at 0.015, with 97.75 %.
 
     Departures: weights and s may decay differently; where both decays are equal, as in the paper,
     this is the authors' code. The defaults are for LeNets on MNIST, whose training is too short to
-    bring s from -3200 near 0. Linear layers and recurrent ones have one s for each weight, as
-    convolutions do; the authors write the classifier as a convolution. A weight of exactly 0 gets no
-    gradient, in their code too.
+    bring s from -3200 near 0. Linear and recurrent layers have one s for each weight tensor, as
+    convolutions do; the authors write the classifier as a convolution. A weight of exactly 0 gets
+    no gradient, in their code too.
     """
 
     name = "str"
@@ -66,8 +66,7 @@ class STR(Method):
     initial_s: float = -10.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold_weight_decay < float("inf"):
-            raise ValueError(f"threshold_weight_decay is {self.threshold_weight_decay}: it must be 0 or more")
+        check_positive("threshold_weight_decay", self.threshold_weight_decay, or_zero=True)
         if not float("-inf") < self.initial_s < float("inf"):
             raise ValueError(f"initial_s is {self.initial_s}: it must be a finite number")
 

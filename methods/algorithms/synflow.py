@@ -27,14 +27,14 @@ class SynFlow(Method):
 
     | hyperparameter | symbol | paper |
     |---|---|---|
-    | density | 1 / rho | 10^-0 to 10^-3 and below |
+    | density | 1 / rho | 1 to 0.001 and below (not verified) |
     | rounds | n | 100 |
 
-    The shape of the input is that of an example of `train_batches`, whose values are not used. The
-    model is in evaluation mode, so that batch normalisation divides by its stored variance; so it
-    is in the authors' code by default. Weights are conserved layer by layer only where activations
-    are homogeneous, such as ReLU: in recurrent layers and attention S is computed as well, but a
-    layer may be cut off.
+    The input has the shape of an example of `train_batches`, whose values are not used. The model
+    is in evaluation mode, so that batch normalisation divides by its stored variance; this is also
+    the default of the authors' code. The sum of S is the same in every layer only where activations
+    are homogeneous, such as ReLU. Recurrent layers and attention are scored in the same way, but
+    there a layer may be cut off.
 
     Departures: R and S are computed in float64, because R of a deep network overflows float32.
     Inputs that are whole numbers (tokens) are ones of their type. Exactly the stated numbers are
@@ -55,12 +55,11 @@ class SynFlow(Method):
         check_count("rounds", self.rounds)
 
     def enter_phase(self, ctx: Context) -> None:
-        total = sum(weight.parameter.numel() for weight in ctx.weights.values())
         masks = {name: torch.ones_like(weight.parameter, dtype=torch.bool) for name, weight in ctx.weights.items()}
         ones = input_of_ones(ctx)
         with scoring.undisturbed(ctx, train=False), scoring.absolute(ctx.model):
             for number in range(1, self.rounds):
-                count = max(1, round(self.density ** (number / self.rounds) * total))
+                count = max(1, round(self.density ** (number / self.rounds) * ctx.total_weights))
                 masks = scores.top_of_all(synaptic_flow(ctx, ones, masks), count, among=masks)
             flow = synaptic_flow(ctx, ones, masks)
         scoring.keep_highest(ctx, flow, density=self.density, among=masks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,14 +10,14 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from methods import scoring, units
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
 from methods.layers import MaskableWeight
 from methods.schedules import every, steps_of
 
 
 @dataclass(kw_only=True)
 class Taylor(Method):
-    """Trains, then again and again prunes the filters that change the loss least, and trains on.
+    """Trains, then repeatedly prunes the filters that change the loss least, and trains on.
 
     Molchanov, Tyree, Karras, Aila, Kautz, "Pruning Convolutional Neural Networks for Resource
     Efficient Inference", ICLR 2017, arXiv:1611.06440.
@@ -31,28 +30,29 @@ class Taylor(Method):
     At the end the rest trains on.
 
     A filter is a row of the weight: a neuron of a linear layer, an output channel of a convolution,
-    one gate of one hidden unit in a recurrent layer. Gates, and projections inside attention, are no
-    output of a module. They are scored by |sum over the row of dC/dw w| with the loss of a batch,
-    the first-order change of the loss where the row becomes 0. The last weight of the model stays
-    dense, because its rows are the model's outputs.
+    one gate of one hidden unit in a recurrent layer. Gates, and projections inside attention, are
+    not the output of a module. Their score is |sum over the row of dC/dw w| with the loss of a
+    batch: to first order, the change of the loss when the row becomes 0. The last weight of the
+    model stays dense, because its rows are the model's outputs.
 
-    | hyperparameter | symbol | paper |
+    | hyperparameter | symbol | paper (not verified) |
     |---|---|---|
     | density | B / weights, eq. 2 | all points of a curve |
     | update_every | updates between pruning iterations | 10 for Flowers-102; more is better |
-    | prune | pruning / training | one filter an iteration |
+    | prune | pruning / training | one filter per iteration |
     | fine_tune | training after the pruning / training | not stated as a share |
     | score_batches | batches that score | those of the updates in between |
 
-    Departures: the number of weights falls linearly over the pruning phase, so that it takes the
-    same share of any training; the paper prunes one filter an iteration. Scores come from the first
-    score_batches batches, in passes of their own that the row counts as scored examples. z is the
-    output before the activation, with the bias: the same number where ReLU follows, as z = 0 where
-    its gradient passes nothing. There is no regularization by FLOPs (eq. 9). Each layer keeps a
-    filter. The masks are those of filters: the columns of the next layer that read a pruned filter
-    count as kept; `finalize(model, compact=True)` cuts them out. Biases and normalisation of pruned
-    filters stay. At 5 % LeNet-300-100 keeps some ten neurons of each hidden layer, and is less
-    accurate than a random mask of single weights (`static`).
+    Departures: the number of weights falls linearly over the pruning phase, so that this phase
+    takes the same share of any training; the paper prunes one filter per iteration. Scores come
+    from the first score_batches batches, in passes of their own, which `scored_examples` counts. z
+    is the output before the activation, with the bias. Where ReLU follows, the products are those
+    of the output after it, because where ReLU gives 0 its gradient is 0 too. There is no
+    regularization by FLOPs (eq. 9). Each layer keeps at least one filter. The masks are those of
+    filters: the columns of the next layer that read a pruned filter count as kept; `finalize(model,
+    compact=True)` cuts them out. Biases and normalisation of pruned filters stay. At 5 %
+    LeNet-300-100 keeps about ten neurons of each hidden layer, and is less accurate than a random
+    mask of single weights (`static`).
     """
 
     name = "taylor"
@@ -72,17 +72,15 @@ class Taylor(Method):
         check_fraction("density", self.density)
         steps_of(self.update_every, steps_per_epoch=1)
         for name in ("prune", "fine_tune"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
-        if self.score_batches < 1:
-            raise ValueError(f"score_batches is {self.score_batches}: it must be at least 1")
+            check_positive(name, getattr(self, name))
+        check_count("score_batches", self.score_batches)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         prune, fine_tune = (max(1, round(share * total_steps)) for share in (self.prune, self.fine_tune))
         return Phase("train", total_steps), Phase("prune", prune), Phase("fine-tune", fine_tune)
 
     def enter_phase(self, ctx: Context) -> None:
-        if ctx.phase.name == "train":  # a density that cannot be had, or no data, fails at once
+        if ctx.phase.name == "train":  # a density that is too low, or missing data, fails at once
             units.room(ctx.weights, units.prunable(ctx.model, ctx.weights), total=self._total(ctx), method=self.name)
             scoring.batches(ctx, 1)
 
@@ -91,7 +89,7 @@ class Taylor(Method):
         last = ctx.phase_step == ctx.phase.steps
         if ctx.phase.name != "prune" or not (last or every(ctx.phase_step, period)):
             return
-        total, size = self._total(ctx), sum(weight.parameter.numel() for weight in ctx.weights.values())
+        total, size = self._total(ctx), ctx.total_weights
         now = total if last else size - (size - total) * ctx.phase_step // ctx.phase.steps
         prunable = units.prunable(ctx.model, ctx.weights)
         kept = {name: units.by_unit(weight, ctx.masks[name])[:, 0] for name, weight in prunable.items()}
@@ -99,7 +97,7 @@ class Taylor(Method):
         ctx.masks.set(units.keep_best(ctx.weights, scores, total=now, method=self.name))
 
     def _total(self, ctx: Context) -> int:
-        return round(self.density * sum(weight.parameter.numel() for weight in ctx.weights.values()))
+        return round(self.density * ctx.total_weights)
 
     def changes(self, ctx: Context, weights: Mapping[str, MaskableWeight]) -> dict[str, Tensor]:
         """Theta of each unit, eq. 8: [units] for each weight."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction
+from methods.base import Context, Method, check_choice, check_fraction, check_positive
 from methods.budgets import ALLOCATIONS
 from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
@@ -31,10 +30,11 @@ class TopKAST(Method):
         delta theta = -eta grad on B, and 0 elsewhere
         penalty = l2 / 2 (sum over A of theta^2 + sum over B without A of theta^2 / D)
     The gradient is that of the product, so weights of B outside of A get one although the layer
-    computes without them. They join A when they outgrow its smallest. The penalty shrinks A, and so
-    lets others in; it is stronger outside of A, which keeps weights from moving in and out.
+    computes without them. They join A when they outgrow its smallest weights. The penalty shrinks
+    the weights of A, and so lets others in. It is stronger outside of A, which keeps weights from
+    moving in and out.
 
-    | hyperparameter | symbol | paper |
+    | hyperparameter | symbol | paper (not verified) |
     |---|---|---|
     | density | D | 0.05 to 0.5 |
     | backward_density | D + M | up to 1; None is twice D |
@@ -42,10 +42,10 @@ class TopKAST(Method):
     | l2 | factor of the penalty | 1e-4 |
     | update_every | steps between two choices of A and B | 1, or 100 with little loss |
 
-    Departures: layers share the density by `budgets.allocate`, with exact counts, and none is left
-    out. The paper's values are from descriptions of it. The optimizer sees gradients of 0 outside of
-    B; its momentum and its own weight decay still move those weights. Clipping before the step sees
-    the gradients of all weights. Frozen layers keep what they keep.
+    Departures: `budgets.allocate` divides the density among the layers, with exact counts, and no
+    layer is left out. The optimizer sees gradients of 0 outside of B, but its momentum and its own
+    weight decay still move those weights. Clipping before the step sees the gradients of all
+    weights. Frozen layers keep their masks.
     """
 
     name = "top_kast"
@@ -67,8 +67,7 @@ class TopKAST(Method):
         steps_of(self.update_every, steps_per_epoch=1)
         if self.backward_density is not None and not self.density <= self.backward_density <= 1:
             raise ValueError(f"backward_density is {self.backward_density}: it must lie in [{self.density}, 1]")
-        if not 0 <= self.l2 < math.inf:
-            raise ValueError(f"l2 is {self.l2}: it must be 0 or more")
+        check_positive("l2", self.l2, or_zero=True)
 
     def enter_phase(self, ctx: Context) -> None:
         self._choose(ctx)

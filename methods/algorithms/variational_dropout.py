@@ -31,9 +31,10 @@ class VariationalDropout(Method):
         -KL(alpha) ~ k1 S(k2 + k3 log alpha) - 0.5 log(1 + 1 / alpha) - k1
             with the sigmoid S, k1 = 0.63576, k2 = 1.87320 and k3 = 1.48695
         loss = mean task loss + r / N * sum of KL(alpha) over all weights
-    N is the number of training examples and r the warm-up: 0, then linear to 1, then 1. A weight is
-    pruned where log alpha >= threshold: training computes with a mean of 0 and its noise, evaluation
-    with 0. log sigma^2 is trained beside each weight (its name is <weight>_threshold).
+    N is the number of training examples. r is the warm-up: first 0, then rising linearly to 1, then
+    1. A weight is pruned where log alpha >= threshold: its mean is 0, in training it still has its
+    noise, and in evaluation it is 0. log sigma^2 is a parameter beside each weight, with the name
+    <weight>_threshold.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -42,17 +43,18 @@ class VariationalDropout(Method):
     | warm_up | r | epochs 5 to 20 of 200 (the authors' code), here as fractions of the training |
     | train_examples | N | by default steps_per_epoch times the examples of the first batch |
 
-    The density follows: a lower threshold keeps fewer weights, and so does a smaller train_examples.
-    KL pulls theta to 0 with a force of about 1 / (N theta), so it needs many steps times learning
-    rate; the authors train for 200 epochs with Adam. LeNet-300-100 on MNIST (5 epochs, SGD at 0.04
-    with momentum 0.9, one seed) keeps 5.5 % of its weights, with 96.95 % test accuracy. On a data set
-    with far fewer examples than weights the sum of KL outweighs the task and prunes everything: on
-    the 1437 of the embedded digits, unless train_examples is set to more, such as 20000.
+    A lower threshold or a smaller train_examples keeps fewer weights. The KL term pulls theta to 0
+    with a force of about 1 / (N theta), so it needs many steps times learning rate; the authors
+    train for 200 epochs with Adam. LeNet-300-100 on MNIST (5 epochs, SGD at 0.04 with momentum 0.9,
+    one seed) keeps 5.5 % of its weights, with 96.95 % test accuracy. On a data set with far fewer
+    examples than weights the KL term outweighs the task loss and prunes everything. The 1437
+    examples of the embedded digits are too few: set train_examples to more, such as 20000.
 
-    Departures: other layers than linear ones draw a weight for each forward pass, not one noise for
-    each output: filters are shared by the batch, and recurrent weights by all time steps. alpha is
-    sigma^2 / (theta^2 + 1e-8), as in the authors' convolutions. Where a step has several passes or
-    processes, each draws noise, so the result depends on their number.
+    Departures: layers other than linear ones draw one random weight for each forward pass, not
+    noise for each output, so all examples of a batch share a filter and all time steps a recurrent
+    weight. alpha is sigma^2 / (theta^2 + 1e-8), as in the authors' convolutions. Where a step has
+    several passes or processes, each of them draws its noise, so the result depends on their
+    number.
     """
 
     name = "variational_dropout"

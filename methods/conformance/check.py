@@ -1,8 +1,8 @@
 """`check_method`: every promise of a method, checked on small networks.
 
-A check looks at one promise and yields what is broken. `class_promises` are those of the class,
-`promises` and `repeats` those of trainings, `ways` those of other ways to train, and `processes`
-those that need a compiler or several processes.
+A check looks at one promise and yields what is broken. `class_promises` has the promises of the
+class, `promises` and `repeats` those of a training, `ways` those under other optimizers and other
+ways of training, and `processes` those whose checks need a compiler or several processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class ConformanceError(AssertionError):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. network: empty for a check of the class. text: what is broken, or why it does not apply."""
+    """What one check found.
+
+    network: empty for a check of the class. text: what is broken, or why the check does not apply.
+    """
 
     check: str
     network: str
@@ -54,11 +57,10 @@ def check_method(
     seconds. `full` adds networks (GRU, deep bidirectional LSTM, one- and three-dimensional
     convolutions, transposed convolutions, attention), a resume from every step, torch.compile and
     several processes.
-    hyperparameters: values to check with. By default `density` is 0.3 (0.7 for whole units),
-    `update_every` is one epoch of 3 steps, `frequency_decay` is 1 and `prune_fraction` 0.5, so that
-    small networks keep enough weights, updates happen within 24 steps, chance has a part in them,
-    and a method that prunes a share at a time does so a few times.
-    Raises ValueError for an unknown name or level.
+    hyperparameters: values to check with. The defaults suit small networks and trainings of 24
+    steps: `density` is 0.3 (0.7 for whole units), `update_every` is one epoch of 3 steps,
+    `frequency_decay` is 1, `prune_fraction` 0.5 and `train_examples` 2000. Raises ValueError for an
+    unknown name or level.
     """
     found = examine(name_or_class, level, **hyperparameters)
     if broken := [finding.line for finding in found if finding.result == "broken"]:
@@ -70,7 +72,7 @@ def check_method(
 def examine(
     name_or_class: str | type[Method], level: Literal["fast", "full"] = "fast", **hyperparameters: Any
 ) -> list[Finding]:
-    """What every check of `check_method` found. A check that could not run after a failed one is left out."""
+    """What every check of `check_method` found, without those that an earlier failure prevents."""
     if level not in LEVELS:
         raise ValueError(f"level is '{level}'; valid: {', '.join(LEVELS)}")
     if isinstance(name_or_class, str):

@@ -22,7 +22,7 @@ VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
     "prune_fraction": 0.5,
     "train_examples": 2000,
 }
-DENSITY_OF_UNITS = 0.7  # a unit of each layer, and all of the last, need more than 0.3
+DENSITY_OF_UNITS = 0.7  # one unit of each layer, and the whole last layer, are more than 0.3 of the weights
 
 
 @dataclass
@@ -107,7 +107,7 @@ def check_phases(candidate: Candidate) -> Iterator[str]:
 
 
 def check_every_hyperparameter_has_an_effect(candidate: Candidate) -> Iterator[str]:
-    """Where a hyperparameter is a switch, or nothing reads it, another value gives another training."""
+    """Another value of a switch, or of what no code of the class reads, changes the training."""
     method, read = candidate.make(), _names_read(candidate.cls)
     values = {name: getattr(method, name) for name in method.hyperparameter_names() if hasattr(method, name)}
     if not values:
@@ -143,7 +143,7 @@ _CONSTRUCTORS = ("__init__", "__post_init__", "__repr__", "__eq__")
 
 
 def _names_read(cls: type[Method]) -> set[str]:
-    """The names that the class's functions use, constructors and those of Method left out."""
+    """The names that the class's own functions use, except in constructors."""
     own = [c for c in cls.__mro__ if c not in Method.__mro__]
     members = [(name, value) for c in own for name, value in vars(c).items() if name not in _CONSTRUCTORS]
     functions = [getattr(value, "fget", None) or getattr(value, "__func__", value) for _, value in members]

@@ -1,4 +1,4 @@
-"""One of the two processes of `processes`: trains alone, then with the other, and reports.
+"""One of two processes that `processes` starts. It trains alone, then with the other one.
 
 python -m methods.conformance.one_process FOLDER RANK
 """
@@ -30,10 +30,10 @@ def main(folder: Path, rank: int) -> None:
     cls = _found(job["module"], Path(job["file"]), job["name"])
     network = next(each for each in FULL if each.name == job["network"])
     trial = Trial(lambda: cls(**job["values"]), network)
-    report = {"alone": _told(lambda: _last(trial))}
+    report = {"alone": _or_error(lambda: _last(trial))}
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     together = trial.in_way(wrap=DistributedDataParallel, rank=rank, ranks=2)
-    report["together"] = _told(lambda: _all(together, plain=trial))
+    report["together"] = _or_error(lambda: _all(together, plain=trial))
     torch.save(report, folder / f"report{rank}")
     if isinstance(report["together"], str):
         sys.exit(0)
@@ -57,8 +57,8 @@ def _found(module_name: str, file: Path, name: str) -> Callable[..., Method]:
     return cast(Callable[..., Method], found)
 
 
-def _told(compute: Callable[[], Any]) -> Any:
-    """What it returns, or its error as a line."""
+def _or_error(compute: Callable[[], Any]) -> Any:
+    """What compute() returns, or its error as one line."""
     try:
         return compute()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The promises that need a compiler, or processes of their own."""
+"""The promises whose checks need a compiler, or other processes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
 
 
 def _wait(started: list[subprocess.Popen[bytes]]) -> None:
-    """Until all processes end, or one fails: the others would wait for it."""
+    """Wait until all processes end, or one fails: the others would wait for it forever."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any(process.poll() is None for process in started):
         if any(process.poll() for process in started):

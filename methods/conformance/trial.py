@@ -21,8 +21,8 @@ from methods.conformance.training import PLAIN, Moment, Training, Way
 class Trial:
     """One method on one network, trained in one way. The training that most checks look at runs once.
 
-    every_step: resume from every step, and not only from those around updates and phases. reports:
-    what other processes have reported on it, once they ran.
+    every_step: whether to resume from every step, or only from those around updates and phases.
+    reports: what the other processes reported, once they have run.
     """
 
     make: Callable[[], Method]

@@ -18,9 +18,9 @@ from methods.weights.computed_weight import ComputedWeight
 class EffectiveWeight(ABC):
     """The weight that a layer computes with.
 
-    It is a picklable function of the layer's dense weight and of an extra parameter beside it,
-    which is None where it has none. stochastic: in training mode the layer computes with `sampled`
-    and `sampled_linear`, which draw random numbers.
+    It is a picklable function of the layer's dense weight and of an extra parameter beside it, or
+    None where there is no extra parameter. stochastic: in training mode the layer computes with
+    `sampled` and `sampled_linear`, which draw random numbers.
     """
 
     stochastic = False
@@ -187,11 +187,11 @@ def reparametrize(weight: MaskableWeight, effective: EffectiveWeight, extra: Ten
     """Make a module compute with effective(weight, extra).
 
     extra: the initial value of a new trainable parameter, of any shape; None for no parameter. The
-    dense weight stays under its own key; `extra` is registered as <weight>_threshold. The module's attribute is then
-    the effective weight, which its forward reads. There are two exceptions: RNN, GRU and LSTM keep
-    the attribute, and their forward receives the effective weights; a Linear with torch's own
-    forward computes effective.linear(inputs, weight, extra, bias). Raises ValueError for a weight
-    that is reparametrized already.
+    dense weight stays under its own key; `extra` is registered as <weight>_threshold. The module's
+    attribute is then the effective weight, which its forward reads. There are two exceptions: RNN,
+    GRU and LSTM keep the attribute, and their forward receives the effective weights; a Linear with
+    torch's own forward computes effective.linear(inputs, weight, extra, bias). Raises ValueError for
+    a weight that is reparametrized already.
     """
     module, name = weight.module, weight.parameter_name
     base: type[nn.Module] = type(module)

@@ -36,7 +36,7 @@ class WeightMask:
 
     name: the weight's qualified name. pruned: bool, shape of the weight, true where it is 0; None
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
-    they arrive; keeps_gradients: not until this is False again. forward: the mask leaves the
+    they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
     on. final: what was kept when the model was finalized.
     """

@@ -142,8 +142,8 @@ def test_an_int_serves_for_a_float() -> None:
 
 
 def test_hyperparameters_report_defaults_and_given_values() -> None:
-    given = {"density": 0.3, "allocation": "erk", "pattern": None}
-    assert methods.create("static", density=0.3).hyperparameters() == given
+    given = methods.create("static", density=0.3).hyperparameters()
+    assert given == {"density": 0.3, "allocation": "erk", "pattern": None}
 
 
 def test_hyperparameters_beside_a_method_object_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import synthetic
 
 from analysis.compare import compare
 from analysis.data.comparable import groups
-from analysis.data.conditions import Condition, Results, spec_without_seed
+from analysis.data.conditions import Condition, Results, label, spec_without_seed
 from analysis.data.read import load
 from analysis.data.selection import dst_conditions
 from analysis.exhibits.table1_to_3 import paper_table
@@ -113,3 +114,19 @@ def test_dst_with_another_threshold_estimator_or_no_reset_is_not_as_published(
     (condition,) = results(tmp_path, cells(**changed)).conditions
     assert condition.variant == changed
     assert not condition.follows_protocol
+
+
+@pytest.mark.parametrize(
+    ("method", "hyperparameters", "want"),
+    [
+        ("str", {"threshold_weight_decay": 0.0145}, "initial_s -10, threshold_weight_decay 0.0145"),
+        ("variational_dropout", {"threshold": 2.0}, "initial_log_sigma2 -10, threshold 2"),
+        ("dense", {}, ""),
+        ("static", {"density": 0.05}, "density 0.05"),
+    ],
+)
+def test_a_method_without_alpha_and_density_is_named_by_its_numbers(
+    method: str, hyperparameters: dict[str, Any], want: str
+) -> None:
+    row = synthetic.cell("lenet-300-100", method, 0, **hyperparameters)
+    assert label(json.loads(row["spec"])) == want

@@ -90,5 +90,5 @@ def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message
 
 
 def test_a_density_that_leaves_a_layer_empty_fails_at_attach() -> None:
-    with pytest.raises(ValueError, match=r"density 0\.01 keeps 0 weights, fewer than the 1 layers"):
+    with pytest.raises(ValueError, match=r"narang: density 0\.01 keeps 0 weights, fewer than the 1 layers"):
         methods.attach(nn.Linear(4, 2), "narang", total_steps=4, steps_per_epoch=2, density=0.01)

@@ -122,7 +122,7 @@ def test_the_weights_fall_linearly_over_the_pruning_phase_and_pruned_filters_sta
         ({"density": 2.0}, r"density is 2.0: it must lie in \(0, 1\]"),
         ({"prune": 0.0}, "prune is 0.0: it must be above 0"),
         ({"fine_tune": -1.0}, "fine_tune is -1.0: it must be above 0"),
-        ({"score_batches": 0}, "score_batches is 0: it must be at least 1"),
+        ({"score_batches": 0}, "score_batches is 0: it must be a whole number of at least 1"),
         ({"update_every": "never"}, "duration 'never' is not"),
     ],
 )

@@ -112,3 +112,8 @@ def test_weights_of_any_precision_train(dtype: torch.dtype) -> None:
 def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         methods.create("top_kast", **values)
+
+
+def test_a_density_that_leaves_a_layer_empty_names_the_method() -> None:
+    with pytest.raises(ValueError, match=r"top_kast: density 0\.01 keeps 0 weights, fewer than the 1 layers"):
+        methods.attach(nn.Linear(4, 2), "top_kast", total_steps=4, steps_per_epoch=2, density=0.01)

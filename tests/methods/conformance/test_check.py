@@ -95,6 +95,10 @@ def test_unknown_names_and_levels_are_refused_with_the_valid_ones() -> None:
 def test_the_networks_cover_what_the_kit_promises() -> None:
     kinds = {type(module) for network in FULL for module in network.build(0).modules()}
     assert {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LSTM, nn.GRU, nn.BatchNorm2d} <= kinds
+    groups = {(m.groups, m.in_channels) for n in FAST for m in n.build(0).modules() if isinstance(m, nn.Conv2d)}
+    assert {(1, 3), (2, 8), (8, 8)} <= groups  # plain, grouped, depthwise
+    assert {name for network in FAST for name in network.dense} == {"frozen.weight", "embedding.weight"}
     for network in FULL:
-        maskable = [name for name, p in network.build(0).named_parameters() if p.dim() > 1]
+        named = network.build(0).named_parameters()
+        maskable = [name for name, p in named if p.dim() > 1 and name not in network.dense]
         assert list(methods.attach(network.build(0), "dense", total_steps=1, steps_per_epoch=1).masks()) == maskable
