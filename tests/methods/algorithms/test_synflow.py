@@ -109,3 +109,18 @@ def test_a_flow_beyond_float64_is_refused_by_name() -> None:
 def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         methods.create("synflow", **values)
+
+
+def test_a_model_that_casts_inside_is_refused_by_name() -> None:
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2).bfloat16()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = self.second(self.first(x).bfloat16())
+            return output
+
+    batch = (torch.ones(2, 4), torch.zeros(2, dtype=torch.long))
+    with pytest.raises(ValueError, match="synflow: the model cannot compute in float64, so it casts inside"):
+        methods.attach(Casts(), "synflow", total_steps=4, steps_per_epoch=2, train_batches=lambda: [batch], density=0.5)
