@@ -25,13 +25,13 @@ HEADS = (
 )  # fmt: skip
 NOTES = (
     "Mean ± standard deviation over seeds, last epoch; methods of one seed start from the same weights and see the "
-    "same batches. A setting is a data set, a network and an optimizer; it is here where it has a static mask.",
+    "same batches. A setting is a data set, a network and an optimizer. Settings without a static mask are left out.",
     "A method that finds its own density is shown where it comes within a factor of 1.25 of the density asked.",
-    "Epochs: what was trained, phases of the method's own included. Where static was trained for as many epochs, the "
-    "difference is to that one, otherwise to static at the fewest.",
-    "Training FLOPs: what the sparse network needs, steps with a dense gradient counted as such, against the dense "
-    "network at the epochs of static. Executed: what the hardware computes, as masked products are dense ones; empty "
-    "for cells that were trained before the column existed.",
+    "Epochs: all that were trained, also in the method's own phases. The difference is to static with as many epochs "
+    "where there is one, otherwise to static with the fewest.",
+    "Training FLOPs: what the sparse network needs, dense gradients included, relative to the dense network at the "
+    "epochs of static. Executed: what the hardware computes, because masked products are computed as dense ones; "
+    "empty for cells that were trained before the column existed.",
     "Student's t interval of the paired differences, without a correction for their number.",
 )
 COSTS = ("train_flops", "executed_flops")
