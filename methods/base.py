@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,7 +15,9 @@ from methods.density_search import DensityKnob
 from methods.layers import MaskableWeight
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
+from methods.schedules import steps_of
 
+MOST_PHASES = 1000  # of one training: more are a mistake, and would fill the memory
 DensityPromise = Literal["dense", "exact", "final", "emergent"]
 
 
@@ -210,10 +213,19 @@ def check_positive(name: str, value: float, *, or_zero: bool = False) -> None:
         raise ValueError(f"{name} is {value}: it must be {'0 or more' if or_zero else 'above 0'}")
 
 
-def check_count(name: str, value: int) -> None:
-    """Raises ValueError unless the value is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value}: it must be a whole number of at least 1")
+def check_count(name: str, value: int, *, most: float = math.inf) -> None:
+    """Raises ValueError unless the value is a whole number from 1 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        limit = "at least 1" if most == math.inf else f"1 to {most:g}"
+        raise ValueError(f"{name} is {value}: it must be a whole number of {limit}")
+
+
+def check_duration(name: str, value: int | str) -> None:
+    """Raises ValueError unless the value is a duration (`schedules.steps_of`)."""
+    try:
+        steps_of(value, steps_per_epoch=1)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def check_choice(name: str, value: str, valid: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, DensityPromise, Method, check_fraction
+from methods.base import Context, DensityPromise, Method, check_duration, check_fraction
 from methods.budgets import allocate, check_allocation
 from methods.schedules import every, steps_of
 
@@ -108,7 +108,7 @@ class DropGrow(Rewiring):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fraction("drop_fraction", self.drop_fraction, low_open=False)
-        steps_of(self.update_every, steps_per_epoch=1)
+        check_duration("update_every", self.update_every)
 
     def due(self, ctx: Context) -> bool:
         period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)

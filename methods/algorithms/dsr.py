@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, check_fraction
+from methods.base import Context, check_duration, check_fraction
 from methods.budgets import share
 from methods.drop_grow import Rewiring
 from methods.schedules import every, steps_of
@@ -67,7 +67,7 @@ class DSR(Rewiring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        steps_of(self.update_every, steps_per_epoch=1)
+        check_duration("update_every", self.update_every)
         for name in ("prune_fraction", "tolerance", "stops_at"):
             check_fraction(name, getattr(self, name))
         if not self.initial_threshold > 0:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction
+from methods.base import Context, Method, check_choice, check_duration, check_fraction
 from methods.budgets import ALLOCATIONS
 from methods.drop_grow import layer_counts
 from methods.schedules import cubic, steps_of
@@ -63,7 +63,7 @@ class Gradual(Method):
         check_choice("allocation", self.allocation, ALLOCATIONS)
         check_fraction("starts_at", self.starts_at, low_open=False)
         check_fraction("stops_at", self.stops_at)
-        steps_of(self.update_every, steps_per_epoch=1)
+        check_duration("update_every", self.update_every)
         if self.initial_density < self.density:
             raise ValueError(f"initial_density is {self.initial_density}: it must be density, {self.density}, or more")
         if self.starts_at > self.stops_at:

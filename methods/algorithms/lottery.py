@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import scores
-from methods.base import Context, Method, Phase, check_fraction
+from methods.base import MOST_PHASES, Context, Method, Phase, check_fraction
 
 
 @dataclass(kw_only=True)
@@ -63,6 +63,8 @@ class Lottery(Method):
         check_fraction("density", self.density)
         if not 0 < self.prune_fraction < 1:
             raise ValueError(f"prune_fraction is {self.prune_fraction}: it must lie in (0, 1)")
+        if math.log(self.density) / math.log1p(-self.prune_fraction) > MOST_PHASES:
+            raise ValueError(f"prune_fraction is {self.prune_fraction}: it takes more than {MOST_PHASES} levels")
         if not 0 <= self.rewind_at < 1:
             raise ValueError(f"rewind_at is {self.rewind_at}: it must lie in [0, 1)")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction, check_positive
+from methods.base import Context, Method, check_choice, check_duration, check_fraction, check_positive
 from methods.budgets import ALLOCATIONS
 from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
@@ -64,7 +64,7 @@ class Narang(Method):
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
         check_choice("allocation", self.allocation, ALLOCATIONS)
-        steps_of(self.update_every, steps_per_epoch=1)
+        check_duration("update_every", self.update_every)
         if not 0 <= self.start <= self.ramp <= self.end <= 1 or self.end == 0:
             raise ValueError(
                 f"start, ramp and end are {self.start}, {self.ramp} and {self.end}: they must rise from 0 to at most 1"

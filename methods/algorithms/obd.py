@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from methods import scores, scoring
-from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
+from methods.base import MOST_PHASES, Context, Method, Phase, check_count, check_fraction, check_positive
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,7 +64,7 @@ class OBD(Method):
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
         for name in ("rounds", "score_batches"):
-            check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name), most=MOST_PHASES)
         check_positive("retrain", self.retrain)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:

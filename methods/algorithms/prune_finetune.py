@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
+from methods.base import MOST_PHASES, Context, Method, Phase, check_count, check_fraction, check_positive
 
 
 @dataclass(kw_only=True)
@@ -59,7 +59,7 @@ class PruneFinetune(Method):
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        check_count("rounds", self.rounds)
+        check_count("rounds", self.rounds, most=MOST_PHASES)
         for name in ("finetuning", "lr_scale"):
             check_positive(name, getattr(self, name))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods import scoring, units
-from methods.base import Context, Method, check_fraction
+from methods.base import Context, Method, check_duration, check_fraction
 from methods.schedules import every, steps_of
 
 
@@ -57,7 +57,7 @@ class SoftFilter(Method):
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        steps_of(self.update_every, steps_per_epoch=1)
+        check_duration("update_every", self.update_every)
 
     def enter_phase(self, ctx: Context) -> None:
         self.chosen(ctx)  # a density that is too low fails before the training

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from methods import scoring, units
-from methods.base import Context, Method, Phase, check_count, check_fraction, check_positive
+from methods.base import Context, Method, Phase, check_count, check_duration, check_fraction, check_positive
 from methods.layers import MaskableWeight
 from methods.schedules import every, steps_of
 
@@ -70,7 +70,7 @@ class Taylor(Method):
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        steps_of(self.update_every, steps_per_epoch=1)
+        check_duration("update_every", self.update_every)
         for name in ("prune", "fine_tune"):
             check_positive(name, getattr(self, name))
         check_count("score_batches", self.score_batches)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods import scores
-from methods.base import Context, Method, check_choice, check_fraction, check_positive
+from methods.base import Context, Method, check_choice, check_duration, check_fraction, check_positive
 from methods.budgets import ALLOCATIONS
 from methods.drop_grow import layer_counts
 from methods.schedules import every, steps_of
@@ -64,7 +64,7 @@ class TopKAST(Method):
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
         check_choice("allocation", self.allocation, ALLOCATIONS)
-        steps_of(self.update_every, steps_per_epoch=1)
+        check_duration("update_every", self.update_every)
         if self.backward_density is not None and not self.density <= self.backward_density <= 1:
             raise ValueError(f"backward_density is {self.backward_density}: it must lie in [{self.density}, 1]")
         check_positive("l2", self.l2, or_zero=True)

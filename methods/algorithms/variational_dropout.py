@@ -80,6 +80,10 @@ class VariationalDropout(Method):
             check_count("train_examples", self.train_examples)
 
     def enter_phase(self, ctx: Context) -> None:
+        if half := [name for name, weight in ctx.weights.items() if weight.parameter.dtype == torch.float16]:
+            raise ValueError(
+                f"{self.name}: variances of {', '.join(half)} underflow in float16: use bfloat16 or float32"
+            )
         self._examples = self.train_examples or examples_of(ctx)
         ctx.thresholds.attach_own(
             NoisyWeight(ctx.generator, self.threshold),
