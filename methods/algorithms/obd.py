@@ -63,8 +63,8 @@ class OBD(Method):
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
-        for name in ("rounds", "score_batches"):
-            check_count(name, getattr(self, name), most=MOST_PHASES)
+        check_count("rounds", self.rounds, most=MOST_PHASES)
+        check_count("score_batches", self.score_batches)
         check_positive("retrain", self.retrain)
 
     def phases(self, total_steps: int) -> tuple[Phase, ...]:

@@ -105,7 +105,7 @@ def test_rounds_delete_geometrically_and_what_is_deleted_stays_0() -> None:
     ("values", "message"),
     [
         ({"density": 0.0}, r"density is 0.0: it must lie in \(0, 1\]"),
-        ({"rounds": 0}, "rounds is 0: it must be a whole number of at least 1"),
+        ({"rounds": 0}, "rounds is 0: it must be a whole number of 1 to 1000"),
         ({"score_batches": 0}, "score_batches is 0: it must be a whole number of at least 1"),
         ({"retrain": 0.0}, "retrain is 0.0: it must be above 0"),
     ],

@@ -115,7 +115,7 @@ def test_weights_that_are_left_go_on_from_their_values_and_no_weight_returns() -
     ("values", "message"),
     [
         ({"density": 0.0}, r"density is 0.0: it must lie in \(0, 1\]"),
-        ({"rounds": 0}, "rounds is 0: it must be a whole number of at least 1"),
+        ({"rounds": 0}, "rounds is 0: it must be a whole number of 1 to 1000"),
         ({"finetuning": 0.0}, "finetuning is 0.0: it must be above 0"),
         ({"lr_scale": -1.0}, "lr_scale is -1.0: it must be above 0"),
     ],
