@@ -387,11 +387,20 @@ def test_a_change_need_not_fit_the_cells_that_are_left_out(bench: Bench, tmp_pat
 
 @pytest.mark.slow
 def test_cells_that_workers_refuse_are_one_line_for_each_reason(bench: Bench, grid: Grid, tmp_path: Path) -> None:
-    command = ("run", "--suite", grid.suite, "--out", tmp_path / "runs", "--workers", "1")
-    finished = bench(*command, "--where", "method=dst,static", "--set", "density=0.000001")
+    command = ("run", "--suite", grid.suite, "--out", tmp_path / "runs", "--workers", "1", "--where", "method=static")
+    finished = bench(*command, "--set", "precision=tf32")
     assert finished.code == 2
-    assert "static density=1e-06 seed=0: density 1e-06 keeps 0 weights, fewer than the 3 layers" in finished.error
-    assert sorted(set(statuses(tmp_path / "runs"))) == ["done", "pending"]
+    assert "static density=0.1 tf32 seed=0: precision tf32 needs a GPU" in finished.error
+    assert set(statuses(tmp_path / "runs")) == {"pending"}
+
+
+@pytest.mark.slow
+def test_a_density_that_keeps_too_little_fails_its_cell_only(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    command = ("run", "--suite", grid.suite, "--out", tmp_path / "runs", "--workers", "1")
+    assert bench(*command, "--where", "method=dst,static", "--set", "density=0.000001").code == 1
+    assert sorted(set(statuses(tmp_path / "runs"))) == ["done", "failed"]
+    (error,) = [row["error"] for row in rows(tmp_path / "runs").values() if row["method"] == "static"]
+    assert "static density=1e-06 seed=0: static: density 1e-06 keeps 0 weights, fewer than the 3 layers" in error
 
 
 @pytest.mark.slow
