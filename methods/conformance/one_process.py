@@ -1,4 +1,4 @@
-"""One of two processes that `processes` starts. It trains alone, then with the other one.
+"""One of two processes that `processes` starts. It trains by itself first, then with the other one.
 
 python -m methods.conformance.one_process FOLDER RANK
 """
