@@ -17,16 +17,17 @@ from benchmark.suites import field, mnist, rivals_cifar10, rivals_mnist
 
 ROOT = Path(__file__).resolve().parents[3]
 TABLES = ROOT / "paper_figures/results"
-FOLDERS = ("mnist-lenet-300-100", "mnist-lenet-300-100-more")
+FOLDERS = {0.05: ("mnist-match",), 0.025: ("mnist-lenet-300-100", "mnist-lenet-300-100-more")}
 
 
-def finished(alpha: str) -> dict[Path, list[str]]:
-    """layers.csv -> the committed cells of LeNet-300-100 at an alpha."""
-    found = {}
-    for folder in FOLDERS:
+def finished(density: float) -> list[dict[str, str]]:
+    """The layers of the committed cells of DST at the field's alpha."""
+    alpha, found = str(field.DST_ALPHAS[density]), []
+    for folder in FOLDERS[density]:
         with (TABLES / folder / "results.csv").open() as file:
-            rows = [row for row in csv.DictReader(file) if row["alpha"] == alpha and row["status"] == "done"]
-        found[TABLES / folder / "layers.csv"] = [row["run_id"] for row in rows]
+            done = {row["run_id"] for row in csv.DictReader(file) if row["status"] == "done" and row["alpha"] == alpha}
+        with (TABLES / folder / "layers.csv").open() as file:
+            found += [row for row in csv.DictReader(file) if row["run_id"] in done]
     return found
 
 
@@ -37,7 +38,7 @@ def test_the_field_shares_its_cells_with_the_suite_of_its_setting() -> None:
     assert shared == {
         spec.run_id
         for spec in own
-        if (spec.method["name"] in mnist.BASELINES and spec.density == 0.05)
+        if (spec.method["name"] in mnist.BASELINES and spec.density == 0.05 and "pattern" not in spec.method)
         or spec.method["name"] == "dense"
         or spec.method.get("alpha") == field.DST_ALPHAS[0.025]
     }
@@ -61,16 +62,19 @@ def test_the_field_has_every_entry_at_each_of_its_densities_and_seeds() -> None:
     listed = Counter((s.method["name"], s.density) for s in suites.load("field").specs)
     for method in ("static", "set", "dsr", "sparse_momentum", "rigl", "snip"):
         pattern = 3 if method in ("static", "set", "rigl") else 0
-        assert (listed[method, 0.05], listed[method, 0.025]) == (3, 3 + pattern)
+        assert listed[method, 0.05] == listed[method, 0.025] == 3 + pattern
     assert (listed["dst", None], listed["dense", None]) == (6, 3)
 
 
-def test_the_pattern_of_the_field_is_that_of_the_committed_cells() -> None:
-    runs = finished("0.001")
-    assert [len(ids) for ids in runs.values()] == [5, 5]
-    halves = [layer_pattern(layers, ids) for layers, ids in runs.items()]
-    for density, *each in zip(field.DST_LAYERS[0.025], *halves, strict=True):
-        assert density == pytest.approx(sum(each) / 2, rel=1e-12)
+@pytest.mark.parametrize(("density", "cells"), [(0.05, 3), (0.025, 10)])
+def test_the_patterns_of_the_field_are_those_of_the_committed_cells(density: float, cells: int) -> None:
+    kept, weights = Counter[str](), Counter[str]()
+    for layer in finished(density):
+        kept[layer["parameter"]] += int(layer["kept"])
+        weights[layer["parameter"]] += int(layer["weights"])
+    assert weights["fc3.weight"] == cells * 1000
+    names = ("fc1.weight", "fc2.weight", "fc3.weight")
+    assert field.DST_LAYERS[density] == tuple(kept[name] / weights[name] for name in names)
 
 
 def test_a_pattern_is_read_from_a_table_of_layers(tmp_path: Path) -> None:
