@@ -6,28 +6,19 @@ RigL's (docs/protocols.md).
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from benchmark.spec import Data, Model, Optimizer, RunSpec
-from benchmark.suites import cell
+from benchmark.spec import Data, Model, RunSpec
+from benchmark.suites import cell, rivals_mnist
 
 DESCRIPTION = "rivals' published numbers on CIFAR-10: WRN-28-2 (sparse momentum's) and WRN-22-2 (RigL's)"
 EXHIBITS = ("rivals-cifar10",)
 SEEDS = range(3)
 # 10 % are held out and not used; sparse momentum's code has the normalisation of DST's.
 CIFAR10 = Data(name="cifar10", standardize=True, normalization="official", augment="crop-flip", train_limit=45_000)
-SGD = Optimizer(
-    name="sgd",
-    lr=0.1,
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=5e-4,
-    batch_size=128,
-    epochs=250,
-    schedule="step",
-    milestones=(85, 170),  # after 30,000 and 60,000 steps of 352 per epoch, to the nearest epoch
-    gamma=0.1,
-)
+# Milestones: after 30,000 and 60,000 steps of 352 per epoch, to the nearest epoch.
+SGD = dataclasses.replace(rivals_mnist.SGD, batch_size=128, epochs=250, milestones=(85, 170))
 WRN_28_2_WEIGHTS = 1_463_984  # maskable
 DSR_WEIGHTS_PER_UPDATE = 20_000  # of its authors' code for WRN-28-2
 WRN_28_2_DENSITIES = (0.1, 0.2, 0.3, 0.4, 0.5)
