@@ -32,6 +32,7 @@ def peak_kib(folder: Path, out: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
 def test_ten_thousand_cells_with_traces_build_within_two_gigabytes(tmp_path: Path) -> None:
     folder = synthetic_scale.write(tmp_path / "results", cells=10_000, epochs=20)

@@ -282,6 +282,7 @@ def test_resnet50_resumes_in_mid_epoch_to_the_same_bits(folder: Path, workers: i
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.usefixtures("one_thread")
 def test_a_resnet50_cell_killed_between_its_epochs_ends_in_the_same_bits(folder: Path, tmp_path: Path) -> None:
     filters = ("--suite", "imagenet", "--where", "method=dst", "--where", "alpha=5e-6", "--device", "cpu")

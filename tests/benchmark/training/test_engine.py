@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import os
 import platform
 import subprocess
@@ -64,8 +65,17 @@ def test_a_convolution_computes_in_channels_last_and_its_weights_stay_as_they_ar
     assert all(parameter.is_contiguous() for parameter in live.model.parameters())
 
 
-@pytest.mark.parametrize("method", methods.available())
-@pytest.mark.parametrize("model", ["lenet-300-100", "lenet-5-caffe", CARRIED], ids=str)
+def every_method_and_each_family_on_other_layers() -> list[Any]:
+    """All methods on linear layers; on convolutions and an LSTM one of each family, and the others as rare tests."""
+    families = ("dense", "set", "dst", "top_kast", "soft_filter")
+    cells = [pytest.param(method, "lenet-300-100") for method in methods.available()]
+    for method, model in itertools.product(methods.available(), ("lenet-5-caffe", CARRIED)):
+        marks = () if method in families else (pytest.mark.slow, pytest.mark.rare)
+        cells.append(pytest.param(method, model, marks=marks))
+    return cells
+
+
+@pytest.mark.parametrize(("method", "model"), every_method_and_each_family_on_other_layers(), ids=str)
 def test_bfloat16_trains_every_method_and_resumes_in_the_same_bits(method: str, model: str | Model) -> None:
     if model is CARRIED:
         need_bfloat16_lstm()

@@ -370,6 +370,7 @@ def test_a_library_that_is_damaged_is_built_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_build_that_was_killed_is_done_by_the_next_and_once(tmp_path: Path) -> None:
     killed = begin(tmp_path)
     deadline = time.monotonic() + 60

@@ -40,6 +40,7 @@ def test_preempted_cells_are_queued_again(submit: Submit, alone: dict[str, Any])
     assert len(grid.jobs()) == 1, "SLURM had the job all the time"
 
 
+@pytest.mark.rare
 def test_a_power_cut_of_a_node_moves_its_cells_to_another(submit: Submit, alone: dict[str, Any]) -> None:
     grid = submit(sleep=0.05).at_work()
     node = grid.owner()["host"]
