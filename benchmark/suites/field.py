@@ -83,8 +83,11 @@ FIELD = (
     Entry("taylor", {"prune": 0.125, "fine_tune": 0.125}, epochs=16),
     # Methods that find their density: the hyperparameter that gives it (`python -m benchmark match`).
     Entry("dst", at_density={density: {"alpha": alpha} for density, alpha in DST_ALPHAS.items()}),
-    # To come, with what `match` finds: str (threshold_weight_decay), variational_dropout (threshold), and dns
-    # (threshold_scale; 20 + 20 epochs, and epochs=10).
+    Entry("str", at_density={0.05: {"threshold_weight_decay": 0.015}, 0.025: {"threshold_weight_decay": 0.023}}),
+    Entry("variational_dropout", at_density={0.05: {"threshold": 4.1}, 0.025: {"threshold": 2.7}}),
+    # 20 + 20 epochs, and 10 + 10, DST's budget.
+    Entry("dns", at_density={0.05: {"threshold_scale": 3.15}, 0.025: {"threshold_scale": 4.75}}),
+    Entry("dns", at_density={0.05: {"threshold_scale": 3.15}, 0.025: {"threshold_scale": 4.75}}, epochs=10),
     # Does the layer-wise pattern that DST finds help a method that starts from random masks, at equal count?
     *(Entry(name, at_density={d: pattern(d) for d in DST_LAYERS}) for name in ("static", "set", "rigl")),
 )

@@ -54,7 +54,14 @@ def test_methods_that_train_longer_are_there_with_their_budget_and_with_that_of_
         steps = sum(phase.steps for phase in method.phases(spec.optimizer.epochs * 1000))
         epochs.setdefault(str(spec.method["name"]), set()).add(steps / 1000)
     own = {name: budgets - {20} for name, budgets in epochs.items() if budgets != {20}}
-    assert own == {"l1_filters": {25}, "lottery": {120, 140}, "obd": {40}, "prune_finetune": {40}, "taylor": {30}}
+    assert own == {
+        "dns": {40},
+        "l1_filters": {25},
+        "lottery": {120, 140},
+        "obd": {40},
+        "prune_finetune": {40},
+        "taylor": {30},
+    }
     assert all(20 in budgets for budgets in epochs.values())
 
 
