@@ -20,6 +20,7 @@ from analysis.exhibits import (
     figure7,
     gap,
     lstm_counting,
+    other_reproductions,
     paired_methods,
     pattern_consistency,
     rivals,
@@ -43,6 +44,7 @@ FILES = ("index", "manifest", "results", "traces", "layers")  # of the page, and
 MAKERS = (
     table1_to_3.makers,
     verdict_tables.makers,
+    other_reproductions.makers,
     rivals.makers,
     table_a2.makers,
     figure1_2.makers,

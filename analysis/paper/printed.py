@@ -1,7 +1,7 @@
 """What the paper prints, and where: its numbers (targets.csv), captions and names.
 
-The numbers of targets.csv, and those that others published in rivals.csv, are the only ones in
-`analysis` that are typed in by hand.
+The numbers of targets.csv, and those that others published in rivals.csv and other_reproductions.csv,
+are the only ones in `analysis` that are typed in by hand.
 """
 
 from __future__ import annotations
