@@ -112,13 +112,13 @@ def _of_setting(members: Sequence[Condition]) -> Iterator[Line]:
 
 
 def _at_density(members: Sequence[Condition], density: float) -> list[Condition]:
-    """The conditions with this density, and the nearest one of each method that finds its own."""
-    nearest: dict[str, Condition] = {}
+    """The conditions with this density; of a method that finds its own, the nearest for each number of epochs."""
+    nearest: dict[tuple[str, int], Condition] = {}
     for condition in members:
         if condition.density is None and condition.method != "dense" and condition.as_published:
-            best = nearest.get(condition.method)
-            if best is None or _distance(condition, density) < _distance(best, density):
-                nearest[condition.method] = condition
+            key = (condition.method, _epochs(condition))
+            if key not in nearest or _distance(condition, density) < _distance(nearest[key], density):
+                nearest[key] = condition
     near = [c for c in nearest.values() if _distance(c, density) <= math.log(FACTOR) + 1e-9]
     return [*(c for c in members if c.density == density), *near]
 

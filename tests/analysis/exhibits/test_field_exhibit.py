@@ -69,6 +69,19 @@ def test_the_field_has_every_method_at_the_density_of_static_by_accuracy(
     assert [float(line.condition.done["epochs"].max()) for line in found] == [20, 20, 20, 20, 20, 60]
 
 
+def test_a_method_that_finds_its_density_is_there_with_each_number_of_epochs(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    for seed in range(3):
+        rows.append(row("dst", seed, 97.2, kept=0.052, alpha=3e-4, epochs=40))
+        rows.append(row("dst", seed, 97.3, kept=0.058, alpha=2e-4, epochs=40))  # farther from 5 %
+    found = [line for line in field.lines(results(tmp_path, rows)) if line.condition.method == "dst"]
+    assert {(line.label, line.condition.done["epochs"].max()) for line in found} == {
+        ("DST, alpha 0.0007", 20),
+        ("DST, alpha 0.0003", 40),
+    }
+
+
 def test_the_differences_to_static_are_paired_and_costs_are_relative_to_dense(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
