@@ -45,7 +45,9 @@ def test_a_terminal_of_another_encoding_shows_what_it_can(grid: Grid, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", [ENCODINGS[0], ENCODINGS[-1]], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "encoding", [ENCODINGS[0], pytest.param(ENCODINGS[-1], marks=pytest.mark.rare)], indirect=True, ids=str
+)
 @pytest.mark.usefixtures("encoding")
 def test_a_run_and_its_analysis_end_well_in_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(PRINTS, encoding="utf-8")

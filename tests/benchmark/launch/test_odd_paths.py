@@ -15,6 +15,7 @@ SUITE, OUT, DATA, TABLES, EXHIBITS = "-suite_1.py", "-runs ?mode=ro#", "-dàta%4
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_every_verb_works_in_folders_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BENCH_NO_MLFLOW")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -90,6 +90,7 @@ def test_a_model_is_timed_at_the_papers_size(model: str, batch: int, shape: tupl
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_the_json_has_a_pair_for_every_method_and_says_what_ran(bench: Bench) -> None:
     threads = torch.get_num_threads()
     finished = bench("speed", "steps", *FEW, "--device", "cpu", "--json")

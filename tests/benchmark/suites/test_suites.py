@@ -341,6 +341,7 @@ def test_a_short_vgg16_is_selected_and_departs(bench: Bench, tmp_path: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_the_whole_of_cifar10_is_planned(bench: Bench, tmp_path: Path) -> None:
     finished = bench("plan", "--suite", "cifar10", "--seeds", "0", "--out", tmp_path / "runs", "--probe", "--json")
     assert (finished.code, finished.json["cells"]) == (0, CELLS["cifar10"])

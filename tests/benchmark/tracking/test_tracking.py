@@ -280,7 +280,9 @@ def failing() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", [dead, hanging, failing])
+@pytest.mark.parametrize(
+    "trouble", [hanging, *(pytest.param(each, marks=pytest.mark.rare) for each in (dead, failing))]
+)
 def test_a_server_in_trouble_costs_seconds_and_sync_repairs(
     trouble: Callable[[], contextlib.AbstractContextManager[str]],
     server: str,

@@ -362,6 +362,7 @@ def test_a_path_asked_for_in_vain_is_one_line(variables: dict[str, str], line: s
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_library_that_is_damaged_is_built_again(tmp_path: Path) -> None:
     (tmp_path / "sparse-training-bench").mkdir()
     (tmp_path / "sparse-training-bench" / build.library().name).write_bytes(b"no library")

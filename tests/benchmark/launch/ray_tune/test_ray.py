@@ -135,6 +135,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_dead_node_loses_no_cell(suite: str, undisturbed: dict[str, Any], tmp_path: Path, cluster: Any) -> None:
     out = tmp_path / "runs"
     raylets = [process.process.pid for process in next(iter(cluster.worker_nodes)).all_processes["raylet"]]
