@@ -1,0 +1,186 @@
+"""The tables of REPRODUCIBILITY.md are made from the committed exhibits and rows.
+
+`python tests/analysis/test_reproducibility_report.py` writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis.data.conditions import summarize
+from analysis.output.numbers import percentage
+from benchmark import models, suites
+from benchmark.spec import Model
+from benchmark.training import measure
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "REPRODUCIBILITY.md"
+# Claims that nothing was run for yet: what runs them, by a word of the claim or by its section.
+COMMANDS = (
+    ("ImageNet", "--suite imagenet"),
+    ("learning rate", "--suite cifar10 --where model=vgg16"),
+    ("VGG-16", "--suite cifar10 --where model=vgg16"),
+    ("wide residual", "--suite cifar10 --where model=wrn-16-8,wrn-16-10,wrn-28-8"),
+    ("Resetting", "--suite mnist --set method.reset_density=none"),
+    ("thresholds", "--suite thresholds"),
+    ("l2", "--suite cifar10"),
+    ("", "--suite cifar10"),
+)
+SUSTAINED = 1e13  # FLOP/s of a GPU in training: an assumption, not a measurement
+BACKWARD = 3  # a training step costs about three forward passes
+EXAMPLES = {"cifar10": 50_000, "imagenet": 1_281_167}
+INPUTS = {"cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}
+
+
+def exhibit(name: str) -> list[dict[str, str]]:
+    with (ROOT / "paper_figures" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@functools.cache
+def measured() -> dict[str, dict[str, str]]:
+    """The committed rows by run id."""
+    rows: dict[str, dict[str, str]] = {}
+    for table in sorted((ROOT / "paper_figures/results").glob("*/results.csv")):
+        with table.open(newline="", encoding="utf-8") as file:
+            rows |= {row["run_id"]: row for row in csv.DictReader(file) if row["status"] == "done"}
+    return rows
+
+
+def hours(rows: list[dict[str, str]]) -> float:
+    """CPU hours where a row has them, otherwise the hours that the training took on one thread."""
+    return sum(float(row.get("train_cpu_seconds") or row["train_seconds"]) for row in rows) / 3600
+
+
+def of(run_ids: str) -> list[dict[str, str]]:
+    return [measured()[run_id] for run_id in run_ids.split(";") if run_id]
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
+def command(rows: list[dict[str, str]]) -> str:
+    """What trains these cells again."""
+    names, used = (",".join(sorted({row[column] for row in rows})) for column in ("model", "method"))
+    return f"`run --suite mnist --where model={names} --where method={used}`"
+
+
+def printed_numbers() -> str:
+    """Table 1's four numbers at the stated alpha, last epoch."""
+    text = line("Table 1, DST", "printed", "measured", "seeds", "hours", "verdict", "seeds that would settle it")
+    text += line(*["---"] * 7)
+    needed = {row["model"]: row["seeds_for_80_corrected"] for row in exhibit("verdict-power")}
+    with (ROOT / "analysis/paper/targets.csv").open(newline="", encoding="utf-8") as file:
+        targets = {row["model"]: row for row in csv.DictReader(file) if row["exhibit"] == "table1"}
+    ours = {
+        row["architecture"]: row
+        for row in exhibit("table1")
+        if row["source"] == "ours" and row["last_basis"] == "stated"
+    }
+    for model, target in targets.items():
+        said = (
+            f"{target['sparse']} ± {target['sparse_std']} % at {target['density_percent']} ± {target['density_std']} %"
+        )
+        row = ours.get(model)
+        if row is None:
+            text += line(model, said, "-", 0, "-", "not run", needed[model])
+            continue
+        cells = of(row["run_ids"])
+        accuracy, density = (
+            percentage(summarize([scale * float(cell[column]) for cell in cells], expected=len(cells)))
+            for column, scale in (("test_accuracy", 1), ("density", 100))
+        )
+        settled = (
+            "-" if "inconclusive" not in row["last_verdict"] else f"{needed[model]}, if they vary as the printed ± says"
+        )
+        text += line(
+            model, said, f"{accuracy} % at {density} %", len(cells), f"{hours(cells):.1f}",
+            row["last_verdict"], settled,
+        )  # fmt: skip
+    return text
+
+
+def claims() -> str:
+    """Each claim with its result, cost and command."""
+    text = line("claim", "section", "result", "runs", "hours", "command")
+    text += line(*["---"] * 6)
+    for row in exhibit("claims"):
+        rows = of(row["run_ids"])
+        if rows:
+            done = (len(rows), f"{hours(rows):.1f}", command(rows))
+        elif row["result"] == "not run":
+            missing = next(given for word, given in COMMANDS if word in row["claim"])
+            done = (0, "-", f"`run {missing}`")
+        else:
+            done = (0, "-", "none: counted from the architectures")
+        text += line(row["claim"], row["section"].replace("ours: ", "*ours*: "), row["result"], *done)
+    return text
+
+
+def machines() -> str:
+    """The committed rows by processor and network."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in measured().values():
+        found[row["device"], row["model"]].append(row)
+    text = line("processor", "network", "cells", "hours") + line(*["---"] * 4)
+    for (device, model), rows in sorted(found.items()):
+        text += line("not recorded" if device == "cpu" else device, model, len(rows), f"{hours(rows):.1f}")
+    every = [row for rows in found.values() for row in rows]
+    return text + line("all", "", len(every), f"{hours(every):.1f}")
+
+
+def missing() -> str:
+    """What Tables 2 and 3 would cost on a GPU."""
+    text = line("network", "data", "cells", "forward GFLOPs per example", "epochs", "hours per cell", "hours")
+    text += line(*["---"] * 7)
+    for suite, shape in INPUTS.items():
+        cells = Counter((spec.model.name, spec.optimizer.epochs) for spec in suites.load(suite).specs)
+        for (model, epochs), count in cells.items():
+            network = models.create(
+                Model(name=model), in_shape=shape, classes=1000 if suite == "imagenet" else 10, seed=0
+            ).eval()
+            forward = sum(measure.forward_flops(network, shape).values())
+            cell = BACKWARD * forward * EXAMPLES[suite] * epochs / SUSTAINED / 3600
+            text += line(model, suite, count, f"{forward / 1e9:.2f}", epochs, f"{cell:.1f}", f"{cell * count:,.0f}")
+    return text
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "printed": printed_numbers, "claims": claims, "machines": machines, "missing": missing,
+}  # fmt: skip
+
+
+def page(text: str) -> str:
+    """The page with each table made anew, between its comments."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        assert text.count(begin) == text.count(end) == 1, name
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+@pytest.mark.slow
+def test_the_tables_are_those_of_the_committed_exhibits_and_rows() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == page(text), "python tests/analysis/test_reproducibility_report.py writes these tables"
+
+
+def test_every_claim_that_is_not_run_names_cells_that_exist() -> None:
+    for row in exhibit("claims"):
+        if row["result"] == "not run" and not row["run_ids"]:
+            found = re.search(r"--suite (\w+)", next(given for word, given in COMMANDS if word in row["claim"]))
+            assert found is not None
+            assert found[1] in suites.available()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
