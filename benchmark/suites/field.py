@@ -86,7 +86,7 @@ FIELD = (
     Entry("str", at_density={0.05: {"threshold_weight_decay": 0.015}, 0.025: {"threshold_weight_decay": 0.023}}),
     Entry("variational_dropout", at_density={0.05: {"threshold": 4.1}, 0.025: {"threshold": 2.7}}),
     # 20 + 20 epochs, and 10 + 10, DST's budget.
-    Entry("dns", at_density={0.05: {"threshold_scale": 3.15}, 0.025: {"threshold_scale": 4.75}}),
+    Entry("dns", at_density={0.05: {"threshold_scale": 3.35}, 0.025: {"threshold_scale": 5.7}}),
     Entry("dns", at_density={0.05: {"threshold_scale": 3.15}, 0.025: {"threshold_scale": 4.75}}, epochs=10),
     # Does the layer-wise pattern that DST finds help a method that starts from random masks, at equal count?
     *(Entry(name, at_density={d: pattern(d) for d in DST_LAYERS}) for name in ("static", "set", "rigl")),
