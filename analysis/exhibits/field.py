@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ NOTES = (
     "Student's t interval of the paired differences, without a correction for their number.",
 )
 COSTS = ("train_flops", "executed_flops")
+COLUMNS = 2  # of panels
 
 
 @dataclass(frozen=True)
@@ -102,25 +104,35 @@ def _of_setting(members: Sequence[Condition]) -> Iterator[Line]:
     title = f"{printed.architecture(first.model)}, {printed.dataset(first.dataset)}"
     for condition in dense:
         yield Line(title, None, condition, None, own, printed.method_name("dense"))
-    for density in sorted({c.density for c in statics if c.density is not None}, reverse=True):
+    densities = sorted({c.density for c in statics if c.density is not None}, reverse=True)
+    for density in densities:
         at = [c for c in statics if c.density == density]
         found = []
-        for condition in (chosen := _at_density(members, density)):
+        for condition in (chosen := _at_density(members, density, densities)):
             static = next((c for c in at if _epochs(c) == _epochs(condition)), at[0])
             found.append(Line(title, density, condition, static, own, _label(condition, chosen)))
         yield from sorted(found, key=lambda line: -line.accuracy)
 
 
-def _at_density(members: Sequence[Condition], density: float) -> list[Condition]:
-    """The conditions with this density; of a method that finds its own, the nearest for each number of epochs."""
+def _at_density(members: Sequence[Condition], density: float, densities: Sequence[float]) -> list[Condition]:
+    """The conditions with this density; of a method that finds its own, the nearest for each number of epochs.
+
+    One that finds its own is shown once: at the density near it that most conditions have.
+    """
     nearest: dict[tuple[str, int], Condition] = {}
     for condition in members:
         if condition.density is None and condition.method != "dense" and condition.as_published:
             key = (condition.method, _epochs(condition))
             if key not in nearest or _distance(condition, density) < _distance(nearest[key], density):
                 nearest[key] = condition
-    near = [c for c in nearest.values() if _distance(c, density) <= math.log(FACTOR) + 1e-9]
+    near = [c for c in nearest.values() if density == _home(c, members, densities)]
     return [*(c for c in members if c.density == density), *near]
+
+
+def _home(condition: Condition, members: Sequence[Condition], densities: Sequence[float]) -> float | None:
+    near = [asked for asked in densities if _distance(condition, asked) <= math.log(FACTOR) + 1e-9]
+    counts = Counter(c.density for c in members)
+    return max(near, key=lambda asked: (counts[asked], -_distance(condition, asked)), default=None)
 
 
 def _distance(condition: Condition, density: float) -> float:
@@ -171,14 +183,14 @@ def _records(line: Line) -> Iterator[dict[str, Any]]:
 
 def _patterns(results: Results, found: Sequence[Line]) -> Iterator[str]:
     """Whether another network's layer densities help a method, at equal count: a note for each."""
-    for block in _blocks(found).values():
+    for (title, density), block in _blocks(found).items():
         for line, own in permutations(block, 2):
             patterns = [one.condition.spec["method"].get("pattern") for one in (line, own)]
             alike = line.condition.method == own.condition.method and _epochs(line.condition) == _epochs(own.condition)
             if alike and patterns[0] and not patterns[1]:
                 both = (one.condition.by_seed("test_accuracy") for one in (line, own))
                 difference = points(against_fixed(paired(*both), 0.0))
-                yield f"Equal count, other layers, {line.title}: {line.label} minus {own.label}: {difference} points."
+                yield f"Equal count, other layers, {title} at {100 * density:g} %: {line.label} minus {own.label}: {difference} points."
 
 
 def _blocks(found: Sequence[Line]) -> dict[tuple[str, float], list[Line]]:
@@ -207,13 +219,17 @@ def _finding(found: Sequence[Line]) -> str:
 
 def _draw(found: Sequence[Line]) -> Any:
     blocks = _blocks(found)
-    tallest = max(len(block) for block in blocks.values())
-    note = "dots: seeds; bar: mean; dashes: static; grey line: dense; right: training FLOPs in % of dense, and epochs"
-    figure, axes = small_multiples(
-        len(blocks), columns=2, size=(5.6, 0.9 + 0.27 * tallest), title=f"{CAPTION}\n{note}"
-    )  # fmt: skip
-    for axis, ((title, density), block) in zip(axes, blocks.items(), strict=True):
-        _panel(axis, block, tallest)
+    sizes = [len(block) for block in blocks.values()]
+    tallest = [max(sizes[first : first + COLUMNS]) for first in range(0, len(sizes), COLUMNS)]  # of each row of panels
+    note = (
+        "dots: seeds; bar: mean; dashes: static; grey line: dense; right: training FLOPs in % of dense, and epochs; "
+        "arrow: a mean far below static"
+    )
+    height = sum(0.9 + 0.27 * rows for rows in tallest) / len(tallest)
+    figure, axes = small_multiples(len(blocks), columns=COLUMNS, size=(5.6, height), title=f"{CAPTION}\n{note}")
+    axes[0].get_gridspec().set_height_ratios([0.9 + 0.27 * rows for rows in tallest])
+    for number, (axis, ((title, density), block)) in enumerate(zip(axes, blocks.items(), strict=True)):
+        _panel(axis, block, tallest[number // COLUMNS])
         axis.set_title(f"{title}: {100 * density:g} %", fontsize=9)
     return figure
 
@@ -223,11 +239,23 @@ def _panel(axis: Any, block: Sequence[Line], rows: int) -> None:
     for reference, look in ((static, "--"), (block[0].dense, "-")):
         if reference is not None:
             axis.axvline(reference.summary("test_accuracy").mean, color="#777777", linewidth=1.0, linestyle=look)
+    lowest = _lowest(block, static)
     for place, line in enumerate(block):
         style = style_of(line.condition.method)
         values = list(line.condition.by_seed("test_accuracy").values())
-        axis.plot(values, [place] * len(values), style.marker, color=style.colour, markersize=4, alpha=0.9)
-        axis.plot([line.accuracy], [place], "|", color="#111111", markersize=12, markeredgewidth=1.6)
+        if line.accuracy < lowest:
+            axis.plot([lowest], [place], "<", color=style.colour, markersize=6)
+            axis.annotate(
+                f"{line.accuracy:.2f}",
+                (lowest, place),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+            )
+        else:
+            axis.plot(values, [place] * len(values), style.marker, color=style.colour, markersize=4, alpha=0.9)
+            axis.plot([line.accuracy], [place], "|", color="#111111", markersize=12, markeredgewidth=1.6)
         cost = line.cost("train_flops")
         spent = "" if math.isnan(cost) else f"{cost:.0f} %, "
         axis.annotate(
@@ -236,6 +264,14 @@ def _panel(axis: Any, block: Sequence[Line], rows: int) -> None:
         )  # fmt: skip
     name_rows(axis, [line.label for line in block], most=rows)
     axis.set_xlabel("Test accuracy, last epoch (%)")
+
+
+def _lowest(block: Sequence[Line], static: Condition | None) -> float:
+    """The lowest accuracy that is drawn to scale: as far below static as dense is above it, and again as far."""
+    if static is None or block[0].dense is None:
+        return -math.inf
+    at, dense = (one.summary("test_accuracy").mean for one in (static, block[0].dense))
+    return at - 2 * abs(dense - at)
 
 
 EXHIBIT = TableWithFigure(

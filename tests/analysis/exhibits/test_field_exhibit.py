@@ -82,6 +82,26 @@ def test_a_method_that_finds_its_density_is_there_with_each_number_of_epochs(
     }
 
 
+def test_a_method_that_finds_its_density_is_shown_once_where_most_others_are(
+    tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    for seed in range(3):
+        rows.append(row("static", seed, 95.0, density=0.0545, kept=0.0545))  # nearer to DST's 5.5 %, with no others
+    found = [line for line in field.lines(results(tmp_path, rows)) if line.condition.method == "dst"]
+    assert [(line.label, line.density) for line in found] == [("DST, alpha 0.0007", 0.05)]
+
+
+def test_a_mean_far_below_static_is_an_arrow_with_its_number(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    rows += [row("set", seed, 40.0, density=0.05, drop_fraction=0.9) for seed in range(3)]
+    found = field.lines(results(tmp_path, rows))
+    (panel,) = field.EXHIBIT.figure(found).axes
+    low = panel.get_xlim()[0]
+    assert 80 < low < 95
+    (arrow,) = [line for line in panel.lines if line.get_marker() == "<"]
+    assert low < arrow.get_xdata()[0] < 95
+    assert "40.10" in {text.get_text() for text in panel.texts}
+
+
 def test_the_differences_to_static_are_paired_and_costs_are_relative_to_dense(
     tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
@@ -110,7 +130,7 @@ def test_the_field_names_what_is_below_static(tmp_path: Path, rows: list[dict[st
     )
     assert written.table is not None
     assert (
-        "Equal count, other layers, Lenet-300-100, MNIST: Static, pattern (0.0225, 0.032, 0.639) "
+        "Equal count, other layers, Lenet-300-100, MNIST at 5 %: Static, pattern (0.0225, 0.032, 0.639) "
         "minus Static, allocation erk: +0.40 [+0.40, +0.40] points."
     ) in written.table.notes
     assert {file.suffix for file in written.files} == {".md", ".tex", ".csv", ".png", ".pdf", ".svg"}
