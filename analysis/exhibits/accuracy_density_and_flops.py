@@ -14,12 +14,24 @@ from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results, Summary
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.numbers import WIDE_BARS, centre_and_ends
-from analysis.output.plotting import method_legend, methods_in_order, plain_log, small_multiples, style_of
+from analysis.output.plotting import (
+    main_range,
+    method_legend,
+    methods_in_order,
+    plain_log,
+    small_multiples,
+    style_of,
+    unnamed,
+)
 from analysis.paper import printed
 
 ACCURACY = "Test accuracy, last epoch (%)"
 FRONT = {"color": "#222222", "linewidth": 1.0, "linestyle": (0, (4, 2))}
-REMARK = f"mean over seeds, error bars: one standard deviation; {WIDE_BARS}; dashes: Pareto front of what is drawn"
+REMARK = (
+    f"mean over seeds, error bars: one standard deviation; {WIDE_BARS}; dashes: Pareto front of what is drawn; "
+    "arrow: below the scale"
+)
+QUIET = {"marker": "o", "linestyle": "none", "color": "#999999", "markersize": 3.0, "zorder": 2}
 PRINTED = {"marker": "*", "markersize": 13, "markerfacecolor": "white", "markeredgewidth": 1.2, "linewidth": 0}
 COSTS = {"train_flops": "Training FLOPs (% of dense)", "inference_flops": "Inference FLOPs (% of dense)"}
 
@@ -41,7 +53,7 @@ class Point:
 
 def makers(results: Results) -> Makers:
     """One figure of each kind for each data set with sparse results."""
-    found = groups(results.conditions)
+    found = _compared(groups(results.conditions))
     if not found:
         return {name: partial(_not_run, name) for name in TITLES}
     return {
@@ -49,6 +61,11 @@ def makers(results: Results) -> Makers:
         for name, write in (("accuracy-density", _density), ("accuracy-flops", _flops))
         for dataset in dict.fromkeys(g.dataset for g in found)
     }
+
+
+def _compared(found: Sequence[Group]) -> list[Group]:
+    """The groups with a dense network or DST; where there is none, all."""
+    return [g for g in found if g.dense is not None or any(c.method == "dst" for c in g.sparse)] or list(found)
 
 
 TITLES = {
@@ -94,9 +111,10 @@ def _density(found: Sequence[Group], out: Path) -> Written:
     dataset = found[0].dataset
     title = f"{TITLES['accuracy-density']}: {printed.dataset(dataset)}"
     figure, axes = small_multiples(len(found), columns=3, size=(4.2, 3.2), title=f"{title}\n{REMARK}; grey band: dense")
+    quiet = unnamed(_methods(found))
     for axis, group in zip(axes, found, strict=True):
         _dense_band(axis, group)
-        _panel(axis, by_density(group))
+        _panel(axis, by_density(group), quiet)
         _printed_points(axis, group)
         axis.set(xlabel="Remaining weights (%)", ylabel=ACCURACY, title=group.label)
         plain_log(axis, "x")
@@ -119,9 +137,10 @@ def _flops(every: Sequence[Group], out: Path) -> Written:
     figure, axes = small_multiples(
         2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}\n{note}"
     )
+    quiet = unnamed(_methods(found))
     for i, group in enumerate(found):
         for axis, (column, label) in zip(axes[2 * i : 2 * i + 2], COSTS.items(), strict=True):
-            _panel(axis, by_flops(group, column))
+            _panel(axis, by_flops(group, column), quiet)
             axis.set(xlabel=label, ylabel=ACCURACY, title=group.label)
             if column == "inference_flops":
                 plain_log(axis, "x")
@@ -148,9 +167,15 @@ def _written(
     return write_figure(name, data, figure, out, title=title, run_ids=run_ids, finding=finding)
 
 
-def _panel(axis: Any, points: Sequence[Point]) -> None:
-    for method in methods_in_order(p.condition.method for p in points):
-        of = sorted((p for p in points if p.condition.method == method), key=lambda p: p.place)
+def _panel(axis: Any, points: Sequence[Point], quiet: Sequence[str]) -> None:
+    """quiet: methods that share one look, without lines and error bars."""
+    lowest, _ = main_range([p.place[1] for p in points])
+    inside = [p for p in points if p.place[1] >= lowest]
+    for method in methods_in_order(p.condition.method for p in inside):
+        of = sorted((p for p in inside if p.condition.method == method), key=lambda p: p.place)
+        if method in quiet:
+            axis.plot(*zip(*(p.place for p in of), strict=True), **QUIET)
+            continue
         look = style_of(method)
         axis.errorbar(
             *zip(*(p.place for p in of), strict=True),
@@ -159,6 +184,9 @@ def _panel(axis: Any, points: Sequence[Point]) -> None:
             linewidth=1.0 if len(of) > 1 else 0, elinewidth=0.9, capsize=1.5,
             markeredgecolor="white", markeredgewidth=0.5, zorder=3,
         )  # fmt: skip
+    for p in points:
+        if p not in inside:
+            axis.plot([p.place[0]], [lowest], "v", color=style_of(p.condition.method).colour, markersize=6)
     front = sorted(p.place for p in points if p.front)
     if len(front) > 1:
         axis.step(*zip(*front, strict=True), where="post", zorder=2, **FRONT)
@@ -207,13 +235,19 @@ def _dense_band(axis: Any, group: Group) -> None:
 def _legend(figure: Any, found: Sequence[Group], *, dense: bool = False, paper: bool = False) -> None:
     from matplotlib.lines import Line2D
 
-    methods = methods_in_order(c.method for g in found for c in g.sparse)
-    methods += ["dense"] if dense else []
+    quiet = unnamed(_methods(found))
+    methods = [method for method in _methods(found) if method not in quiet] + (["dense"] if dense else [])
     names = [printed.method_name(m) for m in methods]
     more = [(Line2D([], [], **FRONT), "Pareto front")]  # type: ignore[arg-type]
+    if quiet:
+        more.append((Line2D([], [], **QUIET), f"{len(quiet)} other methods, in exhibit field"))  # type: ignore[arg-type]
     if paper:
         more.append((Line2D([], [], color=style_of("dst").colour, **PRINTED), "DST, printed in the paper"))  # type: ignore[arg-type]
     method_legend(figure, methods, names, more=more)
+
+
+def _methods(found: Sequence[Group]) -> list[str]:
+    return methods_in_order(c.method for g in found for c in g.sparse)
 
 
 def _line(group: Group, cost: str, point: Point) -> dict[str, Any]:

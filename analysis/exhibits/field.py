@@ -15,7 +15,7 @@ from analysis.data.comparable import FACTOR, STARTS
 from analysis.data.conditions import Condition, Results
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import percentage, points, with_seeds
-from analysis.output.plotting import name_rows, small_multiples, style_of
+from analysis.output.plotting import main_range, name_rows, small_multiples, style_of
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison, against_fixed, paired
 
@@ -190,7 +190,8 @@ def _patterns(results: Results, found: Sequence[Line]) -> Iterator[str]:
             if alike and patterns[0] and not patterns[1]:
                 both = (one.condition.by_seed("test_accuracy") for one in (line, own))
                 difference = points(against_fixed(paired(*both), 0.0))
-                yield f"Equal count, other layers, {title} at {100 * density:g} %: {line.label} minus {own.label}: {difference} points."
+                setting = f"{title} at {100 * density:g} %"
+                yield f"Equal count, other layers, {setting}: {line.label} minus {own.label}: {difference} points."
 
 
 def _blocks(found: Sequence[Line]) -> dict[tuple[str, float], list[Line]]:
@@ -219,17 +220,15 @@ def _finding(found: Sequence[Line]) -> str:
 
 def _draw(found: Sequence[Line]) -> Any:
     blocks = _blocks(found)
-    sizes = [len(block) for block in blocks.values()]
-    tallest = [max(sizes[first : first + COLUMNS]) for first in range(0, len(sizes), COLUMNS)]  # of each row of panels
+    heights = [0.9 + 0.27 * len(block) for block in blocks.values()]
     note = (
         "dots: seeds; bar: mean; dashes: static; grey line: dense; right: training FLOPs in % of dense, and epochs; "
-        "arrow: a mean far below static"
+        "arrow: a mean outside of the scale"
     )
-    height = sum(0.9 + 0.27 * rows for rows in tallest) / len(tallest)
-    figure, axes = small_multiples(len(blocks), columns=COLUMNS, size=(5.6, height), title=f"{CAPTION}\n{note}")
-    axes[0].get_gridspec().set_height_ratios([0.9 + 0.27 * rows for rows in tallest])
+    figure, axes = small_multiples(len(blocks), columns=COLUMNS, size=(5.6, heights), title=f"{CAPTION}\n{note}")
+    pairs = [list(blocks.values())[first : first + COLUMNS] for first in range(0, len(blocks), COLUMNS)]
     for number, (axis, ((title, density), block)) in enumerate(zip(axes, blocks.items(), strict=True)):
-        _panel(axis, block, tallest[number // COLUMNS])
+        _panel(axis, block, max(map(len, pairs[number // COLUMNS])))
         axis.set_title(f"{title}: {100 * density:g} %", fontsize=9)
     return figure
 
@@ -239,7 +238,7 @@ def _panel(axis: Any, block: Sequence[Line], rows: int) -> None:
     for reference, look in ((static, "--"), (block[0].dense, "-")):
         if reference is not None:
             axis.axvline(reference.summary("test_accuracy").mean, color="#777777", linewidth=1.0, linestyle=look)
-    lowest = _lowest(block, static)
+    lowest, _ = main_range([line.accuracy for line in block])
     for place, line in enumerate(block):
         style = style_of(line.condition.method)
         values = list(line.condition.by_seed("test_accuracy").values())
@@ -264,14 +263,6 @@ def _panel(axis: Any, block: Sequence[Line], rows: int) -> None:
         )  # fmt: skip
     name_rows(axis, [line.label for line in block], most=rows)
     axis.set_xlabel("Test accuracy, last epoch (%)")
-
-
-def _lowest(block: Sequence[Line], static: Condition | None) -> float:
-    """The lowest accuracy that is drawn to scale: as far below static as dense is above it, and again as far."""
-    if static is None or block[0].dense is None:
-        return -math.inf
-    at, dense = (one.summary("test_accuracy").mean for one in (static, block[0].dense))
-    return at - 2 * abs(dense - at)
 
 
 EXHIBIT = TableWithFigure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ FORMATS: dict[str, dict[str, Any]] = {
 NARROWEST, LETTERS_AN_INCH = 6.4, 14.5
 TICKS = ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 MOST_TICKS = 7
+FEWEST = 8  # values of which some may lie outside of the scale
+MOST_NAMED = 8  # methods with a marker of their own in one figure
 OTHERS = ("#000000", "#8C6D00", "#9BD0F0")
 KNOWN = {
     "dense": (DENSE, "*"),
@@ -62,6 +65,11 @@ def methods_in_order(methods: Iterable[str]) -> list[str]:
     """Each method once, DST first, methods from outside last."""
     known = [name for name in KNOWN if name != "dense"]
     return sorted(set(methods), key=lambda m: (known.index(m) if m in known else len(known), m))
+
+
+def unnamed(methods: Sequence[str]) -> list[str]:
+    """Methods that a figure draws alike, because their markers could not be told apart; none of a few."""
+    return [] if len(methods) <= MOST_NAMED else [name for name in methods if name not in KNOWN]
 
 
 def layer_colours(names: Sequence[str]) -> dict[str, Any]:
@@ -111,18 +119,25 @@ def write_in_middle(axis: Any, text: str) -> None:
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=9, color="#555555")
 
 
-def small_multiples(count: int, *, columns: int, size: tuple[float, float], title: str) -> tuple[Any, list[Any]]:
+def small_multiples(
+    count: int, *, columns: int, size: tuple[float, float | Sequence[float]], title: str
+) -> tuple[Any, list[Any]]:
     """A figure of `count` axes, row by row, each `size` inches; a single one is wider.
 
+    size: width and height; several heights are one for each axis, and a row is as high as its highest.
     The title's lines stand above, to the left, broken to the figure's width.
     """
     plt, sns = _plotting()
     columns = min(columns, count)
     rows = -(-count // columns)
     width = max(columns * size[0], NARROWEST)
+    each = [size[1]] * count if isinstance(size[1], int | float) else list(size[1])
+    heights = [max(each[first : first + columns]) for first in range(0, count, columns)]
     lines = [line for part in title.split("\n") for line in textwrap.wrap(part, int(LETTERS_AN_INCH * width))]
-    height = rows * size[1] + 0.18 * len(lines)
-    figure, grid = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width, sum(heights) + 0.18 * len(lines)), layout="constrained", squeeze=False,
+        height_ratios=heights,
+    )  # fmt: skip
     figure.suptitle("\n".join(lines), fontsize=9.5, x=0.01, ha="left")
     axes = list(grid.flat)
     for axis in axes[count:]:
@@ -130,6 +145,18 @@ def small_multiples(count: int, *, columns: int, size: tuple[float, float], titl
     for axis in axes[:count]:
         sns.despine(ax=axis)
     return figure, axes[:count]
+
+
+def main_range(values: Sequence[float]) -> tuple[float, float]:
+    """Between which values a figure keeps its scale: three times the quartiles' distance outside of them.
+
+    What lies outside would hide the differences among the others. Fewer than eight values are all
+    inside.
+    """
+    if len(values) < FEWEST:
+        return -math.inf, math.inf
+    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return lower - 3 * (upper - lower), upper + 3 * (upper - lower)
 
 
 def method_legend(

@@ -92,7 +92,8 @@ def test_a_method_that_finds_its_density_is_shown_once_where_most_others_are(
 
 
 def test_a_mean_far_below_static_is_an_arrow_with_its_number(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    rows += [row("set", seed, 40.0, density=0.05, drop_fraction=0.9) for seed in range(3)]
+    rows += [row("soft_filter", seed, 40.0, density=0.05) for seed in range(3)]
+    rows += [row(name, seed, 96.0, density=0.05) for seed in range(3) for name in ("rigl", "snip", "synflow")]
     found = field.lines(results(tmp_path, rows))
     (panel,) = field.EXHIBIT.figure(found).axes
     low = panel.get_xlim()[0]
