@@ -99,7 +99,7 @@ def match_density(
             return _match(nearest, None, densities, tried)
         step = _next(points, ends, first, tolerance) if points else first
         if len(tried) == probes and not isinstance(step, _End):
-            step = _End(f"{probes} new values did not reach it", _bracket(points))
+            step = _End(_stopped(probes), _bracket(points))
         if isinstance(step, _End):
             return _match(None, step, densities, tried)
         densities[step] = _checked(step, density_of(step))
@@ -128,6 +128,13 @@ class _End:
 
     reason: str
     between: tuple[_Point, _Point] | None = None
+
+
+def _stopped(probes: int) -> str:
+    """Why a search without a result ended at its limit."""
+    if probes == 0:
+        return "none of the known values reaches it, and no new one may be tried"
+    return f"{probes} new {'value' if probes == 1 else 'values'} did not reach it"
 
 
 def _next(points: Sequence[_Point], ends: tuple[float, float], first: float, tolerance: float) -> float | _End:

@@ -222,7 +222,7 @@ def _draw(found: Sequence[Line]) -> Any:
     blocks = _blocks(found)
     heights = [0.9 + 0.27 * len(block) for block in blocks.values()]
     note = (
-        "dots: seeds; bar: mean; dashes: static; grey line: dense; right: training FLOPs in % of dense, and epochs; "
+        "dots: seeds; bar: mean; dashes: static; grey line: dense; right: training FLOPs in % of dense; "
         "arrow: a mean outside of the scale"
     )
     figure, axes = small_multiples(len(blocks), columns=COLUMNS, size=(5.6, heights), title=f"{CAPTION}\n{note}")
@@ -258,7 +258,7 @@ def _panel(axis: Any, block: Sequence[Line], rows: int) -> None:
         cost = line.cost("train_flops")
         spent = "" if math.isnan(cost) else f"{cost:.0f} %, "
         axis.annotate(
-            f"{spent}{line.condition.done['epochs'].max():g}", (1.01, place),
+            f"{spent}{line.condition.done['epochs'].max():g} epochs", (1.01, place),
             xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False,
         )  # fmt: skip
     name_rows(axis, [line.label for line in block], most=rows)

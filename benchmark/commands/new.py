@@ -49,8 +49,10 @@ def _check_name(kind: str, name: str) -> None:
         raise SpecError(f"{name!r:.120} is no name of a Python module: use letters, digits and _, such as my_{kind}")
     if name in TAKEN[kind]():
         raise SpecError(f"there is a {kind} '{name}' already: choose another name")
-    if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
-        raise SpecError(f"there is a module '{name}' already, which the file would hide: choose another name")
+    found = importlib.util.find_spec(name)
+    if name in sys.stdlib_module_names or found is not None:
+        where = f"; it is in {found.origin}" if found is not None and found.has_location else ""
+        raise SpecError(f"there is a module '{name}' already, which the file would hide: choose another name{where}")
     if re.search(rf"\b{_class_name(name)}\b", (TEMPLATES / f"{kind}.py").read_text(encoding="utf-8")):
         raise SpecError(f"the class of '{name}' would be {_class_name(name)}, which the file uses: choose another name")
 

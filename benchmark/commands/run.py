@@ -15,7 +15,7 @@ from types import FrameType
 from rich.console import Console
 
 from benchmark import results
-from benchmark.commands import data_sets, suite_changes
+from benchmark.commands import data_sets, plug_in_changes, suite_changes
 from benchmark.commands.estimate import Estimate
 from benchmark.commands.labels import labels
 from benchmark.commands.output import console, emit, say, show, summary_table
@@ -57,6 +57,9 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     results.remember(out, suite.name, suite.exhibits, specs)
     skipped = selection.skipped_text(len(selected) - len(cells))
     _announce(suite, len(cells), len(cells) - len(todo), skipped, screen)
+    left = set(todo)
+    for text in plug_in_changes.warnings((spec for spec in specs if spec not in left), out):
+        say(screen, f"warning: {text}")
     code, refused = 0, dict[str, int]()
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
@@ -89,6 +92,10 @@ def _announce(suite: Suite, cells: int, before: int, skipped: str, screen: Conso
 def _print(cells: Sequence[tuple[RunSpec, Row]], out: Path, screen: Console, *, stopped: bool) -> None:
     show(screen, summary_table(cells))
     say(screen, f"results: {out / 'results.csv'} (and traces.csv, layers.csv)")
+    if failed := [spec.run_id for spec, row in cells if row["status"] == "failed"]:
+        traces = sorted((out / "cells" / failed[0] / "attempts").glob("*/traceback.txt"))
+        where = f"the traceback of the first: {traces[-1]}; " if traces else ""
+        say(screen, f"{len(failed)} failed; {where}after mending the cause, --retry-failed trains them again")
     if stopped:
         say(screen, "stopped; the same command goes on from here")
 

@@ -133,7 +133,11 @@ def test_a_density_that_rises_again_after_a_reset_is_left_alone() -> None:
 
 def test_too_few_trainings_say_where_the_density_lies() -> None:
     found = search(CURVES["a bend"], 0.05, probes=0, known={1e-4: 0.9, 1e-2: 0.001})
-    assert (found.value, found.reason, found.between) == (None, "0 new values did not reach it", (1e-4, 1e-2))
+    assert (found.value, found.reason, found.between) == (
+        None,
+        "none of the known values reaches it, and no new one may be tried",
+        (1e-4, 1e-2),
+    )
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_a_jump_is_told_with_the_values_beside_it(bench: Bench, here: list[str],
 def test_too_few_values_are_told(bench: Bench, here: list[str], suite: str, tmp_path: Path) -> None:
     finished = match(bench, suite, tmp_path / "runs", "--probes", "1", density="0.01")
     assert finished.code == 1
-    assert "1 new values did not reach it" in finished.stdout
+    assert "1 new value did not reach it" in finished.stdout
     assert len(here) == 3
 
 
