@@ -40,9 +40,12 @@ class PruneFinetune(Method):
     reaches 96.9 % at lr_scale 0.1 and 97.8 % at 1 (one seed, a constant learning rate of 0.01).
 
     Departures: all layers have one q, and the count is exact; the paper chooses q for each layer by
-    its sensitivity. Each round starts with a fresh optimizer, and the learning-rate schedule
-    restarts. The paper also prunes neurons without inputs or outputs and lowers the rate of
-    dropout; here neurons and dropout stay as they are.
+    its sensitivity. With one q and a low density, the last layer may keep too few weights for all
+    classes: at 2.5 % that of LeNet-300-100 keeps 11 to 21 of its 1,000, and one of three seeds ends
+    at 77 % after 20 + 20 epochs, so that the mean is below that of a random mask (`static`). Each
+    round starts with a fresh optimizer, and the learning-rate schedule restarts. The paper also
+    prunes neurons without inputs or outputs and lowers the rate of dropout; here neurons and
+    dropout stay as they are.
     """
 
     name = "prune_finetune"
