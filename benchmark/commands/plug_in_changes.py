@@ -8,7 +8,6 @@ from pathlib import Path
 
 from benchmark.run_folder.files import read_json
 from benchmark.spec import RunSpec
-from benchmark.training import blame
 
 
 def warnings(finished: Iterable[RunSpec], out: Path) -> list[str]:
@@ -17,7 +16,7 @@ def warnings(finished: Iterable[RunSpec], out: Path) -> list[str]:
     for spec in finished:
         recorded = read_json(out / "cells" / spec.run_id / "environment.json", {"plug_ins?": dict}) or {}
         before = recorded.get("plug_ins", {})
-        for part, origin in _origins(spec).items():
+        for part, origin in _origins(spec).items() if before else ():
             if before.get(part, origin) != origin:
                 counts[part] += 1
                 names[part] = origin.partition(", SHA-256")[0]
@@ -30,6 +29,8 @@ def warnings(finished: Iterable[RunSpec], out: Path) -> list[str]:
 
 
 def _origins(spec: RunSpec) -> dict[str, str]:
+    from benchmark.training import blame  # imports torch
+
     try:
         return blame.origins(spec)
     except ValueError:  # the cells that need it say so
