@@ -252,6 +252,8 @@ def save(figure: Any, out: Path, name: str) -> list[Path]:
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not once a format
+    for axis in figure.axes:  # two layouts of one figure can differ in the last bits
+        axis.set_position([round(place, 5) for place in axis.get_position(original=True).bounds], which="both")
     written = []
     for kind, metadata in FORMATS.items():
         buffer = io.BytesIO()
