@@ -13,6 +13,7 @@ from benchmark.commands import data_sets, options
 from benchmark.commands.conformance import check_methods
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
+from benchmark.commands.export_checkpoint import export_checkpoint
 from benchmark.commands.list_names import list_names
 from benchmark.commands.match import Request
 from benchmark.commands.match import match as find_density
@@ -201,10 +202,20 @@ def export(
     source: Annotated[str, typer.Option("--from", help="folders, or mlflow: only from MLflow.")] = "folders",
     to: Annotated[Path | None, typer.Option(help="Add the rows to the tables in this folder.")] = None,
     where: Where = [],  # noqa: B006
+    checkpoint: options.Checkpoint = None,
+    data_dir: DataDir = DATA,
+    suite: options.PlugInSuite = None,
     json_output: Json = False,
 ) -> None:
-    """Write the tables again, from the run folder or from its MLflow mirror."""
-    write_export(out, source, to, where, json_output)
+    """Write the tables again, from the run folder or from its MLflow mirror; with --checkpoint, a
+    finished cell's network into a new folder.
+    """
+    if checkpoint is None:
+        write_export(out, source, to, where, json_output)
+    else:
+        if source != "folders" or where or to is None:
+            raise SpecError("--checkpoint takes --to DIR, a new folder, and neither --from nor --where")
+        export_checkpoint(checkpoint, out, data_dir, to, suite, json_output)
 
 
 @data_app.command()

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from methods import conformance
     from methods.attachment import Attachment, attach
     from methods.base import Context, Method, Phase
-    from methods.compaction.load import load_compact
     from methods.layers import register_layer
+    from methods.release.card import Card
+    from methods.release.load import load, load_masks
+    from methods.release.save import save
     from methods.weights.coverage import Coverage
     from methods.weights.finalization import finalize
 
 __all__ = [
     "Attachment",
+    "Card",
     "Context",
     "Coverage",
     "DensityKnob",
@@ -42,17 +45,21 @@ __all__ = [
     "create",
     "describe",
     "finalize",
-    "load_compact",
+    "load",
+    "load_masks",
     "match_density",
     "register",
     "register_layer",
+    "save",
 ]
 _HOMES = {
     **dict.fromkeys(("Attachment", "attach"), "methods.attachment"),
     **dict.fromkeys(("Context", "Method", "Phase"), "methods.base"),
     "Coverage": "methods.weights.coverage",
     "finalize": "methods.weights.finalization",
-    "load_compact": "methods.compaction.load",
+    "Card": "methods.release.card",
+    **dict.fromkeys(("load", "load_masks"), "methods.release.load"),
+    "save": "methods.release.save",
     "register_layer": "methods.layers",
 }
 

@@ -55,6 +55,10 @@ CheckedMethod = Annotated[
     typer.Option("--method", metavar="NAME|FILE.py[:Class]|all", help="Check that a method keeps its promises."),
 ]
 Level = Annotated[str, typer.Option(help="With --method: fast, or full, which needs a compiler and takes minutes.")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option("--checkpoint", metavar="RUN_ID", help="Write this finished cell's network into the new folder --to."),
+]
 ConformanceTo = Annotated[
     Path | None, typer.Option("--to", metavar="FOLDER", help="With --method: write rows into its conformance.csv.")
 ]

@@ -16,14 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from benchmark.plain_values import plain, tuples
 from benchmark.seeds import derive
-from benchmark.spec import Model, SpecError, check_names
+from benchmark.spec import Model, SpecError, check_file_name, check_names
 from methods.plug_ins import PlugIns
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["available", "create", "describe", "register", "start_epoch"]
+__all__ = ["available", "create", "describe", "describe_network", "register", "released", "start_epoch"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,32 @@ def create(
         if spec.name not in CATALOGUE:
             _check(model, spec.name, (batch_size or 1) if getattr(model, "carries", False) else 2, in_shape, classes)
     return model
+
+
+def describe_network(
+    spec: Model, *, in_shape: tuple[int, ...], classes: int, batch_size: int
+) -> tuple[str, dict[str, Any]]:
+    """What `methods.save` writes down so that `methods.load` finds `released`, its entry point."""
+    return "benchmark", {"model": plain(spec), "in_shape": in_shape, "classes": classes, "batch_size": batch_size}
+
+
+def released(arguments: Mapping[str, Any]) -> nn.Module:
+    """The network of `describe_network`'s arguments, which a stranger may have written.
+
+    Raises SpecError as `create` does, and for arguments that are not these.
+    """
+    names = ("model", "in_shape", "classes", "batch_size")
+    check_names(arguments, names, "argument")
+    model, shape, *counts = (arguments.get(name, 0) for name in names)
+    if not isinstance(model, Mapping) or not isinstance(shape, list):
+        raise SpecError("model is no mapping, or in_shape no list")
+    check_names(model, [f.name for f in dataclasses.fields(Model)], "model field")
+    sizes = [*shape, *counts, *(model.get("widths") or ())]
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        raise SpecError(f"{sizes} are no sizes")
+    spec = Model(**{name: tuples(value) for name, value in model.items()})
+    check_file_name(spec.name, "model.name")
+    return create(spec, in_shape=tuple(shape), classes=counts[0], seed=0, batch_size=counts[1])
 
 
 def _of_catalogue(spec: Model, batch_size: int | None) -> Callable[[tuple[int, ...], int], nn.Module]:

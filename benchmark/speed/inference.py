@@ -26,7 +26,7 @@ from benchmark.commands.output import console, emit, show
 from benchmark.commands.selection import resolve_device
 from benchmark.commands.show import find_cell
 from benchmark.spec import RunSpec
-from benchmark.speed.network_forms import cut_layers, dense_of, forms_of, saved_bytes, trained
+from benchmark.speed.network_forms import cut_layers, dense_of, forms_of, saved_bytes
 from benchmark.speed.steps import (
     LEAST_PAIRS,
     WARM_UP_PAIRS,
@@ -42,6 +42,7 @@ from benchmark.speed.steps import (
     wait_for,
 )
 from benchmark.training.execution import Execution
+from benchmark.training.finished import trained
 from benchmark.training.loop import Training
 from benchmark.training.measure import EVALUATION_BATCH
 

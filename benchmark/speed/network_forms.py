@@ -10,27 +10,17 @@ from __future__ import annotations
 
 import copy
 import io
-import sys
 import warnings
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import methods
-from benchmark import models, results
-from benchmark.run_folder import checkpoint
-from benchmark.run_folder.attempts import folder_of, numbers
-from benchmark.run_folder.result import result_of
-from benchmark.spec import RunSpec, SpecError
-from benchmark.training.engine import Engine
-from benchmark.training.execution import Execution
-from benchmark.training.loop import Training, digest
+from benchmark import models
+from benchmark.training.loop import Training
 from benchmark.training.measure import plain_copy
-from benchmark.training.prepare import prepare_training
-from benchmark.training.process_group import Group
 
 
 class CSRLinear(nn.Module):
@@ -49,28 +39,6 @@ class CSRLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = (self.weight @ inputs.t()).t()
         return outputs if self.bias is None else outputs + self.bias
-
-
-def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, Any]]:
-    """A done cell's training as it ended, and its result.
-
-    Raises SpecError if the cell is not done, or its last state is no longer there.
-    """
-    cell = execution.cell(spec.run_id)
-    result = result_of(cell)
-    status = result["status"] if result else results.unfinished(cell)[0]
-    if result is None or status != "done":
-        raise SpecError(f"cell {spec.run_id} is {status}: only a network that is trained to its end can be measured")
-    folders = [folder_of(cell, number) for number in numbers(cell)]
-    found = checkpoint.latest(folders, run_id=spec.run_id, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
-    if found is None:
-        raise SpecError(f"cell {spec.run_id} has no good checkpoint left in {cell}: delete that folder and run again")
-    training = prepare_training(spec, execution, Group(), Engine(spec, execution.device))
-    training.load_state_dict(found.state)
-    state = digest(training.model, found.state["optimizer"], training.attached.state_dict())
-    if state != result["state_sha256"]:
-        raise SpecError(f"cell {spec.run_id}: its checkpoint is not its last state: delete {cell} and run again")
-    return training, result
 
 
 def forms_of(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:

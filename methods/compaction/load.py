@@ -20,14 +20,15 @@ def load_compact(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
     model: a plain model of the architecture from before compaction, with any values. Its Linear,
     Conv2d and BatchNorm modules take the sizes of the state, and biases where compaction added
     them. Returns the model, which then computes what the compact network computes, bit for bit.
-    Raises ValueError with the key where the state cannot be of this model; the model is then
-    unchanged.
+    A model on the meta device gets the state's own tensors. Raises ValueError with the key where the
+    state cannot be of this model; the model is then unchanged.
     """
-    _check(model, state)
+    check_compact(model, state)
     for owner, module in model.named_modules():
         if type(module) in (*WEIGHTED, *NORMS):
             _resize_(module, {name: state[key] for name in CUT if (key := _key(owner, name)) in state})
-    model.load_state_dict(state)
+    on_meta = any(value.is_meta for value in model.state_dict().values())
+    model.load_state_dict(state, assign=on_meta)
     return model
 
 
@@ -35,7 +36,8 @@ def _key(owner: str, name: str) -> str:
     return f"{owner}.{name}" if owner else name
 
 
-def _check(model: nn.Module, state: Mapping[str, Any]) -> None:
+def check_compact(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Raises ValueError with the key where the state cannot be of this model, compact or whole."""
     modules, own = dict(model.named_modules()), model.state_dict()
     for key in own:
         if key not in state:

@@ -17,6 +17,7 @@ from benchmark.spec import Model, RunSpec, SpecError
 from benchmark.speed import inference
 from benchmark.speed import network_forms as forms
 from benchmark.suites import cell as spec_of
+from benchmark.training.finished import trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = ("--steps", "5", "--device", "cpu", "--json")
@@ -71,7 +72,7 @@ def test_every_form_is_measured_at_both_batch_sizes(done: Runner, bench: Bench) 
 
 
 def test_the_network_is_the_one_that_the_cells_result_describes(done: Runner) -> None:
-    training, result = forms.trained(done.spec, done.execution)
+    training, result = trained(done.spec, done.execution)
     networks, _ = forms.forms_of(training.model)
     labels = torch.cat([labels for _, labels in training.data.test_batches(32)])
     for network in networks.values():
@@ -137,4 +138,4 @@ def test_an_older_state_does_not_pass_for_the_last(done: Runner, tmp_path: Path)
     cell = copied(done, tmp_path)
     flip_a_bit(cell.checkpoints()[-1], 0.5)
     with pytest.raises(SpecError, match="its checkpoint is not its last state"):
-        forms.trained(cell.spec, cell.execution)
+        trained(cell.spec, cell.execution)

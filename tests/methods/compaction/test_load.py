@@ -1,4 +1,4 @@
-"""`load_compact`: a saved compact network comes back in a freshly built model."""
+"""`load` of a state: a saved compact network comes back in a freshly built model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_it_computes_what_the_compact_network_computes_bit_for_bit(name: str) ->
     compact = methods.finalize(with_dead_units(build(0)), compact=True)
     fresh = build(1)
     whole = {key: value.shape for key, value in fresh.state_dict().items()}
-    loaded = methods.load_compact(fresh, saved(compact))
+    loaded = methods.load(saved(compact), model=fresh)
     assert loaded is fresh
     assert any(value.shape != whole[key] for key, value in loaded.state_dict().items() if key in whole)
     inputs = torch.randn(3, *NETWORKS[name])
@@ -69,12 +69,12 @@ def test_a_bias_that_compaction_added_is_loaded() -> None:
 
     compact = methods.finalize(with_dead_units(build()), compact=True)
     assert compact[2].bias is not None
-    assert torch.equal(methods.load_compact(build(), saved(compact))(torch.ones(1, 4)), compact(torch.ones(1, 4)))
+    assert torch.equal(methods.load(saved(compact), model=build)(torch.ones(1, 4)), compact(torch.ones(1, 4)))
 
 
 def test_the_state_of_a_whole_network_loads_as_always() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.LayerNorm(16), nn.Linear(16, 3))
-    loaded = methods.load_compact(copy.deepcopy(model), saved(model))
+    loaded = methods.load(saved(model), model=copy.deepcopy(model))
     assert repr(loaded) == repr(model)
     assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
 
@@ -103,5 +103,5 @@ def test_a_state_of_another_model_is_refused_by_its_key_and_changes_nothing(
     state = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
     state = {name: tensor for name, tensor in state.items() if name != key} | ({} if value is None else {key: value})
     with pytest.raises(ValueError, match=message):
-        methods.load_compact(model, state)
+        methods.load(state, model=model)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -1,0 +1,153 @@
+"""Writes a finalized network as a folder that can be published."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods import layers
+from methods.compaction.cut import compact_
+from methods.release import arrays, files
+from methods.release.card import Card, Layer, card_text
+from methods.release.onnx_program import onnx_program
+from methods.release.source import source
+from methods.weights import weight_mask
+
+CSR_BELOW = 0.2
+WITHOUT_EXAMPLE = "no example input was given"
+
+
+def save(
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    example: Tensor | None = None,
+    network: tuple[str, Mapping[str, Any]] | None = None,
+    card: Card | None = None,
+) -> dict[str, str]:
+    """Write a finalized network into a new folder, in the files of `methods.release`.
+
+        methods.finalize(model)
+        methods.save(model, "my-network", masks=attached.masks(), example=x)
+
+    masks: `attached.masks()`; without them, the weights that are not 0 count as kept. example: an
+    input of a few examples, float [b, ...] with b at least 2; network.py and model.onnx are checked
+    with it, and left out without it. network: an entry point of the group
+    `sparse_training.networks` and its arguments, by which `load` builds the network without being
+    given one. card: what the model card says of the network.
+
+    Returns which files were left out, and why, by their names. The folder is whole or absent;
+    writing the same network twice changes nothing. Raises ValueError where safetensors is not
+    installed, the model is not finalized, a mask does not fit it, or the folder holds other files;
+    OSError where it cannot be written.
+    """
+    torch_files, place = files.library().torch, Path(folder)
+    files.check_free(place)
+    plain = _plain(model)
+    kept = _checked(masks, plain) if masks is not None else _nonzero(plain)
+    sparse = _below(kept)
+    contents = {
+        files.FORMS["dense"]: torch_files.save(_state(plain)),
+        files.MASKS: torch_files.save({name: arrays.packed(mask) for name, mask in kept.items()}),
+    }
+    left_out: dict[str, str] = {}
+    if sparse:
+        contents[files.FORMS["csr"]] = torch_files.save(_csr_state(plain, sparse))
+    else:
+        left_out[files.FORMS["csr"]] = f"no weight keeps less than {CSR_BELOW:.0%}"
+    compact = _compact(plain, left_out)
+    if compact is not None:
+        contents[files.FORMS["compact"]] = torch_files.save(_state(compact))
+    contents |= _programs(plain, compact, example, card or Card(), left_out)
+    shapes = {name: tuple(mask.shape) for name, mask in kept.items()}
+    contents[files.DOCUMENT] = files.document_bytes(
+        contents, masks=shapes, csr={name: shapes[name] for name in sparse}, network=network
+    )
+    rows = [Layer(name, mask.shape, int(mask.sum()), mask.numel()) for name, mask in kept.items()]
+    contents[files.CARD] = card_text(card or Card(), rows, list(contents), builds=network is not None).encode()
+    files.write(place, contents)
+    return left_out
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """A copy on the CPU in evaluation mode. Raises ValueError for a model that carries a method."""
+    if next(weight_mask.carriers(model), None) is not None:
+        raise ValueError("the model carries a method: call methods.finalize(model) first")
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor) or value.dtype not in files.DTYPES.values():
+            raise ValueError(f"'{name}' is no plain tensor: only models of plain tensors can be saved")
+    return copy.deepcopy(model).cpu().eval()
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Tensors that share no memory, as safetensors wants them."""
+    return {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
+
+
+def _nonzero(plain: nn.Module) -> dict[str, Tensor]:
+    return {name: weight.parameter.detach() != 0 for name, weight in layers.maskable_weights(plain).items()}
+
+
+def _checked(masks: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]:
+    """The masks on the CPU. Raises ValueError for one that is not of this finalized model."""
+    weights = dict(plain.named_parameters(remove_duplicate=False))
+    for name, mask in masks.items():
+        if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool:
+            raise ValueError(f"mask '{name}' is {mask.dtype} {list(mask.shape)}, and the model has no such weight")
+        if weights[name].detach()[~mask.cpu()].any():
+            raise ValueError(f"mask '{name}' prunes weights that are not 0: finalize the model that it is of")
+    return {name: mask.cpu() for name, mask in masks.items()}
+
+
+def _below(kept: Mapping[str, Tensor]) -> list[str]:
+    """The weights that are written as CSR."""
+    return [n for n, mask in kept.items() if int(mask.sum()) < CSR_BELOW * mask.numel() and arrays.fits_csr(mask)]
+
+
+def _csr_state(plain: nn.Module, sparse: list[str]) -> dict[str, Tensor]:
+    state = _state(plain)
+    found = {f"{name}.{part}": value for name in sparse for part, value in arrays.csr(state.pop(name)).items()}
+    if both := found.keys() & state.keys():
+        raise ValueError(f"'{min(both)}' is the name of a tensor and of a CSR array")
+    return state | found
+
+
+def _compact(plain: nn.Module, left_out: dict[str, str]) -> nn.Module | None:
+    """The network without dead units; None where none can be cut."""
+    try:
+        compact = compact_(copy.deepcopy(plain))
+    except ValueError as error:
+        left_out[files.FORMS["compact"]] = str(error)
+        return None
+    before = plain.state_dict()
+    if any(value.shape != before[name].shape for name, value in compact.state_dict().items() if name in before):
+        return compact
+    left_out[files.FORMS["compact"]] = "no unit can be cut out"
+    return None
+
+
+def _programs(
+    plain: nn.Module, compact: nn.Module | None, example: Tensor | None, card: Card, left_out: dict[str, str]
+) -> dict[str, bytes]:
+    """network.py and model.onnx, as far as they can be made."""
+    contents: dict[str, bytes] = {}
+    networks = {"Network": plain} | ({} if compact is None else {"CompactNetwork": compact})
+    for name in ("network.py", "model.onnx"):
+        try:
+            if example is None:
+                raise ValueError(WITHOUT_EXAMPLE)
+            inputs = example.detach().cpu()
+            if name == "network.py":
+                contents[name] = source(networks, inputs, title=card.title).encode()
+            else:
+                contents[name] = onnx_program(plain if compact is None else compact, inputs)
+        except ValueError as error:
+            left_out[name] = str(error)
+    return contents
