@@ -211,6 +211,8 @@ def export(
     finished cell's network into a new folder.
     """
     if checkpoint is None:
+        if suite is not None:
+            raise SpecError("--suite is an option of --checkpoint: it loads the plug-ins of that cell")
         write_export(out, source, to, where, json_output)
     else:
         if source != "folders" or where or to is None:

@@ -23,8 +23,8 @@ MEASURED = (
     ("test accuracy, last epoch", "test_accuracy", "{:.2f} %"),
     ("top-5 test accuracy, last epoch", "test_top5_accuracy", "{:.2f} %"),
     ("best test accuracy of any epoch (selected on the test set)", "best_test_accuracy", "{:.2f} %"),
-    ("density: weights that the masks keep", "density", "{:.4%}"),
-    ("nonzero density", "nonzero_density", "{:.4%}"),
+    ("density: weights that the masks keep", "density", "{:.4f} %"),
+    ("nonzero density", "nonzero_density", "{:.4f} %"),
     ("parameters remaining", "parameters_remaining", "{:.0f}"),
     ("FLOPs of a forward pass", "inference_flops", "{:.0f}"),
 )
@@ -116,7 +116,7 @@ def _text(member: Member, row: Row) -> str:
         "by `sparse-training-bench`. Its pruned weights are 0.",
         table(["measured", "value"], measured),
         "## Training",
-        table(["of the training", ""], [[name, f"`{value}`"] for name, value in about.items() if value]),
+        table(["about", "value"], [[name, f"`{value}`"] for name, value in about.items() if value]),
         f"The cell's spec:\n\n```json\n{json.dumps(spec.to_dict(), indent=1, sort_keys=True)}\n```",
     ]
     if member.suites and not row["departs"]:
@@ -126,5 +126,5 @@ def _text(member: Member, row: Row) -> str:
 
 
 def _value(row: Mapping[str, Any], name: str, form: str) -> str:
-    value = row[name]
+    value = 100 * row[name] if name in ("density", "nonzero_density") else row[name]
     return form.format(value) if isinstance(value, (int, float)) else "not measured"

@@ -26,8 +26,9 @@ def _only(run_id: str, members: Mapping[str, Member]) -> Member:
     """Raises SpecError if no cell's id begins with `run_id`, or more than one."""
     found = [member for name, member in members.items() if name.startswith(run_id)]
     if len(found) != 1:
-        close = difflib.get_close_matches(run_id, members, n=1)
-        hint = f"; did you mean '{close[0]}', {members[close[0]].spec.label}?" if close else ""
+        beginnings = {name[: len(run_id)]: name for name in members}
+        close = [beginnings[beginning] for beginning in difflib.get_close_matches(run_id, beginnings, n=1)]
+        hint = f"; did you mean '{close[0]}' ({members[close[0]].spec.label})?" if close else ""
         what = f"{len(found)} cells begin with it" if found else f"no cell has it{hint}"
         raise SpecError(f"run id '{run_id}': {what}; 'python -m benchmark status --json' lists all ids")
     return found[0]

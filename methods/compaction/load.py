@@ -53,8 +53,11 @@ def check_compact(model: nn.Module, state: Mapping[str, Any]) -> None:
         before = own[key].shape if key in own else own[_key(owner, "weight")].shape[:1]
         if value.shape != before and not _may_be_cut(module, name, before, value.shape):
             raise ValueError(f"'{key}' is {list(value.shape)}, which cannot be cut out of {list(before)}")
+    for key, value in state.items():
+        owner, _, name = key.rpartition(".")
         beside = state.get(_key(owner, "weight"))
-        if isinstance(module, (*WEIGHTED, *NORMS)) and name in CUT and beside is not None and len(value) != len(beside):
+        cut = isinstance(modules.get(owner), (*WEIGHTED, *NORMS)) and name in CUT
+        if cut and beside is not None and len(value) != len(beside):
             raise ValueError(f"'{key}' has {len(value)} units, and the weight beside it {len(beside)}")
 
 

@@ -42,7 +42,7 @@ def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
     count = math.prod(shape)
     if flags[count:].any():
         raise ValueError("bits are set after the last weight")
-    return flags[:count].view(*shape)
+    return flags[:count].reshape(tuple(shape))
 
 
 def fits_csr(weight: Tensor) -> bool:
@@ -80,4 +80,4 @@ def dense(arrays: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
         raise ValueError("columns of a row do not increase")
     weight = values.new_zeros(rows * width)
     weight[place] = values
-    return weight.view(*shape)
+    return weight.reshape(tuple(shape))

@@ -67,7 +67,13 @@ def card_text(card: Card, layers: Sequence[Layer], names: Sequence[str], *, buil
 def _head(card: Card) -> str:
     """JSON values are YAML too."""
     head = {"library_name": "pytorch", "tags": ["sparse-training", "pruning"], **card.head}
-    return "\n".join(["---", *(f"{key}: {json.dumps(value, allow_nan=False)}" for key, value in head.items()), "---"])
+    return "\n".join(
+        [
+            "---",
+            *(f"{key}: {json.dumps(value, allow_nan=False, ensure_ascii=False)}" for key, value in head.items()),
+            "---",
+        ]
+    )
 
 
 def _layers(layers: Sequence[Layer]) -> str:

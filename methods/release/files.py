@@ -63,7 +63,11 @@ def check_free(folder: Path) -> None:
 def _aside(folder: Path) -> Path:
     """A new folder beside this one, to be renamed."""
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
-    aside.mkdir()
+    try:
+        aside.mkdir()
+    except OSError as error:
+        error.filename = str(folder)
+        raise
     return aside
 
 

@@ -103,7 +103,7 @@ def _built(document: files.Document) -> nn.Module:
             made = build(arguments)
     except Exception as error:  # whatever a builder raises for arguments of a stranger
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"{document.folder / files.DOCUMENT}: its network cannot be built: {reason}") from error
+        raise ValueError(f"{document.folder / files.DOCUMENT}: its network cannot be built: {reason}; {ask}") from error
     assert isinstance(made, nn.Module)
     _check_size(made, document)
     return made

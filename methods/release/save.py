@@ -65,7 +65,7 @@ def save(
     compact = _compact(plain, left_out)
     if compact is not None:
         contents[files.FORMS["compact"]] = torch_files.save(_state(compact))
-    contents |= _programs(plain, compact, example, card or Card(), left_out)
+    contents |= _programs(plain, compact, example, left_out)
     shapes = {name: tuple(mask.shape) for name, mask in kept.items()}
     contents[files.DOCUMENT] = files.document_bytes(
         contents, masks=shapes, csr={name: shapes[name] for name in sparse}, network=network
@@ -134,7 +134,7 @@ def _compact(plain: nn.Module, left_out: dict[str, str]) -> nn.Module | None:
 
 
 def _programs(
-    plain: nn.Module, compact: nn.Module | None, example: Tensor | None, card: Card, left_out: dict[str, str]
+    plain: nn.Module, compact: nn.Module | None, example: Tensor | None, left_out: dict[str, str]
 ) -> dict[str, bytes]:
     """network.py and model.onnx, as far as they can be made."""
     contents: dict[str, bytes] = {}
@@ -145,7 +145,7 @@ def _programs(
                 raise ValueError(WITHOUT_EXAMPLE)
             inputs = example.detach().cpu()
             if name == "network.py":
-                contents[name] = source(networks, inputs, title=card.title).encode()
+                contents[name] = source(networks, inputs).encode()
             else:
                 contents[name] = onnx_program(plain if compact is None else compact, inputs)
         except ValueError as error:

@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from methods.compaction.graph import Network
 
-HEAD = '''"""{title}, as plain PyTorch. The weights are in the .safetensors files beside this file."""
+HEAD = '''"""A sparse network as plain PyTorch. The weights are in the .safetensors files beside this file."""
 
 import torch
 from torch import nn
 '''
 
 
-def source(networks: dict[str, nn.Module], example: Tensor, *, title: str) -> str:
+def source(networks: dict[str, nn.Module], example: Tensor) -> str:
     """Source of a class for each network, by the class's name. The networks are in evaluation mode.
 
     example: an input [b, ...] that the networks take. Raises ValueError where a network cannot be
     written so: torch.fx cannot trace it, or a module is not of torch.nn or is not what it prints.
     """
-    text = HEAD.format(title=title) + "".join(_class(name, network) for name, network in networks.items())
+    text = HEAD + "".join(_class(name, network) for name, network in networks.items())
     for name, network in networks.items():
         _check(text, name, network, example)
     return text
