@@ -1,0 +1,1 @@
+"""Callbacks for trainers of other libraries. `methods` imports none of them by itself."""

@@ -1,0 +1,70 @@
+"""An optimizer whose `step` steps a method too, for trainers that call `optimizer.step()` themselves."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from methods.attachment import Attachment
+
+
+def check_phases(attached: Attachment) -> None:
+    """Raises ValueError for a method that needs another optimizer or learning rate on the way."""
+    for phase in attached.phases:
+        if (phase is not attached.phases[0] and phase.new_optimizer) or phase.lr != "continue" or phase.lr_scale != 1:
+            raise ValueError(
+                f"{attached.method.name} begins phase '{phase.name}' with another optimizer or learning rate, which a "
+                "callback cannot change: train it in a loop of your own"
+            )
+
+
+def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
+    """Bind an optimizer, and make its `step` run the closure, add the penalty's gradient and step the method.
+
+    The gradients are complete there: accumulated, averaged over processes, unscaled and clipped.
+    Raises ValueError as `Attachment.bind` does, and where the optimizer would decay thresholds.
+    """
+    _check_decay(attached, optimizer)
+    attached.bind(optimizer)
+    update = optimizer.step
+
+    @functools.wraps(update)
+    def step(self: torch.optim.Optimizer, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None if closure is None else torch.enable_grad()(closure)()
+        _add_penalty(attached, self)
+        attached.step(lambda _: update())
+        return loss
+
+    optimizer.step = types.MethodType(step, optimizer)  # type: ignore[method-assign]
+
+
+def _check_decay(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
+    thresholds = {id(threshold) for threshold in attached.context.thresholds.parameters().values()}
+    decay = attached.method.threshold_weight_decay
+    for group in optimizer.param_groups:
+        if group.get("weight_decay", 0) != decay and any(id(parameter) in thresholds for parameter in group["params"]):
+            raise ValueError(
+                f"the optimizer decays thresholds by {group['weight_decay']:g}, and {attached.method.name} wants "
+                f"{decay:g}: build it from attached.parameter_groups(weight_decay={group['weight_decay']:g})"
+            )
+
+
+def _add_penalty(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
+    """Add the gradient of the method's penalty, once per step, past what wrappers do in a backward pass."""
+    with torch.enable_grad():
+        penalty = attached.penalty()
+    if not penalty.requires_grad:
+        return
+    if getattr(optimizer, "grad_scale", None) is not None:
+        raise ValueError(
+            "a fused optimizer unscales gradients inside its step, where no penalty can be added: fused=False"
+        )
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    gradients = torch.autograd.grad(penalty, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
