@@ -27,21 +27,21 @@ class SparseTraining(TrainerCallback):
     the method has thresholds, give the Trainer `optimizers=(AdamW(attached.parameter_groups(
     weight_decay=…), lr=…), None)`, because thresholds have a decay of their own.
 
-    Resume: attach as before, and give the Trainer the path through the callback, which loads the
-    method's state before the Trainer loads the weights. Training then continues bit by bit:
+    Resume: attach as before, and load the method's state before the Trainer loads the weights;
+    training continues bit by bit:
 
         trainer.train(resume_from_checkpoint=sparse.resume("out/checkpoint-500"))
 
     What holds:
-    - `gradient_accumulation_steps`: the method steps once per optimizer step, so `total_steps`
-      counts these.
-    - Order in a step: backward passes, clipping to `max_grad_norm`, the penalty's gradient (never
-      clipped), the method, the optimizer. Methods that read gradients see clipped ones.
+    - `gradient_accumulation_steps`: the method steps once per optimizer step (`total_steps`).
+    - Order: backward passes, clipping to `max_grad_norm`, the penalty's gradient (never clipped), the
+      method (which reads clipped gradients), the optimizer.
     - `bf16` works as float32 does. `fp16` is refused: accelerate's scaler steps around the callback.
-    - DDP: every process attaches with the same seed. Gradients are averaged before the method reads
-      them, and masks and thresholds are compared at the start.
+    - DDP: every process attaches with the same seed. The method reads averaged gradients; masks and
+      thresholds are compared at the start.
 
-    Raises ValueError for a method that changes optimizer or learning rate between its phases.
+    Raises ValueError for methods whose phases change the optimizer or its rate, and for
+    `load_best_model_at_end`.
     """
 
     def __init__(self, attached: Attachment) -> None:
@@ -65,6 +65,8 @@ class SparseTraining(TrainerCallback):
                 f"the Trainer begins at step {state.global_step} and the method at {self.attached.context.step}: "
                 "train(resume_from_checkpoint=sparse.resume(PATH)) loads both"
             )
+        if args.load_best_model_at_end:
+            raise ValueError("load_best_model_at_end loads weights of one step with the masks of another: leave it out")
         prepared = kwargs["optimizer"]
         if getattr(prepared, "scaler", None) is not None:
             raise ValueError("fp16 scales gradients around the callback SparseTraining: train with bf16, or without")

@@ -79,7 +79,11 @@ def test_it_trains_as_a_loop_of_ones_own(method: str, how: str) -> None:
             optimizer.step()
     expected, its = own_loop(method)
     assert attached.context.step == 8
-    assert same(model, expected)
+    if method == "variational_dropout":  # its penalty is of the weights, whose gradients are summed in another order
+        for value, other in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
+            torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-6)
+    else:
+        assert same(model, expected)
     assert attached.density() == its.density()
 
 
