@@ -30,7 +30,7 @@ def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
     """
     _check_decay(attached, optimizer)
     attached.bind(optimizer)
-    update = optimizer.step
+    update = getattr(optimizer.step, "without_method", optimizer.step)  # taken over before, in another fit
 
     @functools.wraps(update)
     def step(self: torch.optim.Optimizer, closure: Callable[[], Any] | None = None) -> Any:
@@ -39,6 +39,7 @@ def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
         attached.step(lambda _: update())
         return loss
 
+    step.without_method = update  # type: ignore[attr-defined]
     optimizer.step = types.MethodType(step, optimizer)  # type: ignore[method-assign]
 
 

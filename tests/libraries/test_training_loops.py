@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def in_a_loop_of_ones_own(method: str, *, passes: int = 1, weight_decay: float =
             penalty.backward()
         attached.step()
     return model
+
+
+def block(heading: str, **names: Any) -> dict[str, Any]:
+    """The names that the page's Python block under a heading defines."""
+    page = (Path(__file__).resolve().parents[2] / "docs/other-libraries.md").read_text()
+    found = re.search(rf"^## {heading}\n.*?```python\n(.*?)```", page, re.M | re.S)
+    assert found is not None
+    exec(found[1], names)
+    return names
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -179,6 +189,15 @@ def test_lightning_validates_its_average_sparse(method: str, tmp_path: Path) -> 
     assert len(seen) == 8
 
 
+def test_the_pages_block_trains_with_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _ = lightning_training("set")
+    methods.finalize(module)
+    monkeypatch.chdir(tmp_path)
+    names = block("Lightning", module=module, loader=batches(), epochs=2)
+    assert names["attached"].context.step == 8
+    assert type(module.network[0]) is nn.Linear
+
+
 # --- transformers ---------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +289,23 @@ def test_transformers_refuses_to_resume_without_the_methods_state(tmp_path: Path
     (tmp_path / "checkpoint-3/sparse_training.pt").unlink()
     with pytest.raises(ValueError, match=r"sparse_training\.pt is missing: the checkpoint was saved without"):
         sparse.resume(tmp_path / "checkpoint-3")
+
+
+def test_the_pages_block_trains_with_transformers(tmp_path: Path) -> None:
+    trainer, _ = transformers_training("set", tmp_path)
+    model: Any = Classifier()
+    names = block(
+        "transformers", model=model, arguments=trainer.args, rows=trainer.train_dataset, steps=8, steps_per_epoch=4
+    )
+    assert names["attached"].context.step == 8
+    assert 0 < sum(int(model.network[i].weight.count_nonzero()) for i in (0, 2)) < 0.11 * 144
+
+
+def test_the_pages_block_steps_with_any_trainer() -> None:
+    model = network()
+    names = block("Other trainers", model=model, steps=8, steps_per_epoch=4, torch=torch, methods=methods)
+    names["optimizer"].step(lambda: F.cross_entropy(model(X), Y).backward())
+    assert names["attached"].context.step == 1
 
 
 # --- accelerate -----------------------------------------------------------------------------------------------------

@@ -106,6 +106,20 @@ def test_the_cards_lines_run_as_printed(
     exec(ours + check, {})
 
 
+def test_the_pages_block_loads_what_the_pages_command_wrote(
+    done: Runner, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/checkpoints.md").read_text()
+    command = re.findall(r"^python -m benchmark (export .*)$", page, re.M)[0]
+    ours = re.findall(r"```python\n(.*?)```", page, re.S)[1]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").symlink_to(done.execution.out)
+    assert bench(*command.replace("3f54", done.spec.run_id[:4]).split()).code == 0
+    names: dict[str, Any] = {}
+    exec(ours, names)
+    assert names["model"](torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
 def test_exporting_twice_changes_nothing(done: Runner, bench: Bench, tmp_path: Path) -> None:
     first = export(bench, done, tmp_path / "network")
     before = {path.name: path.read_bytes() for path in (tmp_path / "network").iterdir()}
