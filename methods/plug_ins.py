@@ -150,7 +150,7 @@ class PlugIns:
         return ", ".join(filter(None, [plug_in.distribution, sha256(module)]))
 
     def _is_path(self, path: str) -> bool:
-        parts = path.split(":")
+        parts = path.split(":") if isinstance(path, str) else [""]
         return all(parts) and (len(parts) == 2 or (len(parts) == 1 and self._whole_module))
 
     def _hidden(self, name: str) -> str:
@@ -204,7 +204,7 @@ def first_line(found: Any) -> str:
 
 
 def _name_problem(name: str) -> str:
-    if NAME.fullmatch(name) and name not in (".", ".."):
+    if isinstance(name, str) and NAME.fullmatch(name) and name not in (".", ".."):
         return ""
     return "its name must be 1 to 100 of the characters A-Z a-z 0-9 . _ -"
 

@@ -68,6 +68,8 @@ class Registry:
         """
         from methods.base import Method
 
+        if not isinstance(name, str):
+            raise ValueError(f"the method is {name!r:.120}: give its name, such as 'dst'")
         if name in self._files:
             path = self._path(name)
             module_name, _, attribute = path.partition(":")
@@ -95,10 +97,9 @@ class Registry:
             if key not in valid:
                 raise ValueError(f"{name} has no hyperparameter '{key}': {_nearest(key, valid)}")
         hints = typing.get_type_hints(cls.__init__)
-        values = {key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()}
         try:
-            return cls(**values)
-        except TypeError as error:
+            return cls(**{key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()})
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"{name}: {error}") from error
 
     def _path(self, name: str) -> str:

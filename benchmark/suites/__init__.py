@@ -29,6 +29,7 @@ from typing import Any
 
 import methods
 from benchmark.messages import one_line, shown
+from benchmark.plain_values import tuples
 from benchmark.spec import (
     Data,
     Model,
@@ -64,6 +65,7 @@ class Suite:
 
     plugin: what else defines it, which workers load again: the user's file, or the module of an
     installed package; None for the suites of this package. own: the cells without --seeds and --set.
+    listed: what suite() returned, where a cell may be repeated.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Suite:
     specs: tuple[RunSpec, ...]
     plugin: Path | str | None = None
     own: tuple[RunSpec, ...] = ()
+    listed: tuple[RunSpec, ...] = ()
 
 
 def available() -> list[str]:
@@ -104,10 +107,10 @@ def load(name_or_file: str) -> Suite:
         plugin = Path(name_or_file).resolve()
         name, where = plugin.stem, f"suite file {plugin}"
     check_file_name(name, f"the name of suite {name_or_file}")
-    specs = merged(_cells(module, where))
+    specs = merged(listed := _cells(module, where))
     if not specs:
         raise SpecError(f"suite {name} has no cells")
-    return Suite(name, _description(module, where), _exhibits(module, where), specs, plugin, specs)
+    return Suite(name, _description(module, where), _exhibits(module, where), specs, plugin, specs, tuple(listed))
 
 
 def load_module(name_or_file: str) -> ModuleType:
@@ -303,7 +306,7 @@ def cell(
         density=density,
         seed=seed,
         precision=precision,
-        protocol=tuple(protocol),
+        protocol=tuples(protocol),
         step_records=step_records,
     )
 

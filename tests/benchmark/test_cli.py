@@ -173,6 +173,23 @@ SUITES = {
         "optimizer=Optimizer(schedule='step'))]\n",
         ["line 5", "needs optimizer.milestones"],
     ),
+    "a misspelt field": (
+        "def suite():\n    Optimizer(epoch=3)\n    return [ONE]\n",
+        ["line 5: unknown optimizer field 'epoch': did you mean 'epochs'? valid: batch_size, epochs, gamma"],
+    ),
+    "a method that is no name": (
+        "def suite():\n    return [ONE, cell(['dst'], data=ONE.data, model=ONE.model, optimizer=ONE.optimizer)]\n",
+        ["line 5: the method is ['dst']: give its name, such as 'dst'"],
+    ),
+    "a protocol in one text": (
+        "def suite():\n    return [cell('dense', protocol='paper', data=ONE.data, model=ONE.model, optimizer=SGD)]\n"
+        "SGD = ONE.optimizer\n",
+        ["line 5: protocol is 'paper': it must be tuple"],
+    ),
+    "a plug-in without a name": (
+        "import methods\nmethods.register(None, 'a:B')\n",
+        ["line 2: ValueError: method None: its name must be 1 to 100"],
+    ),
     "a number of 400 digits": (
         "def suite():\n    return [cell('dense', data=Data(name='digits'), model=Model(name='lstm-a'), "
         "optimizer=Optimizer(lr=10**400))]\n",
