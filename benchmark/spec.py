@@ -19,6 +19,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmark.messages import one_line, shown
@@ -251,6 +252,14 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}valid: {', '.join(names)}"
+
+
+def unknown(what: str, name: str, valid: Iterable[str], *, form: str) -> SpecError:
+    """The error for an unknown name where a file is accepted too. form: how a file is given."""
+    stem, colon, inside = name.partition(":")
+    if Path(f"{stem}.py").is_file():
+        return SpecError(f"unknown {what} '{name}': did you mean the file {stem}.py{colon}{inside}?")
+    return SpecError(f"unknown {what} '{name}': {nearest(name, valid)}; or give a {form}")
 
 
 def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:

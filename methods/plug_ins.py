@@ -13,11 +13,12 @@ import importlib
 import importlib.metadata
 import re
 import sys
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -186,6 +187,19 @@ def module_of(found: Any) -> ModuleType | None:
         return found
     name = getattr(found, "__module__", None)
     return sys.modules.get(name) if isinstance(name, str) else None
+
+
+def innermost(error: BaseException, part_of: Callable[[FrameType], str]) -> tuple[str, str]:
+    """Which part raised an error, and where in its code: ("method 'mine'", "after_step (mine.py, line 31)").
+
+    part_of: the part that a frame belongs to; empty for frames of no part. Two empty texts where no
+    frame belongs to one.
+    """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if part := part_of(frame):
+            code = frame.f_code
+            return part, f"{code.co_name} ({Path(code.co_filename).name}, line {line})"
+    return "", ""
 
 
 def sha256(module: ModuleType) -> str:

@@ -66,7 +66,7 @@ class Registry:
         Raises ValueError for an unknown name, with the valid ones, and for a class that cannot be
         used.
         """
-        from methods.base import Method
+        from methods.base import Method, class_problem
 
         if not isinstance(name, str):
             raise ValueError(f"the method is {name!r:.120}: give its name, such as 'dst'")
@@ -80,9 +80,8 @@ class Registry:
             raise ValueError(f"unknown method '{name}': {_nearest(name, self.available())}")
         if not (isinstance(cls, type) and issubclass(cls, Method)):
             raise ValueError(f"method '{name}': {path} is no subclass of methods.Method")
-        for required in ("name", "version", "reference", "density_promise"):
-            if not hasattr(cls, required):
-                raise ValueError(f"method '{name}': {path} lacks the class attribute '{required}'")
+        if problem := class_problem(cls):
+            raise ValueError(f"method '{name}': {path} {problem}")
         return cls
 
     def create(self, name: str, **hyperparameters: Any) -> Method:

@@ -41,6 +41,7 @@ from benchmark.spec import (
     fields,
     nearest,
     replace_fields,
+    unknown,
 )
 from benchmark.terminal import OutputError
 from methods.plug_ins import PlugIns, first_line, sha256
@@ -118,7 +119,7 @@ def load_module(name_or_file: str) -> ModuleType:
     if name_or_file.endswith(".py"):
         return load_file(Path(name_or_file).resolve())
     if name_or_file not in available():
-        raise SpecError(f"unknown suite '{name_or_file}': {nearest(name_or_file, available())}; or give a FILE.py")
+        raise unknown("suite", name_or_file, available(), form="FILE.py")
     return _module(name_or_file)
 
 
@@ -193,10 +194,9 @@ def _exhibits(module: ModuleType, where: str) -> tuple[str, ...]:
 
 def _is_from_outside(error: BaseException) -> bool:
     """Whether the user or the terminal ended the command, rather than code that raises KeyboardInterrupt itself."""
-    if isinstance(error, OutputError):
-        return True
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
+    interrupted = isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
+    return interrupted or isinstance(error, OutputError)
 
 
 def _text(error: BaseException) -> str:
@@ -249,8 +249,9 @@ def load_file(path: Path, *, defines_suite: bool = True) -> ModuleType:
     them as "neighbour:Class". A module with the name of an installed one is not found there.
     """
     spec = importlib.util.spec_from_file_location(f"user_suite_{path.stem}", path)
+    kind = "suite file" if defines_suite else "file"
     if spec is None or spec.loader is None or not path.is_file():
-        raise SpecError(f"suite file {path} does not exist")
+        raise SpecError(f"{kind} {path} does not exist")
     module = importlib.util.module_from_spec(spec)
     sha256(module)
     sys.modules[spec.name] = module
@@ -260,7 +261,7 @@ def load_file(path: Path, *, defines_suite: bool = True) -> ModuleType:
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        raise SpecError(f"suite file {path}: {_line(error, module)}{type(error).__name__}: {_text(error)}") from error
+        raise SpecError(f"{kind} {path}: {_line(error, module)}{type(error).__name__}: {_text(error)}") from error
     if defines_suite and not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module

@@ -75,6 +75,16 @@ def test_a_wrong_name_or_value_is_one_line_with_the_valid_ones(
     assert not (tmp_path / "runs" / "cells").exists()
 
 
+def test_a_name_whose_file_lies_here_suggests_the_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unknown = bench("plan", "--suite", "mine")
+    assert unknown.error.endswith("; or give a FILE.py")
+    Path("mine.py").touch()
+    assert bench("plan", "--suite", "mine").error == "error: unknown suite 'mine': did you mean the file mine.py?"
+
+
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--sweet"], ["run", "--workers", "0"], ["list", "cats"]])
 def test_a_wrong_verb_or_option_is_a_usage_error(arguments: list[str], bench: Bench) -> None:
     finished = bench(*arguments)
