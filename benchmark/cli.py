@@ -110,11 +110,14 @@ def plan(
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="suites, methods, models or data.")],
+    name: Annotated[
+        str | None, typer.Argument(help="Only this one; of a method also its hyperparameters.", show_default=False)
+    ] = None,
     suite: options.PlugInSuite = None,
     json_output: Json = False,
 ) -> None:
     """What there is by name: suites, methods, models or data, plug-ins among them."""
-    list_names(what, suite, json_output)
+    list_names(what, name, suite, json_output)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from methods.budgets import least_density
 from methods.density_search import DensityKnob
 from methods.layers import MaskableWeight
 from methods.masked_layers import Thresholds
@@ -80,7 +81,10 @@ class Context:
         Raises ValueError where it keeps none.
         """
         if (count := round(density * self.total_weights)) < 1:
-            raise ValueError(f"{self.method_name}: density {density:g} keeps none of {self.total_weights} weights")
+            raise ValueError(
+                f"{self.method_name}: density {density:g} keeps none of {self.total_weights} weights; give a density "
+                f"of at least {least_density(1, self.total_weights):g}"
+            )
         return count
 
     @property
