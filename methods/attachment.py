@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +15,7 @@ from methods.base import Context, Method, Phase
 from methods.checks import ranks
 from methods.checks.bound_optimizer import BoundOptimizer
 from methods.checks.structure import Structure, check_free, check_model, check_weights
+from methods.checks.unfinished import warn_where_early, warn_where_idle
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.weights import weight_mask
@@ -86,10 +87,7 @@ def attach(
 
 
 class Attachment:
-    """A method as a training loop sees it: penalty, step, and what is kept.
-
-    context: the Context that the method's hooks receive.
-    """
+    """A method as a training loop sees it. context: the Context that its hooks receive."""
 
     def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...], coverage: Coverage) -> None:
         self.method = method
@@ -104,7 +102,17 @@ class Attachment:
         if method.density_promise != "dense" and not len(context.thresholds):
             context.masks.watch()  # copies that are made now follow masks that come later
         self._structure.expect_thresholds(list(context.thresholds.parameters()))
+        next(iter(context.masks.carried().values())).at_finish = weakref.WeakMethod(self._before_finalize)
         self._schedule_gradients()
+
+    def _before_finalize(self) -> None:
+        method, ctx = self.method, self.context
+        promised = getattr(method, "density", None)
+        if ctx.step and method.density_promise == "final" and promised is not None:
+            density = int(self.kept_counts().sum()) / ctx.total_weights
+            warn_where_early(method.name, ctx.step, ctx.total_steps, density=density, promised=promised)
+        elif not ctx.step and method.density_promise != "dense" and self._bound is not None and self._bound.stepped:
+            warn_where_idle(method.name)
 
     def _schedule_gradients(self) -> None:
         """Gradients of pruned weights stay in the next step where the method needs them then."""
@@ -240,22 +248,13 @@ class Attachment:
                 "a wrapper does not know of the thresholds; attach the method first, then wrap the model"
             )
         ctx.masks.begin()
-        if self.method.after_backward(ctx) and not self._bound.update(self._update(scaler_step, closure)):
+        if self.method.after_backward(ctx) and not self._bound.update(scaler_step, closure):
             ctx.masks.apply_()
             return False
         ctx.masks.apply_()
         ctx.step += 1
         self.method.after_step(ctx)
         return self._advance()
-
-    def _update(
-        self, scaler_step: Callable[[torch.optim.Optimizer], Any] | None, closure: Callable[[], Any] | None
-    ) -> Callable[[], Any]:
-        optimizer = self.context.optimizer
-        assert optimizer is not None
-        if scaler_step is not None:
-            return functools.partial(scaler_step, optimizer)
-        return optimizer.step if closure is None else functools.partial(optimizer.step, closure)
 
     def _advance(self) -> bool:
         """Get ready for the next step. True where it begins a phase."""

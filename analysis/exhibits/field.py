@@ -15,7 +15,7 @@ from analysis.data.comparable import FACTOR, STARTS
 from analysis.data.conditions import Condition, Results
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import percentage, points, with_seeds
-from analysis.output.plotting import main_range, name_rows, small_multiples, style_of
+from analysis.output.plotting import draw_far_off, main_range, name_rows, panels_of_rows, style_of
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison, against_fixed, paired
 
@@ -36,7 +36,6 @@ NOTES = (
     "Student's t interval of the paired differences, without a correction for their number.",
 )
 COSTS = ("train_flops", "executed_flops")
-COLUMNS = 2  # of panels
 
 
 @dataclass(frozen=True)
@@ -220,39 +219,29 @@ def _finding(found: Sequence[Line]) -> str:
 
 def _draw(found: Sequence[Line]) -> Any:
     blocks = _blocks(found)
-    heights = [0.9 + 0.27 * len(block) for block in blocks.values()]
     note = (
         "dots: seeds; bar: mean; dashes: static; grey line: dense; right: training FLOPs in % of dense; "
         "arrow: a mean outside of the scale"
     )
-    figure, axes = small_multiples(len(blocks), columns=COLUMNS, size=(5.6, heights), title=f"{CAPTION}\n{note}")
-    pairs = [list(blocks.values())[first : first + COLUMNS] for first in range(0, len(blocks), COLUMNS)]
-    for number, (axis, ((title, density), block)) in enumerate(zip(axes, blocks.items(), strict=True)):
-        _panel(axis, block, max(map(len, pairs[number // COLUMNS])))
+    figure, axes = panels_of_rows(
+        [len(block) for block in blocks.values()], columns=2, width=5.6, height=(0.9, 0.27), title=f"{CAPTION}\n{note}"
+    )
+    for axis, ((title, density), block) in zip(axes, blocks.items(), strict=True):
+        _panel(axis, block)
         axis.set_title(f"{title}: {100 * density:g} %", fontsize=9)
     return figure
 
 
-def _panel(axis: Any, block: Sequence[Line], rows: int) -> None:
+def _panel(axis: Any, block: Sequence[Line]) -> None:
     static = next((line.static for line in block if line.static is not None), None)
     for reference, look in ((static, "--"), (block[0].dense, "-")):
         if reference is not None:
             axis.axvline(reference.summary("test_accuracy").mean, color="#777777", linewidth=1.0, linestyle=look)
-    lowest, _ = main_range([line.accuracy for line in block])
+    limits = main_range([line.accuracy for line in block])
     for place, line in enumerate(block):
         style = style_of(line.condition.method)
         values = list(line.condition.by_seed("test_accuracy").values())
-        if line.accuracy < lowest:
-            axis.plot([lowest], [place], "<", color=style.colour, markersize=6)
-            axis.annotate(
-                f"{line.accuracy:.2f}",
-                (lowest, place),
-                xytext=(7, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-            )
-        else:
+        if not draw_far_off(axis, line.accuracy, place, limits, colour=style.colour, digits=".2f"):
             axis.plot(values, [place] * len(values), style.marker, color=style.colour, markersize=4, alpha=0.9)
             axis.plot([line.accuracy], [place], "|", color="#111111", markersize=12, markeredgewidth=1.6)
         cost = line.cost("train_flops")
@@ -261,7 +250,7 @@ def _panel(axis: Any, block: Sequence[Line], rows: int) -> None:
             f"{spent}{line.condition.done['epochs'].max():g} epochs", (1.01, place),
             xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False,
         )  # fmt: skip
-    name_rows(axis, [line.label for line in block], most=rows)
+    name_rows(axis, [line.label for line in block])
     axis.set_xlabel("Test accuracy, last epoch (%)")
 
 

@@ -11,7 +11,7 @@ from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results, Summary
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import WIDE, centre_and_ends, with_seeds
-from analysis.output.plotting import name_rows, plain_log, small_multiples, style_of
+from analysis.output.plotting import name_rows, panels_of_rows, plain_log, style_of
 from analysis.paper import printed
 
 CAPTION = "Remaining weights of the LSTMs: true, and as the authors' code counts them (not in the paper)"
@@ -90,17 +90,18 @@ def _finding(found: Sequence[Count]) -> str:
 
 
 def _draw(found: Sequence[Count]) -> Any:
-    titles = list(dict.fromkeys(c.group.title for c in found))
-    most = max(Counter(c.group.title for c in found).values())
+    rows = Counter(c.group.title for c in found)
     note = "filled: true; hollow: as the authors' code counts; dashed: what Table 1 prints for DST"
-    figure, axes = small_multiples(len(titles), columns=2, size=(5.0, 0.9 + 0.24 * most), title=f"{CAPTION}\n{note}")
-    for axis, title in zip(axes, titles, strict=True):
-        _panel(axis, [c for c in found if c.group.title == title], most)
+    figure, axes = panels_of_rows(
+        list(rows.values()), columns=2, width=5.0, height=(0.9, 0.24), title=f"{CAPTION}\n{note}"
+    )
+    for axis, title in zip(axes, rows, strict=True):
+        _panel(axis, [c for c in found if c.group.title == title])
         axis.set_title(title)
     return figure
 
 
-def _panel(axis: Any, members: Sequence[Count], rows: int) -> None:
+def _panel(axis: Any, members: Sequence[Count]) -> None:
     for place, count in enumerate(members):
         colour, true, counted = style_of(count.condition.method).colour, count.true, count.counted
         drawn = [(*centre_and_ends(true), colour), (*centre_and_ends(counted), "white")]
@@ -112,7 +113,7 @@ def _panel(axis: Any, members: Sequence[Count], rows: int) -> None:
             )  # fmt: skip
     for percent in {c.printed for c in members if c.printed is not None}:
         axis.axvline(percent, color="#444444", linestyle="--", linewidth=1.1, zorder=1)
-    name_rows(axis, [f"{printed.method_name(c.condition.method)}, {c.condition.label}" for c in members], most=rows)
+    name_rows(axis, [f"{printed.method_name(c.condition.method)}, {c.condition.label}" for c in members])
     axis.set_xlabel("Remaining weights (%)")
     if all(centre_and_ends(c.counted)[1] > 0 for c in members):
         plain_log(axis, "x")

@@ -13,12 +13,11 @@ from analysis.data.comparable import DensityMatch, density_matches, groups
 from analysis.data.conditions import Condition, Results
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import limits
-from analysis.output.plotting import main_range, methods_in_order, name_rows, small_multiples, style_of
+from analysis.output.plotting import draw_far_off, main_range, methods_in_order, name_rows, panels_of_rows, style_of
 from analysis.paper import printed
 from analysis.statistics.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
 from analysis.statistics.small_samples import mean_interval, paired
 
-COLUMNS = 2  # of panels
 CAPTION = "Methods compared at matched density, paired by seed (not in the paper)"
 HEADS = (
     "Network", "Density asked", "First", "Second", "Seeds", "First minus second (points)", "95 % bootstrap",
@@ -142,15 +141,14 @@ def _draw(found: Sequence[Pair]) -> Any:
     for pair in found:
         groups.setdefault((pair.match.group.title, pair.match.density), []).append(pair)
     shown = {key: _against_first(members) for key, members in groups.items()}
-    heights = [0.95 + 0.33 * len(members) for members in shown.values()]
     note = (
         "dots: seeds; bar: mean with 95 % bootstrap interval; right: probability that a run of the first is better; "
         "arrow: a mean outside of the scale"
     )
-    figure, axes = small_multiples(len(shown), columns=COLUMNS, size=(5.2, heights), title=f"{CAPTION}\n{note}")
-    for number, (axis, ((title, density), members)) in enumerate(zip(axes, shown.items(), strict=True)):
-        first = number - number % COLUMNS
-        _panel(axis, members, max(map(len, list(shown.values())[first : first + COLUMNS])))
+    rows = [len(members) for members in shown.values()]
+    figure, axes = panels_of_rows(rows, columns=2, width=5.2, height=(0.95, 0.33), title=f"{CAPTION}\n{note}")
+    for axis, ((title, density), members) in zip(axes, shown.items(), strict=True):
+        _panel(axis, members)
         axis.set_title(f"{title}: {_method(members[0].first)} at {100 * density:g} %", fontsize=9)
     return figure
 
@@ -161,33 +159,23 @@ def _against_first(members: Sequence[Pair]) -> list[Pair]:
     return [p for p in members if p.first.method == first]
 
 
-def _panel(axis: Any, members: Sequence[Pair], rows: int) -> None:
+def _panel(axis: Any, members: Sequence[Pair]) -> None:
     axis.axvline(0, color="#444444", linewidth=0.9)
-    lowest, highest = main_range([pair.mean for pair in members])
+    limits = main_range([pair.mean for pair in members])
     for place, pair in enumerate(members):
         axis.annotate(
             f"P = {pair.improvement[0]:.2f}, n={len(pair.differences)}", (1.01, place),
             xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False,
         )  # fmt: skip
         colour = style_of(pair.second.method).colour
-        if not lowest <= pair.mean <= highest:
-            edge, marker, shift = (highest, ">", -30) if pair.mean > highest else (lowest, "<", 7)
-            axis.plot([edge], [place], marker, color=colour, markersize=6)
-            axis.annotate(
-                f"{pair.mean:+.1f}",
-                (edge, place),
-                xytext=(shift, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-            )
+        if draw_far_off(axis, pair.mean, place, limits, colour=colour, digits="+.1f"):
             continue
         low, high = pair.interval
         if not math.isnan(low):
             axis.plot([low, high], [place, place], color=colour, linewidth=4, alpha=0.45, solid_capstyle="butt")
         axis.plot(pair.differences, [place] * len(pair.differences), "o", color=colour, markersize=3.5, alpha=0.9)
         axis.plot([pair.mean], [place], "|", color="#111111", markersize=13, markeredgewidth=1.8)
-    name_rows(axis, [f"minus {printed.method_name(p.second.method)}" for p in members], most=rows)
+    name_rows(axis, [f"minus {printed.method_name(p.second.method)}" for p in members])
     axis.set_xlabel("Difference of test accuracy (points)")
 
 

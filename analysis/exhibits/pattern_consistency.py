@@ -16,7 +16,7 @@ from analysis.data.layers_and_curves import LayerRatios, settled_ratios
 from analysis.data.read import Tables
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import limits, p_text
-from analysis.output.plotting import name_rows, small_multiples
+from analysis.output.plotting import name_rows, panels_of_rows
 from analysis.paper import printed
 from analysis.statistics.rankings import (
     chance,
@@ -186,12 +186,12 @@ def _finding(found: Sequence[Rankings]) -> str:
 
 def _draw(found: Sequence[Rankings]) -> Any:
     rows = list(dict.fromkeys((a.group.title, a.over) for a in found))
-    figure, (axis,) = small_multiples(1, columns=1, size=(8.2, 0.7 + 0.34 * len(rows)), title=CAPTION)
+    figure, (axis,) = panels_of_rows([len(rows)], columns=1, width=8.2, height=(0.7, 0.34), title=CAPTION)
     for place, row in enumerate(rows):
         members = [a for a in found if (a.group.title, a.over) == row]
         for i, a in enumerate(members):
             _mark(axis, a, place + 0.62 * ((i + 0.5) / len(members) - 0.5), narrow=len(members) > 1)
-    name_rows(axis, [f"{title}: over {over}" for title, over in rows], most=len(rows))
+    name_rows(axis, [f"{title}: over {over}" for title, over in rows])
     for tick, (_, over) in zip(axis.get_yticklabels(), rows, strict=True):
         tick.set_color(COLOURS[over])
     axis.set(xlim=(-0.02, 1.02), xlabel="Kendall's W (1: all rankings the same)")

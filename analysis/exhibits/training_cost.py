@@ -17,7 +17,7 @@ from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import limits
-from analysis.output.plotting import methods_in_order, name_rows, small_multiples, style_of
+from analysis.output.plotting import methods_in_order, name_rows, panels_of_rows, style_of
 from analysis.paper import printed
 from analysis.statistics.interpolation import geometric_mean
 from analysis.statistics.resampling import bootstrap_interval
@@ -155,17 +155,17 @@ def _draw(found: Sequence[Cost]) -> Any:
     groups: dict[tuple[str, str], list[Cost]] = {}
     for cost in found:
         groups.setdefault((cost.group.title, machine_name(cost)), []).append(cost)
-    tallest = max(len(methods_in_order(c.condition.method for c in members)) for members in groups.values())
+    rows = [len({c.condition.method for c in members}) for members in groups.values()]
     note = "each mark is one alpha or density: geometric mean of the paired ratios with 95 % interval"
-    figure, axes = small_multiples(len(groups), columns=3, size=(4.3, 1.0 + 0.42 * tallest), title=f"{CAPTION}\n{note}")
+    figure, axes = panels_of_rows(rows, columns=3, width=4.3, height=(1.0, 0.42), title=f"{CAPTION}\n{note}")
     for axis, ((title, machine), members) in zip(axes, groups.items(), strict=True):
-        _panel(axis, members, tallest)
+        _panel(axis, members)
         axis.set_title(title, pad=17)
         axis.text(0, 1.04, machine, transform=axis.transAxes, fontsize=7.5, color="#444444")
     return figure
 
 
-def _panel(axis: Any, members: Sequence[Cost], rows: int) -> None:
+def _panel(axis: Any, members: Sequence[Cost]) -> None:
     axis.axvline(1, color="#444444", linewidth=0.9)
     methods = methods_in_order(cost.condition.method for cost in members)
     for place, method in enumerate(methods):
@@ -176,7 +176,7 @@ def _panel(axis: Any, members: Sequence[Cost], rows: int) -> None:
             if not math.isnan(low):
                 axis.plot([low, high], [y, y], color=style_of(method).colour, linewidth=1.3)
             axis.plot([cost.ratio], [y], style_of(method).marker, color=style_of(method).colour, markersize=5)
-    name_rows(axis, list(map(printed.method_name, methods)), most=rows)
+    name_rows(axis, list(map(printed.method_name, methods)))
     axis.set_xlabel("CPU seconds per step, times dense")
     axis.set_xlim(left=min(0.9, axis.get_xlim()[0]))
 

@@ -159,6 +159,20 @@ def main_range(values: Sequence[float]) -> tuple[float, float]:
     return lower - 3 * (upper - lower), upper + 3 * (upper - lower)
 
 
+def draw_far_off(axis: Any, value: float, row: int, limits: tuple[float, float], *, colour: str, digits: str) -> bool:
+    """An arrow at the edge, with the number, where the value of a row lies outside of `main_range`; whether it does."""
+    lowest, highest = limits
+    if lowest <= value <= highest:
+        return False
+    edge, marker, shift, side = (highest, ">", -7, "right") if value > highest else (lowest, "<", 7, "left")
+    axis.plot([edge], [row], marker, color=colour, markersize=6)
+    axis.annotate(
+        format(value, digits), (edge, row), xytext=(shift, 0), textcoords="offset points", va="center", ha=side,
+        fontsize=7.5,
+    )  # fmt: skip
+    return True
+
+
 def method_legend(
     figure: Any, methods: Sequence[str], names: Sequence[str], *, more: Sequence[tuple[Any, str]] = ()
 ) -> None:
@@ -174,10 +188,24 @@ def method_legend(
     figure.legend(handles, labels, loc="outside lower left", ncols=min(7, len(labels)), fontsize=8)
 
 
-def name_rows(axis: Any, names: Sequence[str], *, most: int) -> None:
-    """Rows from the top down, a name each, in an axis with room for `most` of them."""
+def panels_of_rows(
+    rows: Sequence[int], *, columns: int, width: float, height: tuple[float, float], title: str
+) -> tuple[Any, list[Any]]:
+    """Small multiples whose panels have so many rows each, from the top down; `name_rows` names them.
+
+    height: inches of a panel without rows, and of a row. Neighbours have rows of the same height.
+    """
+    heights = [height[0] + height[1] * count for count in rows]
+    figure, axes = small_multiples(len(rows), columns=columns, size=(width, heights), title=title)
+    for number, axis in enumerate(axes):
+        first = number - number % columns
+        axis.set_ylim(max(rows[first : first + columns]) - 0.5, -0.5)
+    return figure, axes
+
+
+def name_rows(axis: Any, names: Sequence[str]) -> None:
+    """A name for each row of a panel of `panels_of_rows`."""
     axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(most - 0.5, -0.5)
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
 
@@ -224,6 +252,8 @@ def save(figure: Any, out: Path, name: str) -> list[Path]:
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not once a format
+    for axis in figure.axes:  # two layouts of one figure can differ in the last bits
+        axis.set_position([round(place, 5) for place in axis.get_position(original=True).bounds], which="both")
     written = []
     for kind, metadata in FORMATS.items():
         buffer = io.BytesIO()

@@ -30,6 +30,7 @@ class BoundOptimizer:
     def __init__(self, optimizer: torch.optim.Optimizer, places: Iterable[Place]) -> None:
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self._held = [(held, key, name, held[key]) for held, key, name in places if id(held[key]) in ids]
+        self.optimizer = optimizer
         self._stepped = self._warned = False
         self._versions_after = self._versions()
         inner = innermost(optimizer)
@@ -50,8 +51,17 @@ class BoundOptimizer:
                     "build the optimizer from parameter_groups() again and bind it"
                 )
 
-    def update(self, step: Callable[[], Any]) -> bool:
-        """Run `step`; whether the optimizer made an update in it.
+    @property
+    def stepped(self) -> bool:
+        """Whether the optimizer stepped since it was bound or last updated, outside of `update`."""
+        return self._stepped
+
+    def update(
+        self,
+        scaler_step: Callable[[torch.optim.Optimizer], Any] | None = None,
+        closure: Callable[[], Any] | None = None,
+    ) -> bool:
+        """Step the optimizer, by a scaler or with a closure; whether it made an update in it.
 
         Wrappers that accumulate gradients and scalers that find infinite gradients make none. The
         hook is not called where an optimizer's own `step` calls this, so writes count too. Warns
@@ -66,7 +76,10 @@ class BoundOptimizer:
                 stacklevel=3,
             )
         self._stepped = False
-        step()
+        if scaler_step is not None:
+            scaler_step(self.optimizer)
+        else:
+            self.optimizer.step(*(() if closure is None else (closure,)))
         self._versions_after = self._versions()
         stepped, self._stepped = self._stepped, False
         return stepped or before != self._versions_after

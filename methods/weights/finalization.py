@@ -13,11 +13,16 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
 
     The model may be a wrapper, a copy or an average of the attached one. It has plain modules and
     its original keys again, and computes the same function as before. Further training does not
-    keep weights pruned. compact: also cut out the neurons and filters that cannot affect the
+    keep weights pruned. Warns where the training ended before the method reached its density, or never
+    called `attached.step()`. compact: also cut out the neurons and filters that cannot affect the
     output, which makes layers smaller (`methods.compaction`); in evaluation mode the function stays
     the same up to the order of summation. Raises ValueError where compaction cannot trace the
     model's forward; the zeros are written by then.
     """
+    for module in model.modules():
+        for mask in weight_mask.masks_of(module).values():
+            if mask.at_finish is not None and (call := mask.at_finish()) is not None:
+                call()
     for module in list(model.modules()):
         weight_mask.settle_(module, written=True)
         masks = weight_mask.masks_of(module)

@@ -16,7 +16,7 @@ of its original; one that is not written to keeps those that it was copied with.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, cast
 
 import torch
@@ -38,7 +38,8 @@ class WeightMask:
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
-    on. final: what was kept when the model was finalized.
+    on. final: what was kept when the model was finalized. at_finish: a weak reference to what is
+    called before that.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -49,6 +50,7 @@ class WeightMask:
         self.pruned: Tensor | None = None
         self.before: Tensor | None = None
         self.final: Tensor | None = None
+        self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
         self._changes = 0
         self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
         self._version: int | None = None
@@ -147,7 +149,7 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("_masked", "_version", "_hooked", "_original")
+        forgotten = ("at_finish", "_masked", "_version", "_hooked", "_original")
         return vars(self) | dict.fromkeys(forgotten)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
-from analysis.output.plotting import KNOWN, main_range, small_multiples, unnamed
+from analysis.output.plotting import KNOWN, draw_far_off, main_range, panels_of_rows, save, small_multiples, unnamed
 
 
 def test_a_value_far_from_the_others_is_outside_of_the_scale() -> None:
@@ -32,3 +33,30 @@ def test_a_row_of_panels_is_as_high_as_its_highest() -> None:
     assert len(axes) == 3
     assert axes[0].get_gridspec().get_height_ratios() == [2.0, 4.0]
     assert figure.get_size_inches()[1] == pytest.approx(6.18)
+
+
+def test_two_layouts_that_differ_in_the_last_bits_give_the_same_bytes(tmp_path: Path) -> None:
+    written = []
+    for number, shift in enumerate((0.0, 1e-13)):
+        figure, (axis,) = small_multiples(1, columns=1, size=(3.0, 2.0), title="title")
+        figure.set_layout_engine("none")
+        axis.set_position([0.123 + shift, 0.2, 0.7, 0.6 + shift])
+        axis.plot([0, 1], [0, 1])
+        out = tmp_path / str(number)
+        out.mkdir()
+        written.append([path.read_bytes() for path in save(figure, out, "figure")])
+    assert written[0] == written[1]
+
+
+def test_a_value_off_the_scale_is_an_arrow_at_its_edge() -> None:
+    _, (axis,) = small_multiples(1, columns=1, size=(3.0, 2.0), title="title")
+    limits = (90.0, 98.0)
+    assert not draw_far_off(axis, 95.0, 0, limits, colour="black", digits=".2f")
+    assert draw_far_off(axis, 21.4, 1, limits, colour="black", digits=".2f")
+    assert [(line.get_xdata()[0], line.get_ydata()[0], line.get_marker()) for line in axis.lines] == [(90.0, 1, "<")]
+    assert [text.get_text() for text in axis.texts] == ["21.40"]
+
+
+def test_rows_of_neighbours_have_the_same_height() -> None:
+    _, axes = panels_of_rows([5, 2, 3], columns=2, width=3.0, height=(1.0, 0.3), title="title")
+    assert [axis.get_ylim() for axis in axes] == [(4.5, -0.5), (4.5, -0.5), (2.5, -0.5)]
