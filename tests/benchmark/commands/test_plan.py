@@ -60,3 +60,27 @@ def test_nothing_left_to_run_takes_no_time(bench: Bench, grid: Grid) -> None:
     assert (plan["to_run"], plan["estimated_seconds"]) == ([], 0)
     with (grid.out / "results.csv").open() as file:
         assert sorted(plan["done"]) == sorted(row["run_id"] for row in csv.DictReader(file) if row["status"] == "done")
+
+
+TWICE = """
+from benchmark.spec import Data, Model, Optimizer
+from benchmark.suites import cell
+
+SETTING = {"data": Data(name="digits"), "model": Model(name="lenet-300-100"), "optimizer": Optimizer()}
+
+
+def suite():
+    listed = [cell("dst", alpha=alpha, protocol=("paper",), **SETTING) for alpha in (0.001, 1e-3, 0.002)]
+    return [*listed, cell("dst", alpha=0.002, protocol=("official",), **SETTING)]
+"""
+
+
+def test_a_plan_says_which_cells_are_listed_twice(bench: Bench, tmp_path: Path) -> None:
+    """A cell that is listed once for each protocol is no repetition."""
+    (tmp_path / "twice.py").write_text(TWICE)
+    command = ("plan", "--suite", tmp_path / "twice.py", "--out", tmp_path / "runs")
+    lines = bench(*command).stdout.splitlines()
+    assert lines[0].startswith("suite twice: 2 cells")
+    assert lines[1].endswith("more than once; each trains once: 1, such as lenet-300-100 dst alpha=0.001 seed=0")
+    assert bench(*command, "--json").json["repeated"] == ["lenet-300-100 dst alpha=0.001 seed=0"]
+    assert bench("plan", "--suite", "digits", "--out", tmp_path / "runs", "--json").json["repeated"] == []
