@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from grids import Bench, Grid, rows
 
+import methods
 from benchmark import results, suites
 from benchmark.commands.estimate import Estimate, key
 
@@ -46,7 +47,8 @@ def test_a_probe_is_asked_for(bench: Bench, grid: Grid, tmp_path: Path, monkeypa
 
 
 def test_estimates_are_in_cpu_seconds_where_these_are_fewer(grid: Grid) -> None:
-    (spec,) = [spec for spec in suites.load(grid.suite).specs if spec.method["name"] == "static"]
+    with methods.registry.temporary():
+        (spec,) = [spec for spec in suites.load(grid.suite).specs if spec.method["name"] == "static"]
     row = results.pending_row(spec, ()) | {"status": "done", "epochs": 2, "train_seconds": 40.0}
     for cpu, seconds in (("", 20.0), (8.0, 4.0), (80.0, 20.0)):  # unknown; a loaded machine; two processes
         estimate = Estimate()
