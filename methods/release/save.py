@@ -48,7 +48,7 @@ def save(
     installed, the model is not finalized, a mask does not fit it, or the folder holds other files;
     OSError where it cannot be written.
     """
-    torch_files, place = files.library().torch, Path(folder)
+    torch_files, place = files.library().torch, Path(folder).absolute()
     files.check_free(place)
     plain = _plain(model)
     kept = _checked(masks, plain) if masks is not None else _nonzero(plain)

@@ -18,7 +18,7 @@ from grids import Bench
 from one_cell import Runner, flip_a_bit, make_spec
 
 import methods
-from benchmark import models, results
+from benchmark import models, results, suites
 from benchmark.run_folder.files import sealed
 from benchmark.spec import Data, Model
 from benchmark.suites import cell as spec_of
@@ -182,6 +182,49 @@ def test_a_network_that_carries_its_state_is_exported_whole(tmp_path: Path, benc
     loaded, expected = methods.load(tmp_path / "network"), methods.finalize(training.model).eval()
     images, _ = next(iter(training.data.test_batches(16)))
     assert torch.equal(loaded(images), expected(images))
+
+
+PLUG_IN = """
+import torch
+from benchmark import models
+from benchmark.spec import Data, Model, Optimizer
+from benchmark.suites import cell
+
+DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=64, test_limit=32)
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self, in_shape, classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, classes)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+models.register("tiny", f"{__name__}:Tiny")
+
+
+def suite():
+    return [cell("static", data=DATA, model=Model(name="tiny"), optimizer=Optimizer(batch_size=16), density=0.1)]
+"""
+
+
+def test_a_cell_of_a_plug_in_needs_the_file_that_registers_it(tmp_path: Path, bench: Bench) -> None:
+    file, to = tmp_path / "tiny_suite.py", tmp_path / "network"
+    file.write_text(PLUG_IN)
+    with models.plug_ins.temporary():
+        (spec,) = suites.load(str(file)).specs
+        cell = runner(tmp_path / "runs", spec)
+        assert cell.run().status == "done"
+    refused(export(bench, cell, to), to, "unknown model 'tiny'")
+    with models.plug_ins.temporary():
+        assert export(bench, cell, to, "--suite", file).code == 0
+        assert methods.load(to)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+        tiny = models.plug_ins.load("tiny")
+    with pytest.raises(ValueError, match=r"cannot be built: unknown model 'tiny'.*; give the network, methods\.load\("):
+        methods.load(to)
+    assert methods.load(to, model=lambda: tiny((1, 8, 8), 10), form="csr").layer.out_features == 10
 
 
 # --- who is turned away: one line, and nothing is written --------------------------------------------------------

@@ -189,6 +189,14 @@ def test_a_folder_with_other_files_is_refused_and_an_empty_one_is_filled(tmp_pat
     assert (tmp_path / "mine/release.json").is_file()
 
 
+def test_the_current_folder_is_filled_if_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    model, _ = released.trained()
+    methods.save(model, ".")
+    assert (tmp_path / "here/release.json").is_file()
+
+
 def test_a_failure_on_the_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Path) -> None:
         raise OSError(28, "No space left on device", "somewhere")
