@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """The package safetensors with its torch module. Raises ValueError where it is not installed."""
     try:
         import safetensors.torch

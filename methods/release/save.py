@@ -48,28 +48,16 @@ def save(
     installed, the model is not finalized, a mask does not fit it, or the folder holds other files;
     OSError where it cannot be written.
     """
-    torch_files, place = files.library().torch, Path(folder).absolute()
+    files.library()
+    place = Path(folder).absolute()
     files.check_free(place)
-    plain = _plain(model)
+    plain, left_out = _plain(model), dict[str, str]()
     kept = _checked(masks, plain) if masks is not None else _nonzero(plain)
-    sparse = _below(kept)
-    contents = {
-        files.FORMS["dense"]: torch_files.save(_state(plain)),
-        files.MASKS: torch_files.save({name: arrays.packed(mask) for name, mask in kept.items()}),
-    }
-    left_out: dict[str, str] = {}
-    if sparse:
-        contents[files.FORMS["csr"]] = torch_files.save(_csr_state(plain, sparse))
-    else:
-        left_out[files.FORMS["csr"]] = f"no weight keeps less than {CSR_BELOW:.0%}"
-    compact = _compact(plain, left_out)
-    if compact is not None:
-        contents[files.FORMS["compact"]] = torch_files.save(_state(compact))
-    contents |= _programs(plain, compact, example, left_out)
+    sparse, compact = _below(kept, left_out), _compact(plain, left_out)
+    contents = _tensor_files(plain, kept, sparse, compact) | _programs(plain, compact, example, left_out)
     shapes = {name: tuple(mask.shape) for name, mask in kept.items()}
-    contents[files.DOCUMENT] = files.document_bytes(
-        contents, masks=shapes, csr={name: shapes[name] for name in sparse}, network=network
-    )
+    csr_shapes = {name: shapes[name] for name in sparse}
+    contents[files.DOCUMENT] = files.document_bytes(contents, masks=shapes, csr=csr_shapes, network=network)
     rows = [Layer(name, mask.shape, int(mask.sum()), mask.numel()) for name, mask in kept.items()]
     contents[files.CARD] = card_text(card or Card(), rows, list(contents), builds=network is not None).encode()
     files.write(place, contents)
@@ -106,9 +94,23 @@ def _checked(masks: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]
     return {name: mask.cpu() for name, mask in masks.items()}
 
 
-def _below(kept: Mapping[str, Tensor]) -> list[str]:
+def _below(kept: Mapping[str, Tensor], left_out: dict[str, str]) -> list[str]:
     """The weights that are written as CSR."""
-    return [n for n, mask in kept.items() if int(mask.sum()) < CSR_BELOW * mask.numel() and arrays.fits_csr(mask)]
+    found = [n for n, mask in kept.items() if int(mask.sum()) < CSR_BELOW * mask.numel() and arrays.fits_csr(mask)]
+    if not found:
+        left_out[files.FORMS["csr"]] = f"no weight keeps less than {CSR_BELOW:.0%}"
+    return found
+
+
+def _tensor_files(
+    plain: nn.Module, kept: Mapping[str, Tensor], sparse: list[str], compact: nn.Module | None
+) -> dict[str, bytes]:
+    tensors = {files.FORMS["dense"]: _state(plain), files.MASKS: {n: arrays.packed(mask) for n, mask in kept.items()}}
+    if sparse:
+        tensors[files.FORMS["csr"]] = _csr_state(plain, sparse)
+    if compact is not None:
+        tensors[files.FORMS["compact"]] = _state(compact)
+    return {name: files.library().torch.save(state) for name, state in tensors.items()}
 
 
 def _csr_state(plain: nn.Module, sparse: list[str]) -> dict[str, Tensor]:
