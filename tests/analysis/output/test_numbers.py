@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import synthetic
 
 from analysis.build import build
@@ -34,7 +35,10 @@ def test_a_density_has_three_digits() -> None:
     assert [percent(value) for value in (0.05, 0.0248, 0.0524518, 1.0)] == ["5", "2.48", "5.25", "100"]
 
 
-def test_a_density_that_was_found_is_short_in_labels_and_titles(tmp_path: Path) -> None:
+def test_a_density_that_was_found_is_short_in_labels_and_titles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.output.plotting.FORMATS", {})
     rows = [
         synthetic.cell("lenet-300-100", method, seed, dataset="digits", protocol="", density=0.0524518, kept=0.0524518)
         for method in ("static", "set", "dsr")
