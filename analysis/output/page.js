@@ -91,7 +91,7 @@
 
   function tools(table) {
     const rows = [...table.tBodies[0].rows];
-    if (rows.length < 4) return;
+    if (rows.length < 2) return;
     const bar = make("div", { class: "tools", role: "group", "aria-label": `Sort and filter: ${textOf(table.caption)}` });
     if (table.classList.contains("records")) bar.classList.add("cards");
     const order = make("select"), count = make("output");

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from analysis.data.conditions import Condition, Results
-from analysis.output.numbers import CUT, percentage, percentage_limits, printed_number
+from analysis.output.numbers import CUT, centre_and_ends, percentage, percentage_limits, printed_number
 from analysis.output.table import Row, Table
 from analysis.paper import printed
 
@@ -13,6 +13,7 @@ HEADS = (
     "Network", "Method", "Setting", "Epochs", "Source", "Seeds", "Weights kept (%)", "Test accuracy (%)",
     "95 % interval", "Verdict",
 )  # fmt: skip
+OPTIONAL = ("Source", "Verdict")  # columns that are left out where they distinguish nothing
 NOTES = (
     "Ours: mean ± standard deviation over the seeds that are done, last epoch, and Student's t interval of the mean. "
     "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum].",
@@ -29,7 +30,10 @@ def results_table(results: Results, verdicts: Mapping[str, str]) -> Table:
             place = (c.dataset, printed.rank(c.architecture), c.model)
             found.setdefault(place, list(_printed(c))).append(_measured(c, verdicts))
     rows = [row for _, members in sorted(found.items()) for *_, row in sorted(members, key=lambda m: m[:2])]
-    return Table("results", "All results, ours and the paper's", HEADS, tuple(rows), NOTES, labels=5)
+    columns = [i for i, head in enumerate(HEADS) if head not in OPTIONAL or len({row.cells[i] for row in rows}) > 1]
+    kept = tuple(Row(tuple(row.cells[i] for i in columns), row.run_ids) for row in rows)
+    heads = tuple(HEADS[i] for i in columns)
+    return Table("results", "Mean over seeds, last epoch", heads, kept, NOTES, labels=heads.index("Seeds"))
 
 
 def _measured(c: Condition, verdicts: Mapping[str, str]) -> tuple[float, float, Row]:
@@ -40,7 +44,7 @@ def _measured(c: Condition, verdicts: Mapping[str, str]) -> tuple[float, float, 
         accuracy.seeds.removeprefix("n="), "100" if c.method == "dense" else percentage(density),
         percentage(accuracy), percentage_limits(accuracy).strip(), verdicts.get(c.run_ids[0], ""),
     )  # fmt: skip
-    return -density.mean, -accuracy.mean, Row(cells, c.run_ids)
+    return -centre_and_ends(density)[0], -accuracy.mean, Row(cells, c.run_ids)
 
 
 def _printed(c: Condition) -> Iterator[tuple[float, float, Row]]:

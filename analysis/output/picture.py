@@ -125,6 +125,14 @@ class Picture:
     others: tuple[Drawing, ...]
     legend: tuple[Look, ...]
 
+    @property
+    def has_dense(self) -> bool:
+        return any(drawing.dense is not None for drawing in (*self.leading, *self.others))
+
+    @property
+    def has_front(self) -> bool:
+        return any(drawing.front for drawing in (*self.leading, *self.others))
+
 
 def picture(panels: Sequence[Panel], link: Callable[[Mark], str], verdicts: Mapping[str, str]) -> Picture:
     """The panels as they are drawn, for each network the one with the most points first.
