@@ -40,11 +40,11 @@ def _measured(c: Condition, verdicts: Mapping[str, str]) -> tuple[float, float, 
     """Its place, by falling density and accuracy, and its row."""
     density, accuracy = c.summary("density", scale=100), c.summary("test_accuracy")
     cells = (
-        _named(c), printed.method_name(c.method), c.label, str(c.spec["optimizer"]["epochs"]), "ours",
+        _named(c), printed.method_name(c.method), c.label, str(c.spec["optimizer"].get("epochs", "")), "ours",
         accuracy.seeds.removeprefix("n="), "100" if c.method == "dense" else percentage(density),
-        percentage(accuracy), percentage_limits(accuracy).strip(), verdicts.get(c.run_ids[0], ""),
+        percentage(accuracy) if accuracy.n else "", percentage_limits(accuracy).strip(), verdicts.get(c.run_ids[0], ""),
     )  # fmt: skip
-    return -centre_and_ends(density)[0], -accuracy.mean, Row(cells, c.run_ids)
+    return -centre_and_ends(density)[0], -accuracy.mean if accuracy.n else 0.0, Row(cells, c.run_ids)
 
 
 def _printed(c: Condition) -> Iterator[tuple[float, float, Row]]:

@@ -55,6 +55,11 @@ class Mark:
         """(density, accuracy) where it is drawn."""
         return centre_and_ends(self.density)[0], centre_and_ends(self.accuracy)[0]
 
+    @property
+    def drawn(self) -> bool:
+        """Whether it has a place: its accuracy is known, and it keeps some weights."""
+        return self.place[0] > 0 and not math.isnan(self.place[1])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
@@ -67,14 +72,14 @@ class Panel:
 
     @property
     def ours(self) -> tuple[Mark, ...]:
-        return tuple(mark for mark in self.marks if mark.run_ids)
+        return tuple(mark for mark in self.marks if mark.run_ids and mark.drawn)
 
     @property
     def finding(self) -> str:
         """Its most accurate sparse network, beside the dense one and what the paper prints."""
         best = max(self.ours, key=lambda mark: mark.place[1])
         texts = [f"Most accurate: {best.label}, {_at(best)}."]
-        if self.dense is not None:
+        if self.dense is not None and self.dense.n:
             texts.append(f"Dense: {self.dense.mean:.2f} %.")
         texts += [f"The paper's {mark.label}: {_at(mark)}." for mark in self.marks if not mark.run_ids]
         return " ".join(texts)
@@ -142,7 +147,7 @@ def picture(panels: Sequence[Panel], link: Callable[[Mark], str], verdicts: Mapp
     quiet = unnamed(methods_in_order(mark.method for panel in panels for mark in panel.ours))
     looks = {mark.method: _look(mark.method, quiet) for panel in panels for mark in panel.ours}
     fullest: dict[str, Panel] = {}
-    panels = [panel for panel in panels if any(mark.place[0] > 0 for mark in panel.ours)]
+    panels = [panel for panel in panels if panel.ours]
     for panel in panels:
         if len(panel.ours) > len(fullest.setdefault(panel.network, panel).ours):
             fullest[panel.network] = panel
@@ -184,24 +189,25 @@ class Scale:
 def _drawing(
     panel: Panel, looks: Mapping[str, Look], link: Callable[[Mark], str], verdicts: Mapping[str, str]
 ) -> Drawing:
-    places = [mark.place for mark in panel.marks if mark.place[0] > 0]
-    heights = [accuracy for _, accuracy in places] + ([panel.dense.mean] if panel.dense else [])
+    marks = sorted((mark for mark in panel.marks if mark.drawn), key=lambda mark: mark.place)
+    dense = panel.dense.mean if panel.dense is not None and panel.dense.n else None
+    heights = [mark.place[1] for mark in marks] + ([] if dense is None else [dense])
     lowest, _ = main_range(heights)
     low, high = _padded([height for height in heights if height >= lowest], least=0.5, most=100.0)
     up = Scale(low, high, BOTTOM, TOP)
-    across = Scale(*_padded([math.log10(density) for density, _ in places], least=math.log10(3), most=2.0), LEFT, RIGHT)
+    kept = [math.log10(mark.place[0]) for mark in marks]
+    across = Scale(*_padded(kept, least=math.log10(3), most=2.0), LEFT, RIGHT)
     dots = [
         _dot(mark, looks.get(mark.method) if mark.run_ids else _printed(mark), panel, across, up, link, verdicts)
-        for mark in sorted(panel.marks, key=lambda mark: mark.place)
-        if mark.place[0] > 0
+        for mark in marks
     ]
-    front = sorted((across.place(math.log10(m.place[0])), up.place(m.place[1])) for m in panel.marks if m.front)
+    front = sorted((across.place(math.log10(m.place[0])), up.place(m.place[1])) for m in marks if m.front)
     return Drawing(
         panel,
         tuple((across.place(math.log10(tick)), f"{tick:g}") for tick in _log_ticks(10**across.low, 10**across.high)),
         tuple((up.place(tick), f"{tick:g}") for tick in _ticks(low, high)),
         tuple(dots),
-        None if panel.dense is None else up.place(panel.dense.mean),
+        None if dense is None else up.place(dense),
         "".join(f"M{x},{y}" if i == 0 else f"H{x}V{y}" for i, (x, y) in enumerate(front)) if len(front) > 1 else "",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from analysis.data.conditions import Summary, summarize
 from analysis.output.picture import BOTTOM, LEFT, RIGHT, TOP, Mark, Panel, picture
@@ -61,5 +62,8 @@ def test_the_fullest_panel_of_each_network_leads() -> None:
     assert [(d.panel.network, d.panel.setup) for d in found.others] == [("A", "10 epochs"), ("D", ""), ("E", "")]
 
 
-def test_a_network_that_keeps_nothing_is_not_drawn() -> None:
+def test_what_has_no_place_is_not_drawn() -> None:
+    lost = replace(mark(7, 10.0), accuracy=summarize([], expected=1), front=True)
+    places, _ = drawn(mark(5, 95.0), lost, mark(0, 10.0), dense=summarize([], expected=1))
+    assert len(places) == 1
     assert picture([Panel(network="N", setup="", marks=(mark(0, 10.0),))], lambda m: "#", {}).leading == ()
