@@ -189,7 +189,8 @@ class Scale:
 def _drawing(
     panel: Panel, looks: Mapping[str, Look], link: Callable[[Mark], str], verdicts: Mapping[str, str]
 ) -> Drawing:
-    marks = sorted((mark for mark in panel.marks if mark.drawn), key=lambda mark: mark.place)
+    # from left to right, then the paper's, so that none of ours hides them
+    marks = sorted((mark for mark in panel.marks if mark.drawn), key=lambda mark: (not mark.run_ids, mark.place))
     dense = panel.dense.mean if panel.dense is not None and panel.dense.n else None
     heights = [mark.place[1] for mark in marks] + ([] if dense is None else [dense])
     lowest, _ = main_range(heights)

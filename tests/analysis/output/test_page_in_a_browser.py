@@ -158,6 +158,19 @@ def test_points_say_their_cell_seeds_and_interval_and_lead_to_their_runs(page: P
     assert browser.evaluate("document.querySelector(':target').getBoundingClientRect().height") > 0
 
 
+def test_a_method_of_the_legend_dims_the_others_until_it_is_pressed_again(page: Path, browser: Browser) -> None:
+    browser.open(page, width=1280)
+    dimmed = "[...document.querySelectorAll('.dot.dim')].map(d => d.dataset.look)"
+    browser.evaluate(
+        "[...document.querySelectorAll('.legend button')].find(b => b.textContent.includes('SET')).focus()"
+    )
+    press(browser, "Enter")
+    assert set(browser.evaluate(dimmed)) == {"DST", "mine", LONG}
+    assert browser.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    press(browser, "Enter")
+    assert browser.evaluate(dimmed) == []
+
+
 def test_every_control_is_reached_by_the_tab_key_and_shows_its_focus(page: Path, browser: Browser) -> None:
     browser.open(page, width=1280)
     reached = set()

@@ -28,6 +28,11 @@ def test_sparser_is_to_the_left_and_better_is_above() -> None:
     assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in places)
 
 
+def test_the_papers_points_are_drawn_last() -> None:
+    _, lines = drawn(mark(1, 95.0), replace(mark(2, 96.0), run_ids=(), exhibit="table1"), mark(3, 95.5))
+    assert [said[1].startswith("printed in the paper") for said in lines] == [False, False, True]
+
+
 def test_no_bar_reaches_above_100_percent() -> None:
     panel = Panel(network="N", setup="", marks=(mark(5, 99.0, 100.0), mark(5, 90.0)))
     found = picture([panel], lambda m: "#", {}).leading[0]
