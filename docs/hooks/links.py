@@ -3,8 +3,9 @@
 The pages are read on a code host too, where they link to any file of the repository. On the site a
 Markdown file from outside docs/ is a page under project/, and another document (an image, a table,
 the page of exhibits) is copied there. A method's file leads to the method in the reference. Other
-source code and folders lead to the repository if mkdocs.yml has its `repo_url`; without one only
-the text of the link is left.
+source code and folders lead to the repository if mkdocs.yml has its address, `repository` under
+`extra`; without one only the text of the link is left. (The theme's own `repo_url` would make each
+page ask the code host for its number of stars.)
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, METHODS = ROOT / "docs", ROOT / "methods" / "algorithms"
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]])*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
-IMAGE = re.compile(r"!\[([^\]]*)\]\((?!\w+:)([^)#\s]+)()\)")
+CODE = r"`[^`]+`|"  # first, so that nothing inside of it is taken for a link
+LINK = re.compile(CODE + r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]])*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+IMAGE = re.compile(CODE + r"!\[([^\]]*)\]\((?!\w+:)([^)#\s]+)()\)")
 DOCUMENTS = {".md", ".html", ".png", ".svg", ".pdf", ".csv", ".json"}
 
 
@@ -49,7 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     while waiting:
         page = waiting.pop()
         for link in (*LINK.finditer(page.content_string), *IMAGE.finditer(page.content_string)):
-            target = _target(page, link[2])
+            target = _target(page, link[2] or "")
             uri = _uri(target)
             if uri and uri.startswith("project/") and uri not in files.src_uris:
                 added = File.generated(config, uri, abs_src_path=str(target))
@@ -62,14 +64,16 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Rewrite the links of a page, outside of its code blocks, to where the site has their targets."""
 
     def rewritten(link: re.Match[str]) -> str:
+        if link[2] is None:
+            return link[0]
         target = _target(page.file, link[2])
         if target.parent == METHODS and target.suffix == ".py":
             return f"[{link[1]}][methods.algorithms.{target.stem}]"
         if not target.exists() or (uri := _uri(target)) == posixpath.normpath(link[2]):
             return link[0]
         if uri is None:
-            path = target.relative_to(ROOT).as_posix()
-            return f"[{link[1]}]({config.repo_url.rstrip('/')}/tree/HEAD/{path})" if config.repo_url else link[1]
+            repository, path = config.extra.get("repository"), target.relative_to(ROOT).as_posix()
+            return f"[{link[1]}]({repository}/tree/HEAD/{path})" if repository else link[1]
         way = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or ".")
         return f"{'!' if link.re is IMAGE else ''}[{link[1]}]({way}{link[3] or ''})"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -92,6 +94,18 @@ def test_what_is_not_on_the_site_is_text_without_a_link(site: Path) -> None:
     text = (site / "clusters.html").read_text()
     assert "slurm/ has a profile for" in text
     assert "../slurm" not in text
+
+
+@pytest.mark.parametrize(
+    ("extra", "shown"),
+    [({}, "slurm/ and `x[0](../slurm)`"), ({"repository": "R"}, "[slurm/](R/tree/HEAD/slurm) and `x[0](../slurm)`")],
+)
+def test_source_code_is_a_link_where_the_repository_is_known(extra: dict[str, str], shown: str) -> None:
+    pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
+    hook = runpy.run_path(str(ROOT / "docs/hooks/links.py"))["on_page_markdown"]
+    file = SimpleNamespace(abs_src_path=str(ROOT / "docs/page.md"), src_uri="page.md")
+    page, config = SimpleNamespace(file=file), SimpleNamespace(extra=extra)
+    assert hook("[slurm/](../slurm) and `x[0](../slurm)`", page=page, config=config, files=None) == shown
 
 
 def test_a_pipe_in_the_code_of_a_table_has_no_backslash(site: Path) -> None:
