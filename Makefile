@@ -42,4 +42,4 @@ paper: setup  ## the paper's tables and figures from the measured tables, and pa
 	$(BIN)/python -m analysis build --results paper_figures/results --out paper_figures
 
 docs: setup  ## the pages of docs/ as a site, site/index.html; a warning or a dead link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

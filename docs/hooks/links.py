@@ -53,7 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for link in (*LINK.finditer(page.content_string), *IMAGE.finditer(page.content_string)):
             target = _target(page, link[2] or "")
             uri = _uri(target)
-            if uri and uri.startswith("project/") and uri not in files.src_uris:
+            if uri and uri.startswith("project/") and target.is_file() and uri not in files.src_uris:
                 added = File.generated(config, uri, abs_src_path=str(target))
                 files.append(added)
                 waiting += [added] if added.is_documentation_page() else []

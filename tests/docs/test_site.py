@@ -43,11 +43,15 @@ class Links(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
     folder = tmp_path_factory.mktemp("site")
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = build("--site-dir", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def build(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,20 @@ def pages(site: Path) -> dict[Path, Links]:
     """Every page but the one for missing pages, whose links begin at the root of the server."""
     names = [page.relative_to(site) for page in site.rglob("*.html")]
     return {name: Links((site / name).read_text()) for name in names if name not in (Path("404.html"), EXHIBITS)}
+
+
+def test_a_page_outside_the_navigation_a_dead_link_and_a_missing_anchor_are_errors(tmp_path: Path) -> None:
+    """In the project's settings and with its command. `--quiet` would keep the warnings from `--strict`."""
+    pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
+    assert "mkdocs build --strict\n" in (ROOT / "Makefile").read_text()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text("# One\n\n[a](nowhere.md) [b](index.md#nowhere) [c](../nowhere)\n")
+    (tmp_path / "docs/lost.md").write_text("# Two\n")
+    own = "docs_dir: docs\nsite_dir: site\nnav: [index.md]\nhooks: []\nplugins: []\nexclude_docs: ''\n"
+    (tmp_path / "mkdocs.yml").write_text(f"INHERIT: {ROOT}/mkdocs.yml\n{own}")
+    done = build("--config-file", tmp_path / "mkdocs.yml")
+    assert done.returncode == 1
+    assert "Aborted with 4 warnings in strict mode!" in done.stdout + done.stderr
 
 
 def test_every_link_leads_to_a_file_and_to_a_place_in_it(site: Path, pages: dict[Path, Links]) -> None:
