@@ -7,6 +7,7 @@ blocks, marked ones too.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from blocks import ALL, PAGES, ROOT, RUN, SHOWN, Block, blocks
 from their_package import install
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import methods
 from analysis.__main__ import app as analysis_app
@@ -68,6 +70,23 @@ def test_every_command_is_one_that_the_command_line_takes(page: Path) -> None:
             else:
                 package = words[words.index("-m") + 1]
                 parse(COMMANDS[package], words[words.index("-m") + 2 :])
+
+
+MARKED = [words for block in ALL if block.marked for words in block.commands]
+RUNS = [tuple(words[3:]) for words in MARKED if words[1:4] == ["-m", "benchmark", "run"]]
+
+
+@pytest.mark.parametrize("words", RUNS, ids=" ".join)
+def test_a_run_that_no_test_makes_selects_cells(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of marked blocks: the cells are listed, and not trained."""
+    workplace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with methods.registry.temporary():
+        done = CliRunner().invoke(benchmark_app, [*words, "--dry-run", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["cells"]
 
 
 def parse(command: Any, words: list[str]) -> None:

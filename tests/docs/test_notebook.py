@@ -40,6 +40,7 @@ def pictures(notebook: Any) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.slow
 def test_it_runs_and_prints_what_is_stored() -> None:
     """Times are the machine's; other numbers may move a little with the processor's instructions."""
     stored, now = nbformat.read(NOTEBOOK, as_version=4), executed()

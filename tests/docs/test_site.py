@@ -16,6 +16,7 @@ import pytest
 
 import methods
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 EXHIBITS = Path("project/paper_figures/index.html")  # a page of its own, with tests of its own
 
