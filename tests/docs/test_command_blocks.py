@@ -33,6 +33,7 @@ from benchmark.cli import app as benchmark_app
 from methods import budgets, scores
 
 ELSEWHERE = {
+    "docs/checkpoints.md": "tests/methods/release/test_checkpoints_page.py",
     "docs/clusters.md": "tests/test_clusters_page.py",
     "docs/other-libraries.md": "tests/libraries/test_training_loops.py",
 }
