@@ -282,7 +282,7 @@ def _python_paths() -> list[str]:
     """
     home = str(Path(__file__).resolve().parents[3])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    checkout = [] if home == sysconfig.get_path("purelib") else [home]
+    checkout = [] if home == os.path.realpath(sysconfig.get_path("purelib")) else [home]
     paths = list(dict.fromkeys(path for path in (*checkout, os.getcwd(), *given) if path))
     for path in paths:
         if CONTROL.search(path):

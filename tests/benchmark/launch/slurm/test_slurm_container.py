@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,18 @@ def test_a_container_sees_the_run_folder_the_data_the_code_and_the_suite(
     words = container_words(script_of(bench, suite, profile, "inner/runs", "--data-dir", "missing"))
     expected = [ROOT, Path(suite).parent, *(tmp_path / name for name in ("more", "work"))]
     assert sorted(mounted(words)) == sorted(map(str, expected)), "the run folder is inside work"
+
+
+def test_a_package_that_pip_installed_is_not_carried_into_the_container(
+    bench: Bench, suite: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packages beside it would hide those of the image."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(ROOT))
+    script = script_of(bench, suite, profile, tmp_path / "runs")
+    assert sorted(mounted(container_words(script))) == sorted([str(tmp_path), str(Path(suite).parent)])
+    assert f"\nexport PYTHONPATH={tmp_path}\n" in script
 
 
 def test_the_root_of_the_file_system_is_not_mounted(
