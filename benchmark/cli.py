@@ -41,7 +41,7 @@ app = typer.Typer(
     name="python -m benchmark",
     help="Run grids of sparse-training cells and read what they measured.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=Path(sys.argv[0]).name == "sparse-bench",  # shells complete a program, not `python -m benchmark`
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
