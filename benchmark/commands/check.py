@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
-import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmark import suites
 from benchmark.commands import check_files, check_tables
 from benchmark.commands.check_files import MANIFEST, SUMS, Content, Problem
-from benchmark.commands.check_rows import Records, difference, promised
+from benchmark.commands.check_rows import EXPORT, Records, difference, number, promised
 from benchmark.commands.check_tables import Table
 from benchmark.commands.output import console, emit, say
 from benchmark.commands.published import RESULTS
 from benchmark.data import DataError
 from benchmark.messages import printable
-from benchmark.results import DRIFT, MARKER, SEPARATOR, Row
+from benchmark.results import MARKER, SEPARATOR, Row
 from benchmark.spec import SpecError
 
 OURS = Path("paper_figures/results")
+
+
+@dataclass
+class Found:
+    """problems: what must be changed before the results can stand beside ours. remarks: what to know of them.
+
+    counts: the cells by suite, and by what our tables have of them.
+    """
+
+    problems: list[Problem]
+    remarks: list[Problem] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def check(folder: Path, beside: Sequence[Path], json_output: bool) -> int:
@@ -40,27 +52,31 @@ def check(folder: Path, beside: Sequence[Path], json_output: bool) -> int:
     tables = _tables(content)
     mine = {table.file.resolve() for table in tables}
     ours = [table for path in given for table in _tables(check_files.content(path)) if table.file.resolve() not in mine]
-    counts: collections.Counter[str] = collections.Counter()
-    problems = [*content.problems, *_of_files(folder, content, tables)]
-    problems += [problem for table in tables for problem in table.problems]
-    problems += [*_memberships(tables, counts), *_twice(tables), *_beside(tables, ours, counts)]
-    document = {"folder": str(folder), "tables": len(tables), "beside": list(map(str, given)), "counts": dict(counts)}
+    found = Found([*content.problems, *_of_files(folder, content, tables)])
+    for table in tables:
+        found.problems += table.problems
+        _memberships(table, found)
+    found.problems += _twice(tables)
+    if ours:
+        _beside(tables, ours, found)
+    document = {"folder": str(folder), "tables": len(tables), "beside": list(map(str, given))}
     if json_output:
-        emit({**document, "problems": list(map(dataclasses.asdict, problems))})
+        emit({**document, **dataclasses.asdict(found)})
     else:
-        _print(document, problems)
-    return DataError.exit_code if problems else 0
+        _print(document, found)
+    return DataError.exit_code if found.problems else 0
 
 
-def _print(document: dict[str, Any], problems: Sequence[Problem]) -> None:
+def _print(document: dict[str, Any], found: Found) -> None:
     screen = console(json_output=False)
-    for problem in problems:
-        place = problem.file + (f", row {problem.row}" if problem.row else "")
-        cell = f"cell {problem.run_id}: " if problem.run_id else ""
-        say(screen, printable(f"{place}: {cell}{problem.text}"))
-    counted = ", ".join(f"{count} {what}" for what, count in document["counts"].items())
-    verdict = f"{len(problems)} problems" if problems else "no problem"
-    say(screen, printable(f"{document['folder']}: {document['tables']} tables; {counted or 'no cells'}; {verdict}"))
+    for what, problems in (("remark: ", found.remarks), ("", found.problems)):
+        for problem in problems:
+            place = problem.file + (f", row {problem.row}" if problem.row else "")
+            cell = f"cell {problem.run_id}: " if problem.run_id else ""
+            say(screen, printable(f"{what}{place}: {cell}{problem.text}"))
+    total = ", ".join(f"{count} {what}" for what, count in found.counts.items()) or "no cells"
+    verdict = f"{len(found.problems)} problems" if found.problems else "no problem"
+    say(screen, printable(f"{document['folder']}: tables: {document['tables']}; cells: {total}; {verdict}"))
 
 
 def _tables(content: Content) -> list[Table]:
@@ -82,45 +98,41 @@ def _of_files(folder: Path, content: Content, tables: Sequence[Table]) -> Iterat
             yield from check_files.run_folder(file.parent, inside[0] if inside else {})
 
 
-def _memberships(tables: Sequence[Table], counts: collections.Counter[str]) -> Iterator[Problem]:
-    """Whether the cells are those of our suites that they say, and which are the sender's own."""
-    for table, (run_id, row) in _rows(tables):
+def _memberships(table: Table, found: Found) -> None:
+    """Which cells are those of our suites, with their protocols there, and which are the sender's own."""
+    for run_id, row in table.rows.items():
         named = [name for name in row["suite"].split(SEPARATOR) if name in suites.NAMES]
-        strange = [name for name in named if _spec_without_seed(row) not in _cells_of(name)]
-        if strange and not row["departs"]:
-            yield table.problem(
-                run_id,
-                f"suite {strange[0]} has no such cell here: it was changed, or is of another version of the project; "
-                f"take {strange[0]} out of its column suite, and it stands as a cell of their own",
-            )
-        counts[_kind(row, [name for name in named if name not in strange])] += 1
-        if not promised(row["method"])[0]:
-            counts[f"of method {row['method']}, which is not installed here"] += 1
-        if any(part.startswith(DRIFT) for part in row["departs"].split(SEPARATOR)):
-            counts["drifted, in no mean"] += 1
-        if row["status"] == "done" and row["commit"].endswith("-dirty"):
-            counts["with uncommitted changes"] += 1
+        spec = _without_seed(row["spec"])
+        has = next((name for name in (*named, *suites.NAMES) if spec in _cells_of(name)), "")
+        found.counts["departing" if row["departs"] else f"of suite {has}" if has else "own"] += 1
+        if has and (wrong := _other_protocol(row, spec, has)):
+            found.problems.append(table.problem(run_id, wrong))
+        remarks = {
+            f"suite {''.join(named[:1])} has no such cell here, so it counts as own": named and not has,
+            f"method {row['method']} is not installed here, so its promise is not checked": not promised(row["method"]),
+            "was trained with uncommitted changes": row["status"] == "done" and row["commit"].endswith("-dirty"),
+        }
+        found.remarks += [
+            table.problem(run_id, text) for text, holds in remarks.items() if holds and not row["departs"]
+        ]
 
 
-def _kind(row: Row, named: Sequence[str]) -> str:
-    if row["departs"]:
-        return "departing, in no mean"
-    found = named or [name for name in suites.NAMES if _spec_without_seed(row) in _cells_of(name)]
-    return f"of suite {found[0]}" if found else "own"
+def _other_protocol(row: Row, spec: str, suite: str) -> str:
+    """What is wrong with the protocols of a cell of our suites: with one too many it would be in means of that one."""
+    claimed, known = {name for name in row["protocol"].split(SEPARATOR) if name}, set(_cells_of(suite)[spec])
+    if claimed <= known or claimed <= (known := known.union(*(_cells_of(n).get(spec, ()) for n in suites.NAMES))):
+        return ""
+    return f"protocol is {row['protocol']}, but our suites have this cell in {' and '.join(sorted(known)) or 'none'}"
 
 
 @functools.cache
-def _cells_of(suite: str) -> frozenset[str]:
-    return frozenset(_without_seed(spec.to_dict()) for spec in suites.load(suite).specs)
+def _cells_of(suite: str) -> dict[str, tuple[str, ...]]:
+    """The suite's cells without their seeds, as other seeds are no departure -> the protocols that list them."""
+    return {_without_seed(spec.canonical_json): spec.protocol for spec in suites.load(suite).specs}
 
 
-def _spec_without_seed(row: Row) -> str:
-    return _without_seed(json.loads(row["spec"]))
-
-
-def _without_seed(spec: dict[str, Any]) -> str:
-    """Other seeds than the suite's are no departure from it."""
-    return json.dumps({name: value for name, value in spec.items() if name != "seed"}, sort_keys=True)
+def _without_seed(spec: str) -> str:
+    return json.dumps({name: value for name, value in json.loads(spec).items() if name != "seed"}, sort_keys=True)
 
 
 def _twice(tables: Sequence[Table]) -> Iterator[Problem]:
@@ -132,18 +144,29 @@ def _twice(tables: Sequence[Table]) -> Iterator[Problem]:
                     yield table.problem(run_id, f"{found}, unlike in {other.file}: keep one of the two")
 
 
-def _beside(tables: Sequence[Table], ours: Sequence[Table], counts: collections.Counter[str]) -> Iterator[Problem]:
+def _beside(tables: Sequence[Table], ours: Sequence[Table], found: Found) -> None:
     """The same cells in our tables: equal numbers, or other ones, of which a build takes none."""
+    costs = {_without_seed(row["spec"]): (row, other) for other in ours for row in other.finished.values()}
     for table in tables:
         for run_id, row in table.finished.items():
-            found = [other for other in ours if run_id in other.finished]
-            counts["the same as ours" if found else "not in ours"] += 1
-            for other, text in ((other, _difference(table, other, run_id)) for other in found):
-                if text:
-                    counts["the same as ours"] -= 1
-                    counts["other than ours"] += 1
-                    yield table.problem(run_id, f"{text}, unlike in {other.file}{_on(row, other.finished[run_id])}")
-                    break
+            others = [other for other in ours if run_id in other.finished]
+            unlike = [(other, text) for other in others if (text := _difference(table, other, run_id))]
+            found.counts["other than ours" if unlike else "equal to ours" if others else "new"] += 1
+            for other, text in unlike[:1]:
+                where = f"{text}, unlike in {other.file}{_on(row, other.finished[run_id])}"
+                found.problems.append(table.problem(run_id, where))
+            our, other = costs.get(_without_seed(row["spec"]), (row, table))
+            if not others and our["status"] == row["status"] and (text := _other_cost(row, our)):
+                found.problems.append(table.problem(run_id, f"{text} of another seed in {other.file}: {EXPORT}"))
+
+
+def _other_cost(row: Row, our: Row) -> str:
+    """How the FLOPs that no seed changes differ from those of our cell; empty where they do not."""
+    names = ("executed_flops", *(("train_flops", "inference_flops") if promised(row["method"]) == "dense" else ()))
+    for name in names:
+        if row[name] and our[name] and number(row[name]) != number(our[name]):
+            return f"{name} is {row[name]}, not the {our[name]}"
+    return ""
 
 
 def _on(row: Row, our: Row) -> str:
@@ -159,7 +182,3 @@ def _difference(table: Table, other: Table, run_id: str) -> str:
         return f"{name} is {row[name]} instead of {theirs[name]}"
     records, known = (found.records.get(run_id, Records()).untimed() for found in (table, other))
     return "traces.csv has other records" if records and known and records != known else ""
-
-
-def _rows(tables: Sequence[Table]) -> Iterator[tuple[Table, tuple[str, Row]]]:
-    return itertools.chain.from_iterable(((table, item) for item in table.rows.items()) for table in tables)

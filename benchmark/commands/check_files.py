@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmark import results
 from benchmark.commands.check_rows import EXPORT, difference, number
@@ -22,6 +21,7 @@ from benchmark.results import COLUMNS, MARKER, MEASURED, FolderError, Row
 from benchmark.run_folder.files import MOST_BYTES, examine, read_bytes
 from benchmark.run_folder.result import examine_result
 
+TABLES = ("results.csv", "traces.csv", "layers.csv")
 SUMS, MANIFEST = "SHA256SUMS", "manifest.json"
 SUM = re.compile(r"([0-9a-f]{64}) [ *]([^\\\0]+)")
 LISTED = {"pages": {str: str}, "exhibits": {str: {"files": {str: str}}}, "rows": {str: {"results": str}}}
@@ -60,6 +60,7 @@ def content(folder: Path) -> Content:
         if MARKER in names:
             folders[:] = [name for name in folders if name not in OF_RUN_FOLDER or (here / name).is_symlink()]
         folders.sort()
+        found += [Problem(str(here / name), "is a folder: remove it") for name in folders if name in TABLES]
         for name in sorted([*names, *(name for name in folders if (here / name).is_symlink())]):
             if problem := _closed(here / name):
                 found.append(Problem(str(here / name), problem))
@@ -150,7 +151,7 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
             yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")
 
 
-def _has_hash(path: Path, digest: Any) -> bool:
+def _has_hash(path: Path, digest: str) -> bool:
     try:
         return hashlib.sha256(read_bytes(path)).hexdigest() == digest
     except (OSError, ValueError):

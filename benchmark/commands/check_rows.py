@@ -121,11 +121,11 @@ def _densities(method: str, values: Mapping[str, float], layers: Layers) -> Iter
     density, target = values["density"], values["density_target"]
     if layers and not math.isclose(kept / weights, density, rel_tol=1e-9):
         yield f"density is {density:g}, but its layers keep {kept:g} of {weights:g} weights"
-    promise, granularity = promised(method)
+    promise, _, units = promised(method).partition(" ")
     if promise == "dense" and density != 1:
         yield f"density is {density:g}, but {method} keeps every weight"
     if promise in ("exact", "final") and not math.isnan(target):
-        off = OF_A_UNIT * target if granularity == "unit" else len(layers) / weights if layers else 0.01 * target
+        off = OF_A_UNIT * target if units else len(layers) / weights if layers else 0.01 * target
         if abs(density - target) > off:
             yield f"density is {density:g}, but {method} promises its density_target, {target:g}"
 
@@ -139,7 +139,7 @@ def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator
             return
     if train > executed:
         yield f"train_flops is {train:g}, above executed_flops, {executed:g}, which dense kernels need"
-    if promised(method)[0] == "dense":
+    if promised(method) == "dense":
         if train < executed:
             yield f"train_flops is {train:g}, but {method} needs all executed_flops, {executed:g}"
         if train % (3 * inference * values["epochs"]):
@@ -167,15 +167,15 @@ def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
 
 
 @functools.cache
-def promised(method: str) -> tuple[str, str]:
-    """(density_promise, granularity) of a method; empty texts for one that is not installed."""
+def promised(method: str) -> str:
+    """A method's density_promise, with `of units` where it removes whole units; empty if it is not installed."""
     from methods.registry import method_class
 
     try:
         found = method_class(method)
     except ValueError:
-        return "", ""
-    return found.density_promise, found.granularity
+        return ""
+    return found.density_promise + (" of units" if found.granularity == "unit" else "")
 
 
 def difference(row: Row, other: Row) -> str:

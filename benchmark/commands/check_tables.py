@@ -70,15 +70,13 @@ def read(file: Path, *, beside: Sequence[Path]) -> Table:
 
 def _long(table: Table, path: Path, columns: Sequence[str]) -> Iterator[Problem]:
     """Read traces.csv or layers.csv into the table. Yields a problem for the first row that cannot be."""
-    if not _ends_with_a_line(path):
-        yield Problem(str(path), f"the file is cut off at its end: {AGAIN}")
-    line = HEADER
+    add, line = _record if columns is TRACES else _layer, HEADER
     try:
-        for line, row in enumerate(published.rows(path, columns), HEADER):
-            if columns is TRACES:
-                _record(table, row)
-            else:
-                _layer(table, row)
+        for row in published.rows(path, columns):
+            add(table, row)
+            line += 1
+        if not _ends_with_a_line(path):
+            yield Problem(str(path), f"the file is cut off at its end: {AGAIN}")
     except SpecError as error:
         yield Problem(str(path), f"{_without(path, error)}: {AGAIN}")
     except ValueError as error:
