@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections import Counter
@@ -61,7 +60,8 @@ def check(folder: Path, beside: Sequence[Path], json_output: bool) -> int:
         _beside(tables, ours, found)
     document = {"folder": str(folder), "tables": len(tables), "beside": list(map(str, given))}
     if json_output:
-        emit({**document, **dataclasses.asdict(found)})
+        listed = {name: [vars(problem) for problem in getattr(found, name)] for name in ("problems", "remarks")}
+        emit({**document, "counts": found.counts, **listed})
     else:
         _print(document, found)
     return DataError.exit_code if found.problems else 0
