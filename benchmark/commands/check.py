@@ -75,7 +75,8 @@ def _print(document: dict[str, Any], found: Found) -> None:
             cell = f"cell {problem.run_id}: " if problem.run_id else ""
             say(screen, printable(f"{what}{place}: {cell}{problem.text}"))
     total = ", ".join(f"{count} {what}" for what, count in found.counts.items()) or "no cells"
-    verdict = f"{len(found.problems)} problems" if found.problems else "no problem"
+    count = len(found.problems)
+    verdict = f"{count or 'no'} problem{'s' if count > 1 else ''}"
     say(screen, printable(f"{document['folder']}: tables: {document['tables']}; cells: {total}; {verdict}"))
 
 

@@ -19,7 +19,7 @@ from grids import Bench, Finished
 from one_cell import Runner, make_spec
 
 from analysis.build import build
-from analysis.data.read import InputError, load
+from analysis.data.read import load
 from benchmark import results
 from benchmark.results import COLUMNS, LAYERS, TRACES, write_csv
 
@@ -204,7 +204,10 @@ TAMPERED: dict[str, tuple[Edit, str]] = {
     "a protocol": (cell(STATIC, protocol="mine"), FIRST + "protocol is mine, but our suites have this cell in"),
     "a row twice": (rows_of("results.csv", lambda rows: [*rows, rows[0]]), "row 6: cell a6eac6981600: the cell is in"),
     "an unknown column": (replaced("results.csv", "weight_max", "weight"), "unknown or repeated column 'weight'"),
-    "no column": (replaced("results.csv", ",spec\n", ",\n"), "results.csv: is no table of ours: it has no column 'spec'"),
+    "no column": (
+        replaced("results.csv", ",spec\n", ",\n"),
+        "results.csv: is no table of ours: it has no column 'spec'",
+    ),
     "a short row": (lambda sent: (sent / "results.csv").open("a").write("x,y\n"), "results.csv: line 6: it does not"),
     "a cut table": (lambda sent: os.truncate(sent / "traces.csv", 1000), "traces.csv"),
     "a record twice": (rows_of("traces.csv", lambda rows: [*rows, rows[0]]), "the record is in a row above too"),
@@ -243,24 +246,7 @@ def test_what_was_tampered_with_is_named_by_file_and_row(name: str, bench: Bench
     *said, last = finished.stdout.splitlines()
     assert all(line.startswith((str(sent), "remark: ")) and ": " in line for line in said)
     problems = [line for line in said if not line.startswith("remark: ")]
-    assert last.endswith(f"; {len(problems)} problems")
-
-
-def test_what_a_build_beside_ours_refuses_has_a_problem(bench: Bench, clean: Path, ours: Path, tmp_path: Path) -> None:
-    """So that a check that passes can be built."""
-    refused = 0
-    for name, (edit, _) in TAMPERED.items():
-        if name in ("a pipe", "terabytes"):  # the build would wait or fill the memory
-            continue
-        sent = tmp_path / name / "sent"
-        shutil.copytree(clean, sent)
-        edit(sent)
-        try:
-            load([ours, sent])
-        except (InputError, OSError):
-            refused += 1
-            assert bench("check", sent, "--beside", ours).code == 3, name
-    assert refused > 20
+    assert last.endswith(f"; {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 
 def test_cells_of_their_own_and_other_machines_are_remarked(bench: Bench, sent: Path, ours: Path) -> None:
@@ -373,7 +359,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     ("edit", "expected"),
     [
         (lambda cell: (cell / "metrics.jsonl").write_text("{}\n"), r"metrics\.jsonl: is not the one of its result"),
-        (lambda cell: (cell / "result.json").write_text("{}"), r"result\.json: result\.json is damaged: train the cell"),
+        (
+            lambda cell: (cell / "result.json").write_text("{}"),
+            r"result\.json: result\.json is damaged: train the cell",
+        ),
         (lambda cell: (cell / "metrics.jsonl").unlink(), r"metrics\.jsonl: is not the one of its result"),
         (replaced("../../results.csv", ",done,2,", ",done,3,"), "is not as its result.json has it"),
         (replaced("../../run-folder.json", "1", "7"), "has schema version 7"),
