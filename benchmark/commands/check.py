@@ -18,9 +18,10 @@ from benchmark.commands.check_tables import Table
 from benchmark.commands.output import console, emit, say
 from benchmark.commands.published import RESULTS
 from benchmark.data import DataError
-from benchmark.messages import printable
+from benchmark.messages import one_line, printable
 from benchmark.results import MARKER, SEPARATOR, Row
-from benchmark.spec import SpecError
+from benchmark.spec import RunSpec, SpecError, from_json
+from methods.registry import method_class
 
 OURS = Path("paper_figures/results")
 
@@ -106,7 +107,7 @@ def _memberships(table: Table, found: Found) -> None:
         spec = _without_seed(row["spec"])
         has = next((name for name in (*named, *suites.NAMES) if spec in _cells_of(name)), "")
         found.counts["departing" if row["departs"] else f"of suite {has}" if has else "own"] += 1
-        if has and (wrong := _other_protocol(row, spec, has)):
+        if wrong := _other_protocol(row, spec, has) if has else _other_method(from_json(row["spec"])):
             found.problems.append(table.problem(run_id, wrong))
         remarks = {
             f"suite {''.join(named[:1])} has no such cell here, so it counts as own": named and not has,
@@ -116,6 +117,22 @@ def _memberships(table: Table, found: Found) -> None:
         found.remarks += [
             table.problem(run_id, text) for text, holds in remarks.items() if holds and not row["departs"]
         ]
+
+
+def _other_method(spec: RunSpec) -> str:
+    """Why the method, as it is installed here, cannot have this cell; empty if it can, or is another version."""
+    name, version = spec.method["name"], spec.method.get("version")
+    if not promised(name) or method_class(name).version != version:
+        return ""
+    given: dict[str, Any] = {key: value for key, value in spec.method.items() if key not in ("name", "version")}
+    given |= {} if spec.density is None else {"density": spec.density}
+    try:
+        made = suites.cell(name, data=spec.data, model=spec.model, optimizer=spec.optimizer, **given)
+    except (ValueError, TypeError) as error:
+        return f"its spec is none of method {name}: {one_line(str(error))}"
+    if (made.method, made.density) != (spec.method, spec.density):
+        return f"its spec is none of method {name}, version {version}, which has the fields {', '.join(made.method)}"
+    return ""
 
 
 def _other_protocol(row: Row, spec: str, suite: str) -> str:

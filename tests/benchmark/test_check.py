@@ -20,7 +20,7 @@ from one_cell import Runner, make_spec
 
 from analysis.build import build
 from analysis.data.read import load
-from benchmark import results
+from benchmark import results, suites
 from benchmark.results import COLUMNS, LAYERS, TRACES, write_csv
 
 COMMITTED = Path(__file__).resolve().parents[2] / "paper_figures/results"
@@ -46,6 +46,12 @@ def part(folders: list[str], to: Path, keep: Callable[[dict[str, str]], bool]) -
     for name, columns in TABLES.items():
         write_csv(to / name, columns, [dict.fromkeys(columns, "") | row for row in found[name]])
     return to
+
+
+@pytest.fixture(autouse=True)
+def two_suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them take seconds to expand; tests/test_publishing_page.py does that."""
+    monkeypatch.setattr(suites, "NAMES", ("field", "mnist"))
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +208,14 @@ TAMPERED: dict[str, tuple[Edit, str]] = {
     "a status": (cell(STATIC, status="finished"), FIRST + "status is 'finished': it must be one of pending,"),
     "a commit": (cell(STATIC, commit="$(touch x)"), FIRST + r"commit is '\$\(touch x\)': it must be"),
     "a protocol": (cell(STATIC, protocol="mine"), FIRST + "protocol is mine, but our suites have this cell in"),
+    "a method": (other_spec(SET, "method", "name", "static", method="static"), "its spec is none of method static: "),
+    "a hyperparameter less": (
+        lambda sent: (
+            replaced("results.csv", '""drop_fraction"":0.3,', "")(sent),
+            other_spec(SET, "", "seed", 0)(sent),
+        ),
+        "its spec is none of method set, version 1, which has the fields",
+    ),
     "a row twice": (rows_of("results.csv", lambda rows: [*rows, rows[0]]), "row 6: cell a6eac6981600: the cell is in"),
     "an unknown column": (replaced("results.csv", "weight_max", "weight"), "unknown or repeated column 'weight'"),
     "no column": (
