@@ -60,6 +60,10 @@ def build(
         print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
     page = "left as they are, --only" if names else "every exhibit on one page, and hashes of the rows behind each"
     print(f"{out}/index.html, {out}/manifest.json: {page}")
+    if out == OUT and (OUT / "results").exists():
+        sources = ", ".join(map(str, found))
+        print(f"{out} holds the published exhibits; these were rebuilt from {sources}: see git diff --stat. ", end="")
+        print("--out writes elsewhere")
 
 
 @app.command()

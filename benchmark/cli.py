@@ -111,11 +111,14 @@ def plan(
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="suites, methods, models or data.")],
+    name: Annotated[
+        str | None, typer.Argument(help="Only this one; of a method also its hyperparameters.", show_default=False)
+    ] = None,
     suite: options.PlugInSuite = None,
     json_output: Json = False,
 ) -> None:
     """What there is by name: suites, methods, models or data, plug-ins among them."""
-    list_names(what, suite, json_output)
+    list_names(what, name, suite, json_output)
 
 
 @app.command()
@@ -155,7 +158,7 @@ def match(
     probes: options.Probes = 8,
     baselines: options.Baselines = "",
     to: options.To = None,
-    suite: options.SuiteName = "mnist",
+    suite: options.SettingSuite = "mnist",
     launcher: options.Launcher = "local",
     profile: options.Profile = None,
     ray_address: options.RayAddress = None,
@@ -164,9 +167,9 @@ def match(
     device: options.Device = "auto",
     data_dir: DataDir = DATA,
     out: Out = OUT,
-    where: Where = [],  # noqa: B006
-    changes: Set = [],  # noqa: B006
-    done_in: DoneIn = [],  # noqa: B006
+    where: options.SettingWhere = [],  # noqa: B006
+    changes: options.SettingSet = [],  # noqa: B006
+    done_in: options.ReadFrom = [],  # noqa: B006
     retry_failed: options.RetryFailed = False,
     accept_drift: options.AcceptDrift = False,
     no_mlflow: options.NoMlflow = False,

@@ -19,9 +19,10 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from benchmark.messages import one_line
+from benchmark.messages import one_line, shown
 from benchmark.plain_values import native, plain, tuples, types_of
 
 SCHEMA_VERSION = 1
@@ -31,6 +32,7 @@ OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "step")
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 RUN_ID = re.compile(r"[0-9a-f]{12}")
+_Kind = typing.TypeVar("_Kind")
 
 
 class SpecError(ValueError):
@@ -39,6 +41,30 @@ class SpecError(ValueError):
     exit_code = 2
 
 
+def by_name(kind: type[_Kind]) -> type[_Kind]:
+    """Class decorator: the constructor of a dataclass raises SpecError, with the known fields, for wrong arguments.
+
+    Without it a misspelt field in a suite file would end in Python's TypeError, which does not name
+    the known fields.
+    """
+    construct, section = kind.__init__, "" if kind.__name__ == "RunSpec" else kind.__name__.lower()
+    known = {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    needed = [name for name, each in known.items() if each.default is each.default_factory is dataclasses.MISSING]
+
+    @functools.wraps(construct)
+    def checked(self: Any, *positional: object, **given: Any) -> None:
+        if positional:
+            raise SpecError(f"{kind.__name__} takes its fields by name: {', '.join(known)}")
+        check_names(given, known, f"{section} field".strip())
+        if missing := [name for name in needed if name not in given]:
+            raise SpecError(f"{section}.{missing[0]} is missing".strip("."))
+        construct(self, **given)
+
+    setattr(kind, "__init__", checked)  # noqa: B010  mypy refuses the assignment
+    return kind
+
+
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """The data set: which examples, and how they are presented.
@@ -64,6 +90,7 @@ class Data:
     normalization: str | None = None
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The architecture.
@@ -78,6 +105,7 @@ class Model:
     widths: tuple[int, ...] | None = None
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """name: sgd or adam. schedule: constant, or step (times gamma at each milestone, in epochs).
@@ -100,6 +128,7 @@ class Optimizer:
     micro_batch_size: int | None = None
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """One cell: everything that decides its bits, and nothing else.
@@ -158,12 +187,9 @@ class RunSpec:
 def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs: Iterable[str] = ()) -> RunSpec:
     """The RunSpec that `to_dict` wrote. Raises SpecError for unknown or missing fields."""
     sections = {"data": Data, "model": Model, "optimizer": Optimizer}
-    check_names(tree, [f.name for f in dataclasses.fields(RunSpec)], "field")
     values: dict[str, Any] = dict(tree)
     for name, kind in sections.items():
-        section = values.get(name, {})
-        check_names(section, [f.name for f in dataclasses.fields(kind)], f"{name} field")
-        values[name] = kind(**{key: tuples(value) for key, value in section.items()})
+        values[name] = kind(**{key: tuples(value) for key, value in values.get(name, {}).items()})
     if isinstance(values.get("method"), Mapping):
         values["method"] = {key: tuples(value) for key, value in values["method"].items()}
     return RunSpec(**values, protocol=tuple(protocol), departs=tuple(departs))
@@ -228,6 +254,14 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(names)}"
 
 
+def unknown(what: str, name: str, valid: Iterable[str], *, form: str) -> SpecError:
+    """The error for an unknown name where a file is accepted too. form: how a file is given."""
+    stem, colon, inside = name.partition(":")
+    if Path(f"{stem}.py").is_file():
+        return SpecError(f"unknown {what} '{name}': did you mean the file {stem}.py{colon}{inside}?")
+    return SpecError(f"unknown {what} '{name}': {nearest(name, valid)}; or give a {form}")
+
+
 def check_names(given: Iterable[str], valid: Iterable[str], what: str) -> None:
     """Raises SpecError for the first name that is not among the valid ones."""
     known = list(valid)
@@ -250,7 +284,7 @@ def check_run_id(run_id: object) -> None:
 
 def validate(spec: RunSpec) -> None:
     """Check types and ranges of every field that needs no other package. Raises SpecError."""
-    for section in (spec.data, spec.model, spec.optimizer, spec):
+    for section in (spec, spec.data, spec.model, spec.optimizer):
         where = "" if section is spec else f"{type(section).__name__.lower()}."
         kind: Any = type(section)
         for name, bases in types_of(kind).items():
@@ -303,15 +337,24 @@ def _check_micro_batches(spec: RunSpec) -> None:
 
 
 def _check_method(method: Mapping[str, Any]) -> None:
-    """Its hyperparameters are its own; here they need names that Python can call them by, and alpha is a number."""
+    """Its hyperparameters are its own; here they need names that Python can call them by, and values for JSON.
+
+    alpha is a number.
+    """
     if "name" not in method:
         raise SpecError("method.name is missing")
     check_file_name(method["name"], "method.name")
     _check_type("method.", "version", method.get("version", 1), (int,))
     _check_type("method.", "alpha", method.get("alpha"), (float, types.NoneType))  # a column of numbers
-    for name in method:
+    for name, value in method.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise SpecError(f"the method has a hyperparameter {name!r:.120}: its name must be a Python identifier")
+        try:
+            json.dumps(plain(value))
+        except TypeError:
+            raise SpecError(
+                f"method.{name} is {shown(value)}: it must be a number, a text, None or a list of these"
+            ) from None
 
 
 def _check_optimizer(optimizer: Optimizer) -> None:

@@ -64,3 +64,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'methods' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """What is imported when it is first used is listed too."""
+    return sorted({*globals(), *__all__})

@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.base import Method, Phase
+from methods.base import Method, Phase, class_problem
 from methods.registry import create, native
 
 STATE = ("method", "version", "hyperparameters", "step", "phase", "generator", "masks", "thresholds", "own")
 
 
 def method_of(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
-    """The method itself, or a new one by its name."""
+    """The method itself, or a new one by its name. Raises ValueError for one that cannot be used."""
     if not isinstance(method_or_name, Method):
         return create(method_or_name, **hyperparameters)
     if hyperparameters:
         raise ValueError("hyperparameters go with a method's name, not with a Method")
+    if problem := class_problem(cls := type(method_or_name)):
+        raise ValueError(f"method {cls.__name__} {problem}")
     return method_or_name
 
 

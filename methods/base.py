@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from methods.budgets import least_density
 from methods.density_search import DensityKnob
 from methods.layers import MaskableWeight
 from methods.masked_layers import Thresholds
@@ -19,6 +21,12 @@ from methods.schedules import steps_of
 
 MOST_PHASES = 1000  # of one training: more are a mistake, and would fill the memory
 DensityPromise = Literal["dense", "exact", "final", "emergent"]
+ATTRIBUTES = {
+    "name": "my_method",
+    "version": 1,
+    "reference": "arXiv:1506.02626",
+    "density_promise": "final",
+}  # examples
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,10 @@ class Context:
         Raises ValueError where it keeps none.
         """
         if (count := round(density * self.total_weights)) < 1:
-            raise ValueError(f"{self.method_name}: density {density:g} keeps none of {self.total_weights} weights")
+            raise ValueError(
+                f"{self.method_name}: density {density:g} keeps none of {self.total_weights} weights; give a density "
+                f"of at least {least_density(1, self.total_weights):g}"
+            )
         return count
 
     @property
@@ -199,6 +210,20 @@ class Method:
         return {
             name: value for name, value in self.hyperparameters().items() if name not in added or value != added[name]
         }
+
+
+def class_problem(cls: type[Method]) -> str:
+    """What is wrong with the class attributes that every method declares, after the class's name; empty if nothing."""
+    if missing := [name for name in ATTRIBUTES if not hasattr(cls, name)]:
+        names = f"{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
+        lines = ", ".join(f"{name} = {ATTRIBUTES[name]!r}" for name in missing)
+        return f"lacks the class attribute{names}: write into the class, for example, {lines}"
+    for name, example in ATTRIBUTES.items():
+        if not isinstance(value := getattr(cls, name), type(example)) or isinstance(value, bool):
+            return f"has {name} = {value!r}: it must be {type(example).__name__}, such as {example!r}"
+    if cls.density_promise not in (valid := typing.get_args(DensityPromise)):
+        return f"has density_promise = '{cls.density_promise}'; valid: {', '.join(valid)}"
+    return ""
 
 
 def check_fraction(name: str, value: float, *, low_open: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -30,9 +31,18 @@ def allocate(
         emptiest = min(wanted, key=lambda name: wanted[name])
         raise ValueError(
             f"density {density:g} keeps {total} weights, fewer than the {len(sizes)} layers: {emptiest} would get "
-            f"{wanted[emptiest]:.2g} of its {sizes[emptiest]}"
+            f"{wanted[emptiest]:.2g} of its {sizes[emptiest]}; give a density of at least "
+            f"{least_density(len(sizes), sum(sizes.values())):g}"
         )
     return round_to_total(wanted, sizes, total)
+
+
+def least_density(count: int, weights: int) -> float:
+    """The smallest density of three digits that keeps at least `count` of the weights: round(density * weights)."""
+    exact = (count - 0.5) / weights  # the next density above it rounds to the count
+    scale = 10.0 ** (2 - math.floor(math.log10(exact)))
+    densities = (digits / scale for digits in itertools.count(math.ceil(exact * scale)))
+    return next(density for density in densities if round(density * weights) >= count)
 
 
 def check_allocation(allocation: str, pattern: Sequence[float] | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from methods import scores
 from methods.base import Context, DensityPromise, Method, check_duration, check_fraction
-from methods.budgets import allocate, check_allocation
+from methods.budgets import allocate, check_allocation, layer_densities
 from methods.schedules import every, steps_of
 
 
@@ -127,10 +129,20 @@ def layer_counts(
 ) -> dict[str, int]:
     """How many weights each layer keeps at the density, by `budgets.allocate`.
 
-    Raises ValueError, with the method, the layer and its value, where the allocation cannot give it.
+    Warns where a layer keeps its one weight only because no layer may be empty. Raises ValueError,
+    with the method, the layer and its value, where the allocation cannot give the density.
     """
     shapes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
     try:
-        return allocate(shapes, density=density, allocation=allocation, pattern=pattern)
+        counts = allocate(shapes, density=density, allocation=allocation, pattern=pattern)
     except ValueError as error:
         raise ValueError(f"{ctx.method_name}: {error}") from None
+    if 1 in counts.values():
+        shares = layer_densities(shapes, density=density, allocation=allocation, pattern=pattern)
+        if raised := [name for name, shape in shapes.items() if shares[name] * math.prod(shape) < 0.5]:
+            warnings.warn(
+                f"{ctx.method_name}: density {density:g} leaves less than half a weight for {', '.join(raised)}: every "
+                "layer keeps at least one, and the others keep fewer, so that the total is exact",
+                stacklevel=2,
+            )
+    return counts

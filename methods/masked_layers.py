@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
+from methods.checks.bound_optimizer import chain
 from methods.checks.dead_layers import ResetWatch, warn_of_zeros
 from methods.layers import MaskableWeight, OutputUnits
 from methods.thresholds import ResetRule, keep_mask, threshold_shape
 from methods.weights.reparametrization import EffectiveWeight, extra_name, reparametrize
+
+FIRST_MOMENTS = ("momentum_buffer", "exp_avg")  # of the optimizers of torch whose other state has no sign
 
 
 class MaskedWeight(EffectiveWeight):
@@ -133,6 +136,20 @@ class Thresholds:
             totals.append(kernels.backend_for(*thresholds).regularization(thresholds, scale))
         first, *others = totals
         return sum((other.to(first.device) for other in others), first)
+
+    @torch.no_grad()
+    def reflect_(self, optimizer: Any) -> None:
+        """Where a threshold is negative, change its sign and that of its momentum.
+
+        The thresholds are then trained as if |t| pruned, with the derivative of |t| at 0 being 1.
+        optimizer: torch's SGD, Adam or AdamW, or a wrapper around one.
+        """
+        for threshold in self.parameters().values():
+            sign = torch.where(threshold < 0, -1.0, 1.0)
+            states = [getattr(one, "state", {}).get(threshold, {}) for one in chain(optimizer)]
+            for tensor in (threshold, *(state.get(name) for state in states for name in FIRST_MOMENTS)):
+                if tensor is not None:
+                    tensor.mul_(sign)
 
     @torch.no_grad()
     def update_(self, *, reset_below: float | None) -> None:

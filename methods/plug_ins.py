@@ -13,11 +13,12 @@ import importlib
 import importlib.metadata
 import re
 import sys
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -150,7 +151,7 @@ class PlugIns:
         return ", ".join(filter(None, [plug_in.distribution, sha256(module)]))
 
     def _is_path(self, path: str) -> bool:
-        parts = path.split(":")
+        parts = path.split(":") if isinstance(path, str) else [""]
         return all(parts) and (len(parts) == 2 or (len(parts) == 1 and self._whole_module))
 
     def _hidden(self, name: str) -> str:
@@ -188,6 +189,19 @@ def module_of(found: Any) -> ModuleType | None:
     return sys.modules.get(name) if isinstance(name, str) else None
 
 
+def innermost(error: BaseException, part_of: Callable[[FrameType], str]) -> tuple[str, str]:
+    """Which part raised an error, and where in its code: ("method 'mine'", "after_step (mine.py, line 31)").
+
+    part_of: the part that a frame belongs to; empty for frames of no part. Two empty texts where no
+    frame belongs to one.
+    """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if part := part_of(frame):
+            code = frame.f_code
+            return part, f"{code.co_name} ({Path(code.co_filename).name}, line {line})"
+    return "", ""
+
+
 def sha256(module: ModuleType) -> str:
     """`file.py, SHA-256 …` of a module's file as it was when this was first called; empty without a file."""
     if module not in _digests:
@@ -204,7 +218,7 @@ def first_line(found: Any) -> str:
 
 
 def _name_problem(name: str) -> str:
-    if NAME.fullmatch(name) and name not in (".", ".."):
+    if isinstance(name, str) and NAME.fullmatch(name) and name not in (".", ".."):
         return ""
     return "its name must be 1 to 100 of the characters A-Z a-z 0-9 . _ -"
 

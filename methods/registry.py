@@ -66,8 +66,10 @@ class Registry:
         Raises ValueError for an unknown name, with the valid ones, and for a class that cannot be
         used.
         """
-        from methods.base import Method
+        from methods.base import Method, class_problem
 
+        if not isinstance(name, str):
+            raise ValueError(f"the method is {name!r:.120}: give its name, such as 'dst'")
         if name in self._files:
             path = self._path(name)
             module_name, _, attribute = path.partition(":")
@@ -78,9 +80,8 @@ class Registry:
             raise ValueError(f"unknown method '{name}': {_nearest(name, self.available())}")
         if not (isinstance(cls, type) and issubclass(cls, Method)):
             raise ValueError(f"method '{name}': {path} is no subclass of methods.Method")
-        for required in ("name", "version", "reference", "density_promise"):
-            if not hasattr(cls, required):
-                raise ValueError(f"method '{name}': {path} lacks the class attribute '{required}'")
+        if problem := class_problem(cls):
+            raise ValueError(f"method '{name}': {path} {problem}")
         return cls
 
     def create(self, name: str, **hyperparameters: Any) -> Method:
@@ -95,10 +96,9 @@ class Registry:
             if key not in valid:
                 raise ValueError(f"{name} has no hyperparameter '{key}': {_nearest(key, valid)}")
         hints = typing.get_type_hints(cls.__init__)
-        values = {key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()}
         try:
-            return cls(**values)
-        except TypeError as error:
+            return cls(**{key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()})
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"{name}: {error}") from error
 
     def _path(self, name: str) -> str:

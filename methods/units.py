@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from methods.budgets import least_density
 from methods.layers import MaskableWeight
 
 
@@ -46,9 +47,11 @@ def room(
     dense = {name: weight.parameter.numel() for name, weight in weights.items() if name not in prunable}
     least = sum(unit_size(weight) for weight in prunable.values())
     if (left := total - sum(dense.values())) < least:
+        needed, everything = total - left + least, sum(weight.parameter.numel() for weight in weights.values())
         raise ValueError(
-            f"{method}{': ' if method else ''}{total} weights are too few: {total - left + least} are needed for "
-            "one unit of each layer" + (f" and all of {', '.join(dense)}" if dense else "")
+            f"{method}{': ' if method else ''}{total} weights are too few: {needed} are needed for one unit of each "
+            f"layer{' and all of ' if dense else ''}{', '.join(dense)}; give a density of at least "
+            f"{least_density(needed, everything):g}"
         )
     return left
 

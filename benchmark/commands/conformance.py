@@ -14,7 +14,7 @@ from rich.table import Table
 import methods
 from benchmark import results, suites
 from benchmark.commands.output import console, emit, say, show
-from benchmark.spec import SpecError, check_names
+from benchmark.spec import SpecError, check_names, nearest, unknown
 from benchmark.training import checkout, environment
 
 if TYPE_CHECKING:
@@ -62,12 +62,13 @@ def _wanted(wanted: str) -> Mapping[str, str | type[Method]]:
     known = methods.available()
     if wanted == "all":
         return {each: each for each in known}
-    check_names([wanted], known, "method")
+    if wanted not in known:
+        raise unknown("method", wanted, [*known, "all"], form="FILE.py or FILE.py:Class")
     return {wanted: wanted}
 
 
 def _of_file(file: Path, name: str) -> dict[str, str | type[Method]]:
-    """The named class of a file, or all methods that it defines."""
+    """The named class of a file, or all methods that it defines, without those that others of it inherit from."""
     module = suites.load_file(file.resolve(), defines_suite=False)
     own = {
         key: value
@@ -76,9 +77,12 @@ def _of_file(file: Path, name: str) -> dict[str, str | type[Method]]:
     }
     if not own:
         raise SpecError(f"{file} defines no method: no subclass of methods.Method")
-    if name:
-        check_names([name], own, f"method in {file}")
-    return {key: value for key, value in own.items() if key == name or (not name and hasattr(value, "name"))}
+    if name and name not in own:
+        hint = nearest(name, own)
+        raise SpecError(f"{file} defines no method class '{name}': {hint}; give FILE.py:Class, or FILE.py for all")
+    inherited = {base for value in own.values() for base in value.__mro__[1:]}
+    whole = {key for key, value in own.items() if hasattr(value, "name") or value not in inherited}
+    return {key: value for key, value in own.items() if key == name or (not name and key in whole)}
 
 
 def columns() -> list[str]:
@@ -99,7 +103,7 @@ def row(name: str, method: str | type[Method], findings: Findings) -> dict[str, 
     worst = {_column(check): result for check, result, _ in _by_check(findings)}
     return {
         "method": name,
-        "version": cls.version,
+        "version": getattr(cls, "version", ""),
         **worst,
         "commit": f"{source['commit']}{'-dirty' if source['dirty'] else ''}",
         "torch": importlib.metadata.version("torch"),

@@ -5,11 +5,11 @@ Seconds are CPU seconds where they are known: other work on the machine hardly c
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 import time
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ def key(spec: RunSpec) -> Key:
 
 
 class Estimate:
-    """Seconds of training per epoch by (data, model, method): the mean of what was measured."""
+    """Seconds of training per epoch by (data, model, method): the mean of what was measured.
+
+    Epochs are those of the cell's spec: where a method's phases add some, each stands for more.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Key, tuple[float, int]] = {}
@@ -49,7 +52,7 @@ class Estimate:
         for spec, row in table:
             if row["status"] == "done":
                 seconds = min(row[name] for name in TIMES if row[name] != "")
-                self.learn(spec, epochs=row["epochs"], seconds=seconds)
+                self.learn(spec, epochs=spec.optimizer.epochs, seconds=seconds)
 
     def knows(self, spec: RunSpec) -> bool:
         return key(spec) in self._known
@@ -62,19 +65,19 @@ class Estimate:
                 return sum(total for total, _ in known) / sum(count for _, count in known)
         return None
 
-    def seconds(self, epochs: Mapping[Key, int], *, cells: int, workers: int) -> float | None:
+    def seconds(self, epochs: Mapping[Key, Fraction], *, cells: int, workers: int) -> float | None:
         """Seconds for `epochs` of each kind, in `cells` cells, on `workers` workers; None if a kind is not known."""
         each = [(self.epoch_seconds(kind), count) for kind, count in epochs.items() if count]
         if any(seconds is None for seconds, _ in each):
             return None
-        return sum((seconds or 0) * count for seconds, count in each) / max(1, min(workers, cells))
+        return sum((seconds or 0) * float(count) for seconds, count in each) / max(1, min(workers, cells))
 
 
-def epochs_of(specs: Iterable[RunSpec]) -> collections.Counter[Key]:
+def epochs_of(specs: Iterable[RunSpec]) -> dict[Key, Fraction]:
     """How many epochs of each kind cells have."""
-    found: collections.Counter[Key] = collections.Counter()
+    found: dict[Key, Fraction] = {}
     for spec in specs:
-        found[key(spec)] += spec.optimizer.epochs
+        found[key(spec)] = found.get(key(spec), Fraction(0)) + spec.optimizer.epochs
     return found
 
 

@@ -14,33 +14,38 @@ NO_DISTINCTION = ("model.name", "method.name", "seed", "departs")
 Fields = Mapping[str, Any]
 
 
-def labels(specs: Iterable[RunSpec]) -> dict[str, str]:
-    """run id -> model, method, what distinguishes the cell from the others, and seed."""
+def labels(specs: Iterable[RunSpec], *, always: Iterable[str] = ()) -> dict[str, str]:
+    """run id -> model, method, what distinguishes the cell from the others, and seed.
+
+    always: more dotted fields that are shown wherever a cell has them.
+    """
     listed = list(specs)
-    told = distinctions(listed)
+    told = distinctions(listed, always=always)
     return {spec.run_id: _label(spec, told[spec.run_id]) for spec in listed}
 
 
-def distinctions(specs: Iterable[RunSpec]) -> dict[str, dict[str, str]]:
+def distinctions(specs: Iterable[RunSpec], *, always: Iterable[str] = ()) -> dict[str, dict[str, str]]:
     """run id -> the fields, by short names, that distinguish a cell from others of its model and method.
 
     Always shown are alpha, density, widths, a precision other than float32 and a single protocol.
     Hyperparameters, and several protocols, are shown where cells differ in them. If two cells would
     still look alike, the other fields in which they differ are shown too, except at their most
-    common value.
+    common value. Values that would read the same are shown in full. always: as in `labels`.
     """
+    shown = tuple(dict.fromkeys((*ALWAYS, *always)))
     groups: dict[tuple[str, str], dict[str, Fields]] = collections.defaultdict(dict)
     for spec in specs:
         groups[spec.model.name, str(spec.method["name"])][spec.run_id] = fields(spec)
     found: dict[str, dict[str, str]] = {}
     for group in groups.values():
         cells = list(group.values())
-        own, varying = _own(cells), _varying(cells)
+        own, varying = _own(cells, shown), _varying(cells)
         others = {name: _most_common(name, cells) for name in _others(cells, own)}
+        alike = {name for name in varying if len({_text(c.get(name)) for c in cells}) < len(_values(name, cells))}
         for run_id, cell in group.items():
             names = [name for name in own if _is_told(name, cell.get(name), varies=name in varying)]
             names += [name for name, usual in others.items() if cell.get(name) != usual]
-            found[run_id] = {_short(name): _text(cell.get(name)) for name in names}
+            found[run_id] = {_short(name): _text(cell.get(name), exact=name in alike) for name in names}
     return found
 
 
@@ -49,10 +54,10 @@ def _label(spec: RunSpec, told: Mapping[str, str]) -> str:
     return " ".join([spec.model.name, str(spec.method["name"]), *given, f"seed={spec.seed}"])
 
 
-def _own(cells: Sequence[Fields]) -> list[str]:
-    """Those of ALWAYS, and the hyperparameters in which cells of one model and method differ."""
-    hyperparameters = [name for name in _varying(cells) if name.startswith("method.") and name not in ALWAYS]
-    return [*ALWAYS, *hyperparameters]
+def _own(cells: Sequence[Fields], always: Sequence[str]) -> list[str]:
+    """The fields that are always shown, and the hyperparameters in which cells of one model and method differ."""
+    hyperparameters = [name for name in _varying(cells) if name.startswith("method.") and name not in always]
+    return [*always, *hyperparameters]
 
 
 def _others(cells: Sequence[Fields], own: Sequence[str]) -> list[str]:
@@ -96,7 +101,9 @@ def _short(name: str) -> str:
     return section if field == "name" else field
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, *, exact: bool = False) -> str:
+    if exact:
+        return str(value)
     if isinstance(value, float):
         return f"{value:g}"
     if value is None or value == ():

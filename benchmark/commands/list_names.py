@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.table import Table
 
 import methods
 from benchmark import data, models, suites
-from benchmark.commands.output import console, emit, show
-from benchmark.spec import check_names
+from benchmark.commands.output import console, emit, say, show
+from benchmark.messages import shown
+from benchmark.spec import SpecError, check_names
 from methods import registry
 from methods.plug_ins import PlugIns
 
@@ -21,23 +25,73 @@ KINDS: dict[str, tuple[Callable[[], dict[str, str]], PlugIns]] = {
 }
 
 
-def list_names(what: str, suite: str | None, json_output: bool) -> None:
+def list_names(what: str, name: str | None, suite: str | None, json_output: bool) -> None:
     """Print the names of the suites, methods, models or data sets, each with one line about it.
 
-    suite: a FILE.py or an installed suite; what it registers is listed too. Raises SpecError.
+    name: only this one; of a method also the hyperparameters and the docstring. suite: a FILE.py or
+    an installed suite; what it registers is listed too. Raises SpecError.
     """
     check_names([what], KINDS, "list")
     if suite is not None:
         suites.load_module(suite)
     describe, plug_ins = KINDS[what]
-    found = {name: _with_package(text, plug_ins, name) for name, text in describe().items()}
+    found = {each: _with_package(text, plug_ins, each) for each, text in describe().items()}
+    if name is not None:
+        check_names([name], found, what.removesuffix("s"))
+        found = {name: found[name]}
+        if what == "methods":
+            _list_method(name, json_output)
+            return
     if json_output:
         emit(found)
         return
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in found.items():
-        table.add_row(name, text)
+    for each, text in found.items():
+        table.add_row(each, text)
     show(console(json_output=False), table)
+
+
+def _list_method(name: str, json_output: bool) -> None:
+    """Print a method's hyperparameters with types and defaults, and its docstring. Raises SpecError."""
+    try:
+        cls = registry.method_class(name)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
+    parameters = inspect.signature(cls.__init__).parameters
+    given = {each: parameters[each] for each in cls.hyperparameter_names()}
+    about = {key: getattr(cls, key) for key in ("name", "version", "reference", "density_promise")} | {"name": name}
+    types_ = {each: _type(parameter) for each, parameter in given.items()}
+    defaults = {each: p.default for each, p in given.items() if p.default is not p.empty}
+    if json_output:
+        defaults = {each: _for_json(value) for each, value in defaults.items()}
+        emit({**about, "types": types_, "defaults": defaults, "description": inspect.getdoc(cls) or ""})
+        return
+    screen = console(json_output=False)
+    say(screen, ", ".join(f"{key} {value}" for key, value in about.items()))
+    table = Table(box=None, pad_edge=False)
+    for column in ("hyperparameter", "default", "type"):
+        table.add_column(column, overflow="fold")
+    for each in given:
+        table.add_row(each, repr(defaults[each]) if each in defaults else "required", types_[each])
+    show(screen, table)
+    say(screen, f"\n{inspect.getdoc(cls) or ''}")
+
+
+def _for_json(default: Any) -> Any:
+    """The default, or as Python writes it where JSON has no such value."""
+    try:
+        json.dumps(default, allow_nan=False)
+    except (TypeError, ValueError):
+        return shown(default)
+    return default
+
+
+def _type(parameter: inspect.Parameter) -> str:
+    """The annotation as it is written; empty where there is none."""
+    written = parameter.annotation
+    return (
+        "" if written is parameter.empty else written if isinstance(written, str) else inspect.formatannotation(written)
+    )
 
 
 def _suites() -> dict[str, str]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmark import results
 from benchmark.commands import data_sets, match_suite, published
+from benchmark.commands.labels import labels
 from benchmark.commands.match_setting import Setting, Trial, finished, setting_of
 from benchmark.commands.output import console, emit, say, show
 from benchmark.commands.run import EXIT_OF_SIGNAL, dispatch, for_workers, write_tables
@@ -171,7 +172,8 @@ class Search:
             launch.prepare(self._choice, execution, todo)
             results.remember(self.out, LIST, (), specs)
             self.trained += todo
-            code, refused = dispatch(cells, todo, execution, self._choice, self.screen)
+            names = labels(specs, always=[f"method.{self.setting.knob.name}"])
+            code, refused = dispatch(cells, todo, execution, self._choice, self.screen, names=names)
             results.remember(self.out, LIST, (), specs)  # another command may have replaced it
             if code or refused:
                 raise _StoppedError(code, refused, "; ".join(refused) or "stopped")

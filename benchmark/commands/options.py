@@ -48,6 +48,27 @@ Probes = Annotated[int, typer.Option(min=0, max=100, help="Values to train at mo
 Baselines = Annotated[
     str, typer.Option("--with", metavar="METHOD,…", help="Baselines of equal kept counts, for the suite file.")
 ]
+SettingSuite = Annotated[
+    str,
+    typer.Option("--suite", help="Whose cells give the setting: data, optimizer and the rest. A name or a FILE.py."),
+]
+SettingWhere = Annotated[
+    list[str],
+    typer.Option(
+        "--where", metavar="FIELD=v,w", help="Which of the suite's cells the setting is taken from; repeatable."
+    ),
+]
+SettingSet = Annotated[
+    list[str], typer.Option("--set", metavar="FIELD=VALUE", help="Changes the setting, so new cells; repeatable.")
+]
+ReadFrom = Annotated[
+    list[Path],
+    typer.Option(
+        "--done-in",
+        metavar="PATH",
+        help="Read finished cells from these results tables too, and train none of them again; repeatable.",
+    ),
+]
 To = Annotated[Path | None, typer.Option("--to", metavar="FILE.py", help="The suite file; by default in --out.")]
 OUT, DATA = Path("runs"), Path("data")
 CheckedMethod = Annotated[

@@ -15,6 +15,7 @@ from benchmark.commands.output import console, emit, say
 from benchmark.commands.selection import Selection, resolve_device, unended
 from benchmark.launch.local import default_workers
 from benchmark.spec import RunSpec
+from benchmark.suites import Suite
 
 
 def plan(
@@ -46,6 +47,7 @@ def plan(
         "cells": len(cells),
         "done_elsewhere": len(selected) - len(cells),
         "ignored_elsewhere": list(selection.elsewhere.ignored),
+        "repeated": [spec.label for spec in _repeated(suite)],
         **_states(cells, todo, labels(suite.specs)),
         "estimated_seconds": estimate.seconds(epochs_of(todo), cells=len(todo), workers=pool),
         "estimate_from": source,
@@ -56,6 +58,13 @@ def plan(
         emit(document)
     else:
         _print(document, selection.skipped_text(len(selected) - len(cells)))
+
+
+def _repeated(suite: Suite) -> list[RunSpec]:
+    """The cells that suite() returned more than once, in the same protocols: each is trained once."""
+    times = collections.Counter((spec.run_id, spec.protocol) for spec in suite.listed)
+    first = {(spec.run_id, spec.protocol): spec for spec in suite.listed}
+    return [first[listed] for listed, count in times.items() if count > 1]
 
 
 def _states(
@@ -96,6 +105,9 @@ def _print(document: dict[str, Any], skipped: str) -> None:
     screen, script = console(json_output=False), document.get("script")
     states = ", ".join(f"{count} {status}" for status, count in document["counts"].items()) or "none to run"
     say(screen, f"suite {document['suite']}: {document['cells']} cells in {document['out']}; {states}{skipped}")
+    if repeated := document["repeated"]:
+        listed = f"{len(repeated)}, such as {repeated[0]}"
+        say(screen, f"cells that the suite lists more than once; each trains once: {listed}")
     for cell in document["to_run"]:
         say(screen, f"  {cell['run_id']} {cell['label']}")
     seconds, workers = document["estimated_seconds"], document["workers"]

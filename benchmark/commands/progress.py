@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from rich.console import Console
@@ -36,7 +37,7 @@ class Progress:
     ) -> None:
         self._specs, self._names = specs, names
         self._workers, self._estimate, self._console = workers, estimate, console
-        self._open = dict.fromkeys(specs, 0)
+        self._open = dict.fromkeys(specs, Fraction(0))
         self._left = epochs_of(specs.values())
         self._latest: dict[str, dict[str, Any]] = {}
         self._active: set[str] = set()
@@ -67,12 +68,14 @@ class Progress:
     def _on_epoch(self, event: Event) -> None:
         before = self._latest.get(event.run_id)
         start = before or {"epoch": 0, "train_seconds": 0.0}  # a resumed cell's first epochs count as well
+        spec = self._specs[event.run_id]
+        each = Fraction(spec.optimizer.epochs, max(event.payload["epochs"], event.payload["epoch"]))
         if event.payload["epoch"] > start["epoch"]:
             seconds = event.payload["train_seconds"] - start["train_seconds"]
-            epochs = event.payload["epoch"] - start["epoch"]
-            self._estimate.learn(self._specs[event.run_id], epochs=epochs, seconds=seconds)
+            epochs = (event.payload["epoch"] - start["epoch"]) * each
+            self._estimate.learn(spec, epochs=float(epochs), seconds=seconds)
         self._latest[event.run_id] = event.payload
-        self._reached(event.run_id, event.payload["epoch"])
+        self._reached(event.run_id, event.payload["epoch"] * each)
         if not self._live.is_started and time.monotonic() - self._last_line > PLAIN_SECONDS:
             self._say(f"{self._label(event.run_id)}: epoch {event.payload['epoch']}/{event.payload['epochs']}")
 
@@ -82,7 +85,7 @@ class Progress:
     def _on_end(self, event: Event) -> None:
         self._ended += 1
         self._active.discard(event.run_id)
-        self._reached(event.run_id, self._specs[event.run_id].optimizer.epochs)
+        self._reached(event.run_id, Fraction(self._specs[event.run_id].optimizer.epochs))
         self._open.pop(event.run_id, None)
         latest = self._latest.pop(event.run_id, {})
         status, error = event.payload["status"], event.payload["error"]
@@ -99,8 +102,8 @@ class Progress:
         self._last_line = time.monotonic()
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _reached(self, run_id: str, epoch: int) -> None:
-        """Count epochs by kind: a sum over all open cells at each cell's end would be quadratic."""
+    def _reached(self, run_id: str, epoch: Fraction) -> None:
+        """Count epochs of the spec by kind: a sum over all open cells at each cell's end would be quadratic."""
         self._left[key(self._specs[run_id])] -= epoch - self._open.get(run_id, epoch)
         if run_id in self._open:
             self._open[run_id] = epoch

@@ -64,7 +64,7 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
     mirror = Mirror(out, wanted=mlflow, warn=lambda text: say(screen, f"warning: {text}"))
     if todo:
         with mirror:
-            code, refused = dispatch(cells, todo, execution, choice, screen)
+            code, refused = dispatch(cells, todo, execution, choice, screen, names=labels(suite.specs))
         if choice.detach:
             return _detached(out, json_output, screen)
         results.remember(out, suite.name, suite.exhibits, specs)  # another run may have replaced it
@@ -188,11 +188,15 @@ def dispatch(
     execution: Execution,
     choice: launch.Choice,
     screen: Console,
+    *,
+    names: Mapping[str, str],
 ) -> tuple[int, dict[str, int]]:
-    """Run those of the cells that are left; (a signal's exit code or 0, reasons for refused cells with their codes)."""
+    """Run those of the cells that are left; (a signal's exit code or 0, reasons for refused cells with their codes).
+
+    names: what people call the cells, by run id.
+    """
     estimate = Estimate()
     estimate.learn_rows(cells)
-    names = labels(spec for spec, _ in cells)
     launcher = launch.create(choice, execution, cells=len(todo))
     launcher.submit(todo)
     refused: dict[str, int] = {}

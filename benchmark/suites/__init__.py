@@ -29,6 +29,7 @@ from typing import Any
 
 import methods
 from benchmark.messages import one_line, shown
+from benchmark.plain_values import tuples
 from benchmark.spec import (
     Data,
     Model,
@@ -40,6 +41,7 @@ from benchmark.spec import (
     fields,
     nearest,
     replace_fields,
+    unknown,
 )
 from benchmark.terminal import OutputError
 from methods.plug_ins import PlugIns, first_line, sha256
@@ -64,6 +66,7 @@ class Suite:
 
     plugin: what else defines it, which workers load again: the user's file, or the module of an
     installed package; None for the suites of this package. own: the cells without --seeds and --set.
+    listed: what suite() returned, where a cell may be repeated.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Suite:
     specs: tuple[RunSpec, ...]
     plugin: Path | str | None = None
     own: tuple[RunSpec, ...] = ()
+    listed: tuple[RunSpec, ...] = ()
 
 
 def available() -> list[str]:
@@ -104,10 +108,10 @@ def load(name_or_file: str) -> Suite:
         plugin = Path(name_or_file).resolve()
         name, where = plugin.stem, f"suite file {plugin}"
     check_file_name(name, f"the name of suite {name_or_file}")
-    specs = merged(_cells(module, where))
+    specs = merged(listed := _cells(module, where))
     if not specs:
         raise SpecError(f"suite {name} has no cells")
-    return Suite(name, _description(module, where), _exhibits(module, where), specs, plugin, specs)
+    return Suite(name, _description(module, where), _exhibits(module, where), specs, plugin, specs, tuple(listed))
 
 
 def load_module(name_or_file: str) -> ModuleType:
@@ -115,7 +119,7 @@ def load_module(name_or_file: str) -> ModuleType:
     if name_or_file.endswith(".py"):
         return load_file(Path(name_or_file).resolve())
     if name_or_file not in available():
-        raise SpecError(f"unknown suite '{name_or_file}': {nearest(name_or_file, available())}; or give a FILE.py")
+        raise unknown("suite", name_or_file, available(), form="FILE.py")
     return _module(name_or_file)
 
 
@@ -190,10 +194,9 @@ def _exhibits(module: ModuleType, where: str) -> tuple[str, ...]:
 
 def _is_from_outside(error: BaseException) -> bool:
     """Whether the user or the terminal ended the command, rather than code that raises KeyboardInterrupt itself."""
-    if isinstance(error, OutputError):
-        return True
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
+    interrupted = isinstance(error, KeyboardInterrupt) and "KeyboardInterrupt" not in (frames[-1].line or "")
+    return interrupted or isinstance(error, OutputError)
 
 
 def _text(error: BaseException) -> str:
@@ -246,8 +249,9 @@ def load_file(path: Path, *, defines_suite: bool = True) -> ModuleType:
     them as "neighbour:Class". A module with the name of an installed one is not found there.
     """
     spec = importlib.util.spec_from_file_location(f"user_suite_{path.stem}", path)
+    kind = "suite file" if defines_suite else "file"
     if spec is None or spec.loader is None or not path.is_file():
-        raise SpecError(f"suite file {path} does not exist")
+        raise SpecError(f"{kind} {path} does not exist")
     module = importlib.util.module_from_spec(spec)
     sha256(module)
     sys.modules[spec.name] = module
@@ -257,7 +261,7 @@ def load_file(path: Path, *, defines_suite: bool = True) -> ModuleType:
     except BaseException as error:
         if _is_from_outside(error):
             raise
-        raise SpecError(f"suite file {path}: {_line(error, module)}{type(error).__name__}: {_text(error)}") from error
+        raise SpecError(f"{kind} {path}: {_line(error, module)}{type(error).__name__}: {_text(error)}") from error
     if defines_suite and not callable(getattr(module, "suite", None)):
         raise SpecError(f"suite file {path} defines no function suite()")
     return module
@@ -303,7 +307,7 @@ def cell(
         density=density,
         seed=seed,
         precision=precision,
-        protocol=tuple(protocol),
+        protocol=tuples(protocol),
         step_records=step_records,
     )
 

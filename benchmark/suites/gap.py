@@ -38,6 +38,7 @@ HYPERPARAMETERS: tuple[dict[str, Any], ...] = (
     {"reset_density": RESET_AT_ONE_PERCENT},
     {"threshold": "scalar"},
     {"threshold": "matrix"},
+    {"absolute_threshold": True},
 )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import traceback
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,7 +13,7 @@ from benchmark import data, models
 from benchmark.messages import describe, one_line
 from benchmark.spec import RunSpec
 from methods import Method, registry
-from methods.plug_ins import PlugIns
+from methods.plug_ins import PlugIns, innermost
 
 
 def origins(spec: RunSpec) -> dict[str, str]:
@@ -30,11 +28,8 @@ def origins(spec: RunSpec) -> dict[str, str]:
 def described(error: BaseException, spec: RunSpec) -> str:
     """The error in one line. Where a plug-in's code raised it, its name, file and line come first."""
     known = _sources(spec)
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        if part := _part(frame, spec, known):
-            where = f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {line})"
-            return one_line(f"{part}, {where}: {describe(error)}")
-    return describe(error)
+    part, where = innermost(error, lambda frame: _part(frame, spec, known))
+    return one_line(f"{part}, {where}: {describe(error)}") if part else describe(error)
 
 
 def _parts(spec: RunSpec) -> list[tuple[str, str, PlugIns]]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from methods.base import Context, Method, check_choice, check_fraction, check_positive
+from methods.checks.bound_optimizer import innermost
 from methods.density_search import DensityKnob
 from methods.thresholds import ESTIMATORS, SHAPES
+
+REFLECTED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 @dataclass(kw_only=True)
@@ -37,11 +41,15 @@ class DST(Method):
     | reset_density | "more than 99 %" | 0.01; None never resets |
     | threshold_weight_decay | not stated | 0 |
     | initial_threshold | t at the start and after a reset | 0 |
+    | absolute_threshold | the absolute value of t takes its place | False |
 
     A weight of exactly 0 at a threshold of 0 is pruned and gets no gradient, so a layer that is
     initialised at 0 never trains, and is reset in every step; `attach` warns of it. With a small
     negative initial_threshold, such as -1e-4, such weights are kept at the start and after each
     reset, and train from there.
+
+    With absolute_threshold, |t| takes the place of t in (1) and (4): where t is negative after a
+    step, t and its momentum change their sign (`Thresholds.reflect_`), which trains |t| exactly.
 
     Departures: (a) the authors' code resets at a keep ratio of exactly 1 % too; the paper and this
     class reset below it. (b) The authors' code tests the keep ratio in every forward pass,
@@ -55,7 +63,7 @@ class DST(Method):
     reference = "arXiv:2005.06870"
     density_promise = "emergent"
     weight_gradient = "dense"
-    added: ClassVar[dict[str, Any]] = {"initial_threshold": 0.0}
+    added: ClassVar[dict[str, Any]] = {"initial_threshold": 0.0, "absolute_threshold": False}
     density_knob = DensityKnob(name="alpha", low=1e-8, high=1.0)
 
     alpha: float = 5e-4
@@ -64,6 +72,7 @@ class DST(Method):
     reset_density: float | None = 0.01
     threshold_weight_decay: float = 0.0
     initial_threshold: float = 0.0
+    absolute_threshold: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("threshold_weight_decay", self.threshold_weight_decay)):
@@ -75,6 +84,11 @@ class DST(Method):
         if not float("-inf") < self.initial_threshold <= 0:
             raise ValueError(
                 f"initial_threshold is {self.initial_threshold}: it must be 0 or less, so that the network starts dense"
+            )
+        if self.absolute_threshold and self.initial_threshold < 0:
+            raise ValueError(
+                f"absolute_threshold with an initial_threshold of {self.initial_threshold} starts with pruned weights: "
+                "use an initial_threshold of 0"
             )
 
     def enter_phase(self, ctx: Context) -> None:
@@ -88,5 +102,15 @@ class DST(Method):
     def penalty(self, ctx: Context) -> Tensor:
         return ctx.thresholds.regularization(self.alpha)
 
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        kind = type(innermost(optimizer))
+        if self.absolute_threshold and kind not in REFLECTED:
+            raise ValueError(
+                f"dst: absolute_threshold changes the sign of momentum, which is not known for {kind.__name__}: "
+                f"use {', '.join(known.__name__ for known in REFLECTED)}"
+            )
+
     def after_step(self, ctx: Context) -> None:
+        if self.absolute_threshold:
+            ctx.thresholds.reflect_(ctx.optimizer)
         ctx.thresholds.update_(reset_below=self.reset_density)

@@ -17,6 +17,7 @@ from methods import registry
 from methods.base import Method
 from methods.conformance import class_promises, processes, promises, repeats, ways
 from methods.conformance.class_promises import Candidate, check_class
+from methods.conformance.errors import raised
 from methods.conformance.networks import FAST, FULL, Network
 from methods.conformance.promises import check_training
 from methods.conformance.training import NotApplicable
@@ -79,13 +80,13 @@ def examine(
         candidate = Candidate(registry.method_class(name_or_class), name_or_class, hyperparameters)
     else:
         candidate = Candidate(name_or_class, None, hyperparameters)
-    found = [_finding(check_class, candidate)]
+    found = [_finding(check_class, candidate, candidate.cls)]
     if found[0].result == "broken":
         return found
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks so small are slower with more
     try:
-        found += [_finding(check, candidate) for check in class_promises.CHECKS]
+        found += [_finding(check, candidate, candidate.cls) for check in class_promises.CHECKS]
         for network, checks in _at_work(level).items():
             found += _on(network, checks, candidate, every_step=level == "full" and network in FAST)
     finally:
@@ -117,20 +118,20 @@ def _at_work(level: Literal["fast", "full"]) -> dict[Network, tuple[Check, ...]]
 
 def _on(network: Network, checks: Iterable[Check], candidate: Candidate, *, every_step: bool) -> list[Finding]:
     trial = Trial(candidate.make, network, every_step=every_step)
-    runs = _finding(check_training, trial, network.name)
+    runs = _finding(check_training, trial, candidate.cls, network.name)
     if runs.result != "kept":
         return [runs]
-    return [runs, *(_finding(check, trial, network.name) for check in checks)]
+    return [runs, *(_finding(check, trial, candidate.cls, network.name) for check in checks)]
 
 
-def _finding(check: Check, subject: Any, network: str = "") -> Finding:
-    """The first problem that a check finds; an exception counts as a problem."""
+def _finding(check: Check, subject: Any, cls: object, network: str = "") -> Finding:
+    """The first problem that a check finds; an exception counts as a problem. cls: the method's class."""
     try:
         problem = next(check(subject), None)
     except NotApplicable as reason:
         return Finding(check.__name__, network, "not applicable", str(reason))
     except Exception as error:
-        problem = f"raised {type(error).__name__}: {error}"
+        problem = raised(error, cls)
     if problem is None:
         return Finding(check.__name__, network, "kept")
     return Finding(check.__name__, network, "broken", problem)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import types
-import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from methods import registry
-from methods.base import DensityPromise, Method
+from methods.base import Method, class_problem
 from methods.conformance.networks import FAST, TOTAL_STEPS
 from methods.conformance.training import NotApplicable
 from methods.conformance.trial import Trial, differing
@@ -51,11 +50,8 @@ def check_class(candidate: Candidate) -> Iterator[str]:
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         yield f"{cls!r} is no subclass of methods.Method"
         return
-    for name, kind in (("name", str), ("version", int), ("reference", str), ("density_promise", str)):
-        if not isinstance(getattr(cls, name, None), kind):
-            yield f"class attribute '{name}' is {getattr(cls, name, 'missing')!r}: it must be {kind.__name__}"
-    if cls.density_promise not in (valid := typing.get_args(DensityPromise)):
-        yield f"density_promise is '{cls.density_promise}'; valid: {', '.join(valid)}"
+    if problem := class_problem(cls):
+        yield f"{cls.__name__} {problem}"
     candidate.make()
 
 

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from methods.base import Method
+from methods.conformance.errors import raised
 from methods.conformance.networks import FULL
 from methods.conformance.training import Moment
 from methods.conformance.trial import Trial
@@ -30,10 +31,10 @@ def main(folder: Path, rank: int) -> None:
     cls = _found(job["module"], Path(job["file"]), job["name"])
     network = next(each for each in FULL if each.name == job["network"])
     trial = Trial(lambda: cls(**job["values"]), network)
-    report = {"alone": _or_error(lambda: _last(trial))}
+    report = {"alone": _or_error(lambda: _last(trial), cls)}
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     together = trial.in_way(wrap=DistributedDataParallel, rank=rank, ranks=2)
-    report["together"] = _or_error(lambda: _all(together, plain=trial))
+    report["together"] = _or_error(lambda: _all(together, plain=trial), cls)
     torch.save(report, folder / f"report{rank}")
     if isinstance(report["together"], str):
         sys.exit(0)
@@ -57,12 +58,12 @@ def _found(module_name: str, file: Path, name: str) -> Callable[..., Method]:
     return cast(Callable[..., Method], found)
 
 
-def _or_error(compute: Callable[[], Any]) -> Any:
-    """What compute() returns, or its error as one line."""
+def _or_error(compute: Callable[[], Any], cls: object) -> Any:
+    """What compute() returns, or its error as one line. cls: the method's class."""
     try:
         return compute()
     except Exception as error:
-        return f"raised {type(error).__name__}: {error}"
+        return raised(error, cls)
 
 
 def _last(trial: Trial) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,18 @@ def test_only_writes_what_is_named(tmp_path: Path) -> None:
     done = command("build", "--results", COMMITTED, "--out", tmp_path, "--only", "table2")
     assert done.returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"table2.md", "table2.tex", "table2.csv"}
+
+
+def test_a_build_into_the_published_exhibits_says_so(tmp_path: Path) -> None:
+    """Without options that is what a build in a clone does, and it reads the folder runs as well."""
+    shutil.copytree(MNIST, tmp_path / "paper_figures/results/mnist-lenet-300-100")
+    shutil.copytree(MNIST, tmp_path / "runs")
+    said = command("build", "--only", "table2", cwd=tmp_path).stdout.splitlines()[-1]
+    assert said == (
+        "paper_figures holds the published exhibits; these were rebuilt from paper_figures/results, runs: see git diff "
+        "--stat. --out writes elsewhere"
+    )
+    assert "published" not in command("build", "--only", "table2", "--out", "mine", cwd=tmp_path).stdout
 
 
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:

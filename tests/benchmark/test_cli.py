@@ -75,6 +75,16 @@ def test_a_wrong_name_or_value_is_one_line_with_the_valid_ones(
     assert not (tmp_path / "runs" / "cells").exists()
 
 
+def test_a_name_whose_file_lies_here_suggests_the_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unknown = bench("plan", "--suite", "mine")
+    assert unknown.error.endswith("; or give a FILE.py")
+    Path("mine.py").touch()
+    assert bench("plan", "--suite", "mine").error == "error: unknown suite 'mine': did you mean the file mine.py?"
+
+
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--sweet"], ["run", "--workers", "0"], ["list", "cats"]])
 def test_a_wrong_verb_or_option_is_a_usage_error(arguments: list[str], bench: Bench) -> None:
     finished = bench(*arguments)
@@ -172,6 +182,23 @@ SUITES = {
         "def suite():\n    return [cell('dense', data=Data(name='digits'), model=Model(name='lstm-a'), "
         "optimizer=Optimizer(schedule='step'))]\n",
         ["line 5", "needs optimizer.milestones"],
+    ),
+    "a misspelt field": (
+        "def suite():\n    Optimizer(epoch=3)\n    return [ONE]\n",
+        ["line 5: unknown optimizer field 'epoch': did you mean 'epochs'? valid: batch_size, epochs, gamma"],
+    ),
+    "a method that is no name": (
+        "def suite():\n    return [ONE, cell(['dst'], data=ONE.data, model=ONE.model, optimizer=ONE.optimizer)]\n",
+        ["line 5: the method is ['dst']: give its name, such as 'dst'"],
+    ),
+    "a protocol in one text": (
+        "def suite():\n    return [cell('dense', protocol='paper', data=ONE.data, model=ONE.model, optimizer=SGD)]\n"
+        "SGD = ONE.optimizer\n",
+        ["line 5: protocol is 'paper': it must be tuple"],
+    ),
+    "a plug-in without a name": (
+        "import methods\nmethods.register(None, 'a:B')\n",
+        ["line 2: ValueError: method None: its name must be 1 to 100"],
     ),
     "a number of 400 digits": (
         "def suite():\n    return [cell('dense', data=Data(name='digits'), model=Model(name='lstm-a'), "

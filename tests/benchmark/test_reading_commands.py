@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from grids import HOOK_BROKE, MIXED, Bench, Grid, cells, finish, rows, start
 
+import methods
+from methods import registry
+
 
 def test_a_plan_counts_estimates_and_trains_nothing(bench: Bench, grid: Grid, tmp_path: Path) -> None:
     out = tmp_path / "runs"
@@ -144,6 +147,62 @@ def test_export_writes_the_same_tables_anew(bench: Bench, grid: Grid, tmp_path: 
 def test_list_names_what_there_is(what: str, names: list[str], bench: Bench) -> None:
     assert set(names) <= set(bench("list", what, "--json").json)
     assert all(name in bench("list", what).stdout for name in names)
+
+
+def test_one_name_of_a_list_is_listed_by_itself(bench: Bench) -> None:
+    assert list(bench("list", "models", "lstm-a", "--json").json) == ["lstm-a"]
+    assert bench("list", "models", "lstm-a").stdout.startswith("lstm-a  ")
+    unknown = bench("list", "models", "lstm-z")
+    assert (unknown.code, unknown.error[:60]) == (
+        2,
+        "error: unknown model 'lstm-z': did you mean 'lstm-b'? valid:"[:60],
+    )
+
+
+@pytest.mark.parametrize("name", registry.own())
+def test_a_method_is_listed_with_its_hyperparameters_and_their_defaults(name: str, bench: Bench) -> None:
+    found = bench("list", "methods", name, "--json").json
+    made = methods.create(name)
+    assert found["defaults"] == json.loads(json.dumps(made.hyperparameters()))
+    assert list(found["types"]) == list(made.hyperparameters())
+    assert (found["name"], found["version"], found["reference"]) == (name, made.version, made.reference)
+    lines = bench("list", "methods", name).stdout.splitlines()
+    starts = tuple(f"{hyper} {value!r}" for hyper, value in made.hyperparameters().items())
+    assert sum(" ".join(line.split()).startswith(starts) for line in lines) == len(starts)
+
+
+ODD = """
+import methods
+
+
+class Odd(methods.Method):
+    \"\"\"Has arguments of all kinds.\"\"\"
+
+    name, version, reference, density_promise = "odd", 1, "none", "dense"
+
+    def __init__(self, *, needed, limit=float("inf"), chosen=print):
+        self.needed, self.limit, self.chosen = needed, limit, chosen
+
+
+methods.register("odd", f"{__name__}:Odd")
+methods.register("gone", "nowhere:Gone")
+
+
+def suite():
+    return []
+"""
+
+
+def test_a_plug_in_is_listed_with_arguments_of_all_kinds(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    command = ("--suite", tmp_path / "odd.py")
+    found = bench("list", "methods", "odd", *command, "--json").json
+    assert found["types"] == {"needed": None, "limit": None, "chosen": None}
+    assert found["defaults"] == {"limit": "inf", "chosen": "<built-in function print>"}
+    lines = bench("list", "methods", "odd", *command).stdout.splitlines()
+    assert ["needed", "required"] in [line.split() for line in lines]
+    broken = bench("list", "methods", "gone", *command)
+    assert (broken.code, "cannot be loaded from nowhere:Gone" in broken.error) == (2, True)
 
 
 def test_a_doctor_without_a_compiler_says_so_in_its_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

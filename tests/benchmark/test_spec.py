@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError, fields, from_dict, from_json, replace_fields
 
@@ -169,6 +170,32 @@ def test_a_spec_from_elsewhere_is_written_as_it_is_written_here() -> None:
 def test_a_method_without_a_name_is_refused() -> None:
     with pytest.raises(SpecError, match=r"method\.name is missing"):
         make(method={"alpha": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (
+            lambda: Optimizer(epoch=3),
+            r"^unknown optimizer field 'epoch': did you mean 'epochs'\? valid: batch_size, ep",
+        ),
+        (lambda: Model(nmae="lenet-300-100"), "^unknown model field 'nmae': did you mean 'name'"),
+        (lambda: dataclasses.replace(make(), sed=1), "^unknown field 'sed': did you mean 'seed'.*valid: data, density"),
+        (lambda: Data("digits"), "^Data takes its fields by name: name, train_limit"),
+        (lambda: Data(), r"^data\.name is missing"),
+        (lambda: RunSpec(data=Data(name="digits")), "^model is missing"),
+        (lambda: make(data="digits"), "^data is 'digits': it must be Data"),
+        (lambda: make(data=torch.ones(2)), r"^data is tensor\(\[1., 1.\]\): it must be Data"),
+        (
+            lambda: make(method={"name": "mine", "layers": {1}}),
+            r"^method\.layers is \{1\}: it must be a number, a text",
+        ),
+    ],
+)
+def test_wrong_arguments_of_a_constructor_are_one_line_with_the_known_fields(make_it: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        make_it()
+    assert "\n" not in str(caught.value)
 
 
 def test_scalars_of_numpy_are_plain_values_with_the_same_run_id() -> None:

@@ -151,6 +151,15 @@ def test_hyperparameters_beside_a_method_object_are_refused() -> None:
         attach(Block(), methods.create("static"), density=0.1)
 
 
+def test_a_method_object_without_its_class_attributes_is_refused() -> None:
+    class Bare(methods.Method):
+        name, reference = "bare", "none"
+
+    message = "^method Bare lacks the class attributes 'version', 'density_promise': write .* version = 1, density_pro"
+    with pytest.raises(ValueError, match=message):
+        methods.attach(Block(), Bare(), total_steps=3, steps_per_epoch=1)
+
+
 @pytest.mark.parametrize("name", ["total_steps", "steps_per_epoch"])
 def test_step_counts_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0: it must be at least 1"):

@@ -17,6 +17,7 @@ from methods.budgets import (
     er,
     erk,
     from_pattern,
+    least_density,
     round_to_total,
     share,
     share_overflow_evenly,
@@ -121,9 +122,10 @@ def test_counts_sum_to_the_rounded_total_and_leave_no_layer_empty(
     total = round(density * sum(sizes.values()))
     pattern = (0.5,) * len(shapes) if allocation == "pattern" else None
     if total < len(shapes):
-        with pytest.raises(ValueError, match="fewer than"):
+        with pytest.raises(ValueError, match=r"fewer than .*; give a density of at least \S+$") as refused:
             allocate(shapes, density=density, allocation=allocation, pattern=pattern)
-        return
+        density = float(str(refused.value).rpartition(" ")[2])
+        total = len(shapes)
     counts = allocate(shapes, density=density, allocation=allocation, pattern=pattern)
     assert list(counts) == list(shapes)
     assert sum(counts.values()) == total
@@ -157,6 +159,16 @@ def test_the_largest_remainders_are_rounded_up() -> None:
 
 def test_uniform_gives_every_layer_the_same_density() -> None:
     assert allocate({"a": (10, 10), "b": (5, 4)}, density=0.3, allocation="uniform") == {"a": 30, "b": 6}
+
+
+@given(weights=st.integers(1, 10**9), part=st.floats(0.0, 1.0))
+def test_the_least_density_of_three_digits_keeps_the_count_and_a_lower_one_does_not(weights: int, part: float) -> None:
+    count = max(1, round(part * weights))
+    density = float(f"{least_density(count, weights):g}")
+    assert float(f"{density:.3g}") == density
+    assert round(density * weights) >= count
+    place = 10.0 ** (math.floor(math.log10((count - 0.5) / weights)) - 2)
+    assert density - place <= 0 or round((density - place) * (1 - 1e-9) * weights) < count
 
 
 def test_density_one_keeps_everything() -> None:

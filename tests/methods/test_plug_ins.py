@@ -21,6 +21,11 @@ class NoReference(Method):
     density_promise = "dense"
 
 
+class TextVersion(NoReference):
+    reference = "none"
+    version = "1"  # type: ignore[assignment]
+
+
 class Annotated(Method):
     name = "annotated"
     version = 1
@@ -45,8 +50,8 @@ class Annotated(Method):
 def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A module `plugin_of_test` with methods in it, and a registry that forgets them afterwards."""
     module = types.ModuleType("plugin_of_test")
-    members: Mapping[str, Any] = {"TwoPhases": TwoPhases, "NoReference": NoReference, "Annotated": Annotated, "five": 5}
-    vars(module).update(members)
+    members: Mapping[str, Any] = {each.__name__: each for each in (TwoPhases, NoReference, TextVersion, Annotated)}
+    vars(module).update(members, five=5)
     monkeypatch.setitem(sys.modules, "plugin_of_test", module)
     with registry.temporary():
         yield
@@ -77,7 +82,8 @@ def test_a_taken_name_or_a_path_without_colon_is_refused() -> None:
         ("no_such_module:Thing", "cannot be loaded from no_such_module:Thing: No module named 'no_such_module'"),
         ("plugin_of_test:Missing", "cannot be loaded from plugin_of_test:Missing: .*no attribute 'Missing'"),
         ("plugin_of_test:five", "plugin_of_test:five is no subclass of methods.Method"),
-        ("plugin_of_test:NoReference", "plugin_of_test:NoReference lacks the class attribute 'reference'"),
+        ("plugin_of_test:NoReference", "plugin_of_test:NoReference lacks the class attribute 'reference': write into"),
+        ("plugin_of_test:TextVersion", "plugin_of_test:TextVersion has version = '1': it must be int, such as 1"),
     ],
 )
 def test_a_broken_plug_in_is_refused_by_name_and_listed_with_its_fault(path: str, message: str) -> None:

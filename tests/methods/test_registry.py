@@ -69,3 +69,11 @@ def test_names_and_descriptions_need_no_torch() -> None:
     code = "import sys, methods; methods.available(); methods.describe(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_what_is_imported_late_is_listed_and_its_module_needs_no_torch_for_that() -> None:
+    code = "import sys, methods; print(*sorted({*methods.__all__} - {*dir(methods)}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert {"attach", "finalize", "conformance", "Method", "create"} <= {*dir(methods)}
+    assert all(getattr(methods, name) is not None for name in dir(methods) if name in methods.__all__)

@@ -84,19 +84,128 @@ def test_one_class_of_a_file_is_checked_by_its_name(file: Path, capsys: pytest.C
         ("dts", "fast", False, "unknown method 'dts': did you mean 'dst'?"),
         ("dst", "slow", False, "unknown --level 'slow'"),
         ("dst", "fast", True, "--to adds rows of all checks: use it with --level full"),
-        ("{file}:Bad", "fast", False, "unknown method in {file} 'Bad'"),
-        ("{file}/none.py", "fast", False, "does not exist"),
+        ("{file}:Bad", "fast", False, "{file} defines no method class 'Bad': valid: Broken, Good; give FILE.py:Class"),
+        ("{file}/none.py", "fast", False, "error: file {file}/none.py does not exist"),
+        ("mine", "fast", False, "unknown method 'mine': did you mean the file mine.py?"),
+        ("mine:Good", "fast", False, "unknown method 'mine:Good': did you mean the file mine.py:Good?"),
+        ("yours", "fast", False, "valid: acdc, all, deep_r"),
+        ("yours", "fast", False, "; or give a FILE.py or FILE.py:Class"),
         ("{empty}", "fast", False, "defines no method: no subclass of methods.Method"),
     ],
 )
 def test_what_cannot_be_checked_is_a_mistake_of_the_user(
-    wanted: str, level: str, to: bool, message: str, file: Path, tmp_path: Path
+    wanted: str, level: str, to: bool, message: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     empty = tmp_path / "empty.py"
     empty.write_text("")
     with pytest.raises(SpecError) as caught:
         conformance.check_methods(wanted.format(file=file, empty=empty), level, tmp_path if to else None, False)
-    assert message.format(file=file) in str(caught.value)
+    assert message.format(file=file) in f"error: {caught.value}"
+
+
+BROKEN_HOOKS = """
+from dataclasses import dataclass
+
+import torch
+from methods import Method
+
+
+def chosen(weights):
+    return weights["no such layer"]
+
+
+class InItsHelper(Method):
+    name, version, reference, density_promise = "helped", 1, "none", "emergent"
+
+    def after_step(self, ctx):
+        chosen(ctx.weights)
+
+
+class InOurCode(InItsHelper):
+    def after_step(self, ctx):
+        ctx.masks.set({"no.weight": torch.ones(1)})
+
+
+@dataclass(kw_only=True)
+class InItsConstructor(InItsHelper):
+    density: float = 0.5
+
+    def __post_init__(self):
+        self.density / 0
+"""
+RAISED = {
+    "InItsHelper": "chosen (hooks.py, line 9): KeyError: 'no such layer'",
+    "InOurCode": "after_step (hooks.py, line 21): ValueError: ",
+    "InItsConstructor": "__post_init__ (hooks.py, line 29): ZeroDivisionError: float division by zero",
+}
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_a_hook_that_raises_is_named_with_its_file_and_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "hooks.py"
+    path.write_text(BROKEN_HOOKS)
+    assert conformance.check_methods(f"{path}:{name}", "fast", None, True) == 1
+    (found,) = [each for each in document(capsys)["methods"][name] if each["result"] == "broken"]
+    assert found["text"].startswith(RAISED[name])
+
+
+LACKING = """
+from methods import Method
+
+
+class Bare(Method):
+    pass
+
+
+class Base(Method):
+    density_promise = "dense"
+
+
+class Half(Base):
+    name = "half"
+    version = 1
+
+
+class Texts(Half):
+    reference = "none"
+    version = "1"
+
+
+class Promises(Texts):
+    version = 1
+    density_promise = "none"
+"""
+LACKS = {
+    "Bare": "Bare lacks the class attributes 'name', 'version', 'reference', 'density_promise': write into the "
+    "class, for example, name = 'my_method', version = 1, reference = 'arXiv:1506.02626', density_promise = 'final'",
+    "Half": "Half lacks the class attribute 'reference': write into the class, for example, reference = "
+    "'arXiv:1506.02626'",
+    "Texts": "Texts has version = '1': it must be int, such as 1",
+    "Promises": "Promises has density_promise = 'none'; valid: dense, exact, final, emergent",
+}
+
+
+def test_missing_class_attributes_are_listed_with_how_to_write_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a whole file, all classes are checked but those without a name that others inherit from."""
+    path = tmp_path / "lacking.py"
+    path.write_text(LACKING)
+    assert conformance.check_methods(str(path), "fast", None, True) == 1
+    found = {name: [each["text"] for each in findings] for name, findings in document(capsys)["methods"].items()}
+    assert found == {name: [text] for name, text in LACKS.items()}
+
+
+def test_a_class_without_attributes_has_a_row_too(tmp_path: Path) -> None:
+    path = tmp_path / "lacking.py"
+    path.write_text(LACKING)
+    assert conformance.check_methods(f"{path}:Bare", "full", tmp_path / "to", False) == 1
+    with (tmp_path / "to/conformance.csv").open(newline="") as opened:
+        (row,) = csv.DictReader(opened)
+    assert (row["method"], row["version"], row["class"]) == ("Bare", "", "broken")
 
 
 def test_the_table_gets_one_row_per_method_which_replaces_an_earlier_one(file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from grids import Bench, Grid, cells
@@ -12,6 +13,17 @@ from benchmark.commands.labels import labels
 from benchmark.spec import Data, Model, Optimizer, RunSpec
 from benchmark.suites import cell
 
+DECAYS = """
+from benchmark.spec import Data, Model, Optimizer
+from benchmark.suites import cell
+
+DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=32, test_limit=32)
+SETTING = {"data": DATA, "model": Model(name="lenet-300-100"), "optimizer": Optimizer(lr=0.01, batch_size=16)}
+
+
+def suite():
+    return [cell("str", threshold_weight_decay=decay, protocol=(), **SETTING) for decay in (0.01, 0.02)]
+"""
 SGD = Optimizer(lr=0.1, batch_size=16, epochs=1)
 
 
@@ -61,6 +73,36 @@ def test_an_empty_field_is_told_where_others_have_a_value() -> None:
         if (seed, limit) != (1, None)
     ]
     assert len(set(labels(limited).values())) == len(limited)
+
+
+def test_a_field_is_told_where_the_caller_wants_it_always() -> None:
+    same = [spec("str", seed=seed, threshold_weight_decay=0.01) for seed in (0, 1)]
+    start = "lenet-300-100 str"
+    assert list(labels(same).values()) == [f"{start} seed={seed}" for seed in (0, 1)]
+    told = labels([*same, spec()], always=["method.threshold_weight_decay", "method.alpha"])
+    assert list(told.values()) == [
+        *(f"{start} threshold_weight_decay=0.01 seed={seed}" for seed in (0, 1)),
+        "lenet-300-100 dense seed=0",
+    ]
+
+
+def test_values_that_differ_after_six_digits_are_told_in_full() -> None:
+    close = [spec("static", density=0.0123456 + more) for more in (0, 1e-8)]
+    start = "lenet-300-100 static density"
+    assert list(labels(close).values()) == [f"{start}=0.0123456 seed=0", f"{start}=0.01234561 seed=0"]
+    assert list(labels(close[1:]).values()) == [f"{start}=0.0123456 seed=0"]
+
+
+def test_a_run_names_its_cells_as_the_plan_of_the_whole_suite_does(bench: Bench, tmp_path: Path) -> None:
+    """Also where --where leaves one value of the hyperparameter in which the suite's cells differ."""
+    (tmp_path / "decays.py").write_text(DECAYS)
+    command = ("--suite", tmp_path / "decays.py", "--where", "method.threshold_weight_decay=0.02")
+    command = (*command, "--out", tmp_path / "runs")
+    (planned,) = bench("plan", *command, "--json").json["to_run"]
+    assert planned["label"] == "lenet-300-100 str threshold_weight_decay=0.02 seed=0"
+    finished = bench("run", *command, "--workers", "1", "--no-mlflow")
+    assert finished.code == 0
+    assert f"{planned['run_id']} {planned['label']}: " in finished.stdout
 
 
 def test_every_command_uses_the_label(bench: Bench, grid: Grid) -> None:

@@ -84,9 +84,10 @@ def here(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> list[str]:
     trained: list[str] = []
 
     def dispatch(
-        _: object, todo: Sequence[RunSpec], execution: Execution, choice: Choice, __: object
+        _: object, todo: Sequence[RunSpec], execution: Execution, choice: Choice, __: object, *, names: dict[str, str]
     ) -> tuple[int, dict[str, int]]:
         for spec in todo:
+            assert f"={spec.method.get('strength', 5e-4):g} seed=" in names[spec.run_id]  # or alpha, of dst
             execute(spec, execution, observer=Observer(), report=lambda _: None, stop=threading.Event())
             trained.append(spec.run_id)
         return 0, {}
@@ -136,8 +137,8 @@ def test_a_search_that_was_interrupted_goes_on_with_the_same_value(
 
     undisturbed = command.dispatch
 
-    def interrupted(cells: Any, todo: Sequence[RunSpec], *rest: Any) -> tuple[int, dict[str, int]]:
-        undisturbed(cells, todo[:1], *rest)
+    def interrupted(cells: Any, todo: Sequence[RunSpec], *rest: Any, **named: Any) -> tuple[int, dict[str, int]]:
+        undisturbed(cells, todo[:1], *rest, **named)
         return 130, {}
 
     monkeypatch.setattr(command, "dispatch", interrupted)
@@ -253,7 +254,7 @@ def test_a_cell_that_fails_ends_the_search(bench: Bench, here: list[str], suite:
 def test_cells_that_are_refused_end_the_search_with_their_code(
     bench: Bench, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmark.commands.match.dispatch", lambda *_: (0, {"the data is damaged": 3}))
+    monkeypatch.setattr("benchmark.commands.match.dispatch", lambda *_, **__: (0, {"the data is damaged": 3}))
     finished = match(bench, suite, tmp_path / "runs", "--no-mlflow")
     assert (finished.code, finished.stderr.strip()) == (3, "error: the data is damaged")
     found = document(bench, suite, tmp_path / "runs", "--no-mlflow")
@@ -372,3 +373,11 @@ def test_alpha_of_dst_is_found_on_digits_by_worker_processes(bench: Bench, tmp_p
     file = out / "match-lenet-300-100-dst-0.05.py"
     assert bench("run", "--suite", file, "--out", out, "--where", "method=dst").code == 0
     assert 0.0475 <= sum(float(row["density"]) for row in rows(out).values()) / 3 <= 0.0525
+
+
+def test_the_help_says_what_its_options_mean_to_a_search(bench: Bench) -> None:
+    text = " ".join(bench("match", "--help").stdout.split())
+    assert "Read finished cells from these results tables too, and train none of them again; repeatable." in text
+    assert "Which of the suite's cells the setting is taken from; repeatable." in text
+    assert "Skip cells" not in text
+    assert "Only these cells" not in text

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from grids import Bench, Grid, rows
 
+import methods
 from benchmark import results, suites
 from benchmark.commands.estimate import Estimate, key
 
@@ -46,7 +47,8 @@ def test_a_probe_is_asked_for(bench: Bench, grid: Grid, tmp_path: Path, monkeypa
 
 
 def test_estimates_are_in_cpu_seconds_where_these_are_fewer(grid: Grid) -> None:
-    (spec,) = [spec for spec in suites.load(grid.suite).specs if spec.method["name"] == "static"]
+    with methods.registry.temporary():
+        (spec,) = [spec for spec in suites.load(grid.suite).specs if spec.method["name"] == "static"]
     row = results.pending_row(spec, ()) | {"status": "done", "epochs": 2, "train_seconds": 40.0}
     for cpu, seconds in (("", 20.0), (8.0, 4.0), (80.0, 20.0)):  # unknown; a loaded machine; two processes
         estimate = Estimate()
@@ -60,3 +62,27 @@ def test_nothing_left_to_run_takes_no_time(bench: Bench, grid: Grid) -> None:
     assert (plan["to_run"], plan["estimated_seconds"]) == ([], 0)
     with (grid.out / "results.csv").open() as file:
         assert sorted(plan["done"]) == sorted(row["run_id"] for row in csv.DictReader(file) if row["status"] == "done")
+
+
+TWICE = """
+from benchmark.spec import Data, Model, Optimizer
+from benchmark.suites import cell
+
+SETTING = {"data": Data(name="digits"), "model": Model(name="lenet-300-100"), "optimizer": Optimizer()}
+
+
+def suite():
+    listed = [cell("dst", alpha=alpha, protocol=("paper",), **SETTING) for alpha in (0.001, 1e-3, 0.002)]
+    return [*listed, cell("dst", alpha=0.002, protocol=("official",), **SETTING)]
+"""
+
+
+def test_a_plan_says_which_cells_are_listed_twice(bench: Bench, tmp_path: Path) -> None:
+    """A cell that is listed once for each protocol is no repetition."""
+    (tmp_path / "twice.py").write_text(TWICE)
+    command = ("plan", "--suite", tmp_path / "twice.py", "--out", tmp_path / "runs")
+    lines = bench(*command).stdout.splitlines()
+    assert lines[0].startswith("suite twice: 2 cells")
+    assert lines[1].endswith("more than once; each trains once: 1, such as lenet-300-100 dst alpha=0.001 seed=0")
+    assert bench(*command, "--json").json["repeated"] == ["lenet-300-100 dst alpha=0.001 seed=0"]
+    assert bench("plan", "--suite", "digits", "--out", tmp_path / "runs", "--json").json["repeated"] == []

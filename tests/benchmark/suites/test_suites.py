@@ -359,6 +359,7 @@ def test_each_condition_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_tho
         s.run_id
         for s in stated
         if s.method["name"] == "dst"
+        and not s.method.get("absolute_threshold")
         and (s.method["threshold"], s.method["estimator"], s.method["reset_density"]) == ("vector", "long_tailed", 0.01)
     }
 

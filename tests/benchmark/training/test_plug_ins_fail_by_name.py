@@ -164,7 +164,7 @@ def line(text: str) -> int:
             {"method": "static", "density": 0.001},
             "failed",
             "fickle static density=0.001 seed=0: static: density 0.001 keeps 0 weights, fewer than the 2 layers: "
-            "3.weight would get 0.025 of its 16",
+            "3.weight would get 0.025 of its 16; give a density of at least 0.0134",
         ),
     ],
 )

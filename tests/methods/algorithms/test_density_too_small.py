@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,10 +16,34 @@ from methods.registry import method_class
 WITH_DENSITY = [name for name in methods.available() if "density" in method_class(name).hyperparameter_names()]
 
 
-@pytest.mark.parametrize("name", WITH_DENSITY)
-def test_a_density_that_keeps_nothing_is_refused_by_name(name: str) -> None:
+def attach(name: str, density: float, **given: Any) -> tuple[nn.Module, methods.Attachment]:
     model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
     batch = (torch.randn(8, 12), torch.arange(8) % 4)
+    settings: dict[str, Any] = {"total_steps": 20, "steps_per_epoch": 4, "train_batches": lambda: [batch]}
+    return model, methods.attach(model, name, density=density, **settings, **given)
+
+
+@pytest.mark.parametrize("name", WITH_DENSITY)
+def test_a_density_that_keeps_nothing_is_refused_by_name_with_the_least_one_that_works(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: .*(none|too few|fewer)") as refused:
+        attach(name, 1e-4)
+    least = re.search(r"; give a density of at least (\S+)$", str(refused.value))
+    assert least is not None, refused.value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attach(name, float(least[1]))
     with pytest.raises(ValueError, match=rf"^{name}: .*(none|too few|fewer)"):
-        methods.attach(model, name, total_steps=20, steps_per_epoch=4, train_batches=lambda: [batch], density=1e-4)
-    assert all(parameter.all() for parameter in model.parameters())
+        attach(name, 0.99 * float(least[1]))
+
+
+def test_layers_that_keep_a_weight_only_because_none_may_be_empty_are_named() -> None:
+    """Two of 256 weights are kept, as promised, one in each layer; the share of the last is 0.384 of its 64."""
+    with pytest.warns(
+        UserWarning, match=r"^static: density 0\.006 leaves less than half a weight for 2\.weight: every"
+    ):
+        _, attached = attach("static", 0.006, allocation="uniform")
+    assert attached.kept_counts().tolist() == [1, 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, attached = attach("static", 0.008, allocation="uniform")  # 0.512 of its 64
+    assert attached.kept_counts().tolist() == [1, 1]
