@@ -1,8 +1,8 @@
-# make demo | test | test-all | check | lint | faults | paper | setup: everything on a fresh machine with Python >= 3.11 and make.
+# make demo | test | test-all | check | lint | faults | paper | docs | setup: everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all check faults paper lint
+.PHONY: setup demo test test-all check faults paper docs lint
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed  ## create .venv and install the pinned versions
@@ -10,7 +10,7 @@ setup: .venv/.installed  ## create .venv and install the pinned versions
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm,ray,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm,ray,dev,docs]'
 	@$(BIN)/python -m methods.kernels
 	@touch $@
 
@@ -40,3 +40,6 @@ faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,0
 
 paper: setup  ## the paper's tables and figures from the measured tables, and paper_figures/index.html
 	$(BIN)/python -m analysis build --results paper_figures/results --out paper_figures
+
+docs: setup  ## the pages of docs/ as a site, site/index.html; a warning or a dead link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -83,7 +83,7 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
     _check_no_links(out)
     written = [make(out) for name, make in makers.items() if not only or name in only]
     if not only:
-        verdicts = [v.verdict for v in deciding(verdict_rows(results))]
+        verdicts = [(v.verdict, v.match.condition.run_ids if v.match else ()) for v in deciding(verdict_rows(results))]
         page = write_page(results, written, out, verdicts=verdicts)
         write_manifest(tables, written, [page], out)
     return written

@@ -238,7 +238,7 @@ def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> 
     For a method with neither, the numbers among its hyperparameters.
     """
     alpha, density = spec["method"].get("alpha"), spec.get("density")
-    asked = [f"alpha {alpha:g}"] if alpha is not None else [f"density {density:g}"] if density is not None else []
+    asked = [f"alpha {alpha:g}"] if alpha is not None else [f"density {density:.4g}"] if density is not None else []
     shown = asked or [f"{name} {value:g}" for name, value in spec["method"].items() if _is_number(name, value)]
     return ", ".join([*shown, *(f"{name} {value}" for name, value in (variant or {}).items())])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from analysis.data.comparable import Group, groups
 from analysis.data.conditions import Condition, Results, Summary
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.numbers import WIDE_BARS, centre_and_ends
+from analysis.output.picture import Mark, Panel
 from analysis.output.plotting import (
     main_range,
     method_legend,
@@ -123,7 +125,36 @@ def _density(found: Sequence[Group], out: Path) -> Written:
     lines += [_printed_line(group, target) for group in found for target in printed_for(group)]
     findings = [_finding(r.label, by_density(r), "kept") for r in found]
     name = f"{dataset}-accuracy-density"
-    return _written(name, title, figure, lines, " ".join(findings), found, out)
+    written = _written(name, title, figure, lines, " ".join(findings), found, out)
+    return replace(written, panels=tuple(map(_page_panel, found)))
+
+
+def _page_panel(group: Group) -> Panel:
+    """What the page draws of a group: the figure's points."""
+    ours = [
+        Mark(
+            label=printed.method_name(p.condition.method) + (f", {p.condition.label}" if p.condition.alpha else ""),
+            method=p.condition.method, density=p.cost, accuracy=p.accuracy, run_ids=p.condition.run_ids,
+            seeds=tuple(map(int, p.condition.done["seed"])), front=p.front,
+        )
+        for p in by_density(group)
+    ]  # fmt: skip
+    theirs = [
+        Mark(
+            label=f"{printed.method_name(t.method)}" + (f", alpha {t.alpha:g}" if t.alpha is not None else ""),
+            method=t.method, density=_as_printed(t.density_percent, t.density_std),
+            accuracy=_as_printed(t.sparse, t.sparse_std), exhibit=t.exhibit,
+        )
+        for t in printed_for(group)
+    ]  # fmt: skip
+    architecture = printed.architecture(group.model)
+    network, setup = architecture + group.title.removeprefix(group.label), group.label.removeprefix(architecture)
+    dense = None if group.dense is None else group.dense.summary("test_accuracy")
+    return Panel(network=network, setup=setup.strip(", "), marks=(*ours, *theirs), dense=dense)
+
+
+def _as_printed(mean: float | None, sd: float | None) -> Summary:
+    return Summary(math.nan if mean is None else mean, math.nan if sd is None else sd, 0, 0)
 
 
 def _flops(every: Sequence[Group], out: Path) -> Written:
@@ -200,9 +231,7 @@ def _bars(values: Sequence[Summary]) -> list[list[float]]:
 
 def printed_for(group: Group) -> list[printed.Target]:
     """What the paper prints of its own DST runs on the group's network and data."""
-    tables = [target for exhibit in ("table1", "table2", "table3") for target in printed.targets(exhibit)]
-    wanted = (group.dataset, group.model, "dst", "measured", "top1")
-    return [t for t in tables if (t.dataset, t.model, t.method, t.origin, t.metric) == wanted]
+    return printed.measured(group.dataset, group.model)
 
 
 def _printed_points(axis: Any, group: Group) -> None:

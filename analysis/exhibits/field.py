@@ -14,7 +14,7 @@ from typing import Any
 from analysis.data.comparable import FACTOR, STARTS
 from analysis.data.conditions import Condition, Results
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import percentage, points, with_seeds
+from analysis.output.numbers import percent, percentage, points, with_seeds
 from analysis.output.plotting import draw_far_off, main_range, name_rows, panels_of_rows, style_of
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison, against_fixed, paired
@@ -158,7 +158,7 @@ def _short(value: Any) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     condition = line.condition
-    asked = "" if line.density is None else f"{100 * line.density:g}"
+    asked = "" if line.density is None else percent(line.density)
     costs = (line.cost(column) for column in COSTS)
     return (
         line.title, asked, line.label, f"{condition.done['epochs'].max():g}",
@@ -189,7 +189,7 @@ def _patterns(results: Results, found: Sequence[Line]) -> Iterator[str]:
             if alike and patterns[0] and not patterns[1]:
                 both = (one.condition.by_seed("test_accuracy") for one in (line, own))
                 difference = points(against_fixed(paired(*both), 0.0))
-                setting = f"{title} at {100 * density:g} %"
+                setting = f"{title} at {percent(density)} %"
                 yield f"Equal count, other layers, {setting}: {line.label} minus {own.label}: {difference} points."
 
 
@@ -211,7 +211,7 @@ def _finding(found: Sequence[Line]) -> str:
         below = [line.label for line in others if line.difference.difference < 0]
         best = others[0]
         texts.append(
-            f"{title} at {100 * density:g} %: {best.label} is best, {best.accuracy:.2f} %, "
+            f"{title} at {percent(density)} %: {best.label} is best, {best.accuracy:.2f} %, "
             f"{points(best.difference)} points against static; below static: {', '.join(below) or 'none'}."
         )
     return " ".join(texts)
@@ -228,7 +228,7 @@ def _draw(found: Sequence[Line]) -> Any:
     )
     for axis, ((title, density), block) in zip(axes, blocks.items(), strict=True):
         _panel(axis, block)
-        axis.set_title(f"{title}: {100 * density:g} %", fontsize=9)
+        axis.set_title(f"{title}: {percent(density)} %", fontsize=9)
     return figure
 
 

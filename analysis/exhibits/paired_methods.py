@@ -12,7 +12,7 @@ from typing import Any
 from analysis.data.comparable import DensityMatch, density_matches, groups
 from analysis.data.conditions import Condition, Results
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import limits
+from analysis.output.numbers import limits, percent
 from analysis.output.plotting import draw_far_off, main_range, methods_in_order, name_rows, panels_of_rows, style_of
 from analysis.paper import printed
 from analysis.statistics.resampling import bootstrap_interval, improvement_interval, probability_of_improvement
@@ -79,7 +79,7 @@ def pairs(results: Results) -> list[Pair]:
 
 def _not_compared(results: Results, found: Sequence[Pair]) -> list[str]:
     texts = {
-        f"{printed.method_name(method)} of {group.label} ({group.dataset}) has no alpha near {100 * match.density:g} %"
+        f"{printed.method_name(method)} of {group.label} ({group.dataset}) has no alpha near {percent(match.density)} %"
         for group in groups(results.conditions)
         for match in density_matches(group)
         for method in match.too_far
@@ -96,7 +96,7 @@ def _method(condition: Condition) -> str:
 def _cells(pair: Pair) -> tuple[str, ...]:
     chance, low, high = pair.improvement
     return (
-        pair.match.group.title, f"{100 * pair.match.density:g} %", _method(pair.first), _method(pair.second),
+        pair.match.group.title, f"{percent(pair.match.density)} %", _method(pair.first), _method(pair.second),
         str(len(pair.differences)), f"{pair.mean:+.2f}",
         *(limits(*interval, signed=True).strip() for interval in (pair.interval, pair.student)),
         f"{chance:.2f}{limits(low, high)}",
@@ -149,7 +149,7 @@ def _draw(found: Sequence[Pair]) -> Any:
     figure, axes = panels_of_rows(rows, columns=2, width=5.2, height=(0.95, 0.33), title=f"{CAPTION}\n{note}")
     for axis, ((title, density), members) in zip(axes, shown.items(), strict=True):
         _panel(axis, members)
-        axis.set_title(f"{title}: {_method(members[0].first)} at {100 * density:g} %", fontsize=9)
+        axis.set_title(f"{title}: {_method(members[0].first)} at {percent(density)} %", fontsize=9)
     return figure
 
 

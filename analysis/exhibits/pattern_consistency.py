@@ -122,7 +122,7 @@ def _alphas(group: Group, tables: Tables) -> Iterator[Rankings]:
 def _methods(group: Group, tables: Tables) -> Iterator[Rankings]:
     for match in density_matches(group):
         free = [c for c in match.conditions if chooses_its_layers(tables, c)]
-        yield from _over(group, "methods", f"density {match.density:g}", free, tables)
+        yield from _over(group, "methods", f"density {match.density:.3g}", free, tables)
 
 
 def chooses_its_layers(tables: Tables, condition: Condition) -> bool:

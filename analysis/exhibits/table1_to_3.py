@@ -16,6 +16,7 @@ from analysis.data.selection import as_stated, left_out, of_table
 from analysis.exhibits.verdicts import TABLES, Verdict, finding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_table
 from analysis.output.numbers import (
+    CUT,
     WIDE,
     limits,
     percentage_and_interval,
@@ -208,7 +209,8 @@ def as_table(table: ResultTable) -> Table:
     heads = [(HEADS_TOP5 if len(names) > 1 else {}).get(names[0], HEADS[names[0]]) for names in table.quantities]
     labels = ["Architecture", *(["Method"] if several else []), "Source", *(["Reading"] if table.judged else [])]
     heads = [*labels, *heads, *(["Verdict"] if table.judged else [])]
-    return Table(table.name, table.caption, tuple(heads), tuple(rows), table.notes, len(labels))
+    cut = [CUT] if any("cut]" in text for row in rows for text in row.cells) else []
+    return Table(table.name, table.caption, tuple(heads), tuple(rows), (*table.notes, *cut), len(labels))
 
 
 def _shown(table: ResultTable) -> list[tuple[Line, str]]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.data.conditions import Results
 from analysis.data.selection import lost_note
+from analysis.output.picture import Panel
 from analysis.output.plotting import save
 from analysis.output.table import Row, Table, csv_text, latex, markdown
 
@@ -23,7 +24,8 @@ class Written:
 
     title: its caption, one line. finding: what it shows, in a sentence with its numbers; the
     alternative text of a figure. run_ids: the cells that it is made of. remark: why it is missing
-    or partial. table: what its Markdown shows, for the page.
+    or partial. table: what its Markdown shows, for the page. panels: what the page draws in place of
+    its picture.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Written:
     run_ids: tuple[str, ...] = ()
     remark: str = ""
     table: Table | None = None
+    panels: tuple[Panel, ...] = ()
 
 
 Maker = Callable[[Path], Written]

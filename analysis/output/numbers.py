@@ -9,6 +9,7 @@ from analysis.data.conditions import Summary
 from analysis.statistics.small_samples import Comparison, half_width
 
 WIDE = "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum]."
+CUT = "Cut: the t interval reaches beyond 0 or 100 %, which the number cannot; its limit is shown as 0 or 100."
 WIDE_BARS = "median, minimum and maximum where it exceeds a third of the mean"  # in a figure
 
 
@@ -53,7 +54,22 @@ def with_seeds(value: Summary) -> str:
 
 def percentage_and_interval(value: Summary) -> str:
     """`97.90 ± 0.07 (n=5) [97.83, 97.97]`; a wide one has no interval: `3.90 [2.52, 74.45] (n=5)`."""
-    return f"{with_seeds(value)}{limits(*percentage_interval(value))}"
+    return f"{with_seeds(value)}{percentage_limits(value)}"
+
+
+def percentage_limits(value: Summary) -> str:
+    """The 95 % interval of a share, within 0 and 100: ` [97.83, 97.97]`, ` [92.28, 100.00 cut]`.
+
+    `CUT` says what the word cut means. Empty where there is no interval.
+    """
+    low, high = percentage_interval(value)
+    text = limits(max(low, 0.0), min(high, 100.0)) if low == low else ""
+    return f"{text[:-1]} cut]" if low < 0 or high > 100 else text
+
+
+def percent(fraction: float) -> str:
+    """A share as a percentage of three digits: `5`, `2.48`, `5.25`."""
+    return f"{100 * fraction:.3g}"
 
 
 def printed_number(mean: float | None, sd: float | None, *, signed: bool = False, exact: bool = False) -> str:

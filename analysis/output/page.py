@@ -3,68 +3,29 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analysis.data.conditions import Results
 from analysis.output.exhibit import Written
+from analysis.output.headings import heading
+from analysis.output.page_results import results_table
 from analysis.output.page_runs import RunIndex, left_out, networks, run_groups
-from analysis.output.table import Row, Table
+from analysis.output.page_table import NOT_RUN, PageTable, page_table, tone
+from analysis.output.picture import Mark, picture
 from analysis.paper import printed
 
-TEMPLATE, STYLE = "page.html.j2", "page.css"
-ORDER = ("reproduced", "better", "inconclusive", "not reproduced", "not run")
-VERDICTS = {
-    "supported": "good", "reproduced": "good", "better": "good", "not supported": "bad", "not reproduced": "bad",
-    "mixed": "open", "inconclusive": "open", "not run": "none",
-}  # fmt: skip
-OPEN_RUNS = 500  # the appendix stands open for up to so many runs
-LONG = 60  # characters; a table with a longer cell is shown as cards on narrow screens
-SPELLED = {
-    **{model.replace("-", " "): name for model, name in printed.ARCHITECTURES.items()},
-    **{dataset: printed.dataset(dataset) for dataset in printed.DATASETS}, "lstm": "LSTM", "flops": "FLOPs",
-}  # fmt: skip
-FOLDED = 4  # more notes than these that begin alike are folded away
-
-Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page says of them
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table on the page.
-
-    text; head: the heading of its column; href: the runs it came from, or empty; tone: good, bad,
-    open, none or empty. repeated: whether the text is that of the row above, whose cell below it is
-    blank.
-    """
-
-    text: str
-    head: str
-    href: str = ""
-    tone: str = ""
-    repeated: bool = False
-
-
-@dataclass(frozen=True)
-class PageTable:
-    caption: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...]
-
-    @property
-    def folded(self) -> tuple[str, ...]:
-        """Notes that begin alike, where there are many of them."""
-        starts = Counter(note.partition(":")[0] for note in self.notes)
-        return tuple(note for note in self.notes if starts[note.partition(":")[0]] > FOLDED)
-
-    @property
-    def prose(self) -> bool:
-        return any(len(cell.text) > LONG for row in self.rows for cell in row)
+TEMPLATE, STYLE, SCRIPT = "page.html.j2", "page.css", "page.js"
+ORDER = ("reproduced", "better", "inconclusive", "not reproduced", NOT_RUN)
+OPEN_ROWS = 40  # a table of an exhibit stands open for up to so many rows
+LONG_WORD, PIECE = 15, re.compile(r"[^_-]{1,12}[_-]?|[_-]")  # where a word of so many characters may break
+ANSWERS = ("verdicts", "claims")  # their lines without runs are folded away
 
 
 @dataclass(frozen=True)
@@ -95,91 +56,102 @@ class Section:
     runs_href: str
     runs: int
 
+    @property
+    def folded(self) -> bool:
+        """Whether its table is folded away: it is long, or of many columns."""
+        return self.table is not None and (len(self.table.rows) > OPEN_ROWS or self.table.many)
 
-def write_page(results: Results, written: Sequence[Written], out: Path, *, verdicts: Sequence[str] = ()) -> Path:
+
+def write_page(
+    results: Results, written: Sequence[Written], out: Path, *, verdicts: Sequence[tuple[str, Sequence[str]]] = ()
+) -> Path:
     """Write index.html for these exhibits.
 
-    verdicts: the verdict on each printed number at the last epoch, counted first.
+    verdicts: the verdict on each printed number at the last epoch, and the runs that it is on.
     """
     path = out / "index.html"
     path.write_text(page(results, written, verdicts=verdicts), encoding="utf-8")
     return path
 
 
-def page(results: Results, written: Sequence[Written], *, verdicts: Sequence[str] = ()) -> str:
-    """The page as HTML; autoescaped, without scripts, styles and pictures within it."""
+def page(
+    results: Results, written: Sequence[Written], *, verdicts: Sequence[tuple[str, Sequence[str]]] = ()
+) -> str:  # fmt: skip
+    """The page as HTML; autoescaped, with its style, script and pictures within it."""
     import jinja2
 
-    groups = run_groups(results.tables.results)
-    index = RunIndex(groups)
-    sections = [section(exhibit, index) for exhibit in written]
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
     )  # fmt: skip
-    statuses = Counter(results.tables.results["status"])
+    environment.filters["breaking"] = breaking
+    script = (folder / SCRIPT).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(TEMPLATE).render(
-        style=(folder / STYLE).read_text(encoding="utf-8"), citation=printed.CITATION,
-        counts=_counts(verdicts), parts=_parts(sections),
-        missing=[s for s in sections if not _shown(s)],
-        statuses=sorted(statuses.items()), networks=networks(groups), left_out=left_out(groups),
-        open_runs=sum(len(group.runs) for group in groups) <= OPEN_RUNS, claims=_named(sections, "claims"),
-        summary=_named(sections, "verdicts"),
-        link=index.link, sets=list(index.listed()), tone=tone,
+        style=(folder / STYLE).read_text(encoding="utf-8"), script=script, script_hash=digest,
+        citation=printed.CITATION, tone=tone, **_content(results, written, verdicts),
     )  # fmt: skip
 
 
-def section(exhibit: Written, index: RunIndex) -> Section:
+def breaking(text: str) -> Any:
+    """The text as HTML that breaks where a table is narrow: not around ± and before %, but within long words."""
+    from markupsafe import Markup
+
+    kept = text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+    pieces = re.sub(rf"\S{{{LONG_WORD},}}", lambda word: "\0".join(PIECE.findall(word[0])), kept.replace("\0", ""))
+    return Markup("<wbr>").join(pieces.split("\0"))
+
+
+def _content(
+    results: Results, written: Sequence[Written], verdicts: Sequence[tuple[str, Sequence[str]]]
+) -> dict[str, Any]:
+    groups = run_groups(results.tables.results)
+    index = RunIndex(groups)
+    by_run = {run_id: verdict for verdict, run_ids in verdicts for run_id in run_ids}
+    drawn = [exhibit for exhibit in written if exhibit.panels]
+    sections = [section(exhibit, index.link) for exhibit in written if not exhibit.panels]
+    with_runs = [s for s in sections if _shown(s) and s.runs]
+    names = {exhibit.name for exhibit in written}
+    return {
+        "counts": _counts(verdict for verdict, _ in verdicts),
+        "picture": picture(
+            [panel for exhibit in drawn for panel in exhibit.panels], _mark_link(index.link, names), by_run
+        ),
+        "picture_files": [file.name for exhibit in drawn for file in exhibit.files],
+        "results": page_table(results_table(results, by_run), index.link),
+        "parts": _parts(with_runs),
+        "idle": [s for s in sections if s not in with_runs],
+        "claims": next((s for s in with_runs if s.name == "claims"), None),
+        "statuses": sorted(Counter(results.tables.results["status"]).items()),
+        "networks": networks(groups),
+        "left_out": left_out(groups),
+        "methods": len({c.method for c in results.conditions if len(c.done)}),
+        "sets": list(index.listed()),
+    }
+
+
+def _mark_link(link: Callable[[Sequence[str]], str], names: set[str]) -> Callable[[Mark], str]:
+    """The address of a point's runs; of a printed number that of the table that prints it."""
+    return lambda mark: link(mark.run_ids) or (f"#{mark.exhibit}" if mark.exhibit in names else "")
+
+
+def section(exhibit: Written, link: Callable[[Sequence[str]], str]) -> Section:
+    table = None if exhibit.table is None else page_table(exhibit.table, link)
+    if table is not None and exhibit.name in ANSWERS:
+        table = table.without_idle()
     return Section(
         name=exhibit.name,
         heading=heading(exhibit.name),
         title=exhibit.title,
         finding=exhibit.finding,
         remark=exhibit.remark,
-        table=None if exhibit.table is None else page_table(exhibit.table, index.link),
+        table=table,
         figure=_figure(exhibit),
         files=tuple(file.name for file in exhibit.files),
-        runs_href=index.link(exhibit.run_ids),
+        runs_href=link(exhibit.run_ids),
         runs=len(exhibit.run_ids),
     )
-
-
-def page_table(table: Table, link: Link) -> PageTable:
-    """A table with links from its numbers to their runs, and without blanks below a label."""
-    measured = table.heads[table.labels :] if table.measured is None else table.measured
-    rows: list[tuple[Cell, ...]] = []
-    for row in table.rows:
-        cells = [
-            _cell(row, text, head, link, head in measured) for head, text in zip(table.heads, row.cells, strict=True)
-        ]
-        if rows and not row.cells[0]:
-            for i in (i for i in range(table.labels) if not row.cells[i]):
-                cells[i] = Cell(rows[-1][i].text, table.heads[i], repeated=True)
-        rows.append(tuple(cells))
-    return PageTable(table.caption, table.heads, tuple(rows), table.notes)
-
-
-def _cell(row: Row, text: str, head: str, link: Link, measured: bool) -> Cell:
-    run_ids = row.dense_run_ids if "dense" in head.lower() and row.dense_run_ids else row.run_ids
-    linked = measured and run_ids and any(mark.isdigit() for mark in text)
-    return Cell(text, head, link(run_ids) if linked else "", tone(text))
-
-
-def tone(text: str) -> str:
-    """The colour of a verdict, by its words; empty for what is no verdict."""
-    word = re.sub(r"[ (,:].*", "", text) if text.startswith("inconclusive") else re.split(r" \(|[,:]", text)[0]
-    return VERDICTS.get(word, "")
-
-
-def heading(name: str) -> str:
-    """`Table 1`, `Figure 7`, `Table A.2`; `MNIST figure 7`; other names in words."""
-    if found := re.fullmatch(r"(table|figure)(A?)(\d+)", name):
-        return f"{found[1].capitalize()} {'A.' if found[2] else ''}{found[3]}"
-    words = re.sub(r"(table|figure)(\d+)", r"\1 \2", name.replace("-", " "))
-    for word, written in SPELLED.items():
-        words = re.sub(rf"\b{word}\b", written, words)
-    return words[:1].upper() + words[1:]
 
 
 def _figure(exhibit: Written) -> Figure | None:
@@ -196,14 +168,13 @@ def _shown(section: Section) -> bool:
     return bool(section.figure or section.table)
 
 
-def _parts(sections: Sequence[Section]) -> list[tuple[str, str, list[Section]]]:
-    """(anchor, heading, exhibits that there are): the paper's in its order, its claims, ours."""
-    shown = [s for s in sections if _shown(s) and s.name != "verdicts"]
-    printed = [s for s in shown if re.fullmatch(r"(table|figure)A?\d+(-.*)?", s.name)]
+def _parts(shown: Sequence[Section]) -> list[tuple[str, str, list[Section]]]:
+    """(anchor, heading, exhibits): the verdicts, the paper's exhibits in its order, its claims, ours."""
+    paper = [s for s in shown if s.name == "verdicts" or re.fullmatch(r"(table|figure)A?\d+(-.*)?", s.name)]
     claims = [s for s in shown if s.name == "claims"]
-    ours = [s for s in shown if s not in printed and s not in claims]
+    ours = [s for s in shown if s not in paper and s not in claims]
     parts = [
-        ("paper", "The paper's tables and figures", printed),
+        ("paper", "The paper's tables and figures", sorted(paper, key=lambda s: s.name != "verdicts")),
         ("claims-in-words", "The paper's claims", claims),
         ("ours", "Not in the paper", ours),
     ]
@@ -214,7 +185,3 @@ def _counts(verdicts: Iterable[str]) -> list[tuple[str, int]]:
     """How many printed numbers have which verdict, whatever its n."""
     found = Counter(next((word for word in ORDER if verdict.startswith(word)), verdict) for verdict in verdicts)
     return sorted(found.items(), key=lambda item: (ORDER.index(item[0]) if item[0] in ORDER else len(ORDER), item[0]))
-
-
-def _named(sections: Sequence[Section], name: str) -> Section | None:
-    return next((s for s in sections if s.name == name), None)

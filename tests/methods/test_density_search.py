@@ -16,7 +16,7 @@ import methods
 from methods import DensityKnob, DensityMatch, match_density
 from methods.registry import method_class
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/adding-a-method.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/loop-of-your-own.md"
 CURVES: dict[str, Callable[[float], float]] = {
     "a power law, as DST's on LeNet-300-100": lambda alpha: min(1.0, 0.0834 * (alpha / 5e-4) ** -1.74),
     "a bend": lambda alpha: 1 / (1 + (alpha / 3e-4) ** 2),

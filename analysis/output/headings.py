@@ -1,0 +1,60 @@
+"""What the page calls each exhibit: words, not file names."""
+
+from __future__ import annotations
+
+import re
+
+from analysis.paper import printed
+
+NAMES = {
+    "verdicts": "Verdicts, number by number",
+    "claims": "Claims in words",
+    "tableA2": "Thresholds per layer, row or weight",
+    "field": "All methods in one setting",
+    "paired-methods": "Methods at one density, paired by seed",
+    "compact-networks": "Compact networks, trained densely",
+    "alpha-interpolation": "The alpha for a printed density",
+    "estimators": "Other estimators of the step's derivative",
+    "gap": "Why Lenet-300-100 keeps more than printed",
+    "lstm-counting": "Two ways to count an LSTM's weights",
+    "training-cost": "Seconds per training step",
+    "verdict-power": "How often a verdict would be right",
+    "other-reproductions": "Another reproduction of DST",
+    "rivals-mnist": "Rivals' published numbers, MNIST",
+    "rivals-cifar10": "Rivals' published numbers, CIFAR-10",
+    "pattern-consistency": "How consistent the sparse pattern is",
+    "threshold-resets": "Resets of thresholds",
+}
+# of an exhibit that a data set or a network of it has; {} is the data set
+PATTERNS = (
+    (r"(.+)-figure3", "{}: accuracy and weights kept by alpha"),
+    (r"(.+)-figure4", "{}: weights kept by layer, over training"),
+    (r"(.+)-figure7", "{}: the sparse pattern"),
+    (r"(.+)-accuracy-density", "{}: accuracy against density"),
+    (r"(.+)-accuracy-flops", "{}: accuracy against FLOPs"),
+    (r"(.+)-resets", "{}: resets of thresholds"),
+)
+SUFFIXES = {"-verdicts": "verdicts at every alpha", "-default-alpha": "default alpha"}
+
+
+def heading(name: str) -> str:
+    """An exhibit in a few words: `Table 1`, `MNIST: the sparse pattern`; of a data set its name."""
+    if name in NAMES:
+        return NAMES[name]
+    for suffix, words in SUFFIXES.items():
+        if name.endswith(suffix) and (stem := name.removesuffix(suffix)) in printed.PLACES:
+            return f"{printed.number(stem)}: {words}"
+    if name in printed.PLACES:
+        return printed.number(name)
+    for pattern, words in PATTERNS:
+        if found := re.fullmatch(pattern, name):
+            return words.replace("{}", _spelled(found[1]))
+    return f"All of {name}, in the layout of Table 2"
+
+
+def _spelled(name: str) -> str:
+    """A data set, or a data set and a network: `MNIST`, `MNIST, Lenet-5-Caffe`."""
+    dataset, _, model = name.partition("-")
+    if dataset in printed.DATASETS:
+        return ", ".join(filter(None, [dataset.upper(), printed.architecture(model)]))
+    return name
