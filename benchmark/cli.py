@@ -10,6 +10,7 @@ import typer
 
 from benchmark import terminal
 from benchmark.commands import data_sets, options
+from benchmark.commands.check import check as check_folder
 from benchmark.commands.conformance import check_methods
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
@@ -208,6 +209,16 @@ def export(
 ) -> None:
     """Write the tables again, from the run folder or from its MLflow mirror."""
     write_export(out, source, to, where, json_output)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What was sent: tables, or a run folder.")],
+    beside: options.Beside = [],  # noqa: B006
+    json_output: Json = False,
+) -> None:
+    """Check results that somebody sent: schema, hashes, suites, plausibility, and the same cells in ours."""
+    raise typer.Exit(check_folder(folder, beside, json_output))
 
 
 @data_app.command()

@@ -89,3 +89,7 @@ Level = Annotated[str, typer.Option(help="With --method: fast, or full, which ne
 ConformanceTo = Annotated[
     Path | None, typer.Option("--to", metavar="FOLDER", help="With --method: write rows into its conformance.csv.")
 ]
+Beside = Annotated[
+    list[Path],
+    typer.Option(metavar="PATH", help="Our tables, by default paper_figures/results if it exists; repeatable."),
+]

@@ -35,6 +35,7 @@ from methods import budgets, scores
 ELSEWHERE = {
     "docs/clusters.md": "tests/test_clusters_page.py",
     "docs/other-libraries.md": "tests/libraries/test_training_loops.py",
+    "docs/publishing.md": "tests/test_publishing_page.py",
 }
 HERE = {f"docs/{name}.md" for name in ("adding-a-method", "command-line", "index", "plug-ins", "tracking")}
 MORE = [ROOT / "CONTRIBUTING.md", ROOT / "paper_figures/results/README.md"]
