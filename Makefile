@@ -1,8 +1,8 @@
-# make demo | test | test-all | check | lint | faults | paper | docs | setup: everything on a fresh machine with Python >= 3.11 and make.
+# make demo | test | test-all | check | coverage | lint | faults | paper | docs | setup: everything on a fresh machine with Python >= 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all check faults paper docs lint
+.PHONY: setup demo test test-all check coverage faults paper docs lint
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed  ## create .venv and install the pinned versions
@@ -33,6 +33,9 @@ test: setup  ## all tests but the rare ones, two at a time
 test-all: setup  ## install the libraries that tests/libraries tries, then run all tests, the rare ones too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/libraries/requirements.txt
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15
+
+coverage: setup  ## the share of lines that the fast tests run in their own process: coverage/index.html
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cov --cov-report term --cov-report html:coverage $(TESTS)
 
 faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,000 cells take
 	BENCH_TEST_KILLS=50 $(BIN)/python -m pytest -q -s tests/benchmark/launch/test_kills.py

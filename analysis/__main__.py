@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -49,7 +50,7 @@ def build(
     from analysis.build import build as build_exhibits
     from analysis.data.read import InputError, load
 
-    found = [*results, *paths] or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
+    found = _default_results([*results, *paths])
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
     if only is not None and not names:
         raise InputError("--only names no exhibit: write --only table1,figure4")
@@ -63,6 +64,25 @@ def build(
         sources = ", ".join(map(str, found))
         print(f"{out} holds the published exhibits; these were rebuilt from {sources}: see git diff --stat. ", end="")
         print("--out writes elsewhere")
+
+
+@app.command()
+def publish(
+    to: Annotated[Path, typer.Option(help="The folder that is written.", show_default=False)],
+    results: Annotated[
+        list[Path],
+        typer.Option(metavar="PATH", help="As in build; repeatable.", show_default=False),
+    ] = [],  # noqa: B006
+) -> None:
+    """Write tables, exhibits, page, a data-set card and checksums as one folder, for a data hub or an archive.
+
+    --to is a new or empty folder, or an earlier publication, which is replaced.
+    """
+    from analysis.data.read import load
+    from analysis.publish import publish as publish_folder
+
+    files = publish_folder(load(_default_results(results)), to)
+    print(f"{to}: {len(files)} files; to check them: cd {shlex.quote(str(to))} && sha256sum -c SHA256SUMS")
 
 
 @app.command()
@@ -80,6 +100,11 @@ def compare(
         terminal.document_stream().write(comparison.document(found, counted))
     else:
         print(comparison.text(found, counted), end="")
+
+
+def _default_results(given: list[Path]) -> list[Path]:
+    """The paths of --results, or those of the committed tables and of the default run folder."""
+    return given or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
 
 
 def main() -> NoReturn:

@@ -10,6 +10,7 @@ import typer
 
 from benchmark import terminal
 from benchmark.commands import data_sets, options
+from benchmark.commands.check import check as check_folder
 from benchmark.commands.conformance import check_methods
 from benchmark.commands.doctor import doctor as diagnose
 from benchmark.commands.export import export as write_export
@@ -42,7 +43,7 @@ app = typer.Typer(
     name="python -m benchmark",
     help="Run grids of sparse-training cells and read what they measured.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=Path(sys.argv[0]).name == "sparse-bench",  # shells complete a program, not `python -m benchmark`
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -221,6 +222,16 @@ def export(
         if source != "folders" or where or to is None:
             raise SpecError("--checkpoint takes --to DIR, a new folder, and neither --from nor --where")
         export_checkpoint(checkpoint, out, data_dir, to, suite, json_output)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What was sent: tables, or a run folder.")],
+    beside: options.Beside = [],  # noqa: B006
+    json_output: Json = False,
+) -> None:
+    """Check results that somebody sent: schema, hashes, suites, plausibility, and the same cells in ours."""
+    raise typer.Exit(check_folder(folder, beside, json_output))
 
 
 @data_app.command()

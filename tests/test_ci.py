@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("g++", "git", "python3-venv", "chromium", "SLURM")
@@ -61,3 +62,12 @@ def test_without_the_python_packages_it_says_that_nothing_can_be_tested(bare: Pa
     finished = run(bare)
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr.splitlines()[-1].endswith("Nothing can be tested")
+
+
+def test_the_workflow_runs_the_two_commands_of_the_readme_and_keeps_the_coverage() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == ["make demo", "make test", "make coverage"]
+    (kept,) = (step["with"]["path"] for step in steps if "upload-artifact" in step.get("uses", ""))
+    recipe = subprocess.run(["make", "-n", "coverage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"--cov-report html:{kept} " in recipe

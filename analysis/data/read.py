@@ -88,7 +88,8 @@ def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
         again = set(done.index[done != chosen[done.index]])
         there = _traces(Path(str(table["file"].iloc[0])), again) if again else _empty(TRACES)
         for run_id, records in _records(there).items():
-            if not records.equals(_records(tables.traces_of([run_id])).get(run_id)):
+            kept = _records(tables.traces_of([run_id])).get(run_id, records)  # a table may have come without traces
+            if not records.equals(kept):
                 raise InputError(
                     f"{Path(done[run_id]).with_name('traces.csv')}: run {run_id} has other records than in "
                     f"{Path(chosen[run_id]).with_name('traces.csv')}: keep one of the two"

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-SuiteName = Annotated[str, typer.Option("--suite", help="A suite's name, or a FILE.py of your own.")]
+from benchmark import suites
+from benchmark.launch import choice
+
+SuiteName = Annotated[
+    str,
+    typer.Option(
+        "--suite", help="A suite's name, or a FILE.py of your own.", autocompletion=lambda: suites.available()
+    ),
+]
 PlugInSuite = Annotated[
     str | None, typer.Option("--suite", help="A FILE.py, or an installed suite, whose plug-ins are loaded first.")
 ]
@@ -23,10 +31,12 @@ DoneIn = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option(help="Seeds in place of the suite's, such as 0-4 or 0,2.")]
 Workers = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes; by default one per core or GPU.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", autocompletion=lambda: ["auto", "cpu", "cuda"])]
 NoMlflow = Annotated[bool, typer.Option("--no-mlflow", envvar="BENCH_NO_MLFLOW", help="Mirror nothing to MLflow.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Launcher = Annotated[str, typer.Option(help="Where cells execute: local, ray or slurm.")]
+Launcher = Annotated[
+    str, typer.Option(help="Where cells execute: local, ray or slurm.", autocompletion=lambda: list(choice.NAMES))
+]
 Profile = Annotated[Path | None, typer.Option(help="slurm: the cluster's profile, a FILE.toml.")]
 RayAddress = Annotated[str | None, typer.Option(help="ray: a running cluster's address; local without.")]
 Detach = Annotated[bool, typer.Option(help="slurm: return once the jobs are submitted.")]
@@ -82,4 +92,8 @@ Checkpoint = Annotated[
 ]
 ConformanceTo = Annotated[
     Path | None, typer.Option("--to", metavar="FOLDER", help="With --method: write rows into its conformance.csv.")
+]
+Beside = Annotated[
+    list[Path],
+    typer.Option(metavar="PATH", help="Our tables, by default paper_figures/results if it exists; repeatable."),
 ]

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from benchmark import results
 from benchmark.results import COLUMNS, LAYERS, MEASURED, REQUIRED, TIMES, TRACES, Row
@@ -19,6 +20,7 @@ from benchmark.spec import SpecError
 HEADER = 2  # the header is row 1, so that the first row below it is row 2
 RESULTS, PARQUET = "results.csv", "results.parquet"
 FINISHED = ("done", "diverged")
+LONGEST_LINE = 2**23
 NEEDED = ("epochs", *results.NEEDED)  # a done row without these is not intact
 
 
@@ -58,7 +60,7 @@ def read(file: Path) -> list[Row]:
 
     Raises SpecError if the file is no results table.
     """
-    return [{**dict.fromkeys(COLUMNS, ""), **row} for row in _rows(file, COLUMNS, needed=REQUIRED)]
+    return [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows(file, COLUMNS, needed=REQUIRED)]
 
 
 def merge(found: Sequence[Row], out: Path, to: Path) -> int:
@@ -83,7 +85,7 @@ def check(folder: Path) -> None:
         ("layers.csv", LAYERS, None),
     ):
         if (folder / name).exists():
-            next(_rows(folder / name, columns, needed=needed), None)
+            next(rows(folder / name, columns, needed=needed), None)
     _check_parquet(folder / PARQUET)
 
 
@@ -98,7 +100,7 @@ def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
     others = [row for row in old if row["run_id"] not in new]
     ended = [run_id for run_id, row in new.items() if row["status"] in FINISHED]
     kept = {
-        name: [row for row in _rows(to / name, columns) if row["run_id"] not in new] if (to / name).exists() else []
+        name: [row for row in rows(to / name, columns) if row["run_id"] not in new] if (to / name).exists() else []
         for name, columns in (("traces.csv", TRACES), ("layers.csv", LAYERS))
     }  # all of both is read, and so checked, before anything is written
     results.write_csv(to / "traces.csv", TRACES, itertools.chain(kept["traces.csv"], results.traces(out, ended)))
@@ -131,11 +133,11 @@ def _tables(path: Path) -> list[Path]:
     return files
 
 
-def _rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[Row]:
+def rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[Row]:
     """The rows of a table with these columns; it must have those `needed`, all without it."""
     try:
         with file.open(newline="", encoding="utf-8") as opened:
-            reader = csv.DictReader(opened, strict=True)
+            reader = csv.DictReader(_lines(opened), strict=True)
             names = list(reader.fieldnames or ())
             if missing := [name for name in needed or columns if name not in names]:
                 raise SpecError(f"{file} is no table of ours: it has no column '{missing[0]}'")
@@ -149,10 +151,18 @@ def _rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = 
         raise SpecError(f"{file} cannot be read as a table: {error}") from error
 
 
+def _lines(opened: TextIO) -> Iterator[str]:
+    """The lines of a file, which may be a stranger's: one without an end would fill the memory."""
+    while line := opened.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(f"a line has {LONGEST_LINE} characters or more")
+        yield line
+
+
 def _fault(row: Row) -> str:
     """Why a row that says done does not count; empty if it does."""
-    if damage := _damage(row):
-        return damage
+    if found := damage(row):
+        return found
     if any(part.startswith(results.DRIFT) for part in row["departs"].split(results.SEPARATOR)):
         return "it was resumed in a changed environment (drift)"
     for name in NEEDED:
@@ -161,7 +171,7 @@ def _fault(row: Row) -> str:
     return ""
 
 
-def _damage(row: Row) -> str:
+def damage(row: Row) -> str:
     """Why a row cannot be the row of its cell; empty if it can."""
     try:
         results.check_row(row)
@@ -182,8 +192,8 @@ def _is_number(text: str) -> bool:
 def _check_rows(rows: Sequence[Row], file: Path) -> None:
     """Raises SpecError for the first row that is not the row of its cell."""
     for number, row in enumerate(rows, HEADER):
-        if damage := _damage(row):
-            raise SpecError(f"{file}, row {number}: {damage}; correct or remove that row first")
+        if found := damage(row):
+            raise SpecError(f"{file}, row {number}: {found}; correct or remove that row first")
 
 
 def _check_parquet(file: Path) -> None:

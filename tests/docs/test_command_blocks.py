@@ -36,6 +36,7 @@ ELSEWHERE = {
     "docs/checkpoints.md": "tests/methods/release/test_checkpoints_page.py",
     "docs/clusters.md": "tests/test_clusters_page.py",
     "docs/other-libraries.md": "tests/libraries/test_training_loops.py",
+    "docs/publishing.md": "tests/test_publishing_page.py",
 }
 HERE = {f"docs/{name}.md" for name in ("adding-a-method", "command-line", "index", "plug-ins", "tracking")}
 MORE = [ROOT / "CONTRIBUTING.md", ROOT / "paper_figures/results/README.md"]

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import sysconfig
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.launch.base import Event, Job, LaunchError
-from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm import container, jobs
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.folder_watch import FolderWatch
 from benchmark.launch.slurm.jobs import ClusterJob
@@ -44,9 +45,13 @@ class SlurmLauncher:
     stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
 
     def __init__(self, execution: Execution, profile: Profile, *, workers: int | None, detach: bool) -> None:
-        """Raises LaunchError for a run folder that SLURM cannot write to."""
+        """Raises LaunchError for a run folder that SLURM cannot write to, or a folder that no container can see.
+
+        python: the words that start Python in a job.
+        """
         check_folder(execution.out)
         self._execution, self._profile, self._detach = execution, profile, detach
+        self.python = _python(execution, profile)
         self._workers_per_job = workers or profile.workers(processes_per_cell=execution.processes)
         self.workers = self._workers_per_job * profile.array_parallelism
         self._specs: dict[str, RunSpec] = {}
@@ -95,11 +100,12 @@ class SlurmLauncher:
                 "specs": [spec.to_dict() for spec in chunk],
                 "before": attempts,
                 "workers": self._workers_per_job,
+                "in_container": bool(self._profile.container),
                 "probe": str(probe),
             }
             for chunk, attempts in zip(chunks, before, strict=True)
         ]
-        submitted = _sbatch(folder, self.parameters(), tasks)
+        submitted = _sbatch(folder, self.parameters(), tasks, python=self.python)
         new = [
             ClusterJob(name, tuple(attempts), log, attempts)
             for (name, log), attempts in zip(submitted, before, strict=True)
@@ -109,7 +115,9 @@ class SlurmLauncher:
 
     def parameters(self) -> dict[str, Any]:
         """What submitit writes into the job's script."""
-        return self._profile.parameters(job_name=job_name(self._execution.out), python_path=_python_path())
+        name, path = job_name(self._execution.out), os.pathsep.join(_python_paths())
+        afterwards = {"teardown": list(container.AFTERWARDS)} if self._profile.container else {}
+        return self._profile.parameters(job_name=name, python_path=path) | afterwards
 
     def stop(self) -> None:
         self._stopping = True
@@ -216,7 +224,7 @@ def script(execution: Execution, profile: Profile, *, workers: int | None, cells
     folder = submission_folder(execution.out)
     launcher = SlurmLauncher(execution, profile, workers=workers, detach=True)
     chunks = -(-cells // profile.cells_per_job)
-    command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
+    command = shlex.join([*launcher.python, "-u", "-m", "submitit.core._submit", str(folder)])
     arrays = {"map_count": chunks} if chunks > 1 else {}
     text: str = submitit_slurm._make_sbatch_string(command=command, folder=folder, **launcher.parameters(), **arrays)
     return text
@@ -230,7 +238,9 @@ def _submitit() -> Any:
     return submitit.slurm.slurm
 
 
-def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _sbatch(
+    folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, Any]], *, python: Sequence[str]
+) -> list[tuple[str, str]]:
     """Submit one array; each job's id and the file of its output."""
     slurm = _submitit()
     import submitit
@@ -240,7 +250,7 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
 
     if slurm.SlurmExecutor.affinity() < 0:
         raise SlurmError("srun is not installed: no SLURM on this machine")
-    executor = submitit.SlurmExecutor(folder=folder)
+    executor = submitit.SlurmExecutor(folder=folder, python=shlex.join(python))
     executor.update_parameters(**parameters)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit also prints what its error says
@@ -253,16 +263,28 @@ def _sbatch(folder: Path, parameters: dict[str, Any], tasks: Sequence[dict[str, 
     return [(str(job.job_id), str(job.paths.stdout)) for job in submitted]
 
 
-def _python_path() -> str:
+def _python(execution: Execution, profile: Profile) -> list[str]:
+    """The words that start a job's Python: this one, or that of the profile's image.
+
+    Raises LaunchError for a folder that cannot be mounted in the container.
+    """
+    if not profile.container:
+        return [sys.executable]
+    folders = container.folders(execution, _python_paths())
+    return container.python(profile.container, gpus=profile.gpus_per_task > 0, folders=folders)
+
+
+def _python_paths() -> list[str]:
     """Where a job finds this package and what the user's suites import.
 
-    That is this checkout, the current folder and PYTHONPATH. Raises LaunchError for a path that is
-    no text.
+    That is this checkout, the current folder and PYTHONPATH. A package that pip installed is found
+    by the job's own Python. Raises LaunchError for a path that is no text.
     """
-    checkout = str(Path(__file__).resolve().parents[3])
+    home = str(Path(__file__).resolve().parents[3])
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    paths = list(dict.fromkeys(path for path in (checkout, os.getcwd(), *given) if path))
+    checkout = [] if home == os.path.realpath(sysconfig.get_path("purelib")) else [home]
+    paths = list(dict.fromkeys(path for path in (*checkout, os.getcwd(), *given) if path))
     for path in paths:
         if CONTROL.search(path):
             raise LaunchError(f"{path!r}, where jobs find Python files: a job's script cannot hold it; rename it")
-    return os.pathsep.join(paths)
+    return paths

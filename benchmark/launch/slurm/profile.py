@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import tomllib
@@ -27,8 +28,8 @@ class Profile:
     time_minutes: a job's limit; cells that are not done by then save their state and are queued
     again. memory_gb: of a job. array_parallelism: jobs that run at once. cells_per_job: cells that
     one job trains, several at a time if it has the workers. setup: shell lines before the program,
-    such as `module load`. environment: variables of the job. None and empty values leave the
-    cluster's default.
+    such as `module load`. environment: variables of the job. container: the Apptainer image in which
+    the job's Python runs, an absolute path. None and empty values leave the cluster's default.
     """
 
     time_minutes: int
@@ -42,6 +43,7 @@ class Profile:
     cells_per_job: int = 1
     setup: tuple[str, ...] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    container: str | None = None
 
     def workers(self, *, processes_per_cell: int = 1) -> int:
         """Cells that a job trains at a time by default.
@@ -108,7 +110,19 @@ def read(path: Path) -> Profile:
         raise SpecError(f"--profile {path}: time_minutes is missing: the time limit of a job")
     if "setup" in document:
         document["setup"] = tuple(document["setup"])
+    if document.get("container"):
+        document["container"] = _image(path, document["container"])
     return Profile(**document)
+
+
+def _image(path: Path, text: str) -> str:
+    """The absolute path of an image that the profile names relative to its own folder. Raises SpecError."""
+    image = os.path.abspath(path.parent / text)
+    if CONTROL.search(image):
+        raise SpecError(f"--profile {path}: container: a job's script cannot hold {shown(image)}; rename it")
+    if not os.path.isfile(image):
+        raise SpecError(f"--profile {path}: container is {shown(text)}, but there is no file {shown(image, most=300)}")
+    return image
 
 
 def _check(path: Path, name: str, value: Any, kinds: tuple[type, ...]) -> None:

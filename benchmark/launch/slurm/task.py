@@ -13,7 +13,7 @@ from typing import Any
 from benchmark import terminal
 from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher
-from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm import container, jobs
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.run_folder.attempts import cluster_job
 from benchmark.spec import from_dict
@@ -28,11 +28,11 @@ REQUEUE_TRIES, REQUEUE_PAUSE_SECONDS = 10, 6.0
 def run_cells(task: Mapping[str, Any]) -> None:
     """Train a job's cells.
 
-    task: execution, specs, before (see ClusterJob), workers, probe; plain values, as submitit
-    pickles them. After SIGUSR1 or SIGUSR2 (the time limit is near, or preemption) the job requeues
-    itself if a cell got further since the job began. After SIGTERM (scancel, or SLURM requeues it
-    by itself) it saves the state and ends. A cell that failed in this job before it was requeued is
-    not trained again.
+    task: execution, specs, before (see ClusterJob), workers, probe, in_container; plain values, as
+    submitit pickles them. After SIGUSR1 or SIGUSR2 (the time limit is near, or preemption) the job
+    requeues itself if a cell got further since the job began; in a container, its script does so.
+    After SIGTERM (scancel, or SLURM requeues it by itself) it saves the state and ends. A cell that
+    failed in this job before it was requeued is not trained again.
     """
     terminal.replace_unknown_characters()
     _see(Path(task["probe"]))
@@ -54,7 +54,8 @@ def run_cells(task: Mapping[str, Any]) -> None:
     for event in launcher.events():
         _say(event)
     if received and any(jobs.final_status(execution.out, run_id, after=begun[run_id]) is None for run_id in begun):
-        _leave(received, moved=any(jobs.got_further(execution.out, run_id, after=begun[run_id]) for run_id in begun))
+        moved = any(jobs.got_further(execution.out, run_id, after=begun[run_id]) for run_id in begun)
+        _leave(received, moved=moved, in_container=task["in_container"])
 
 
 def _see(probe: Path) -> None:
@@ -68,7 +69,7 @@ def _over(out: Path, run_id: str, before: Mapping[str, int]) -> bool:
     return end is not None and end["status"] != "cancelled"
 
 
-def _leave(received: Sequence[int], *, moved: bool) -> None:
+def _leave(received: Sequence[int], *, moved: bool, in_container: bool) -> None:
     names = ", ".join(signal.Signals(number).name for number in received)
     job, _ = cluster_job()
     if job is None or not set(received) & set(AGAIN):
@@ -76,6 +77,8 @@ def _leave(received: Sequence[int], *, moved: bool) -> None:
     if not moved:
         sys.exit(f"stopped by {names} before any cell got further: give the profile more time_minutes")
     print(f"stopped by {names}: the cells' state is saved; the job goes back into the queue", flush=True)
+    if in_container:
+        sys.exit(container.REQUEUE)
     for _ in range(REQUEUE_TRIES):
         try:
             slurm_queue.requeue(job)

@@ -12,6 +12,7 @@ import pytest
 import synthetic
 
 from analysis.data.read import InputError, load
+from benchmark.commands import check_tables
 
 ROWS = [synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4) for seed in range(3)]
 
@@ -104,6 +105,13 @@ def test_a_bad_row_is_named(tmp_path: Path, rows: list[dict[str, Any]], said: st
     assert str(tmp_path / "results.csv") in str(caught.value)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert named_by_check(rows, tmp_path / "bad") - named_by_check(ROWS, tmp_path / "good"), "check passes it"
+
+
+def named_by_check(rows: list[dict[str, Any]], folder: Path) -> set[str]:
+    """What `python -m benchmark check` says of these rows: what passes there has to build."""
+    file = synthetic.write(folder, rows) / "results.csv"
+    return {f"{problem.row}: {problem.text}" for problem in check_tables.read(file, beside=()).problems}
 
 
 def test_fields_of_a_method_that_is_not_installed_are_its_own(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def program(folder: Path, name: str, script: str) -> None:
         'partition = "a{}#SBATCH --uid=0"',
         'constraint = "a{}b"',
         'account = "a{}b"',
+        'container = "a{}b"',
         'setup = ["a{}b"]',
         'environment = {{A = "a{}b"}}',
     ],

@@ -1,0 +1,139 @@
+"""`publish`: tables, exhibits and page as one folder that a data hub or an archive can take."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.build import build
+from analysis.data.read import HEADER, InputError, Tables, load
+from analysis.output import card
+from benchmark.results import COLUMNS, LAYERS, TRACES, write_csv
+
+SUMS = "SHA256SUMS"
+COPIED = ("LICENSE", "CITATION.cff")
+EXHIBITS = "exhibits"
+
+
+def publish(tables: Tables, to: Path) -> list[str]:
+    """Write the folder `to`; its files, by their path inside it.
+
+    It appears with all of its files at once. Equal tables give equal bytes. Raises InputError where
+    `to` holds anything but an earlier publication as it was written, which is replaced.
+    """
+    to = to.resolve()
+    _check_place(to)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as made:
+        new = Path(made) / "new"
+        new.mkdir()
+        _write(tables, new)
+        _check_place(to)  # once more: writing takes a while
+        _replace(to, new, Path(made) / "old")
+    return _files(to)
+
+
+def _replace(to: Path, new: Path, old: Path) -> None:
+    """Put the folder `new` in the place of `to`, which then is `old`."""
+    if to.exists():
+        to.rename(old)
+    try:
+        new.rename(to)
+    except OSError:
+        if old.exists():
+            old.rename(to)
+        raise
+
+
+def _write(tables: Tables, folder: Path) -> None:
+    write_csv(folder / "results.csv", COLUMNS, _rows(tables))
+    for name, columns in (("traces", TRACES), ("layers", LAYERS)):
+        write_csv(folder / f"{name}.csv", columns, _records(tables, f"{name}.csv", columns))
+    published = load([folder])
+    build(published, folder / EXHIBITS)
+    for name in COPIED:
+        (folder / name).write_text(_of_project(name), encoding="utf-8")
+    (folder / "README.md").write_text(card.text(published, _verdicts(folder)), encoding="utf-8")
+    (folder / SUMS).write_bytes(_sums(folder, _files(folder)))
+
+
+def _rows(tables: Tables) -> Iterator[Mapping[str, str]]:
+    """Each cell once, by run id, with the texts of the table that it was read from."""
+    texts: dict[str, pd.DataFrame] = {}
+    for file, line, suite in tables.results.sort_values("run_id")[["file", "line", "suite"]].itertuples(index=False):
+        if file not in texts:
+            texts[file] = pd.read_csv(file, dtype=str, keep_default_na=False)
+        yield {**texts[file].iloc[line - HEADER].to_dict(), "suite": suite}
+
+
+def _records(tables: Tables, name: str, columns: Sequence[str]) -> Iterator[Mapping[str, str]]:
+    """The traces or layers of the cells, each from beside the table that its cell was read from."""
+    found = tables.results.sort_values("run_id").groupby("file", sort=False)["run_id"]
+    for file, run_ids in found:
+        path, wanted = Path(str(file)).with_name(name), set(run_ids)
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as opened:
+                for record in csv.DictReader(opened):
+                    if record["run_id"] in wanted:
+                        yield {column: record[column] for column in columns}
+
+
+def _verdicts(folder: Path) -> list[str]:
+    """The verdicts that count, of the published numbers in Tables 1 to 3."""
+    path = folder / EXHIBITS / "verdicts.csv"
+    with path.open(newline="", encoding="utf-8") as opened:
+        return [row["verdict"] for row in csv.DictReader(opened) if row["counts"] == "True"]
+
+
+def _check_place(to: Path) -> None:
+    """Raises InputError unless the folder can be written without losing anything."""
+    if not to.exists():
+        return
+    if not to.is_dir():
+        raise InputError(f"--to {to} is no folder: choose another name")
+    there = _files(to)
+    if there and not _untouched(to, there):
+        raise InputError(
+            f"--to {to} holds other files than an unchanged publication: choose another folder, or move them away"
+        )
+
+
+def _untouched(folder: Path, files: Sequence[str]) -> bool:
+    """Whether the folder holds the files that its checksums list, as they were written, and no others."""
+    sums = folder / SUMS
+    if not sums.is_file() or any((folder / name).is_symlink() for name in files):
+        return False
+    return sums.read_bytes() == _sums(folder, [name for name in files if name != SUMS])
+
+
+def _sums(folder: Path, files: Iterable[str]) -> bytes:
+    """The lines that `sha256sum -c` takes."""
+    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in files).encode()
+
+
+def _files(folder: Path) -> list[str]:
+    """Everything in the folder that is no folder, by its path inside it, in one order on every machine."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _of_project(name: str) -> str:
+    """LICENSE or CITATION.cff: of the checkout, or of the installed package."""
+    path = Path(__file__).parents[1] / name
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    text = importlib.metadata.distribution("sparse-training-bench").read_text(f"licenses/{name}")
+    if text is None:
+        raise InputError(f"{name} of this project is not installed: run from a checkout, or install the package anew")
+    return text
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

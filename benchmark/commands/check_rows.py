@@ -1,0 +1,188 @@
+"""A row of a results table that somebody sent: what in it cannot be, by itself, its layers and its records.
+
+Each problem is a line with what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from benchmark.commands import published
+from benchmark.messages import LONGEST, shown
+from benchmark.results import LATER, MEASURED, NEEDED, SEPARATOR, STATUSES, TIMES, Row
+from benchmark.spec import FILE_NAME
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more, such as 1_000
+NAN = ("", "nan", "NaN")
+COMMIT = re.compile(r"[0-9a-f]{7,40}(-dirty)?|unknown(-dirty)?")
+TEXTS = ("device", "departs", "error", "commit", "suite", "protocol")
+PERCENTAGES = ("test_accuracy", "test_top5_accuracy", "best_test_accuracy", "test_accuracy_at_min_density")
+FRACTIONS = ("density", "density_at_best_test_accuracy", "min_density")
+FLOPS = ("train_flops", "inference_flops", "executed_flops")
+OF_A_UNIT = 0.25  # methods that remove whole units miss the target by less than a unit: so much of it at most
+EXPORT = "export the cell anew from its run folder"
+
+Layers = Mapping[str, tuple[float, float]]
+
+
+@dataclass
+class Records:
+    """What traces.csv has of one cell. values: by (epoch, step, name); step is None in records of an epoch."""
+
+    values: dict[tuple[float, float | None, str], float] = field(default_factory=dict)
+
+    def by_epoch(self, name: str) -> list[float]:
+        """The values that the epochs recorded under a name, in order."""
+        found = {e: value for (e, step, key), value in self.values.items() if key == name and step is None}
+        return [found[epoch] for epoch in sorted(found)]
+
+    def untimed(self) -> dict[tuple[float, float | None, str], float]:
+        """Without wall-clock times, which differ between two trainings of one cell."""
+        return {key: value for key, value in self.values.items() if not re.search("seconds|time", key[2])}
+
+
+def number(text: str) -> float:
+    """A number of a table; nan where it is empty. Raises ValueError."""
+    if text in NAN:
+        return math.nan
+    if not NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
+        raise ValueError(f"{shown(text)} is no finite number")
+    return value
+
+
+def problems(row: Row, layers: Layers, records: Records) -> Iterator[str]:
+    """What is wrong with the row of a cell."""
+    if damage := published.damage(row):
+        yield f"{damage}: {EXPORT}"
+        return
+    values: dict[str, float] = {}
+    for name in ("alpha", "density_target", "seed", *MEASURED):
+        try:
+            values[name] = number(row[name])
+        except ValueError as error:
+            yield f"{name}: {error}: {EXPORT}"
+    yield from _of_texts(row)
+    if row["status"] == "done" and len(values) == len(MEASURED) + 3:
+        method = json.loads(row["spec"])["method"]["name"]
+        found = [_measured(row, values), _densities(method, values, layers), _flops(method, values, layers)]
+        yield from (f"{problem}: {EXPORT}" for some in (*found, _recorded(values, records)) for problem in some)
+
+
+def _of_texts(row: Row) -> Iterator[str]:
+    if row["status"] not in STATUSES:
+        yield f"status is {shown(row['status'])}: it must be one of {', '.join(STATUSES)}"
+    for name in TEXTS:
+        if not row[name].isprintable():
+            yield f"{name} has characters that do not print, {shown(row[name])}: remove them"
+        elif name not in ("departs", "suite", "protocol") and len(row[name]) > LONGEST:
+            yield f"{name} has {len(row[name])} characters: at most {LONGEST} are read, so shorten it"
+    for name in ("suite", "protocol"):
+        if not all(FILE_NAME.fullmatch(part) for part in row[name].split(SEPARATOR) if part):
+            yield f"{name} is {shown(row[name])}: it must be names of A-Z a-z 0-9 . _ - joined by '{SEPARATOR}'"
+    if row["status"] == "done" and not row["device"]:
+        yield "device is empty: say what the cell was trained on"
+    if row["status"] == "done" and not COMMIT.fullmatch(row["commit"]):
+        yield f"commit is {shown(row['commit'])}: it must be a commit's hexadecimal digits, or unknown"
+
+
+def _measured(row: Row, values: Mapping[str, float]) -> Iterator[str]:
+    """Ranges of single columns, and orders that hold between two of them."""
+    for name in NEEDED:
+        if math.isnan(values[name]):
+            yield f"{name} of a done cell is empty"
+    for names, low, high in ((PERCENTAGES, 0.0, 100.0), (FRACTIONS, 0.0, 1.0), (("nonzero_density",), 0.0, 1.0)):
+        for name in names:
+            outside = not low <= values[name] <= high or (name in FRACTIONS and values[name] == 0)
+            if outside and not math.isnan(values[name]):
+                yield f"{name} is {values[name]:g}, which is not in {'(' if name in FRACTIONS else '['}0, {high:g}]"
+    for low_name, high_name in (
+        ("test_accuracy", "best_test_accuracy"),
+        ("test_accuracy", "test_top5_accuracy"),
+        ("min_density", "density"),
+        ("nonzero_density", "density"),
+    ):
+        if values[low_name] > values[high_name]:
+            yield f"{low_name} is {values[low_name]:g}, above {high_name}, {values[high_name]:g}"
+    wanted = json.loads(row["spec"])["optimizer"]["epochs"]
+    if values["epochs"] < wanted or values["epochs"] % 1:
+        yield f"epochs is {values['epochs']:g}, but its spec trains {wanted}"
+    for name in TIMES:
+        if values[name] <= 0:
+            yield f"{name} is {values[name]:g}: it must be above 0"
+
+
+def _densities(method: str, values: Mapping[str, float], layers: Layers) -> Iterator[str]:
+    weights, kept = (sum(counts) for counts in zip(*layers.values(), strict=True)) if layers else (math.nan, math.nan)
+    density, target = values["density"], values["density_target"]
+    if layers and not math.isclose(kept / weights, density, rel_tol=1e-9):
+        yield f"density is {density:g}, but its layers keep {kept:g} of {weights:g} weights"
+    promise, _, units = promised(method).partition(" ")
+    if promise == "dense" and density != 1:
+        yield f"density is {density:g}, but {method} keeps every weight"
+    if promise in ("exact", "final") and not math.isnan(target):
+        off = OF_A_UNIT * target if units else len(layers) / weights if layers else 0.01 * target
+        if abs(density - target) > off:
+            yield f"density is {density:g}, but {method} promises its density_target, {target:g}"
+
+
+def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator[str]:
+    """A dense step costs three forward passes, any other one less; a forward pass uses each kept weight."""
+    train, inference, executed = (values[name] for name in FLOPS)
+    for name in FLOPS:
+        if values[name] <= 0:
+            yield f"{name} is {values[name]:g}: it must be above 0"
+            return
+    if train > executed:
+        yield f"train_flops is {train:g}, above executed_flops, {executed:g}, which dense kernels need"
+    if promised(method) == "dense":
+        if train < executed:
+            yield f"train_flops is {train:g}, but {method} needs all executed_flops, {executed:g}"
+        if train % (3 * inference * values["epochs"]):
+            yield f"train_flops is {train:g}, no multiple of 3 x inference_flops x epochs"
+    if inference < (least := 2 * sum(kept for _, kept in layers.values())):
+        yield f"inference_flops is {inference:g}, but the kept weights need {least:g}"
+
+
+def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
+    """traces.csv and the row are of one training: the row's numbers are its epochs'."""
+    accuracies, densities = records.by_epoch("test_accuracy"), records.by_epoch("density")
+    if not records.values:
+        return
+    if not len(accuracies) == len(densities) == values["epochs"]:
+        yield f"epochs is {values['epochs']:g}, but traces.csv has test_accuracy of {len(accuracies)} epochs"
+        return
+    for name, recorded in (
+        ("test_accuracy", accuracies[-1]),
+        ("best_test_accuracy", max(accuracies)),
+        ("density", densities[-1]),
+        ("min_density", min(densities)),
+    ):
+        if not math.isnan(values[name]) and values[name] != recorded:
+            yield f"{name} is {values[name]!r}, but traces.csv says {recorded!r}"
+
+
+@functools.cache
+def promised(method: str) -> str:
+    """A method's density_promise, with `of units` where it removes whole units; empty if it is not installed."""
+    from methods.registry import method_class
+
+    try:
+        found = method_class(method)
+    except ValueError:
+        return ""
+    return found.density_promise + (" of units" if found.granularity == "unit" else "")
+
+
+def difference(row: Row, other: Row) -> str:
+    """The first column in which two finished rows of a cell differ, as `analysis build` compares them; or empty."""
+    for name in ("status", *(name for name in MEASURED if name not in TIMES)):
+        here, there = (found[name] if name == "status" else number(found[name]) for found in (row, other))
+        absent = [value != value for value in (here, there)]  # nan, which is not equal to itself
+        if here != there and not all(absent) and not (name in LATER and any(absent)):
+            return name
+    return ""
