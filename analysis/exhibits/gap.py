@@ -15,7 +15,7 @@ from analysis.data.conditions import Condition, Results, Summary, summarize
 from analysis.data.epochs import ACCURACY, DENSITY
 from analysis.data.layers_and_curves import by_epoch, layer_ratios
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import WIDE, centre_and_ends, limits, percentage, t_interval, with_seeds
+from analysis.output.numbers import CUT, WIDE, centre_and_ends, percentage, percentage_and_interval, t_interval
 from analysis.output.plotting import LAYERS, MODEL, SPARSE, plain_log, small_multiples
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -31,7 +31,7 @@ HEADS = (
 NOTES = (
     "Ranked by targets met, then by the ratio of the density to the printed one. Set-up: what differs from the stated "
     "one. τ = α · lr · T / (1 − m) after T steps with momentum m: a threshold that nothing opposes ends at ln(1 + τ).",
-    f"Last epoch, mean ± standard deviation over n seeds. {WIDE}",
+    f"Last epoch, mean ± standard deviation over n seeds [95 % t interval]. {WIDE} {CUT}",
     f"Targets: remaining within {1 / FACTOR:g} to {FACTOR:g} times the printed number, accuracy and the dense twin's "
     "accuracy within 0.2 points of it, and Figure 4 in at least 4 of 5 seeds: layer 3 keeps 99 %, layer 1 is the "
     "sparsest and below 10 % within a quarter of the epochs, layers 1 and 2 never gain more than 0.5 points in an "
@@ -204,7 +204,7 @@ def _cells(one: SetUp) -> tuple[str, ...]:
     return (
         one.label, f"{one.condition.alpha:g}", "" if math.isnan(one.tau) else f"{one.tau:.2f}",
         f"{largest.mean:.2f}" if largest.n else "",
-        with_seeds(one.density()) + limits(*t_interval(one.density())), percentage(one.accuracy()),
+        percentage_and_interval(one.density()), percentage(one.accuracy()),
         "not run" if one.dense_accuracy is None else percentage(one.dense_accuracy),
         f"{sum(one.figure4.values())} of {len(one.figure4)}" if one.figure4 else "not run",
         f"{one.met} of 4: {', '.join([*names, *unsettled, *missing])}".removesuffix(": "),
