@@ -104,6 +104,40 @@ def test_what_is_said_of_lenet_300_100_is_what_its_rows_say() -> None:
     assert f"(dense: {mean_and_deviation(rows['dense', ''], 'test_accuracy', seeds=10)})" in WORDS
 
 
+def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
+    page = " ".join((ROOT / "docs/gap.md").read_text().split())
+    with (ROOT / "paper_figures/gap.csv").open() as file:
+        set_ups = list(csv.DictReader(file))
+    full = [one for one in set_ups if one["met"] == "4"]
+    assert [one["set_up"] for one in full] == [
+        "standardised inputs, estimator straight through",
+        "estimator straight through, epochs 40",
+    ]
+    assert f"Two of the {len(set_ups)} set-ups meet all four targets" in page
+    assert all(one["n"] == "3" and one["density_settled"] == "False" for one in full)
+    for one in full:
+        kept, accuracy = (
+            f"{float(one[f'{name}_mean']):.2f} ± {float(one[f'{name}_sd']):.2f} %"
+            for name in ("remaining_percent", "test_accuracy")
+        )
+        assert re.search(rf"keeps? {re.escape(kept)} at {re.escape(accuracy)}", page)
+    first = full[0]
+    assert f"{float(first['test_accuracy_mean']):.2f} ± {float(first['test_accuracy_sd']):.2f} %" in WORDS
+    assert f"{float(first['remaining_percent_mean']):.2f} ± {float(first['remaining_percent_sd']):.2f} %" in WORDS
+    near = [
+        one
+        for one in set_ups
+        if (one["set_up"], one["alpha"]) in (("only the alpha", "0.001"), ("epochs 60", "0.0005"))
+    ]
+    assert [one["figure4_seeds"] for one in near] == ["0", "0"]
+    assert all(one["density_met"] == "True" for one in near)
+    others = [
+        float(o["remaining_percent_mean"]) for o in set_ups if o["alpha"] == "0.0005" and "epochs" not in o["set_up"]
+    ]
+    assert len(others) == 4
+    assert f"keep from {min(others):.2f} to {max(others):.2f} %" in page
+
+
 def test_what_is_said_of_lenet_5_caffe_is_what_its_rows_say() -> None:
     rows = measured("mnist-lenet-5-caffe")
     protocols = " ".join((ROOT / "docs/protocols.md").read_text().split())
