@@ -130,6 +130,12 @@ def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
         if (one["set_up"], one["alpha"]) in (("only the alpha", "0.001"), ("epochs 60", "0.0005"))
     ]
     assert [one["figure4_seeds"] for one in near] == ["0", "0"]
+    longer = next(one for one in near if one["set_up"] == "epochs 60")
+    kept, accuracy = (
+        f"{float(longer[f'{name}_mean']):.2f} ± {float(longer[f'{name}_sd']):.2f} %"
+        for name in ("remaining_percent", "test_accuracy")
+    )
+    assert f"60 epochs ({kept} at {accuracy}" in page
     assert all(one["density_met"] == "True" for one in near)
     others = [
         float(o["remaining_percent_mean"]) for o in set_ups if o["alpha"] == "0.0005" and "epochs" not in o["set_up"]

@@ -56,6 +56,7 @@ def check(folder: Path, beside: Sequence[Path], json_output: bool) -> int:
     for table in tables:
         found.problems += table.problems
         _memberships(table, found)
+        found.remarks += _without_records(table)
     found.problems += _twice(tables)
     if ours:
         _beside(tables, ours, found)
@@ -117,6 +118,13 @@ def _memberships(table: Table, found: Found) -> None:
         found.remarks += [
             table.problem(run_id, text) for text, holds in remarks.items() if holds and not row["departs"]
         ]
+
+
+def _without_records(table: Table) -> Iterator[Problem]:
+    lacking = [run_id for run_id in table.finished if not table.records.get(run_id, Records()).values]
+    if lacking:
+        count = f"{len(lacking)} finished cell{'s have' if len(lacking) > 1 else ' has'} no records in traces.csv"
+        yield Problem(str(table.file), f"{count}: accuracy and density are not compared with their epochs")
 
 
 def _other_method(spec: RunSpec) -> str:

@@ -11,6 +11,7 @@ from benchmark import models, results, suites
 from benchmark.commands.output import emit
 from benchmark.commands.selection import resolve_device
 from benchmark.commands.show import find_cell
+from benchmark.data import describe
 from benchmark.results import Member, Row
 from benchmark.spec import SpecError
 
@@ -50,7 +51,7 @@ def export_checkpoint(run_id: str, out: Path, data_dir: Path, to: Path, suite: s
     except ValueError as error:
         raise SpecError(str(error)) from error
     training, _ = trained(member.spec, Execution(out=out, data_dir=data_dir, device=resolve_device("auto")))
-    left_out = _save(training, to, _card(member, results.row(out, member)))
+    left_out = _save(training, to, _card(member, results.row(out, member), _inputs(training)))
     names = sorted(path.name for path in to.iterdir())
     if json_output:
         emit({"run_id": member.spec.run_id, "to": str(to), "files": names, "left_out": left_out})
@@ -82,11 +83,32 @@ def _save(training: Training, to: Path, card: Card) -> dict[str, str]:
         raise SpecError(str(error)) from error
 
 
-def _card(member: Member, row: Row) -> Card:
+def _inputs(training: Training) -> str:
+    """What the network takes: shape and scale of the inputs, and what the images are."""
+    data, name = training.data, training.spec.data.name
+    text = f"The network takes float32 [n, {', '.join(map(str, data.in_shape))}]"
+    mean, deviation = (_written(getattr(data, moment, None)) for moment in ("mean", "std"))
+    if mean and deviation:  # a plug-in's data may have none
+        text += ": pixels divided by 255"
+        if set(mean) != {"0"} or set(deviation) != {"1"}:
+            text += f", minus {', '.join(mean)}, divided by {', '.join(deviation)} (by channel)"
+    known = describe().get(name)
+    return f"{text}. It returns {data.classes} logits." + (f" `{name}`: {known}." if known else "")
+
+
+def _written(values: Any) -> list[str]:
+    return [] if values is None else [f"{value:.6g}" for value in values.tolist()]
+
+
+def _card(member: Member, row: Row, inputs: str) -> Card:
     from methods import Card
 
     spec, name = member.spec, member.spec.data.name
-    accuracy = {"type": "accuracy", "name": "test accuracy, last epoch, in percent", "value": row["test_accuracy"]}
+    accuracy = {
+        "type": "accuracy",
+        "name": "test accuracy, last epoch, in percent",
+        "value": round(row["test_accuracy"], 2),
+    }
     task = {"type": "image-classification"}
     index = {"task": task, "dataset": {"type": name, "name": name}, "metrics": [accuracy]}
     head = {
@@ -96,10 +118,10 @@ def _card(member: Member, row: Row) -> Card:
         "pipeline_tag": "image-classification",
         "model-index": [{"name": spec.label, "results": [index]}],
     }
-    return Card(title=f"{spec.label} on {name}", head=head, text=_text(member, row))
+    return Card(title=f"{spec.label} on {name}", head=head, text=_text(member, row, inputs))
 
 
-def _text(member: Member, row: Row) -> str:
+def _text(member: Member, row: Row, inputs: str) -> str:
     from methods.release.card import table
 
     spec = member.spec
@@ -114,6 +136,7 @@ def _text(member: Member, row: Row) -> str:
     lines = [
         f"`{spec.model.name}`, trained on `{spec.data.name}` with the sparse-training method `{spec.method['name']}` "
         "by `sparse-training-bench`. Its pruned weights are 0.",
+        inputs,
         table(["measured", "value"], measured),
         "## Training",
         table(["about", "value"], [[name, f"`{value}`"] for name, value in about.items() if value]),

@@ -263,6 +263,15 @@ def test_what_was_tampered_with_is_named_by_file_and_row(name: str, bench: Bench
     assert last.endswith(f"; {len(problems)} problem{'s' if len(problems) > 1 else ''}")
 
 
+def test_numbers_that_no_record_stands_behind_are_remarked(bench: Bench, sent: Path, ours: Path) -> None:
+    before = checked(bench, sent, ours)
+    assert "no records in traces.csv" not in before.stdout
+    (sent / "traces.csv").unlink()
+    finished = checked(bench, sent, ours)
+    assert finished.code == 0, finished.stdout
+    assert "have no records in traces.csv: accuracy and density are not compared" in " ".join(finished.stdout.split())
+
+
 def test_cells_of_their_own_and_other_machines_are_remarked(bench: Bench, sent: Path, ours: Path) -> None:
     other_spec(HALF_STATIC, "optimizer", "lr", 0.3)(sent)
     cell(STATIC, commit="c0ffee123-dirty")(sent)

@@ -83,7 +83,8 @@ def test_the_card_names_the_cell(done: Runner, bench: Bench, tmp_path: Path) -> 
     _, head, body = (tmp_path / "network/README.md").read_text().split("---\n", 2)
     (index,) = yaml.safe_load(head)["model-index"]
     row = results.row(done.execution.out, results.members(done.execution.out)[done.spec.run_id])
-    assert index["results"][0]["metrics"][0]["value"] == row["test_accuracy"]
+    assert index["results"][0]["metrics"][0]["value"] == round(row["test_accuracy"], 2)
+    assert "The network takes float32 [n, 1, 8, 8]: pixels divided by 255. It returns 10 logits. `synthetic`: " in body
     assert f"| density: weights that the masks keep | {100 * row['density']:.4f} % |" in body
     assert f"`{row['commit']}`" in body
     assert f"python -m benchmark run --suite tiny --where run_id={done.spec.run_id}" in body
