@@ -19,6 +19,7 @@ from benchmark.results import COLUMNS, LAYERS, TRACES, write_csv
 SUMS = "SHA256SUMS"
 COPIED = ("LICENSE", "CITATION.cff")
 EXHIBITS = "exhibits"
+CHUNK_ROWS = 100_000
 
 
 def publish(tables: Tables, to: Path) -> list[str]:
@@ -27,7 +28,10 @@ def publish(tables: Tables, to: Path) -> list[str]:
     It appears with all of its files at once. Equal tables give equal bytes. Raises InputError where
     `to` holds anything but an earlier publication as it was written, which is replaced.
     """
-    to = to.resolve()
+    try:
+        to = to.resolve()
+    except RuntimeError:
+        raise InputError(f"--to {to} is a link that leads to itself: choose another name") from None
     _check_place(to)
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as made:
@@ -45,7 +49,7 @@ def _replace(to: Path, new: Path, old: Path) -> None:
         to.rename(old)
     try:
         new.rename(to)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         if old.exists():
             old.rename(to)
         raise
@@ -78,10 +82,8 @@ def _records(tables: Tables, name: str, columns: Sequence[str]) -> Iterator[Mapp
     for file, run_ids in found:
         path, wanted = Path(str(file)).with_name(name), set(run_ids)
         if path.exists():
-            with path.open(newline="", encoding="utf-8") as opened:
-                for record in csv.DictReader(opened):
-                    if record["run_id"] in wanted:
-                        yield {column: record[column] for column in columns}
+            for part in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=CHUNK_ROWS):  # as `load` reads it
+                yield from part.loc[part["run_id"].isin(wanted), list(columns)].to_dict("records")
 
 
 def _verdicts(folder: Path) -> list[str]:

@@ -25,6 +25,7 @@ LAYERS = ("run_id", "parameter", "weights", "kept")
 AMOUNTS = ("value", "weights", "kept")  # what a row of traces or layers records; the rest says of what
 HEADER = 2  # the header is row 1 of a file, so that the row at index 0 is row 2
 FINISHED = ("done", "diverged")
+MOST_HEADER_BYTES = 2**16  # a stranger's table may have a million columns
 
 
 class InputError(Exception):
@@ -230,8 +231,12 @@ def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.Da
         content.seek(0, 2)
         content.seek(-min(1, content.tell()), 2)
         end = content.read()
+        content.seek(0)
+        header_bytes = len(content.readline(MOST_HEADER_BYTES))
     if not end:
         raise InputError(f"{file} is empty")
+    if header_bytes == MOST_HEADER_BYTES:
+        raise InputError(f"{file}, row 1: it has {MOST_HEADER_BYTES} bytes or more: not a table of this schema version")
     try:
         header = pd.read_csv(file, nrows=0).columns
         table = pd.read_csv(file, dtype=dict.fromkeys(header.difference(numbers), str), keep_default_na=False,

@@ -141,8 +141,11 @@ def rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = N
             names = list(reader.fieldnames or ())
             if missing := [name for name in needed or columns if name not in names]:
                 raise SpecError(f"{file} is no table of ours: it has no column '{missing[0]}'")
-            if strange := [name for i, name in enumerate(names) if name not in columns or name in names[:i]]:
-                raise SpecError(f"{file} is no table of ours: unknown or repeated column {strange[0]!r:.120}")
+            left = list(columns)
+            for name in names:  # ends after as many as there are columns, however many names there are
+                if name not in left:
+                    raise SpecError(f"{file} is no table of ours: unknown or repeated column {name!r:.120}")
+                left.remove(name)
             for row in reader:
                 if None in row or None in row.values():
                     raise SpecError(f"{file}, line {reader.line_num}: it does not have {len(names)} values")

@@ -49,6 +49,8 @@ def check_compact(model: nn.Module, state: Mapping[str, Any]) -> None:
         if key not in own and not added:
             raise ValueError(f"the state has '{key}', which this model lacks: it is not of this model")
         if not isinstance(value, Tensor):
+            if isinstance(own.get(key), Tensor):
+                raise ValueError(f"'{key}' is {type(value).__name__}, and the model has a tensor")
             continue
         before = own[key].shape if key in own else own[_key(owner, "weight")].shape[:1]
         if value.shape != before and not _may_be_cut(module, name, before, value.shape):

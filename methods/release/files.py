@@ -29,6 +29,7 @@ MOST_BYTES = 2**34  # of one file
 MOST_DOCUMENT_BYTES = 2**24
 PIECE_BYTES = 2**20
 MOST_DIMENSIONS = 16
+MOST_NAME = 1000  # characters of a name
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -92,6 +93,9 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
         _sync(aside)
         aside.rename(folder)
         _sync(folder.parent)
+    except OSError as error:  # a full disk names no file
+        error.filename = str(folder)
+        raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -141,8 +145,11 @@ def read_document(folder: Path) -> Document:
         value = json.loads(path.read_bytes())
         if value["format"] != FORMAT:
             raise ValueError(f"it has format {value['format']!r:.40}, and this version reads format {FORMAT}")
-        files = {str(name): (_whole(facts["bytes"]), str(facts["sha256"])) for name, facts in value["files"].items()}
-        masks, shapes = ({n: _shape(s) for n, s in value[key].items()} for key in ("masks", "csr"))
+        files = {
+            check_name(name): (_whole(facts["bytes"]), check_name(facts["sha256"]))
+            for name, facts in value["files"].items()
+        }
+        masks, shapes = ({check_name(n): _shape(s) for n, s in value[key].items()} for key in ("masks", "csr"))
         network = None if value["network"] is None else _network(value["network"])
     except KeyError as error:
         raise ValueError(f"{path} is damaged: it has no {error}") from error
@@ -155,7 +162,14 @@ def _network(value: Any) -> tuple[str, dict[str, Any]]:
     builder, arguments = value["builder"], value["arguments"]
     if not isinstance(builder, str) or not isinstance(arguments, dict):
         raise TypeError("network is not a builder's name and its arguments")
-    return builder, arguments
+    return check_name(builder), arguments
+
+
+def check_name(value: Any) -> str:
+    """A name that a message can show. Raises ValueError for any other value."""
+    if not isinstance(value, str) or len(value) > MOST_NAME or not value.isprintable():
+        raise ValueError(f"{value!r:.60} is no name of up to {MOST_NAME} characters that print")
+    return value
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -176,6 +190,8 @@ def _check_regular(path: Path, *, most: int) -> int:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path} is missing") from None
+    except OSError as error:  # links that lead to each other, a name that is too long
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{path} is damaged: it is no regular file")
     if found.st_size > most:
@@ -205,7 +221,7 @@ def tensors(document: Document, name: str) -> Iterator[Tensors]:
     """One of the folder's safetensors files. Raises ValueError unless it is what release.json says."""
     safetensors, path = library(), document.folder / name
     if name not in document.files:
-        there = ", ".join(sorted(document.files))
+        there = ", ".join(sorted(document.files))[:300]
         raise ValueError(f"{document.folder} has no {name}; it has {there}")
     size, sha256 = document.files[name]
     if (found := _check_regular(path, most=MOST_BYTES)) != size:
@@ -220,9 +236,16 @@ def tensors(document: Document, name: str) -> Iterator[Tensors]:
 
 
 def _head(path: Path, name: str, part: Any) -> Tensor:
-    if part.get_dtype() not in DTYPES:
-        raise ValueError(f"{path}: '{name}' has type {part.get_dtype()}, which is not one of {', '.join(DTYPES)}")
-    return torch.empty(part.get_shape(), dtype=DTYPES[part.get_dtype()], device="meta")
+    try:
+        check_name(name)
+        return torch.empty(part.get_shape(), dtype=DTYPES[part.get_dtype()], device="meta")
+    except KeyError:
+        dtype = part.get_dtype()
+        raise ValueError(f"{path}: '{name}' has type {dtype}, which is not one of {', '.join(DTYPES)}") from None
+    except (RuntimeError, TypeError):  # of no entries and sizes that overflow
+        raise ValueError(f"{path}: '{name}' is damaged: its shape is {str(part.get_shape())[:100]}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _sha256(path: Path) -> str:

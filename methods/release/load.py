@@ -102,7 +102,8 @@ def _built(document: files.Document) -> nn.Module:
         with torch.device("meta"):
             made = build(arguments)
     except Exception as error:  # whatever a builder raises for arguments of a stranger
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        plain = "".join(letter if letter.isprintable() else " " for letter in str(error))
+        reason = " ".join(plain.split())[:300] or type(error).__name__
         raise ValueError(f"{document.folder / files.DOCUMENT}: its network cannot be built: {reason}; {ask}") from error
     assert isinstance(made, nn.Module)
     _check_size(made, document)

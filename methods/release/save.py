@@ -69,7 +69,8 @@ def _plain(model: nn.Module) -> nn.Module:
     if next(weight_mask.carriers(model), None) is not None:
         raise ValueError("the model carries a method: call methods.finalize(model) first")
     for name, value in model.state_dict().items():
-        if not isinstance(value, Tensor) or value.dtype not in files.DTYPES.values():
+        files.check_name(name)
+        if not isinstance(value, Tensor) or value.dtype not in files.DTYPES.values() or value.is_meta:
             raise ValueError(f"'{name}' is no plain tensor: only models of plain tensors can be saved")
     return copy.deepcopy(model).cpu().eval()
 
@@ -85,6 +86,8 @@ def _nonzero(plain: nn.Module) -> dict[str, Tensor]:
 
 def _checked(masks: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]:
     """The masks on the CPU. Raises ValueError for one that is not of this finalized model."""
+    if not masks:
+        raise ValueError("masks is empty: leave it out, and the weights that are not 0 count as kept")
     weights = dict(plain.named_parameters(remove_duplicate=False))
     for name, mask in masks.items():
         if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import subprocess
 import tomllib
 from operator import itemgetter
@@ -182,3 +183,42 @@ def test_what_a_stranger_wrote_in_a_table_is_shown_as_text(tmp_path: Path) -> No
     _, head, body = (tmp_path / "a" / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(head)["license"] == "apache-2.0"
     assert r"| `--- license: 'mit' \| <b>x</b>` | `[a](http://x)` | 1 |" in body.splitlines()
+
+
+@pytest.mark.usefixtures("few_exhibits")
+def test_records_are_read_as_the_build_reads_them(tmp_path: Path) -> None:
+    """With a byte order mark, and with a name that the module csv would refuse."""
+    folder = tmp_path / "tables"
+    shutil.copytree(COMMITTED, folder)
+    rows = records(folder / "traces.csv")
+    long = {**rows[0], "name": "x" * 200_000}
+    for name in ("traces.csv", "layers.csv"):
+        added = ",".join(long[column] for column in TRACES) + "\n" if name == "traces.csv" else ""
+        (folder / name).write_text("\ufeff" + (folder / name).read_text() + added)
+    publish(load([folder]), tmp_path / "to")
+    lines = (tmp_path / "to/traces.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(rows) + 1
+    assert any(long["name"] in line for line in lines)
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="is a link that leads to itself: choose another name"):
+        publish(load([COMMITTED]), tmp_path / "loop")
+
+
+def test_an_interrupt_between_the_two_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to, new, old = (tmp_path / name for name in ("to", "new", "old"))
+    to.mkdir(), new.mkdir()
+    (to / "earlier").write_text("kept")
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path == new:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publishing._replace(to, new, old)
+    assert (to / "earlier").read_text() == "kept"

@@ -21,7 +21,9 @@ from one_cell import Runner, make_spec
 from analysis.build import build
 from analysis.data.read import load
 from benchmark import results, suites
+from benchmark.commands import published
 from benchmark.results import COLUMNS, LAYERS, TRACES, write_csv
+from benchmark.spec import SpecError
 
 COMMITTED = Path(__file__).resolve().parents[2] / "paper_figures/results"
 TABLES = {"results.csv": COLUMNS, "traces.csv": TRACES, "layers.csv": LAYERS}
@@ -405,3 +407,10 @@ def test_a_run_folder_is_checked_with_its_cells(
     finished = checked(bench, out, ours)
     assert finished.code == 3
     assert re.search(expected, finished.stdout), finished.stdout
+
+
+def test_a_million_equal_columns_are_refused_at_once(tmp_path: Path) -> None:
+    """Comparing each with all before it took hours."""
+    (tmp_path / "results.csv").write_text(",".join(COLUMNS) + ",seed" * 1_000_000 + "\n")
+    with pytest.raises(SpecError, match="unknown or repeated column 'seed'"):
+        published.read(tmp_path / "results.csv")

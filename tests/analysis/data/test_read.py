@@ -283,3 +283,11 @@ def test_of_two_tables_with_one_cell_the_row_with_executed_flops_is_taken(tmp_pa
     synthetic.write(tmp_path / "c", [row | {"executed_flops": 6e12} for row in ROWS])
     with pytest.raises(InputError, match=r"has executed_flops 6000000000000\.0, but 5000000000000\.0 in"):
         load([tmp_path / "b", tmp_path / "c"])
+
+
+def test_a_million_columns_are_refused_at_once(tmp_path: Path) -> None:
+    for name in ("results.csv", "traces.csv"):
+        (tmp_path / "results.csv").write_text(",".join(ROWS[0]) + "\n")
+        (tmp_path / name).write_text("run_id" + ",seed" * 1_000_000 + "\n")
+        with pytest.raises(InputError, match="row 1: it has 65536 bytes or more: not a table of this schema version"):
+            load([tmp_path])

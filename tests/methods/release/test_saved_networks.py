@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import re
 import sys
@@ -235,3 +236,21 @@ def test_release_json_lists_every_file_but_itself_and_the_card(folder: Path) -> 
     listed = json.loads((folder / "release.json").read_text())["files"]
     assert listed.keys() == {path.name for path in folder.iterdir()} - {"release.json", "README.md"}
     assert all(facts["bytes"] == (folder / name).stat().st_size for name, facts in listed.items())
+
+
+def test_no_masks_and_a_model_without_values_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="masks is empty: leave it out"):
+        methods.save(nn.Sequential(nn.Linear(4, 3)), tmp_path / "network", masks={})
+    with pytest.raises(ValueError, match="'weight' is no plain tensor"):
+        methods.save(nn.Linear(4, 3, device="meta"), tmp_path / "network")
+
+
+def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        methods.save(nn.Sequential(nn.Linear(4, 3)), tmp_path / "network")
+    assert raised.value.filename == str(tmp_path / "network")
+    assert not list(tmp_path.iterdir())

@@ -207,3 +207,44 @@ def test_without_safetensors_a_line_says_what_to_install(folder: Path, monkeypat
         methods.load(folder, model=Network)
     with pytest.raises(ValueError, match=message):
         methods.save(Network(), folder.parent / "other")
+
+
+@pytest.mark.parametrize("shape", [[2**64 - 1, 0], [0, 2**62, 2**62]])
+def test_a_tensor_of_nothing_whose_sizes_overflow_is_refused(shape: list[int], folder: Path) -> None:
+    header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    relist(folder, "model.safetensors")
+    refused(folder, re.escape(f"'x' is damaged: its shape is {shape}"), where="model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["a\n\x1b[2J", "x" * 10**6])
+def test_names_that_no_line_can_show_are_refused(name: str, folder: Path) -> None:
+    rewrite(folder, "model.safetensors", **{name: torch.zeros(1)})
+    refused(folder, "is no name of up to 1000 characters that print", where="model.safetensors")
+    change(folder, lambda document: document["csr"].update({name: [2, 2]}))
+    refused(folder, "is no name of up to 1000 characters that print", where="release.json")
+    with pytest.raises(ValueError, match="is no name of up to 1000 characters that print"):
+        methods.save(nn.ModuleDict({name: nn.Linear(4, 3)}), folder.parent / "other")
+
+
+def test_a_checksum_and_a_builder_do_not_write_on_the_terminal(folder: Path) -> None:
+    text = (folder / "release.json").read_text()
+    change(folder, lambda document: document["files"]["model.safetensors"].update(sha256="\n\x1b[2J"))
+    refused(folder, "is no name", where="release.json")
+    (folder / "release.json").write_text(text)
+    arguments = {"model": {"name": "lenet-300-100"}, "\x1b[2J": 1}
+    change(folder, lambda document: document.update(network={"builder": "benchmark", "arguments": arguments}))
+    with pytest.raises(ValueError, match="its network cannot be built: unknown argument") as raised:
+        methods.load(folder)
+    assert str(raised.value).isprintable()
+
+
+def test_links_that_lead_to_themselves_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("model.safetensors")
+    refused(folder, "cannot be read: Too many levels of symbolic links", where="model.safetensors")
+
+
+def test_a_state_whose_values_are_no_tensors_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'features\.0\.weight' is int, and the model has a tensor"):
+        methods.load(dict.fromkeys(Network().state_dict(), 3), model=Network())
