@@ -2,10 +2,10 @@
 
 The pages are read on a code host too, where they link to any file of the repository. On the site a
 Markdown file from outside docs/ is a page under project/, and another document (an image, a table,
-the page of exhibits) is copied there, and so is what the page of exhibits links to. A method's file leads to the method in the reference. Other
-source code and folders lead to the repository if mkdocs.yml has its address, `repository` under
-`extra`; without one only the text of the link is left. (The theme's own `repo_url` would make each
-page ask the code host for its number of stars.)
+the page of exhibits) is copied there, and so is what the page of exhibits links to. A method's file
+leads to the method in the reference. Other source code and folders lead to the repository if
+mkdocs.yml has its address, `repository` under `extra`; without one only the text of the link is
+left. (The theme's own `repo_url` would make each page ask the code host for its number of stars.)
 """
 
 from __future__ import annotations
