@@ -42,7 +42,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Where the exhibits are written.")] = OUT,
     only: Annotated[str | None, typer.Option(metavar="NAME,…", help="Only these exhibits.")] = None,
 ) -> None:
-    """Write every exhibit: tables as md, tex and csv; figures as pdf, png, svg and csv.
+    """Write every exhibit. Tables are md, tex and csv; figures are pdf, png, svg and csv.
 
     Without --only, also write index.html, with all of them on one page, and manifest.json.
     The default of --results is paper_figures/results, and runs if it exists.
@@ -74,8 +74,9 @@ def publish(
         typer.Option(metavar="PATH", help="As in build; repeatable.", show_default=False),
     ] = [],  # noqa: B006
 ) -> None:
-    """Write tables, exhibits, page, a data-set card and checksums as one folder, for a data hub or an archive.
+    """Write a folder for a data hub or an archive.
 
+    It holds tables, exhibits, their page, a data-set card and checksums.
     --to is a new or empty folder, or an earlier publication, which is replaced.
     """
     from analysis.data.read import load
@@ -91,7 +92,10 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="What is compared with it.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Show what changed from A to B: cells, statuses, numbers, machines, commits. Exit code 0."""
+    """Show what changed from A to B.
+
+    Compares cells, statuses, numbers, machines and commits. The exit code is 0.
+    """
     from analysis import compare as comparison
     from analysis.data.read import load
 

@@ -74,7 +74,7 @@ def run(
     dry_run: options.DryRun = False,
     json_output: Json = False,
 ) -> None:
-    """Train a suite's cells; the same command again continues where it stopped."""
+    """Train a suite's cells, or continue where an earlier run stopped."""
     selection = Selection(suite, seeds, tuple(where), tuple(changes), tuple(done_in))
     ranks = process_ranks.find(ranks_from)
     choice = launch.Choice(
@@ -118,7 +118,7 @@ def list_(
     suite: options.PlugInSuite = None,
     json_output: Json = False,
 ) -> None:
-    """What there is by name: suites, methods, models or data, plug-ins among them."""
+    """List suites, methods, models or data sets, plug-ins among them."""
     list_names(what, name, suite, json_output)
 
 
@@ -129,7 +129,7 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where NAME.py and test_NAME.py are written.")] = Path(),
     json_output: Json = False,
 ) -> None:
-    """Write a method, a model or a suite of your own, and its test: both run as they are."""
+    """Write a method, a model or a suite of your own, and its test. Both run as they are."""
     write_new(kind, name, folder, json_output)
 
 
@@ -176,7 +176,7 @@ def match(
     no_mlflow: options.NoMlflow = False,
     json_output: Json = False,
 ) -> None:
-    """Find the hyperparameter value (alpha of dst) at which a method keeps a chosen density."""
+    """Find the value of a hyperparameter that gives a chosen density. For dst, it is alpha."""
     request = Request(
         suite=suite, model=model, method=method, density=density, tolerance=tolerance, seeds=seeds, probes=probes,
         where=tuple(where), changes=tuple(changes), done_in=tuple(done_in),
@@ -196,7 +196,7 @@ def sync(
     ] = 60,
     json_output: Json = False,
 ) -> None:
-    """Bring MLflow up to date with a run folder; running it twice changes nothing."""
+    """Bring MLflow up to date with a run folder. Running it twice changes nothing."""
     sync_folder(out, patience, json_output)
 
 
@@ -211,8 +211,9 @@ def export(
     suite: options.PlugInSuite = None,
     json_output: Json = False,
 ) -> None:
-    """Write the tables again, from the run folder or from its MLflow mirror; with --checkpoint, a
-    finished cell's network into a new folder.
+    """Write the tables again, from the run folder or from MLflow.
+
+    With --checkpoint, write the network of a finished cell into a new folder.
     """
     if checkpoint is None:
         if suite is not None:
@@ -230,7 +231,10 @@ def check(
     beside: options.Beside = [],  # noqa: B006
     json_output: Json = False,
 ) -> None:
-    """Check results that somebody sent: schema, hashes, suites, plausibility, and the same cells in ours."""
+    """Check results that somebody sent.
+
+    Reads their schema, hashes and suites, whether they are plausible, and the same cells in ours.
+    """
     raise typer.Exit(check_folder(folder, beside, json_output))
 
 
@@ -255,7 +259,10 @@ def doctor(
     to: options.ConformanceTo = None,
     json_output: Json = False,
 ) -> None:
-    """What this machine has, and what a run would miss; with --method: whether a method keeps its promises."""
+    """Report what this machine has, and what a run would miss.
+
+    With --method, check whether a method keeps its promises.
+    """
     if method is not None:
         raise typer.Exit(check_methods(method, level, to, json_output))
     raise typer.Exit(diagnose(out, data_dir, json_output))

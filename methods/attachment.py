@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from methods import arguments, layers
 from methods.base import Context, Method, Phase
 from methods.checks import ranks
-from methods.checks.bound_optimizer import BoundOptimizer
+from methods.checks.bound_optimizer import BoundOptimizer, check_thresholds, unwanted_decay
 from methods.checks.structure import Structure, check_free, check_model, check_weights
 from methods.checks.unfinished import warn_where_early, warn_where_idle
 from methods.masked_layers import Thresholds
@@ -98,6 +99,7 @@ class Attachment:
         self._structure = Structure(context.model, context.weights, context.masks.carried())
         self._bound: BoundOptimizer | None = None
         self._process_group: Any = None
+        self._warned_of_decay = False
         method.enter_phase(context)
         if method.density_promise != "dense" and not len(context.thresholds):
             context.masks.watch()  # copies that are made now follow masks that come later
@@ -160,19 +162,20 @@ class Attachment:
     def bind(self, optimizer: torch.optim.Optimizer, *, process_group: Any = ranks.DEFAULT) -> None:
         """Set the optimizer that `step` calls.
 
-        Where torch.distributed is initialized, every process of process_group (the default group
-        unless another one is given; None for no comparison) has to bind: the first time, their
-        masks and thresholds are compared. Raises ValueError where the optimizer lacks thresholds,
-        where the method cannot use it, or where a weight is no longer the model's; RuntimeError
-        where processes differ, and for a finalized model.
+        Where torch.distributed is initialized, every process of process_group (by default the
+        default group; None compares nothing) has to bind: the first time, their masks and
+        thresholds are compared. Warns once where thresholds decay otherwise than the method wants.
+        Raises ValueError where the optimizer lacks thresholds, where the method cannot use it, or
+        where a weight is no longer the model's; RuntimeError where processes differ, and for a
+        finalized model.
         """
         self._check("bind")
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        missing = [n for n, t in self.context.thresholds.parameters().items() if id(t) not in held]
-        if missing:
-            raise ValueError(
-                f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
-            )
+        thresholds = self.context.thresholds.parameters()
+        check_thresholds(optimizer, thresholds)
+        decay = unwanted_decay(optimizer, thresholds, self.method.name, self.method.threshold_weight_decay)
+        if decay is not None and not self._warned_of_decay:
+            self._warned_of_decay = True
+            warnings.warn(decay, stacklevel=2)
         self.method.check_optimizer(optimizer)
         first = self._bound is None
         if self._bound is not None:
@@ -212,8 +215,7 @@ class Attachment:
             self._check("penalty")
         value = self.method.penalty(self.context)
         if value is None:
-            first = next(iter(self.context.weights.values())).parameter
-            return first.new_zeros(())
+            return next(iter(self.context.weights.values())).parameter.new_zeros(())
         return value
 
     def step(

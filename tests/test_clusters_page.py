@@ -53,5 +53,5 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
     jobs = [json.loads(line)["job"] for line in (tmp_path / "runs-slurm" / "jobs.jsonl").read_text().splitlines()]
     assert len(jobs) == 2, "the second command adopted what the first one had submitted"
     assert "SLURM: " in done.stdout
-    image = re.escape(str(tmp_path / "bench.sif"))
+    image = re.escape(str(tmp_path / "runs-profile/bench.sif"))
     assert re.search(rf"^srun .* apptainer exec --mount .* {image} python -u -m ", done.stdout, re.MULTILINE)

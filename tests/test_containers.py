@@ -29,4 +29,4 @@ def test_both_images_are_built_from_the_same_files_packages_and_python() -> None
     assert found(r"^FROM (.*)$", DOCKERFILE) == found(r"^From: (.*)$", DEFINITION)
     for pattern in (r"(pip install .*)$", r"(apt-get install [^\\\n]*\w)", r"(PYTHONNOUSERSITE=\S+)$"):
         assert found(pattern, DOCKERFILE) == found(pattern, DEFINITION)
-    assert "pip install --no-cache-dir -c constraints.txt '.[slurm,ray]'" in DOCKERFILE
+    assert "pip install --no-cache-dir -c constraints.txt '.[slurm,ray,release]'" in DOCKERFILE

@@ -14,7 +14,7 @@ from benchmark.commands.options import DATA, OUT, DataDir, Device, Json, NoMlflo
 from benchmark.spec import SpecError
 
 app = typer.Typer(
-    help="Measure what a step, a grid, a start, a batch or a finished network costs.",
+    help="Measure a step, a grid, a start, a batch or a finished network.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -67,7 +67,7 @@ def measure_steps(
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """What a step of each method costs beside a dense one, as paired ratios."""
+    """Time a step of each method beside a dense one: paired ratios."""
     from benchmark.speed import steps as paired  # imports torch, as the others do
 
     paired.speed(model, method, paired.Budget(steps, seconds), device, json_output, threads=threads)
@@ -85,7 +85,7 @@ def measure_grid(
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """What whole cells cost in a grid of the local launcher, start-up and steady state apart."""
+    """Time whole cells in a grid of the local launcher. Start-up and steady state are apart."""
     from benchmark.speed import grids
 
     setup = grids.Setup(epochs, workers, device, data_dir, pixels, not no_mlflow)
@@ -94,7 +94,7 @@ def measure_grid(
 
 @app.command("start-up")
 def measure_start_up(json_output: Json = False) -> None:
-    """How long commands take that train nothing, each as a process of its own."""
+    """Time commands that train nothing. Each is a process of its own."""
     from benchmark.speed.start_up import start_up
 
     start_up(json_output)
@@ -108,7 +108,7 @@ def measure_data_path(
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """How many images per second training gets, gathered and augmented."""
+    """Count the images per second that training gets. They are gathered and augmented."""
     from benchmark.speed import batches
 
     batches.data_path(model, pixels, data_dir, device, json_output)
@@ -124,7 +124,7 @@ def measure_inference(
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """What sparsity buys a finished cell's network: time and bytes in four forms."""
+    """Measure a finished cell's network in four forms. Time and bytes are reported."""
     from benchmark.speed import inference
     from benchmark.speed.steps import Budget
 

@@ -2,16 +2,17 @@
 
 The pages are read on a code host too, where they link to any file of the repository. On the site a
 Markdown file from outside docs/ is a page under project/, and another document (an image, a table,
-the page of exhibits) is copied there. A method's file leads to the method in the reference. Other
-source code and folders lead to the repository if mkdocs.yml has its address, `repository` under
-`extra`; without one only the text of the link is left. (The theme's own `repo_url` would make each
-page ask the code host for its number of stars.)
+the page of exhibits) is copied there, and so is what the page of exhibits links to. A method's file
+leads to the method in the reference. Other source code and folders lead to the repository if
+mkdocs.yml has its address, `repository` under `extra`; without one only the text of the link is
+left. (The theme's own `repo_url` would make each page ask the code host for its number of stars.)
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 CODE = r"`[^`]+`|"  # first, so that nothing inside of it is taken for a link
 LINK = re.compile(CODE + r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]])*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 IMAGE = re.compile(CODE + r"!\[([^\]]*)\]\((?!\w+:)([^)#\s]+)()\)")
+BESIDE = re.compile(r'href="([\w.-]+)"')  # links of the page of exhibits to files of its own folder
 DOCUMENTS = {".md", ".html", ".png", ".svg", ".pdf", ".csv", ".json"}
 
 
@@ -80,6 +82,14 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     parts = FENCED.split(markdown)
     parts[::2] = [IMAGE.sub(rewritten, LINK.sub(rewritten, part)) for part in parts[::2]]
     return "".join(parts)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Copy the files that the page of exhibits links to, as they are: its Markdown files are no pages."""
+    exhibits, copies = ROOT / "paper_figures", Path(config.site_dir) / "project/paper_figures"
+    if (copies / "index.html").is_file():
+        for name in set(BESIDE.findall((exhibits / "index.html").read_text())):
+            shutil.copyfile(exhibits / name, copies / name)
 
 
 def _target(page: File, link: str) -> Path:

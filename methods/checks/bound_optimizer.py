@@ -1,4 +1,4 @@
-"""The optimizer that trains an attached model: whether it made its update, and of which tensors."""
+"""The optimizer that trains an attached model: whether it made its update, of which tensors, and with which decay."""
 
 from __future__ import annotations
 
@@ -89,6 +89,32 @@ class BoundOptimizer:
 
     def _note(self, *_: Any) -> None:
         self._stepped = True
+
+
+def check_thresholds(optimizer: torch.optim.Optimizer, thresholds: Mapping[str, nn.Parameter]) -> None:
+    """Raises ValueError where the optimizer lacks one of the thresholds."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for name, threshold in thresholds.items() if id(threshold) not in held]
+    if missing:
+        raise ValueError(
+            f"the optimizer lacks the thresholds of {', '.join(missing)}: build it from parameter_groups()"
+        )
+
+
+def unwanted_decay(
+    optimizer: torch.optim.Optimizer, thresholds: Mapping[str, nn.Parameter], method_name: str, wanted: float
+) -> str | None:
+    """What to do where the optimizer decays a threshold by another number than wanted; None where it does not."""
+    ids = {id(threshold) for threshold in thresholds.values()}
+    for group in optimizer.param_groups:
+        decay = group.get("weight_decay", 0)
+        if decay != wanted and any(id(parameter) in ids for parameter in group["params"]):
+            return (
+                f"the optimizer decays thresholds by {decay:g}, and {method_name} wants {wanted:g}: build it from "
+                f"attached.parameter_groups(weight_decay={decay:g}), or attach with threshold_weight_decay={decay:g} "
+                "to keep this decay"
+            )
+    return None
 
 
 def chain(optimizer: Any) -> list[Any]:

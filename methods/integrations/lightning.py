@@ -14,15 +14,16 @@ from methods.integrations.stepping import check_phases, take_over
 class SparseTraining(Callback):
     """Steps a method with the Trainer's optimizer, and keeps its state in the Trainer's checkpoints.
 
-        attached = methods.attach(module, "dst", total_steps=epochs * len(loader), steps_per_epoch=len(loader))
+        attached = methods.attach(module, "set", total_steps=steps, steps_per_epoch=len(loader), density=0.1)
         trainer = lightning.Trainer(max_epochs=epochs, callbacks=[SparseTraining(attached)])
         trainer.fit(module, loader)
         methods.finalize(module)
 
-    Nothing in the module changes. The loss needs no `attached.penalty()`: the callback adds its
-    gradient. Attach before the Trainer moves, compiles or wraps the module. Where weights decay,
-    `configure_optimizers` takes `attached.parameter_groups(weight_decay=…)`, because thresholds have
-    a decay of their own.
+    `training_step` does not change, and the loss needs no `attached.penalty()`: the callback adds its
+    gradient. Attach before the Trainer moves, compiles or wraps the module. For a method with
+    thresholds, such as dst, `configure_optimizers` builds the optimizer from
+    `attached.parameter_groups(weight_decay=…)`, because thresholds have a decay of their own
+    (docs/other-libraries.md has the whole module).
 
     Resume: attach as before, then `trainer.fit(module, loader, ckpt_path=…)` continues bit by bit.
 
@@ -31,7 +32,7 @@ class SparseTraining(Callback):
       these.
     - Order in a step: backward passes, unscaling, the Trainer's clipping, the penalty's gradient
       (which is not clipped), the method, the optimizer. Methods that read gradients see clipped ones.
-    - `16-mixed`: a step that the scaler skips is none of the method's. Fused optimizers are refused
+    - `16-mixed`: the method does not count a step that the scaler skips. Fused optimizers are refused
       there with a penalty, because they unscale inside their step.
     - DDP: every process attaches with the same seed. Gradients are averaged before the method reads
       them, and masks and thresholds are compared at the start.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from methods.attachment import Attachment
+from methods.checks.bound_optimizer import unwanted_decay
 
 
 def check_phases(attached: Attachment) -> None:
@@ -28,7 +29,10 @@ def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
     The gradients are complete there: accumulated, averaged over processes, unscaled and clipped.
     Raises ValueError as `Attachment.bind` does, and where the optimizer would decay thresholds.
     """
-    _check_decay(attached, optimizer)
+    thresholds, method = attached.context.thresholds.parameters(), attached.method
+    decay = unwanted_decay(optimizer, thresholds, method.name, method.threshold_weight_decay)
+    if decay is not None:
+        raise ValueError(decay)
     attached.bind(optimizer)
     update = getattr(optimizer.step, "without_method", optimizer.step)  # taken over before, in another fit
 
@@ -41,17 +45,6 @@ def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
 
     step.without_method = update  # type: ignore[attr-defined]
     optimizer.step = types.MethodType(step, optimizer)  # type: ignore[method-assign]
-
-
-def _check_decay(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
-    thresholds = {id(threshold) for threshold in attached.context.thresholds.parameters().values()}
-    decay = attached.method.threshold_weight_decay
-    for group in optimizer.param_groups:
-        if group.get("weight_decay", 0) != decay and any(id(parameter) in thresholds for parameter in group["params"]):
-            raise ValueError(
-                f"the optimizer decays thresholds by {group['weight_decay']:g}, and {attached.method.name} wants "
-                f"{decay:g}: build it from attached.parameter_groups(weight_decay={group['weight_decay']:g})"
-            )
 
 
 def _add_penalty(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:

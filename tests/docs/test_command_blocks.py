@@ -260,3 +260,15 @@ def test_a_plan_lists_the_cells_that_the_page_shows(tmp_path: Path, data_dir: Pa
     lines = shell(command, tmp_path).splitlines()
     assert lines[:4] == shown.splitlines()[:4]
     assert lines[4].startswith("about ")
+
+
+@pytest.mark.parametrize("words", ["benchmark", "benchmark speed", "benchmark data", "analysis"])
+def test_the_list_of_commands_has_whole_sentences_in_80_columns(words: str) -> None:
+    program, *inner = words.split()
+    command = COMMANDS[program] if not inner else COMMANDS[program].commands[inner[0]]
+    text = command.get_help(
+        click.Context(command, info_name=words, terminal_width=78)
+    )  # 80 less the two that click leaves free
+    lines = text.partition("Commands:\n")[2].splitlines()
+    assert len(lines) == len(command.commands), "one line per command"
+    assert [line for line in lines if not line.endswith(".") or line.endswith("...") or len(line) > 80] == []

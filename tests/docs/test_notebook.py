@@ -46,7 +46,7 @@ def test_it_runs_and_prints_what_is_stored() -> None:
     stored, now = nbformat.read(NOTEBOOK, as_version=4), executed()
     assert pictures(stored) == pictures(now) == 1
     lines = list(zip(printed(stored), printed(now), strict=True))
-    assert len(lines) == 9
+    assert len(lines) == 10
     for before, after in lines:
         assert NUMBER.sub("#", " ".join(before.split())) == NUMBER.sub("#", " ".join(after.split()))
         if " ms " not in before:

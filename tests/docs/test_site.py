@@ -18,7 +18,7 @@ import methods
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-EXHIBITS = Path("project/paper_figures/index.html")  # a page of its own, with tests of its own
+EXHIBITS = Path("project/paper_figures/index.html")  # a page of its own, with tests of its own; its links are here
 
 
 class Links(HTMLParser):
@@ -87,6 +87,15 @@ def test_every_link_leads_to_a_file_and_to_a_place_in_it(site: Path, pages: dict
             if not (site / target).is_file() or (place and target in pages and place not in pages[target].places):
                 dead.append((str(page), link))
     assert dead == []
+
+
+def test_every_link_of_the_page_of_exhibits_leads_to_a_file_and_to_a_place_in_it(site: Path) -> None:
+    found = Links((site / EXHIBITS).read_text())
+    links = [unquote(link) for link in found.links if not re.match(r"\w+:", link)]
+    files = {link for link in links if not link.startswith("#")}
+    assert len(files) > 100
+    assert [link for link in files if not (site / EXHIBITS.parent / link.partition("#")[0]).is_file()] == []
+    assert [link for link in links if link.startswith("#") and link[1:] not in found.places] == []
 
 
 def test_nothing_is_loaded_from_another_host(pages: dict[Path, Links]) -> None:

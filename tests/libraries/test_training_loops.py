@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def block(heading: str, **names: Any) -> dict[str, Any]:
     page = (Path(__file__).resolve().parents[2] / "docs/other-libraries.md").read_text()
     found = re.search(rf"^## {heading}\n.*?```python\n(.*?)```", page, re.M | re.S)
     assert found is not None
-    exec(found[1], names)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the optimizer")
+        exec(found[1], names)
     return names
 
 
@@ -190,12 +193,11 @@ def test_lightning_validates_its_average_sparse(method: str, tmp_path: Path) -> 
 
 
 def test_the_pages_block_trains_with_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, _ = lightning_training("set")
-    methods.finalize(module)
+    library("lightning")
     monkeypatch.chdir(tmp_path)
-    names = block("Lightning", module=module, loader=batches(), epochs=2)
-    assert names["attached"].context.step == 8
-    assert type(module.network[0]) is nn.Linear
+    names = block("Lightning")
+    assert names["module"].attached.context.step == names["module"].attached.total_steps == 16
+    assert type(names["module"].network[0]) is nn.Linear
 
 
 # --- transformers ---------------------------------------------------------------------------------------------------
@@ -291,14 +293,12 @@ def test_transformers_refuses_to_resume_without_the_methods_state(tmp_path: Path
         sparse.resume(tmp_path / "checkpoint-3")
 
 
-def test_the_pages_block_trains_with_transformers(tmp_path: Path) -> None:
-    trainer, _ = transformers_training("set", tmp_path)
-    model: Any = Classifier()
-    names = block(
-        "transformers", model=model, arguments=trainer.args, rows=trainer.train_dataset, steps=8, steps_per_epoch=4
-    )
-    assert names["attached"].context.step == 8
-    assert 0 < sum(int(model.network[i].weight.count_nonzero()) for i in (0, 2)) < 0.11 * 144
+def test_the_pages_block_trains_with_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library("transformers")
+    monkeypatch.chdir(tmp_path)
+    names = block("transformers")
+    assert names["attached"].context.step == names["trainer"].state.max_steps == names["total_steps"] == 8
+    assert type(names["model"].network[0]) is nn.Linear
 
 
 def test_the_pages_block_steps_with_any_trainer() -> None:
@@ -309,6 +309,13 @@ def test_the_pages_block_steps_with_any_trainer() -> None:
 
 
 # --- accelerate -----------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_block_trains_with_accelerate() -> None:
+    library("accelerate")
+    names = block("accelerate")
+    assert names["attached"].context.step == names["attached"].total_steps == 4
+    assert type(names["model"][0]) is nn.Linear
 
 
 @pytest.mark.parametrize("method", OPTIONS)

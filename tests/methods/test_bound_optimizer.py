@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -196,3 +197,37 @@ def test_an_optimizer_whose_step_steps_the_method_counts(recwarn: pytest.Warning
         assert attached.context.step == step
     assert any(not torch.equal(mask, before[name]) for name, mask in attached.masks().items())
     assert not recwarn.list
+
+
+def test_bind_warns_once_where_the_optimizer_decays_thresholds() -> None:
+    """AdamW over all parameters decays DST's thresholds by its default of 0.01."""
+    model = Block()
+    attached = attach(model, "dst")
+    advice = r"parameter_groups\(weight_decay=0\.01\), or attach with threshold_weight_decay=0\.01 to keep this decay$"
+    with pytest.warns(
+        UserWarning, match=rf"^the optimizer decays thresholds by 0\.01, and dst wants 0: .*{advice}"
+    ) as at:
+        attached.bind(torch.optim.AdamW(model.parameters()))
+    assert [one.filename for one in at] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attached.bind(torch.optim.AdamW(model.parameters()))
+
+
+@pytest.mark.parametrize("method", ["set", "dst", "str"])
+def test_bind_does_not_warn_of_the_decay_that_the_method_wants(method: str) -> None:
+    model = Block()
+    attached = attach(model, method, **({"density": 0.5} if method == "set" else {}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attached.bind(torch.optim.AdamW(attached.parameter_groups(weight_decay=0.01)))
+        if method == "set":
+            attached.bind(torch.optim.AdamW(model.parameters()))
+
+
+def test_a_decay_of_thresholds_that_was_asked_for_is_no_warning() -> None:
+    model = Block()
+    attached = attach(model, "dst", threshold_weight_decay=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attached.bind(torch.optim.AdamW(model.parameters()))
