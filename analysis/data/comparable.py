@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.data.conditions import Condition
+from analysis.data.differences import differences
 from analysis.paper import printed
 
 COMPARED = ("method", "density")
-# dense and DST cells of the official protocol draw their first weights in two ways
-STARTS = "initialization"
 DATASET_ORDER = (*printed.DATASETS, "fashion-mnist", "digits")
 FACTOR = 1.25  # within which densities match, here and in the verdicts on the paper's numbers
 
@@ -39,6 +39,16 @@ class Group:
     def title(self) -> str:
         dataset = self.dataset.upper() if self.dataset in printed.DATASETS else self.dataset
         return f"{self.label}, {dataset}"
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of its set-up; a method with phases of its own may train for more."""
+        return int(self.conditions[0].spec["optimizer"]["epochs"])
+
+    @property
+    def follows_protocol(self) -> bool:
+        """Whether a suite states its set-up in a protocol."""
+        return any(condition.protocols for condition in self.conditions)
 
     @property
     def dense(self) -> Condition | None:
@@ -113,9 +123,19 @@ def _distance(condition: Condition, density: float) -> float:
 
 
 def _key(condition: Condition) -> str:
+    return json.dumps(_set_up(condition), sort_keys=True)
+
+
+def _set_up(condition: Condition) -> dict[str, Any]:
+    """What the conditions of one group share."""
     tree = {name: value for name, value in condition.spec.items() if name not in COMPARED}
-    tree["model"] = {name: value for name, value in condition.spec["model"].items() if name != STARTS}
-    return json.dumps(tree, sort_keys=True)
+    return {**tree, "model": without_official_start(condition.spec["model"])}
+
+
+def without_official_start(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's model without the initialization of the official protocol, whose dense and DST cells have two."""
+    starts = {"initialization"} if str(model.get("initialization")).startswith("official") else set()
+    return {name: value for name, value in model.items() if name not in starts}
 
 
 def _order(group: Group) -> tuple[int, str, tuple[int, str], float, bool, str]:
@@ -130,18 +150,22 @@ def _protocols(group: Group) -> set[str]:
 
 
 def _labels(found: Sequence[Group]) -> list[str]:
-    """The model's name; protocol, learning rate or epochs too where several groups share it."""
+    """The model's name; protocol, learning rate, epochs and other fields too where several groups share it."""
     names = [printed.architecture(group.model) for group in found]
     for more in (_protocol, _rate, _epochs):
         shared = [sum((g.dataset, n) == (group.dataset, name) for g, n in zip(found, names, strict=True)) > 1
                   for group, name in zip(found, names, strict=True)]  # fmt: skip
         names = [f"{name}{more(g)}" if twice else name for g, name, twice in zip(found, names, shared, strict=True)]
-    seen: dict[tuple[str, str], int] = {}
-    unique = []
-    for group, name in zip(found, names, strict=True):
-        again = seen[group.dataset, name] = seen.get((group.dataset, name), 0) + 1
-        unique.append(name if again == 1 else f"{name}, group {again}")
-    return unique
+    named = list(zip(found, names, strict=True))
+    return [", ".join([name, *_others(group, [g for g, n in named if n == name], found)]) for group, name in named]
+
+
+def _others(group: Group, alike: Sequence[Group], found: Sequence[Group]) -> Iterator[str]:
+    """Each other field in which a group differs from the stated one of its name, or else of its network."""
+    network = (group.dataset, group.model)
+    near = [g for g in (*alike, *found) if (g.dataset, g.model) == network]
+    stated = next((g for g in near if g.follows_protocol), near[0])
+    return differences(_set_up(group.conditions[0]), _set_up(stated.conditions[0]), without=("lr", "epochs"))
 
 
 def _protocol(group: Group) -> str:
@@ -153,4 +177,4 @@ def _rate(group: Group) -> str:
 
 
 def _epochs(group: Group) -> str:
-    return f", {group.conditions[0].spec['optimizer'].get('epochs')} epochs"
+    return f", {group.epochs} epochs"

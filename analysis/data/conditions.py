@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.data.differences import differences, short
 from analysis.data.equal_counts import with_one_density
 from analysis.data.read import Tables
 from benchmark.results import DRIFT, SEPARATOR
@@ -142,6 +143,11 @@ class Condition:
         """Whether it follows a protocol on the whole data, with the method as published."""
         return self.whole_data and self.as_published and bool(set(self.protocols) & set(PROTOCOLS))
 
+    @property
+    def epochs(self) -> int:
+        """The epochs that its finished cells trained, in all phases of the method together."""
+        return int(self.done["epochs"].max())
+
     @cached_property
     def protocols(self) -> tuple[str, ...]:
         found = {name for text in self.rows["protocol"] for name in text.split(SEPARATOR) if name}
@@ -240,7 +246,27 @@ def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> 
     alpha, density = spec["method"].get("alpha"), spec.get("density")
     asked = [f"alpha {alpha:g}"] if alpha is not None else [f"density {density:.4g}"] if density is not None else []
     shown = asked or [f"{name} {value:g}" for name, value in spec["method"].items() if _is_number(name, value)]
-    return ", ".join([*shown, *(f"{name} {value}" for name, value in (variant or {}).items())])
+    return ", ".join([*shown, *(f"{name} {short(value)}" for name, value in (variant or {}).items())])
+
+
+def settings(conditions: Iterable[Condition]) -> dict[str, str]:
+    """Key -> its label, and what sets it apart from conditions with the same label: `standardised inputs`.
+
+    Epochs are not named: tables show those that were trained. What a condition differs from is the
+    first of the same label in its protocol; for one in no protocol the first in any.
+    """
+    alike: dict[tuple[str, ...], list[Condition]] = {}
+    for condition in conditions:
+        place = (condition.dataset, condition.model, condition.method, condition.label)
+        alike.setdefault(place, []).append(condition)
+    return {c.key: ", ".join(filter(None, [c.label, *_apart(c, same)])) for same in alike.values() for c in same}
+
+
+def _apart(condition: Condition, alike: Sequence[Condition]) -> list[str]:
+    stated = [c for c in alike if (c.protocols == condition.protocols if condition.protocols else c.protocols)]
+    official = condition.protocols == ("official",) and any("paper" in c.protocols for c in alike)
+    apart = differences(condition.spec, (stated or alike)[0].spec, without=("epochs",))
+    return [*(["official protocol"] if official else []), *apart]
 
 
 def _is_number(name: str, value: object) -> bool:

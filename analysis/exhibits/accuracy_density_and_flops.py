@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.comparable import Group, groups
-from analysis.data.conditions import Condition, Results, Summary
+from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.numbers import WIDE_BARS, centre_and_ends
-from analysis.output.picture import Mark, Panel
+from analysis.output.picture import Mark, Panel, after, other_epochs
 from analysis.output.plotting import (
     main_range,
     method_legend,
@@ -33,6 +33,10 @@ REMARK = (
     f"mean over seeds, error bars: one standard deviation; {WIDE_BARS}; dashes: Pareto front of what is drawn; "
     "arrow: below the scale"
 )
+NOTE = (
+    "only set-ups that a protocol states, of a network that has one; methods with phases of their own may train for "
+    "more epochs (column epochs of the data)"
+)
 QUIET = {"marker": "o", "linestyle": "none", "color": "#999999", "markersize": 3.0, "zorder": 2}
 PRINTED = {"marker": "*", "markersize": 13, "markerfacecolor": "white", "markeredgewidth": 1.2, "linewidth": 0}
 COSTS = {"train_flops": "Training FLOPs (% of dense)", "inference_flops": "Inference FLOPs (% of dense)"}
@@ -46,6 +50,10 @@ class Point:
     cost: Summary
     accuracy: Summary
     front: bool
+
+    @property
+    def epochs(self) -> int:
+        return self.condition.epochs
 
     @property
     def place(self) -> tuple[float, float]:
@@ -66,8 +74,14 @@ def makers(results: Results) -> Makers:
 
 
 def _compared(found: Sequence[Group]) -> list[Group]:
-    """The groups with a dense network or DST; where there is none, all."""
-    return [g for g in found if g.dense is not None or any(c.method == "dst" for c in g.sparse)] or list(found)
+    """The groups with a dense network or DST; where there is none, all.
+
+    A network that has groups in a protocol is shown in these only. Its other set-ups are those that a
+    suite such as `gap` varies, and an exhibit of that suite shows them.
+    """
+    compared = [g for g in found if g.dense is not None or any(c.method == "dst" for c in g.sparse)] or list(found)
+    stated = {(g.dataset, g.model) for g in compared if g.follows_protocol}
+    return [g for g in compared if g.follows_protocol or (g.dataset, g.model) not in stated]
 
 
 TITLES = {
@@ -112,7 +126,9 @@ def _points(conditions: Sequence[Condition], column: str, *, scale: float) -> li
 def _density(found: Sequence[Group], out: Path) -> Written:
     dataset = found[0].dataset
     title = f"{TITLES['accuracy-density']}: {printed.dataset(dataset)}"
-    figure, axes = small_multiples(len(found), columns=3, size=(4.2, 3.2), title=f"{title}\n{REMARK}; grey band: dense")
+    figure, axes = small_multiples(
+        len(found), columns=3, size=(4.2, 3.2), title=f"{title}\n{REMARK}; grey band: dense\n{NOTE}"
+    )
     quiet = unnamed(_methods(found))
     for axis, group in zip(axes, found, strict=True):
         _dense_band(axis, group)
@@ -123,7 +139,7 @@ def _density(found: Sequence[Group], out: Path) -> Written:
     _legend(figure, found, paper=any(printed_for(group) for group in found))
     lines = [_line(r, "density", point) for r in found for point in by_density(r)]
     lines += [_printed_line(group, target) for group in found for target in printed_for(group)]
-    findings = [_finding(r.label, by_density(r), "kept") for r in found]
+    findings = [_finding(r, by_density(r), "kept") for r in found]
     name = f"{dataset}-accuracy-density"
     written = _written(name, title, figure, lines, " ".join(findings), found, out)
     return replace(written, panels=tuple(map(_page_panel, found)))
@@ -135,7 +151,7 @@ def _page_panel(group: Group) -> Panel:
         Mark(
             label=printed.method_name(p.condition.method) + (f", {p.condition.label}" if p.condition.alpha else ""),
             method=p.condition.method, density=p.cost, accuracy=p.accuracy, run_ids=p.condition.run_ids,
-            seeds=tuple(map(int, p.condition.done["seed"])), front=p.front,
+            seeds=tuple(map(int, p.condition.done["seed"])), front=p.front, epochs=p.epochs,
         )
         for p in by_density(group)
     ]  # fmt: skip
@@ -150,7 +166,7 @@ def _page_panel(group: Group) -> Panel:
     architecture = printed.architecture(group.model)
     network, setup = architecture + group.title.removeprefix(group.label), group.label.removeprefix(architecture)
     dense = None if group.dense is None else group.dense.summary("test_accuracy")
-    return Panel(network=network, setup=setup.strip(", "), marks=(*ours, *theirs), dense=dense)
+    return Panel(network=network, setup=setup.strip(", "), marks=(*ours, *theirs), dense=dense, epochs=group.epochs)
 
 
 def _as_printed(mean: float | None, sd: float | None) -> Summary:
@@ -164,7 +180,7 @@ def _flops(every: Sequence[Group], out: Path) -> Written:
     found = [r for r in every if any(by_flops(r, column) for column in COSTS)]
     if not found:
         return Written(name=name, title=title, remark="no dense run with FLOPs to compare with")
-    note = f"{REMARK}; FLOPs counted from the masks, not what the hardware executes"
+    note = f"{REMARK}; FLOPs counted from the masks, not what the hardware executes\n{NOTE}"
     figure, axes = small_multiples(
         2 * len(found), columns=4 if len(found) > 1 else 2, size=(3.6, 3.0), title=f"{title}\n{note}"
     )
@@ -179,7 +195,7 @@ def _flops(every: Sequence[Group], out: Path) -> Written:
                 axis.set_xlim(-4, max(105, axis.get_xlim()[1]))
     _legend(figure, found, dense=True)
     lines = [_line(r, column, point) for r in found for column in COSTS for point in by_flops(r, column)]
-    findings = [_finding(r.label, by_flops(r, "train_flops"), "of the training FLOPs") for r in found]
+    findings = [_finding(r, by_flops(r, "train_flops"), "of the training FLOPs") for r in found]
     return _written(name, title, figure, lines, " ".join(filter(None, findings)), found, out)
 
 
@@ -194,7 +210,8 @@ def _written(
 ) -> Written:
     shown = [c for g in found for c in (*g.sparse, *([g.dense] if g.dense else []))]
     run_ids = [run_id for c in shown for run_id in c.run_ids]
-    data = pd.DataFrame(lines).astype({"n": "Int64", "expected": "Int64"})  # a printed point has neither
+    whole = dict.fromkeys(("n", "expected", "epochs"), "Int64")  # a printed point has none of them
+    data = pd.DataFrame(lines).astype(whole)
     return write_figure(name, data, figure, out, title=title, run_ids=run_ids, finding=finding)
 
 
@@ -230,8 +247,12 @@ def _bars(values: Sequence[Summary]) -> list[list[float]]:
 
 
 def printed_for(group: Group) -> list[printed.Target]:
-    """What the paper prints of its own DST runs on the group's network and data."""
-    return printed.measured(group.dataset, group.model)
+    """What the paper prints of its own DST runs in the group's set-up: its protocol and learning rate."""
+    if not any(set(condition.protocols) & set(PROTOCOLS) for condition in group.conditions):
+        return []
+    rate = group.conditions[0].learning_rate
+    found = printed.measured(group.dataset, group.model)
+    return [target for target in found if printed.RATES.get(target.exhibit) in (None, rate)]
 
 
 def _printed_points(axis: Any, group: Group) -> None:
@@ -284,7 +305,7 @@ def _line(group: Group, cost: str, point: Point) -> dict[str, Any]:
     absolute = condition.summary(cost) if cost != "density" else point.cost
     return {
         "recipe": group.label, "model": group.model, "method": condition.method, "alpha": condition.alpha,
-        "density_target": condition.density, "cost": cost, "cost_percent_mean": point.cost.mean,
+        "density_target": condition.density, "epochs": point.epochs, "cost": cost, "cost_percent_mean": point.cost.mean,
         "cost_percent_sd": point.cost.sd, "cost_percent_drawn": point.place[0],
         "cost_percent_low": centre_and_ends(point.cost)[1], "cost_percent_high": centre_and_ends(point.cost)[2],
         "cost_mean": absolute.mean if cost != "density" else point.cost.mean / 100,
@@ -293,13 +314,14 @@ def _line(group: Group, cost: str, point: Point) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _finding(label: str, points: Sequence[Point], what: str) -> str:
+def _finding(group: Group, points: Sequence[Point], what: str) -> str:
     sparse = sorted((p for p in points if p.front and p.condition.method != "dense"), key=lambda p: p.place)
     if not sparse:
         return ""
     named = [
         f"{printed.method_name(p.condition.method)}{', ' + p.condition.label if p.condition.alpha else ''} "
-        f"({p.place[1]:.2f} % at {p.place[0]:.3g} % {what})"
+        f"({p.place[1]:.2f} % at {p.place[0]:.3g} % {what}{after(p.epochs, group.epochs)})"
         for p in sparse
     ]
-    return f"{label}: on the Pareto front are {', '.join(named)}."
+    others = other_epochs([(p.condition.method, p.epochs) for p in points], group.epochs)
+    return " ".join(filter(None, [f"{group.label}: on the Pareto front are {', '.join(named)}.", others]))

@@ -11,8 +11,9 @@ from functools import cached_property
 from itertools import permutations
 from typing import Any
 
-from analysis.data.comparable import FACTOR, STARTS
+from analysis.data.comparable import FACTOR, without_official_start
 from analysis.data.conditions import Condition, Results
+from analysis.data.differences import short
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import percent, percentage, points, with_seeds
 from analysis.output.plotting import draw_far_off, main_range, name_rows, panels_of_rows, style_of
@@ -85,7 +86,7 @@ def _setting(spec: Mapping[str, Any]) -> str:
     """What the conditions of one setting share: all but the method, its density and its epochs."""
     tree = {name: value for name, value in spec.items() if name not in ("method", "density")}
     tree["optimizer"] = {name: value for name, value in spec["optimizer"].items() if name != "epochs"}
-    tree["model"] = {name: value for name, value in spec["model"].items() if name != STARTS}
+    tree["model"] = without_official_start(spec["model"])
     return json.dumps(tree, sort_keys=True)
 
 
@@ -147,13 +148,8 @@ def _label(condition: Condition, among: Sequence[Condition]) -> str:
     differing = [name for name in own if name not in named and any(m.get(name) != own[name] for m in alike)]
     alpha = [] if condition.alpha is None else [f"alpha {condition.alpha:g}"]
     return ", ".join(
-        [printed.method_name(condition.method), *alpha, *(f"{name} {_short(own[name])}" for name in differing)]
+        [printed.method_name(condition.method), *alpha, *(f"{name} {short(own[name])}" for name in differing)]
     )
-
-
-def _short(value: Any) -> str:
-    """A hyperparameter's value; the numbers of a list with three digits."""
-    return f"({', '.join(f'{item:.3g}' for item in value)})" if isinstance(value, list) else str(value)
 
 
 def _cells(line: Line) -> tuple[str, ...]:

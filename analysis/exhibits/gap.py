@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results, Summary, summarize
+from analysis.data.differences import differences
 from analysis.data.epochs import ACCURACY, DENSITY
 from analysis.data.layers_and_curves import by_epoch, layer_ratios
 from analysis.output.exhibit import TableWithFigure
@@ -29,8 +30,11 @@ HEADS = (
     "Without last layer (%)", "Mean of layers (%)",
 )  # fmt: skip
 NOTES = (
-    "Ranked by targets met, then by the ratio of the density to the printed one. Set-up: what differs from the stated "
-    "one. τ = α · lr · T / (1 − m) after T steps with momentum m: a threshold that nothing opposes ends at ln(1 + τ).",
+    "Ranked by targets met, then by the ratio of the density as shown to the printed one. Set-up: what differs "
+    "from the stated one. τ = α · lr · T / (1 − m) after T steps with momentum m: a threshold that nothing opposes "
+    "ends at ln(1 + τ).",
+    "Largest t: the largest threshold of any layer after the last step, mean over seeds. A reset sets a layer's "
+    "thresholds back to 0, so resets lower it below ln(1 + τ).",
     f"Last epoch, mean ± standard deviation over n seeds [95 % t interval]. {WIDE} {CUT}",
     f"Targets: remaining within {1 / FACTOR:g} to {FACTOR:g} times the printed number, accuracy and the dense twin's "
     "accuracy within 0.2 points of it, and Figure 4 in at least 4 of 5 seeds: layer 3 keeps 99 %, layer 1 is the "
@@ -40,7 +44,6 @@ NOTES = (
 )
 ACCURACY_MARGIN, SEEDS, SHARE_OF_SEEDS = 0.2, 5, 0.8
 GAIN, FULL, SPARSE_LAYER, QUICK = 0.005, 0.99, 0.1, 0.25
-TITLES = {"data": {"standardize": "standardised inputs"}, "model": {}, "method": {}, "optimizer": {}}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class SetUp:
     def label(self) -> str:
         """What differs from the stated set-up; the alpha has a column of its own."""
         nothing_else = "as stated" if self.condition.alpha == self.stated.alpha else "only the alpha"
-        return ", ".join(differences(self.condition.spec, self.stated.spec)) or nothing_else
+        return ", ".join(differences(self.condition.spec, self.stated.spec, without=("alpha",))) or nothing_else
 
     @cached_property
     def tau(self) -> float:
@@ -137,8 +140,12 @@ class SetUp:
 
     @property
     def distance(self) -> float:
-        """|log| of the ratio of the mean density to the printed one."""
-        return abs(math.log(self.density().mean / (self.target.density_percent or math.nan)))
+        """|log| of the ratio of the density as shown, mean or median, to the printed one."""
+        return abs(math.log(centre_and_ends(self.density())[0] / (self.target.density_percent or math.nan)))
+
+    @property
+    def settled(self) -> bool:
+        return all(verdict.settled for verdict in self.verdicts)
 
 
 def within(name: str, value: Summary | None, low: float, high: float) -> Verdict:
@@ -156,15 +163,6 @@ def goes_as_figure4(first: pd.Series[float], second: pd.Series[float], third: pd
     falls = all(layer.diff().max() <= GAIN for layer in (first, second))
     lowest = bool(((first <= second) & (first <= third)).all())
     return bool((third >= FULL).all() and lowest and (first.iloc[:quick] < SPARSE_LAYER).any() and falls)
-
-
-def differences(spec: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[str]:
-    """Each field of a spec that differs from the stated one, without the alpha: `epochs 40`."""
-    for section, titles in TITLES.items():
-        for name in {**stated[section], **spec[section]}:
-            value = spec[section].get(name)
-            if name != "alpha" and value != stated[section].get(name):
-                yield titles.get(name) or f"{name} {value}".removeprefix("name ").replace("_", " ")
 
 
 def set_ups(results: Results) -> list[SetUp]:
@@ -238,9 +236,12 @@ def _finding(found: Sequence[SetUp]) -> str:
     if not found:
         return ""
     best, most = found[0], max(one.met for one in found)
-    full = sum(one.met == 4 for one in found)
+    full = [one for one in found if one.met == 4]
+    settled = sum(one.settled for one in full) or "none"
+    rest = f", {settled} of them settled" if full else f"; the most is {most}"
     return (
-        f"{full} of {len(found)} set-ups meet all four targets; the most is {most}. First: {best.label} at alpha "
+        f"{len(full)} of {len(found)} set-ups meet all four targets{rest}. "
+        f"Verdicts with fewer than {SEEDS} seeds are not settled. First: {best.label} at alpha "
         f"{best.condition.alpha:g}, {percentage(best.density())} % remaining at {percentage(best.accuracy())} %."
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from analysis.data.conditions import Condition, Results
+from analysis.data.conditions import Condition, Results, settings
 from analysis.output.numbers import CUT, centre_and_ends, percentage, percentage_limits, printed_number
 from analysis.output.table import Row, Table
 from analysis.paper import printed
@@ -18,6 +18,8 @@ NOTES = (
     "Ours: mean ± standard deviation over the seeds that are done, last epoch, and Student's t interval of the mean. "
     "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum].",
     "Seeds: 2/3 means that 2 of the 3 seeds in the suite are done. A condition without a finished seed has no row.",
+    "Epochs: all that were trained, also in the method's own phases. Setting: alpha, density or other "
+    "hyperparameters. Where rows share these, one is the reference, and the others name what differs from it.",
     CUT,
 )
 
@@ -25,10 +27,11 @@ NOTES = (
 def results_table(results: Results, verdicts: Mapping[str, str]) -> Table:
     """Every condition with results, by network, from dense to sparse. verdicts: by run id."""
     found: dict[tuple[str, tuple[int, str], str], list[tuple[float, float, Row]]] = {}
-    for c in results.conditions:
-        if len(c.done):
-            place = (c.dataset, printed.rank(c.architecture), c.model)
-            found.setdefault(place, list(_printed(c))).append(_measured(c, verdicts))
+    shown = [c for c in results.conditions if len(c.done)]
+    names = settings(shown)
+    for c in shown:
+        place = (c.dataset, printed.rank(c.architecture), c.model)
+        found.setdefault(place, list(_printed(c))).append(_measured(c, names[c.key], verdicts))
     rows = [row for _, members in sorted(found.items()) for *_, row in sorted(members, key=lambda m: m[:2])]
     columns = [i for i, head in enumerate(HEADS) if head not in OPTIONAL or len({row.cells[i] for row in rows}) > 1]
     kept = tuple(Row(tuple(row.cells[i] for i in columns), row.run_ids) for row in rows)
@@ -36,15 +39,16 @@ def results_table(results: Results, verdicts: Mapping[str, str]) -> Table:
     return Table("results", "Mean over seeds, last epoch", heads, kept, NOTES, labels=heads.index("Seeds"))
 
 
-def _measured(c: Condition, verdicts: Mapping[str, str]) -> tuple[float, float, Row]:
-    """Its place, by falling density and accuracy, and its row."""
+def _measured(c: Condition, setting: str, verdicts: Mapping[str, str]) -> tuple[float, float, Row]:
+    """Its place, by falling density, then by accuracy, and a dense network by its epochs; and its row."""
     density, accuracy = c.summary("density", scale=100), c.summary("test_accuracy")
     cells = (
-        _named(c), printed.method_name(c.method), c.label, str(c.spec["optimizer"].get("epochs", "")), "ours",
+        _named(c), printed.method_name(c.method), setting, str(c.epochs), "ours",
         accuracy.seeds.removeprefix("n="), "100" if c.method == "dense" else percentage(density),
         percentage(accuracy) if accuracy.n else "", percentage_limits(accuracy).strip(), verdicts.get(c.run_ids[0], ""),
     )  # fmt: skip
-    return -centre_and_ends(density)[0], -accuracy.mean if accuracy.n else 0.0, Row(cells, c.run_ids)
+    second = float(c.epochs) if c.method == "dense" else -accuracy.mean if accuracy.n else 0.0
+    return -centre_and_ends(density)[0], second, Row(cells, c.run_ids)
 
 
 def _printed(c: Condition) -> Iterator[tuple[float, float, Row]]:

@@ -38,7 +38,8 @@ class Mark:
     """One point: a condition of ours, or a number that the paper prints, which has no runs.
 
     label: the method with its alpha or density. density, accuracy: percentages. seeds: those that
-    are done. front: whether it is on the Pareto front. exhibit: where the paper prints it.
+    are done. front: whether it is on the Pareto front. exhibit: where the paper prints it. epochs: all
+    that were trained, also in the method's own phases.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Mark:
     run_ids: tuple[str, ...] = ()
     front: bool = False
     exhibit: str = ""
+    epochs: int | None = None
 
     @property
     def place(self) -> tuple[float, float]:
@@ -63,12 +65,17 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """All points of one network in one set-up. dense: the accuracy of the dense network, if it was run."""
+    """All points of one network in one set-up.
+
+    dense: the accuracy of the dense network, if it was run. epochs: those of the set-up; some points
+    may have trained for another number.
+    """
 
     network: str
     setup: str
     marks: tuple[Mark, ...]
     dense: Summary | None = None
+    epochs: int | None = None
 
     @property
     def ours(self) -> tuple[Mark, ...]:
@@ -78,11 +85,27 @@ class Panel:
     def finding(self) -> str:
         """Its most accurate sparse network, beside the dense one and what the paper prints."""
         best = max(self.ours, key=lambda mark: mark.place[1])
-        texts = [f"Most accurate: {best.label}, {_at(best)}."]
+        texts = [f"Most accurate: {best.label}, {_at(best)}{after(best.epochs, self.epochs)}."]
         if self.dense is not None and self.dense.n:
             texts.append(f"Dense: {self.dense.mean:.2f} %.")
         texts += [f"The paper's {mark.label}: {_at(mark)}." for mark in self.marks if not mark.run_ids]
-        return " ".join(texts)
+        texts.append(other_epochs([(mark.method, mark.epochs) for mark in self.ours], self.epochs))
+        return " ".join(filter(None, texts))
+
+
+def after(epochs: int | None, setup: int | None) -> str:
+    """` after 120 epochs`, where the set-up has another number."""
+    return "" if epochs is None or epochs == setup else f" after {epochs} epochs"
+
+
+def other_epochs(trained: Iterable[tuple[str, int | None]], setup: int | None) -> str:
+    """Which methods trained for another number of epochs than the set-up's. trained: (method, epochs)."""
+    found: dict[str, set[int]] = {}
+    for method, epochs in trained:
+        if epochs is not None and epochs != setup:
+            found.setdefault(method, set()).add(epochs)
+    named = (f"{printed.method_name(m)} {' or '.join(map(str, sorted(found[m])))}" for m in methods_in_order(found))
+    return f"Trained for other than {setup} epochs: {', '.join(named)}." if found else ""
 
 
 def _at(mark: Mark) -> str:
@@ -100,7 +123,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point as it is drawn. lines: what it says. bars: x1, y1, x2, y2 of each."""
+    """A point as it is drawn. lines: what it says. bars: x1, y1, x2, y2 of each. below: the scale."""
 
     x: float
     y: float
@@ -108,6 +131,7 @@ class Dot:
     lines: tuple[str, ...]
     href: str
     bars: tuple[tuple[float, ...], ...]
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +157,12 @@ class Picture:
     @property
     def has_dense(self) -> bool:
         return any(drawing.dense is not None for drawing in (*self.leading, *self.others))
+
+    @property
+    def below(self) -> str:
+        """The path of the marker of points below the scale; empty where there are none."""
+        dots = (dot for drawing in (*self.leading, *self.others) for dot in drawing.dots)
+        return SHAPES["v"] if any(dot.below for dot in dots) else ""
 
     @property
     def has_front(self) -> bool:
@@ -227,22 +257,24 @@ def _dot(
     _, low, high = centre_and_ends(mark.accuracy)
     ends = [across.place(math.log10(max(value, 1e-9))) for value in (left, right)]
     bars = ((ends[0], y, ends[1], y), (x, up.place(low), x, up.place(high)))
-    lines = (f"{mark.label}: {panel.network}", *_said(mark, verdicts), *(["below the scale"] if below else []))
+    lines = (f"{mark.label}: {panel.network}", *_said(mark, panel, verdicts), *(["below the scale"] if below else []))
     drawn = not below and look.path != SHAPES[QUIET]
-    return Dot(x, y, look, lines, link(mark), tuple(b for b in bars if b[:2] != b[2:]) if drawn else ())
+    return Dot(x, y, look, lines, link(mark), tuple(b for b in bars if b[:2] != b[2:]) if drawn else (), below)
 
 
-def _said(mark: Mark, verdicts: Mapping[str, str]) -> Iterable[str]:
+def _said(mark: Mark, panel: Panel, verdicts: Mapping[str, str]) -> Iterable[str]:
     if not mark.run_ids:
         accuracy, density = (printed_number(value.mean, value.sd) for value in (mark.accuracy, mark.density))
         return f"printed in the paper: {accuracy} % test accuracy", f"keeps {density} % of the weights"
     interval = percentage_limits(mark.accuracy)
     seeds = ", ".join(map(str, mark.seeds))
     found = verdicts.get(mark.run_ids[0])
+    epochs = f"trained for {mark.epochs} epochs; the set-up has {panel.epochs}"
     return (
         f"{percentage(mark.accuracy)} % test accuracy{', 95 % interval' if interval else ''}{interval}",
         f"keeps {percentage(mark.density)} % of the weights",
         f"{mark.accuracy.seeds}: seed{'' if len(mark.seeds) == 1 else 's'} {seeds}",
+        *([epochs] if after(mark.epochs, panel.epochs) else []),
         *([f"the printed number: {found}"] if found else []),
     )
 

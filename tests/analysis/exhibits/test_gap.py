@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ import suite_rows
 from analysis.build import exhibits
 from analysis.data.conditions import Results, summarize
 from analysis.data.read import load
+from analysis.exhibits import gap
 from analysis.exhibits.gap import goes_as_figure4, within
 from analysis.output.exhibit import Written
 from benchmark import suites
@@ -103,3 +105,26 @@ def test_a_target_is_met_by_the_mean_and_settled_by_the_interval(
 )
 def test_the_course_of_figure_4(first: list[float], second: list[float], third: list[float], want: bool) -> None:
     assert goes_as_figure4(*(pd.Series(layer, index=EPOCHS) for layer in (first, second, third))) is want
+
+
+def test_the_finding_says_how_many_are_settled_and_the_note_that_resets_lower_the_threshold(tmp_path: Path) -> None:
+    rows = [row for row in made() if row["seed"] < 3]
+    written, lines = built(tmp_path, rows)
+    full = sum(line["met"] == "4" for line in lines)
+    assert written.finding.startswith(f"{full} of {len(lines)} set-ups meet all four targets")
+    assert "Verdicts with fewer than 5 seeds are not settled." in written.finding
+    assert any(note.startswith("Largest t:") and "resets lower it" in note for note in gap.NOTES)
+
+
+def test_two_of_which_no_verdict_is_settled_are_said_to_be_so() -> None:
+    one = SimpleNamespace(met=4, settled=False, label="a", condition=SimpleNamespace(alpha=5e-4))
+    one.density = one.accuracy = lambda: summarize([2.5, 2.5, 2.5], expected=3)
+    other = SimpleNamespace(**{**vars(one), "met": 1})
+    assert gap._finding([one, one, other]).startswith("2 of 3 set-ups meet all four targets, none of them settled. ")  # type: ignore[list-item]
+
+
+def test_a_set_up_is_ranked_by_the_density_that_is_shown() -> None:
+    """Kept 1.1, 1.5 and 8.0 %: shown is the median 1.5, further from 2.48 than the mean 3.5."""
+    shown = SimpleNamespace(summary=lambda column, scale=1.0: summarize([1.1, 1.5, 8.0], expected=3))
+    one = gap.SetUp(shown, shown, None, SimpleNamespace(density_percent=2.48), None)  # type: ignore[arg-type]
+    assert one.distance == pytest.approx(math.log(2.48 / 1.5))

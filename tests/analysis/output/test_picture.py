@@ -72,3 +72,22 @@ def test_what_has_no_place_is_not_drawn() -> None:
     places, _ = drawn(mark(5, 95.0), lost, mark(0, 10.0), dense=summarize([], expected=1))
     assert len(places) == 1
     assert picture([Panel(network="N", setup="", marks=(mark(0, 10.0),))], lambda m: "#", {}).leading == ()
+
+
+def test_a_point_that_trained_for_other_epochs_says_so_and_so_does_the_caption() -> None:
+    longer = replace(mark(5, 98.0, method="lottery"), epochs=120)
+    panel = Panel(network="N", setup="", marks=(replace(mark(1, 95.0), epochs=20), longer), epochs=20)
+    (found,) = picture([panel], lambda m: "#", {}).leading
+    assert [said for dot in found.dots for said in dot.lines if "epochs" in said] == [
+        "trained for 120 epochs; the set-up has 20"
+    ]
+    assert panel.finding == (
+        "Most accurate: lottery, 98.00 % at 5 % of the weights after 120 epochs. "
+        "Trained for other than 20 epochs: lottery 120."
+    )
+
+
+def test_the_marker_of_points_below_the_scale_is_in_the_legend_where_there_are_any() -> None:
+    near = [mark(5, 95.0 + i / 10, run_id=str(i)) for i in range(8)]
+    made = [Panel(network="N", setup="", marks=marks) for marks in ((*near, mark(5, 20.0)), tuple(near))]
+    assert [bool(picture([panel], lambda m: "#", {}).below) for panel in made] == [True, False]
