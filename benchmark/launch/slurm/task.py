@@ -29,10 +29,11 @@ def run_cells(task: Mapping[str, Any]) -> None:
     """Train a job's cells.
 
     task: execution, specs, before (see ClusterJob), workers, probe, in_container; plain values, as
-    submitit pickles them. After SIGUSR1 or SIGUSR2 (the time limit is near, or preemption) the job
-    requeues itself if a cell got further since the job began; in a container, its script does so.
-    After SIGTERM (scancel, or SLURM requeues it by itself) it saves the state and ends. A cell that
-    failed in this job before it was requeued is not trained again.
+    submitit pickles them; jobs from before containers lack in_container. After SIGUSR1 or SIGUSR2
+    (the time limit is near, or preemption) the job requeues itself if a cell got further since the
+    job began; in a container, its script does so. After SIGTERM (scancel, or SLURM requeues it by
+    itself) it saves the state and ends. A cell that failed in this job before it was requeued is
+    not trained again.
     """
     terminal.replace_unknown_characters()
     _see(Path(task["probe"]))
@@ -55,7 +56,7 @@ def run_cells(task: Mapping[str, Any]) -> None:
         _say(event)
     if received and any(jobs.final_status(execution.out, run_id, after=begun[run_id]) is None for run_id in begun):
         moved = any(jobs.got_further(execution.out, run_id, after=begun[run_id]) for run_id in begun)
-        _leave(received, moved=moved, in_container=task["in_container"])
+        _leave(received, moved=moved, in_container=task.get("in_container", False))
 
 
 def _see(probe: Path) -> None:
