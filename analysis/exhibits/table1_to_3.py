@@ -193,14 +193,13 @@ def rules(name: str) -> list[str]:
 def as_table(table: ResultTable) -> Table:
     """What a reader sees: the paper's row; ours at the stated alpha and at each reading's nearest."""
     several = len({line.method for line in table.lines}) > 1
-    rows: list[Row] = []
-    before = ("", "")
+    rows, before = list[Row](), ("", "")
     for line, epoch in _shown(table):
         model = printed.architecture(line.model) if line.model != before[0] else ""
         method = printed.method_name(line.method) if (line.model, line.method) != before else ""
         before = (line.model, line.method)
-        nearest = ["nearest"] if line.basis.get(epoch) == "nearest" else []
-        source = ", ".join(filter(None, [line.source, line.label, *nearest]))
+        nearest = "nearest" if line.basis.get(epoch) == "nearest" else ""
+        source = ", ".join(filter(None, [line.source, line.label, nearest]))
         reading = [NAMES.get(epoch, "") if line.values else ""] if table.judged else []
         numbers = [_joined([cell(line, epoch, name) for name in names]) for names in table.quantities]
         verdict = [" / ".join(line.verdicts.get(epoch, ()))] if table.judged else []
