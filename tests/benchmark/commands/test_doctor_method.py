@@ -191,7 +191,7 @@ LACKS = {
 def test_missing_class_attributes_are_listed_with_how_to_write_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a whole file, all classes are checked but those without a name that others inherit from."""
+    """Check every class of a file, except classes without a name that others inherit from."""
     path = tmp_path / "lacking.py"
     path.write_text(LACKING)
     assert conformance.check_methods(str(path), "fast", None, True) == 1
