@@ -35,7 +35,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.slow
 def test_kills_in_a_step_a_checkpoint_and_an_append_end_in_the_same_bits(tmp_path: Path) -> None:
-    """Each kill waits until a cell that was hit less than three times has a checkpoint: all get their turn."""
+    """Each kill waits until a cell that was hit less than three times has a checkpoint: all get their turn.
+
+    Every second kill aims at what none has struck yet; the others come at any moment.
+    """
     epochs = {name: KILLS * each for name, each in EPOCHS.items()}
     suite, out = grids.write_suite(tmp_path / "grid.py", epochs, methods=METHODS), tmp_path / "killed"
     alone = grids.finish(grids.start("run", "--suite", suite, "--out", tmp_path / "alone", "--workers", "2"))
@@ -45,12 +48,14 @@ def test_kills_in_a_step_a_checkpoint_and_an_append_end_in_the_same_bits(tmp_pat
     moments, hits, struck = random.Random(SEED), collections.Counter[str](), collections.Counter[str]()
     cells = {path.name for path in grids.cells(tmp_path / "alone")}
     output, kills = "", 0
-    while kills < KILLS or not cells <= set(hits):
+    while kills < KILLS or not cells <= set(hits) or not set(AIMS) <= set(struck):
         with (tmp_path / "log").open("w") as log:
             process = grids.start(*command, checkpoint_seconds=0.1, stdout=log)
             wait_for_a_victim(out, hits, process)
             if process.poll() is None:
-                found = strike(out, process, moments, AIMS[kills % len(AIMS)])
+                missing = [kind for kind in AIMS if not struck[kind]]
+                aim = AIMS[missing[0]] if missing and kills % 2 else at_any_moment
+                found = strike(out, process, moments, aim)
                 struck.update(found.values())
                 hits.update(found.keys())
                 kills += 1
@@ -70,7 +75,7 @@ def test_kills_in_a_step_a_checkpoint_and_an_append_end_in_the_same_bits(tmp_pat
     print(f"{len(steps)} resumes, {within} of them within an epoch")
     assert kills >= KILLS
     assert most >= 3
-    assert min(struck[what] for what in ("step", "checkpoint", "append")) > 0
+    assert set(struck) == set(AIMS)
     assert {run_id for run_id, _ in RESUMED.findall(output + last.stdout)} >= set(hits)
     assert kinds(out, set(hits)) == ({*METHODS}, {*EPOCHS})
     assert within
@@ -123,6 +128,10 @@ def at_any_moment(_: list[Path]) -> None:
     """No aim."""
 
 
+def within_a_step(folders: list[Path]) -> Callable[[], bool]:
+    return lambda: any(where(folder) == "step" for folder in folders)
+
+
 def while_a_checkpoint_is_written(folders: list[Path]) -> Callable[[], bool]:
     return lambda: any(_temporary(folder) for folder in folders)
 
@@ -132,7 +141,7 @@ def at_an_append(folders: list[Path]) -> Callable[[], bool]:
     return lambda: any(_size(folder) > size for folder, size in sizes.items())
 
 
-AIMS = (at_any_moment, while_a_checkpoint_is_written, at_an_append)
+AIMS = {"step": within_a_step, "checkpoint": while_a_checkpoint_is_written, "append": at_an_append}
 
 
 def where(attempt: Path) -> str:
