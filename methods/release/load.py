@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.compaction.load import check_compact, load_compact
 from methods.plug_ins import PlugIns
-from methods.release import arrays, files
+from methods.release import csr_and_bits, files
 from methods.weights import weight_mask
 
 Form = Literal["dense", "csr", "compact"]
@@ -68,14 +68,14 @@ def load_masks(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
             raise ValueError(f"{found.path} has other names than {files.DOCUMENT} says")
         for name, shape in document.masks.items():
             head = found.heads[name]
-            if (head.dtype, head.shape) != (torch.uint8, (arrays.packed_bytes(shape),)):
+            if (head.dtype, head.shape) != (torch.uint8, (csr_and_bits.packed_bytes(shape),)):
                 raise found.damaged(name, f"it is {head.dtype} {list(head.shape)} for a mask of {list(shape)}")
         return {name: _unpacked(found, name, shape) for name, shape in document.masks.items()}
 
 
 def _unpacked(found: files.Tensors, name: str, shape: tuple[int, ...]) -> Tensor:
     try:
-        return arrays.unpacked(found.read(name), shape)
+        return csr_and_bits.unpacked(found.read(name), shape)
     except ValueError as error:
         raise found.damaged(name, error) from error
 
@@ -132,14 +132,14 @@ def _state(document: files.Document, form: Form, network: nn.Module) -> dict[str
 
 def _part_of(key: str, sparse: Mapping[str, Any]) -> bool:
     name, _, part = key.rpartition(".")
-    return name in sparse and part in arrays.CSR
+    return name in sparse and part in csr_and_bits.CSR
 
 
 def _whole_heads(found: files.Tensors, sparse: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The heads of the network's own tensors: a weight for its three arrays."""
     heads = {name: head for name, head in found.heads.items() if not _part_of(name, sparse)}
     for name, shape in sparse.items():
-        for part in arrays.CSR:
+        for part in csr_and_bits.CSR:
             if f"{name}.{part}" not in found.heads:
                 raise found.damaged(name, f"{part} is missing")
         try:
@@ -168,6 +168,6 @@ def _check_heads(found: files.Tensors, heads: Mapping[str, Tensor], network: nn.
 
 def _dense(found: files.Tensors, name: str, shape: tuple[int, ...]) -> Tensor:
     try:
-        return arrays.dense({part: found.read(f"{name}.{part}") for part in arrays.CSR}, shape)
+        return csr_and_bits.dense({part: found.read(f"{name}.{part}") for part in csr_and_bits.CSR}, shape)
     except ValueError as error:
         raise found.damaged(name, error) from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods import layers
 from methods.compaction.cut import compact_
-from methods.release import arrays, files
+from methods.release import csr_and_bits, files
 from methods.release.card import Card, Layer, card_text
 from methods.release.onnx_program import onnx_program
 from methods.release.source import source
@@ -99,7 +99,9 @@ def _checked(masks: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]
 
 def _below(kept: Mapping[str, Tensor], left_out: dict[str, str]) -> list[str]:
     """The weights that are written as CSR."""
-    found = [n for n, mask in kept.items() if int(mask.sum()) < CSR_BELOW * mask.numel() and arrays.fits_csr(mask)]
+    found = [
+        n for n, mask in kept.items() if int(mask.sum()) < CSR_BELOW * mask.numel() and csr_and_bits.fits_csr(mask)
+    ]
     if not found:
         left_out[files.FORMS["csr"]] = f"no weight keeps less than {CSR_BELOW:.0%}"
     return found
@@ -108,7 +110,10 @@ def _below(kept: Mapping[str, Tensor], left_out: dict[str, str]) -> list[str]:
 def _tensor_files(
     plain: nn.Module, kept: Mapping[str, Tensor], sparse: list[str], compact: nn.Module | None
 ) -> dict[str, bytes]:
-    tensors = {files.FORMS["dense"]: _state(plain), files.MASKS: {n: arrays.packed(mask) for n, mask in kept.items()}}
+    tensors = {
+        files.FORMS["dense"]: _state(plain),
+        files.MASKS: {n: csr_and_bits.packed(mask) for n, mask in kept.items()},
+    }
     if sparse:
         tensors[files.FORMS["csr"]] = _csr_state(plain, sparse)
     if compact is not None:
@@ -118,7 +123,7 @@ def _tensor_files(
 
 def _csr_state(plain: nn.Module, sparse: list[str]) -> dict[str, Tensor]:
     state = _state(plain)
-    found = {f"{name}.{part}": value for name in sparse for part, value in arrays.csr(state.pop(name)).items()}
+    found = {f"{name}.{part}": value for name in sparse for part, value in csr_and_bits.csr(state.pop(name)).items()}
     if both := found.keys() & state.keys():
         raise ValueError(f"'{min(both)}' is the name of a tensor and of a CSR array")
     return state | found
