@@ -1,4 +1,4 @@
-"""Reads a released network back. Nothing in the folder is trusted, and none of its code runs."""
+"""Reads a released network. Nothing in the folder is trusted, and none of its code runs."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def _built(document: files.Document) -> nn.Module:
 
 
 def _check_size(made: nn.Module, document: files.Document) -> None:
-    """Few CSR entries may stand for a network of any size."""
-    size = sum(value.numel() * value.element_size() for _, value in _tensors(made))
-    if size > files.MOST_BYTES:
-        raise ValueError(f"{document.folder / files.DOCUMENT}: its network takes {size} bytes, more than allowed")
+    """Raises ValueError for a network that is too large. A small CSR file can describe one of any size."""
+    size, most = sum(value.numel() * value.element_size() for _, value in _tensors(made)), files.MOST_BYTES
+    if size > most:
+        raise ValueError(f"{document.folder / files.DOCUMENT}: its network takes {size} bytes, more than {most}")
 
 
 def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
@@ -122,7 +122,7 @@ def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _state(document: files.Document, form: Form, network: nn.Module) -> dict[str, Tensor]:
-    """The state that a file holds, once its heads fit the network."""
+    """The state of a file, which is read only if its heads fit the network."""
     with files.tensors(document, files.FORMS[form]) as found:
         sparse = document.csr if form == "csr" else {}
         _check_heads(found, _whole_heads(found, sparse), network, compact=form == "compact")
@@ -136,7 +136,7 @@ def _part_of(key: str, sparse: Mapping[str, Any]) -> bool:
 
 
 def _whole_heads(found: files.Tensors, sparse: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The heads of the network's own tensors: a weight for its three arrays."""
+    """The heads of the network's own tensors, with one weight in place of its three CSR arrays."""
     heads = {name: head for name, head in found.heads.items() if not _part_of(name, sparse)}
     for name, shape in sparse.items():
         for part in csr_and_bits.CSR:

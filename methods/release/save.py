@@ -20,7 +20,6 @@ from methods.release.source import source
 from methods.weights import weight_mask
 
 CSR_BELOW = 0.2
-WITHOUT_EXAMPLE = "no example input was given"
 
 
 def save(
@@ -43,8 +42,8 @@ def save(
     `sparse_training.networks` and its arguments, by which `load` builds the network without being
     given one. card: what the model card says of the network.
 
-    Returns which files were left out, and why, by their names. The folder is whole or absent;
-    writing the same network twice changes nothing. Raises ValueError where safetensors is not
+    Returns the files that were left out, by name, each with the reason. The folder is complete or
+    absent. Writing the same network twice changes nothing. Raises ValueError where safetensors is not
     installed, the model is not finalized, a mask does not fit it, or the folder holds other files;
     OSError where it cannot be written.
     """
@@ -76,7 +75,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them."""
+    """The state_dict with tensors that share no memory, which safetensors requires."""
     return {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
 
 
@@ -147,17 +146,17 @@ def _programs(
     plain: nn.Module, compact: nn.Module | None, example: Tensor | None, left_out: dict[str, str]
 ) -> dict[str, bytes]:
     """network.py and model.onnx, as far as they can be made."""
-    contents: dict[str, bytes] = {}
+    if example is None:
+        left_out |= dict.fromkeys(("network.py", "model.onnx"), "no example input was given")
+        return {}
+    contents, inputs = dict[str, bytes](), example.detach().cpu()
     networks = {"Network": plain} | ({} if compact is None else {"CompactNetwork": compact})
-    for name in ("network.py", "model.onnx"):
-        try:
-            if example is None:
-                raise ValueError(WITHOUT_EXAMPLE)
-            inputs = example.detach().cpu()
-            if name == "network.py":
-                contents[name] = source(networks, inputs).encode()
-            else:
-                contents[name] = onnx_program(plain if compact is None else compact, inputs)
-        except ValueError as error:
-            left_out[name] = str(error)
+    try:
+        contents["network.py"] = source(networks, inputs).encode()
+    except ValueError as error:
+        left_out["network.py"] = str(error)
+    try:
+        contents["model.onnx"] = onnx_program(plain if compact is None else compact, inputs)
+    except ValueError as error:
+        left_out["model.onnx"] = str(error)
     return contents

@@ -160,7 +160,7 @@ def test_lightning_refuses_a_checkpoint_without_masks(tmp_path: Path) -> None:
     plain, _ = lightning_training("set")
     fit(plain, [], tmp_path, epochs=1).save_checkpoint(tmp_path / "plain.ckpt")
     module, sparse = lightning_training("set")
-    with pytest.raises(ValueError, match="saved without the callback SparseTraining: it has no masks"):
+    with pytest.raises(ValueError, match="the checkpoint has no masks: give one saved with the callback"):
         fit(module, [sparse], tmp_path, ckpt_path=tmp_path / "plain.ckpt", weights_only=True)
 
 
@@ -289,7 +289,7 @@ def test_transformers_refuses_to_resume_without_the_methods_state(tmp_path: Path
     with pytest.raises(RuntimeError, match="the Trainer begins at step 3 and the method at 0: train"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     (tmp_path / "checkpoint-3/sparse_training.pt").unlink()
-    with pytest.raises(ValueError, match=r"sparse_training\.pt is missing: the checkpoint was saved without"):
+    with pytest.raises(ValueError, match=r"sparse_training\.pt is missing: give a checkpoint saved with"):
         sparse.resume(tmp_path / "checkpoint-3")
 
 
