@@ -247,7 +247,7 @@ def _bars(values: Sequence[Summary]) -> list[list[float]]:
 
 
 def printed_for(group: Group) -> list[printed.Target]:
-    """What the paper prints of its own DST runs in the group's set-up: its protocol and learning rate."""
+    """What the paper prints of its own DST runs in the group's protocol at its learning rate."""
     if not any(set(condition.protocols) & set(PROTOCOLS) for condition in group.conditions):
         return []
     rate = group.conditions[0].learning_rate

@@ -1,4 +1,4 @@
-"""Files of a folder that somebody sent: which may be opened, and whether their hashes hold.
+"""Files of a folder that somebody sent: which ones may be opened, and whether their hashes are right.
 
 Links are not followed, and nothing is run, unpickled or written.
 """
@@ -31,7 +31,7 @@ MOST_BYTES_OF_TEXT = 2**28  # of checksums and manifests, which are read whole
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a file, or with a row of it, and what to do: one line."""
+    """What is wrong with a file or one of its rows, and what to do, in one line."""
 
     file: str
     text: str
@@ -48,7 +48,7 @@ class Content:
 
 
 def content(folder: Path) -> Content:
-    """The files below a folder, without those of a run folder's cells."""
+    """The files below a folder, without the cells of run folders."""
     files: list[Path] = []
     found: list[Problem] = []
 
@@ -82,7 +82,7 @@ def _closed(path: Path) -> str:
 
 
 def checksums(sums: Path, files: Sequence[Path]) -> Iterator[Problem]:
-    """SHA256SUMS against the files below its folder: each is listed once, and its hash holds."""
+    """Compare SHA256SUMS with the files below its folder: each is listed once, with its hash."""
     try:
         lines = _small(sums).decode().splitlines()
     except ValueError as error:
@@ -105,7 +105,7 @@ def checksums(sums: Path, files: Sequence[Path]) -> Iterator[Problem]:
 
 
 def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
-    """manifest.json of exhibits against the files beside it, and against the rows of the folder's tables."""
+    """Compare manifest.json with the exhibits beside it, and with the rows of the folder's tables."""
     try:
         _small(path)
     except ValueError as error:
@@ -124,11 +124,11 @@ def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
             yield Problem(str(path), f"{shown(name)} is not the file that was built: build the exhibits anew")
     for run_id, digests in sorted(document["rows"].items()) if rows else ():
         if run_id not in rows or _row_hash(rows[run_id]) != digests["results"]:
-            yield Problem(str(path), f"the exhibits are of another row of {shown(run_id)}: build them anew")
+            yield Problem(str(path), f"the exhibits were built from another row of {shown(run_id)}: build them anew")
 
 
 def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
-    """Results of a run folder's cells: sealed, with their metrics, and as results.csv has them."""
+    """Compare the results of a run folder's cells with their checksums, metrics and rows."""
     try:
         members = results.members(results.existing(folder))
     except FolderError as error:
@@ -159,7 +159,7 @@ def _has_hash(path: Path, digest: str) -> bool:
 
 
 def _row_hash(row: Row) -> str:
-    """As manifest.json documents it: the values as text, numbers as Python writes floats, each on a line."""
+    """The hash that manifest.json documents: of the values, one per line, numbers as Python writes floats."""
     texts = dict(row)
     for name in ("alpha", "density_target", "seed", *MEASURED):
         value = number(row[name])
@@ -168,7 +168,7 @@ def _row_hash(row: Row) -> str:
 
 
 def _small(path: Path) -> bytes:
-    """Raises ValueError."""
+    """The bytes of a small file. Raises ValueError for a larger or unreadable one."""
     if path.stat().st_size > MOST_BYTES_OF_TEXT:
         raise ValueError(f"it has {path.stat().st_size} bytes")
     return read_bytes(path)

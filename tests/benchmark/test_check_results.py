@@ -210,13 +210,13 @@ TAMPERED: dict[str, tuple[Edit, str]] = {
     "a status": (cell(STATIC, status="finished"), FIRST + "status is 'finished': it must be one of pending,"),
     "a commit": (cell(STATIC, commit="$(touch x)"), FIRST + r"commit is '\$\(touch x\)': it must be"),
     "a protocol": (cell(STATIC, protocol="mine"), FIRST + "protocol is mine, but our suites have this cell in"),
-    "a method": (other_spec(SET, "method", "name", "static", method="static"), "its spec is none of method static: "),
+    "a method": (other_spec(SET, "method", "name", "static", method="static"), "its spec is not one of method static: "),
     "a hyperparameter less": (
         lambda sent: (
             replaced("results.csv", '""drop_fraction"":0.3,', "")(sent),
             other_spec(SET, "", "seed", 0)(sent),
         ),
-        "its spec is none of method set, version 1, which has the fields",
+        "its spec is not one of method set, version 1, which has the fields",
     ),
     "a row twice": (rows_of("results.csv", lambda rows: [*rows, rows[0]]), "row 6: cell a6eac6981600: the cell is in"),
     "an unknown column": (replaced("results.csv", "weight_max", "weight"), "unknown or repeated column 'weight'"),
@@ -280,7 +280,7 @@ def test_cells_of_their_own_and_other_machines_are_remarked(bench: Bench, sent: 
     finished = checked(bench, sent, ours)
     assert finished.code == 0, finished.stdout
     assert "cells: 3 of suite mnist, 1 own, 3 new, 1 equal to ours; no problem" in finished.stdout
-    assert "suite mnist has no such cell here, so it counts as own" in finished.stdout
+    assert "suite mnist has no such cell here, so the cell counts as own" in finished.stdout
     assert f"cell {STATIC}: was trained with uncommitted changes" in finished.stdout
     load([ours, sent])
     cell(SET, device="another", weight_max="3")(sent)
@@ -349,7 +349,7 @@ def test_exhibits_are_those_of_the_rows(bench: Bench, sent: Path, ours: Path) ->
     cell(STATIC, train_seconds="12")(sent)
     said = checked(bench, sent, ours).stdout
     assert "exhibits/manifest.json: 'index.html' is not the file that was built" in said
-    assert f"exhibits/manifest.json: the exhibits are of another row of '{STATIC}'" in said
+    assert f"exhibits/manifest.json: the exhibits were built from another row of '{STATIC}'" in said
     (out / "manifest.json").write_text("[" * 100_000)
     assert "manifest.json: is damaged (" in checked(bench, sent, ours).stdout
 
