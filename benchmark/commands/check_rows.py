@@ -16,6 +16,7 @@ from benchmark.commands import published
 from benchmark.messages import LONGEST, shown
 from benchmark.results import LATER, MEASURED, NEEDED, SEPARATOR, STATUSES, TIMES, Row
 from benchmark.spec import FILE_NAME
+from methods.registry import method_class
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more, such as 1_000
 NAN = ("", "nan", "NaN")
@@ -124,11 +125,12 @@ def _densities(method: str, values: Mapping[str, float], layers: Layers) -> Iter
     density, target = values["density"], values["density_target"]
     if layers and not math.isclose(kept / weights, density, rel_tol=1e-9):
         yield f"density is {density:g}, but its layers keep {kept:g} of {weights:g} weights"
-    promise, _, units = promised(method).partition(" ")
+    promise = promised(method)
     if promise == "dense" and density != 1:
         yield f"density is {density:g}, but {method} keeps every weight"
     if promise in ("exact", "final") and not math.isnan(target):
-        off = OF_A_UNIT * target if units else len(layers) / weights if layers else 0.01 * target
+        of_units = method_class(method).granularity == "unit"
+        off = OF_A_UNIT * target if of_units else len(layers) / weights if layers else 0.01 * target
         if abs(density - target) > off:
             yield f"density is {density:g}, but {method} promises its density_target, {target:g}"
 
@@ -171,17 +173,11 @@ def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
 
 @functools.cache
 def promised(method: str) -> str:
-    """A method's density_promise, followed by ` of units` if it removes whole units.
-
-    Empty if the method is not installed.
-    """
-    from methods.registry import method_class
-
+    """A method's density_promise; empty if the method is not installed."""
     try:
-        found = method_class(method)
+        return method_class(method).density_promise
     except ValueError:
         return ""
-    return found.density_promise + (" of units" if found.granularity == "unit" else "")
 
 
 def difference(row: Row, other: Row) -> str:
