@@ -23,7 +23,7 @@ from analysis.data.read import load
 from benchmark import results, suites
 from benchmark.results import COLUMNS, LAYERS, TRACES, write_csv
 
-COMMITTED = Path(__file__).resolve().parents[2] / "paper_figures/results"
+COMMITTED = Path(__file__).resolve().parents[3] / "paper_figures/results"
 TABLES = {"results.csv": COLUMNS, "traces.csv": TRACES, "layers.csv": LAYERS}
 STATIC, SET, HALF_STATIC = "a6eac6981600", "085ea7d40ea4", "909b3320dd30"
 DENSE, DENSE_OF_SEED_1 = "909810bd7d64", "05e4e5737ca3"
