@@ -95,7 +95,7 @@ def page(
 
 
 def breaking(text: str) -> Any:
-    """The text as HTML for narrow columns: lines break within long words, and not around ± or before %."""
+    """The text as HTML for narrow columns: lines may break in long words, not around ± or before %."""
     from markupsafe import Markup
 
     kept = text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")

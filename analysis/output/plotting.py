@@ -160,7 +160,7 @@ def main_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def draw_far_off(axis: Any, value: float, row: int, limits: tuple[float, float], *, colour: str, digits: str) -> bool:
-    """Draw an arrow with the number at the edge for a value outside of the limits. Returns whether it is.
+    """Draw an arrow with the number at the edge for a value outside of the limits; whether it is.
 
     limits: of `main_range`. digits: the format of the number.
     """

@@ -192,7 +192,7 @@ def _beside(tables: Sequence[Table], ours: Sequence[Table], found: Found) -> Non
 
 
 def _other_cost(row: Row, our: Row) -> str:
-    """How FLOPs that do not depend on the seed differ from those of our cell; empty where they do not."""
+    """How FLOPs that do not depend on the seed differ from those of our cell; empty if equal."""
     names = ("executed_flops", *(("train_flops", "inference_flops") if promised(row["method"]) == "dense" else ()))
     for name in names:
         if row[name] and our[name] and number(row[name]) != number(our[name]):

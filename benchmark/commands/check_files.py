@@ -159,7 +159,7 @@ def _has_hash(path: Path, digest: str) -> bool:
 
 
 def _row_hash(row: Row) -> str:
-    """The hash that manifest.json documents: of the values, one per line, numbers as Python writes floats."""
+    """The hash as manifest.json documents it: one value per line, numbers as Python writes floats."""
     texts = dict(row)
     for name in ("alpha", "density_target", "seed", *MEASURED):
         value = number(row[name])

@@ -24,7 +24,7 @@ def check_phases(attached: Attachment) -> None:
 
 
 def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
-    """Bind an optimizer. Its `step` then runs the closure, adds the penalty's gradient and steps the method.
+    """Bind an optimizer. Its `step` then runs the closure, adds the penalty and steps the method.
 
     Gradients are complete at that point: accumulated, averaged over processes, unscaled and clipped.
     Raises ValueError as `Attachment.bind` does, and where the optimizer would decay thresholds.

@@ -111,7 +111,7 @@ def _built(document: files.Document) -> nn.Module:
 
 
 def _check_size(made: nn.Module, document: files.Document) -> None:
-    """Raises ValueError for a network that is too large. A small CSR file can describe one of any size."""
+    """Raises ValueError for a network that is too large, which a small CSR file can describe."""
     size, most = sum(value.numel() * value.element_size() for _, value in _tensors(made)), files.MOST_BYTES
     if size > most:
         raise ValueError(f"{document.folder / files.DOCUMENT}: its network takes {size} bytes, more than {most}")

@@ -92,7 +92,7 @@ def test_a_run_that_no_test_makes_selects_cells(
 
 
 def parse(command: Any, words: list[str]) -> None:
-    """Raise click.UsageError for an unknown command or option, or a value that an option does not take."""
+    """Raise click.UsageError for an unknown command or option, or a wrong value."""
     if not hasattr(command, "commands"):
         command.make_context(command.name, list(words))
     elif words and words[0] in command.commands:

@@ -1,4 +1,4 @@
-"""The site that `make docs` builds has no warning and no dead link, and fetches nothing from elsewhere."""
+"""The site of `make docs` has no warning and no dead link, and fetches nothing from elsewhere."""
 
 from __future__ import annotations
 

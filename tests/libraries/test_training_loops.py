@@ -1,4 +1,4 @@
-"""Loops that other libraries own, with the callbacks of `methods.integrations`: Lightning, transformers; accelerate."""
+"""Training loops of other libraries: Lightning and transformers with their callbacks, and accelerate."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-# --- Lightning ------------------------------------------------------------------------------------------------------
+# --- Lightning ------------------------------------------------------------------------------------
 
 
 def lightning_training(method: str, *, manual: bool = False, weight_decay: float = 0.0) -> tuple[Any, Any]:
@@ -200,7 +200,7 @@ def test_the_pages_block_trains_with_lightning(tmp_path: Path, monkeypatch: pyte
     assert type(names["module"].network[0]) is nn.Linear
 
 
-# --- transformers ---------------------------------------------------------------------------------------------------
+# --- transformers ---------------------------------------------------------------------------------
 
 
 class Classifier(nn.Module):
@@ -308,7 +308,7 @@ def test_the_pages_block_steps_with_any_trainer() -> None:
     assert names["attached"].context.step == 1
 
 
-# --- accelerate -----------------------------------------------------------------------------------------------------
+# --- accelerate -----------------------------------------------------------------------------------
 
 
 def test_the_pages_block_trains_with_accelerate() -> None:

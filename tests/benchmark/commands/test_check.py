@@ -1,4 +1,4 @@
-"""`check`: results that somebody sent pass only if everything in them agrees, and then build beside ours."""
+"""`check`: results that somebody sent pass only if everything agrees, and then build beside ours."""
 
 from __future__ import annotations
 

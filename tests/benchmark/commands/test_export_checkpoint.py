@@ -1,4 +1,4 @@
-"""`export --checkpoint`: a finished cell's network in a folder, and who is turned away. tests/libraries tries ONNX."""
+"""`export --checkpoint`: a finished cell's network in a folder, and refusals; without ONNX."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_cell_of_a_plug_in_needs_the_file_that_registers_it(tmp_path: Path, be
     assert methods.load(to, model=lambda: tiny((1, 8, 8), 10), form="csr").layer.out_features == 10
 
 
-# --- who is turned away: one line, and nothing is written --------------------------------------------------------
+# --- refusals: one line, and nothing is written ------------------------------------------------------
 
 
 def refused(finished: Any, to: Path, message: str, *, code: int = 2) -> None:
