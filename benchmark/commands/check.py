@@ -111,14 +111,19 @@ def _memberships(table: Table, found: Found) -> None:
         found.counts["departing" if row["departs"] else f"of suite {has}" if has else "own"] += 1
         if wrong := _other_protocol(row, spec, has) if has else _other_method(from_json(row["spec"])):
             found.problems.append(table.problem(run_id, wrong))
-        remarks = {
-            f"suite {''.join(named[:1])} has no such cell here, so the cell counts as own": named and not has,
-            f"method {row['method']} is not installed here, so its promise is not checked": not promised(row["method"]),
-            "was trained with uncommitted changes": row["status"] == "done" and row["commit"].endswith("-dirty"),
-        }
-        found.remarks += [
-            table.problem(run_id, text) for text, holds in remarks.items() if holds and not row["departs"]
-        ]
+        if not row["departs"]:
+            claimed = named[0] if named and not has else ""
+            found.remarks += [table.problem(run_id, text) for text in _remarks(row, claimed)]
+
+
+def _remarks(row: Row, claimed: str) -> Iterator[str]:
+    """What a reader should know about a cell. claimed: a suite of ours that it names but is not in."""
+    if claimed:
+        yield f"suite {claimed} has no such cell here, so the cell counts as own"
+    if not promised(row["method"]):
+        yield f"method {row['method']} is not installed here, so its promise is not checked"
+    if row["status"] == "done" and row["commit"].endswith("-dirty"):
+        yield "was trained with uncommitted changes"
 
 
 def _without_records(table: Table) -> Iterator[Problem]:
