@@ -132,7 +132,7 @@ def _project_file(name: str) -> str:
         return path.read_text(encoding="utf-8")
     text = importlib.metadata.distribution("sparse-training-bench").read_text(f"licenses/{name}")
     if text is None:
-        raise InputError(f"{name} of this project is not installed: run from a checkout, or install the package anew")
+        raise InputError(f"{name} of this project is not installed: run from a checkout, or install the package again")
     return text
 
 

@@ -122,7 +122,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point as it is drawn.
+    """A drawn point.
 
     lines: the text that hover or focus shows. bars: x1, y1, x2, y2 of each error bar. below: whether
     the accuracy is below the scale.
@@ -139,7 +139,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A panel as it is drawn. dense: y of the dense network; front: the Pareto front as a path."""
+    """A drawn panel. dense: y of the dense network. front: the path of the Pareto front."""
 
     panel: Panel
     x_ticks: tuple[tuple[float, str], ...]

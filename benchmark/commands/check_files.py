@@ -86,7 +86,7 @@ def checksums(sums: Path, files: Sequence[Path]) -> Iterator[Problem]:
     try:
         lines = _small(sums).decode().splitlines()
     except ValueError as error:
-        yield Problem(str(sums), f"cannot be read ({error}): make it anew with sha256sum")
+        yield Problem(str(sums), f"cannot be read ({error}): write it again with sha256sum")
         return
     there = {path.relative_to(sums.parent).as_posix(): path for path in files if path.is_relative_to(sums.parent)}
     listed: set[str] = set()
@@ -94,14 +94,14 @@ def checksums(sums: Path, files: Sequence[Path]) -> Iterator[Problem]:
         found = SUM.fullmatch(line)
         name = found[2].removeprefix("./") if found else ""
         if found is None or name in listed:
-            yield Problem(str(sums), f"{shown(line)} is no checksum of another file: make it anew with sha256sum", row)
+            yield Problem(str(sums), f"{shown(line)} is no checksum of another file: make it with sha256sum", row)
         elif name not in there:
             yield Problem(str(sums), f"{shown(name)} is not in the folder: add the file or remove the line", row)
         elif _sha256(there[name]) != found[1]:
-            yield Problem(str(there[name]), f"is not the file of {SUMS}: it was changed, so get it anew")
+            yield Problem(str(there[name]), f"is not the file of {SUMS}: it was changed, so get it again")
         listed.add(name)
     for name in sorted(there.keys() - listed - {sums.name}):
-        yield Problem(str(there[name]), f"is not in {SUMS}: remove it, or make {SUMS} anew")
+        yield Problem(str(there[name]), f"is not in {SUMS}: remove it, or write {SUMS} again")
 
 
 def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
@@ -109,11 +109,11 @@ def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
     try:
         _small(path)
     except ValueError as error:
-        yield Problem(str(path), f"cannot be read ({error}): build the exhibits anew")
+        yield Problem(str(path), f"cannot be read ({error}): build the exhibits again")
         return
     document, damage = examine(path, LISTED)
     if damage:
-        yield Problem(str(path), f"{damage.removeprefix(f'{path} ')}: build the exhibits anew")
+        yield Problem(str(path), f"{damage.removeprefix(f'{path} ')}: build the exhibits again")
         return
     hashes = dict(document["pages"])
     for exhibit in document["exhibits"].values():
@@ -121,10 +121,10 @@ def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
     for name, digest in sorted(hashes.items()):
         file = path.parent / name
         if Path(name).name != name or not file.is_file() or file.is_symlink() or _sha256(file) != digest:
-            yield Problem(str(path), f"{shown(name)} is not the file that was built: build the exhibits anew")
+            yield Problem(str(path), f"{shown(name)} is not the file that was built: build the exhibits again")
     for run_id, digests in sorted(document["rows"].items()) if rows else ():
         if run_id not in rows or _row_hash(rows[run_id]) != digests["results"]:
-            yield Problem(str(path), f"the exhibits were built from another row of {shown(run_id)}: build them anew")
+            yield Problem(str(path), f"the exhibits were built from another row of {shown(run_id)}: build them again")
 
 
 def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
@@ -145,7 +145,7 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
         if result is None:
             continue
         if not _has_hash(cell / "metrics.jsonl", result["metrics_sha256"]):
-            yield Problem(str(cell / "metrics.jsonl"), "is not the one of its result.json: get the cell's folder anew")
+            yield Problem(str(cell / "metrics.jsonl"), "is not the one of its result.json: get the cell's folder again")
         own = {name: str(value) for name, value in results.row(folder, member).items()}
         if run_id not in rows or difference(rows[run_id], own):
             yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")

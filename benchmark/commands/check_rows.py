@@ -26,7 +26,7 @@ PERCENTAGES = ("test_accuracy", "test_top5_accuracy", "best_test_accuracy", "tes
 FRACTIONS = ("density", "density_at_best_test_accuracy", "min_density")
 FLOPS = ("train_flops", "inference_flops", "executed_flops")
 OF_A_UNIT = 0.25  # the share of the target density by which methods that remove whole units may miss it
-EXPORT = "export the cell anew from its run folder"
+EXPORT = "export the cell again from its run folder"
 
 Layers = Mapping[str, tuple[float, float]]
 

@@ -16,7 +16,7 @@ from benchmark.results import LAYERS, TRACES, Row
 from benchmark.spec import SpecError
 
 WHOLE = ("epoch", "step", "weights", "kept")
-AGAIN = "export the tables anew from their run folder"
+AGAIN = "export the tables again from their run folder"
 
 
 @dataclass

@@ -101,7 +101,7 @@ def _built(document: files.Document) -> nn.Module:
     try:
         with torch.device("meta"):
             made = build(arguments)
-    except Exception as error:  # whatever a builder raises for arguments of a stranger
+    except Exception as error:  # a builder may raise any error for arguments of a stranger
         plain = "".join(letter if letter.isprintable() else " " for letter in str(error))
         reason = " ".join(plain.split())[:300] or type(error).__name__
         raise ValueError(f"{document.folder / files.DOCUMENT}: its network cannot be built: {reason}; {ask}") from error

@@ -276,7 +276,7 @@ def test_a_document_has_the_same_in_parts(bench: Bench, sent: Path, ours: Path) 
     (problem,) = finished.json["problems"]
     assert problem == {
         "file": str(sent / "results.csv"), "row": 2, "run_id": STATIC,
-        "text": "train_seconds is -1: it must be above 0: export the cell anew from its run folder",
+        "text": "train_seconds is -1: it must be above 0: export the cell again from its run folder",
     }  # fmt: skip
     assert finished.json["counts"] == {"of suite mnist": 3, "new": 2, "equal to ours": 1}
     refused = bench("check", sent / "nothing", "--json")
