@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from methods.compaction.cut import compact_
-from methods.weights import reparametrization, weight_mask
+from methods.weights import kept_linear, reparametrization, weight_mask
 
 
 def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
@@ -24,6 +24,7 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
             if mask.at_finish is not None and (call := mask.at_finish()) is not None:
                 call()
     for module in list(model.modules()):
+        kept_linear.expand_(module)
         weight_mask.settle_(module, written=True)
         masks = weight_mask.masks_of(module)
         kept = {name: reparametrization.kept(module, name) for name in masks}
