@@ -171,24 +171,54 @@ void gradient_of_kept(const Side& rows, const T* in, const T* d_out, T* to) {
   });
 }
 
-// [examples, units] to [units, W], with zeros for the examples that a tile lacks; and back.
-template <typename T>
-void turn(const T* from, int64_t stride, int64_t examples, int64_t units, T* to, int64_t width) {
-  for (int64_t first = 0; first < units; first += 16) {
-    const int64_t last = std::min(units, first + 16);
-    for (int64_t e = 0; e < examples; ++e)
-      for (int64_t u = first; u < last; ++u) to[u * width + e] = from[e * stride + u];
-    for (int64_t u = first; u < last; ++u) std::fill(to + u * width + examples, to + (u + 1) * width, T(0));
+// Eight rows of eight numbers, turned.
+inline void turn_block(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+#if defined(__AVX__)
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(from + i * from_stride);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
   }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xEE);
+    }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(to + i * to_stride, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+    _mm256_storeu_ps(to + (i + 4) * to_stride, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+  }
+#else
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < 8; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+#endif
 }
 
+inline void turn_block(const double* from, int64_t from_stride, double* to, int64_t to_stride) {
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < 8; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+}
+
+// A matrix [rows, columns] turned to [columns, rows].
 template <typename T>
-void turn_back(const T* from, int64_t width, int64_t examples, int64_t units, T* to, int64_t stride) {
-  for (int64_t first = 0; first < units; first += 16) {
-    const int64_t last = std::min(units, first + 16);
-    for (int64_t e = 0; e < examples; ++e)
-      for (int64_t u = first; u < last; ++u) to[e * stride + u] = from[u * width + e];
-  }
+void turn(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
+  const int64_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
+  for (int64_t j = 0; j < whole_columns; j += 8)
+    for (int64_t i = 0; i < whole_rows; i += 8) turn_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+}
+
+// A tile [examples, units] as [units, width], with zeros for the examples that it lacks.
+template <typename T>
+Tensor turned(const T* from, int64_t examples, int64_t units, int64_t width, const Tensor& like) {
+  Tensor tile = at::empty({units * width}, like.options());
+  T* to = tile.mutable_data_ptr<T>();
+  turn(from, units, examples, units, to, width);
+  for (int64_t unit = 0; examples < width && unit < units; ++unit)
+    std::fill(to + unit * width + examples, to + (unit + 1) * width, T(0));
+  return tile;
 }
 
 // Calls use(first example, examples, width) for each tile, with the width as a constant.
@@ -204,8 +234,6 @@ void for_tiles(int64_t examples, const Use& use) {
   }
 }
 
-Tensor memory(int64_t units, int64_t width, const Tensor& like) { return at::empty({units * width}, like.options()); }
-
 Tensor forward_of(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Places& places) {
   Tensor y = at::empty({x.size(0), places.rows.units}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "kept_linear", [&] {
@@ -216,11 +244,10 @@ Tensor forward_of(const Tensor& x, const Tensor& values, const std::optional<Ten
       const scalar_t* from = x.const_data_ptr<scalar_t>() + first * in;
       scalar_t* to = y.mutable_data_ptr<scalar_t>() + first * out;
       if (width == 1) return product<scalar_t, 1>(places.rows, w, b, from, to);
-      const Tensor turned = memory(in, width, x), product_ = memory(out, width, x);
-      turn(from, in, count, in, turned.mutable_data_ptr<scalar_t>(), width());
-      product<scalar_t, width()>(places.rows, w, b, turned.const_data_ptr<scalar_t>(),
-                                 product_.mutable_data_ptr<scalar_t>());
-      turn_back(product_.const_data_ptr<scalar_t>(), width(), count, out, to, out);
+      const Tensor tile = turned(from, count, in, width, x), result = at::empty({out * width}, x.options());
+      product<scalar_t, width()>(places.rows, w, b, tile.const_data_ptr<scalar_t>(),
+                                 result.mutable_data_ptr<scalar_t>());
+      turn(result.const_data_ptr<scalar_t>(), width, out, count, to, out);
     });
   });
   return y;
@@ -238,26 +265,18 @@ std::tuple<Tensor, Tensor> backward_of(const Tensor& dy, const Tensor& x, const 
       const int64_t in = places.columns.units, out = places.rows.units;
       const scalar_t* inputs = x.const_data_ptr<scalar_t>() + first * in;
       const scalar_t* gradient = dy.const_data_ptr<scalar_t>() + first * out;
-      Tensor turned, turned_gradient, result;
-      if (width > 1) {
-        turned_gradient = memory(out, width, x);
-        turn(gradient, out, count, out, turned_gradient.mutable_data_ptr<scalar_t>(), width());
-        gradient = turned_gradient.const_data_ptr<scalar_t>();
-      }
+      Tensor tile, gradient_tile;
+      if (width > 1) gradient = (gradient_tile = turned(gradient, count, out, width, x)).template const_data_ptr<scalar_t>();
       if (of_values) {
-        if (width > 1) {
-          turned = memory(in, width, x);
-          turn(inputs, in, count, in, turned.mutable_data_ptr<scalar_t>(), width());
-          inputs = turned.const_data_ptr<scalar_t>();
-        }
+        if (width > 1) inputs = (tile = turned(inputs, count, in, width, x)).template const_data_ptr<scalar_t>();
         gradient_of_kept<scalar_t, width()>(places.rows, inputs, gradient, d_values.mutable_data_ptr<scalar_t>());
       }
       if (of_inputs) {
         scalar_t* to = d_inputs.mutable_data_ptr<scalar_t>() + first * in;
         if (width == 1) return product<scalar_t, 1>(places.columns, w, nullptr, gradient, to);
-        result = turned.defined() ? turned : memory(in, width, x);
-        product<scalar_t, width()>(places.columns, w, nullptr, gradient, result.mutable_data_ptr<scalar_t>());
-        turn_back(result.const_data_ptr<scalar_t>(), width(), count, in, to, in);
+        if (!tile.defined()) tile = at::empty({in * width}, x.options());
+        product<scalar_t, width()>(places.columns, w, nullptr, gradient, tile.mutable_data_ptr<scalar_t>());
+        turn(tile.const_data_ptr<scalar_t>(), width, in, count, to, in);
       }
     });
   });
@@ -320,7 +339,7 @@ struct KeptLinear : torch::autograd::Function<KeptLinear> {
       }
     }
     all[0] = d_inputs, all[1] = d_values;
-    if (of_bias) all[2] = dy.sum(0);
+    if (of_bias) all[2] = columns_summed(dy);
     return all;
   }
 };
