@@ -10,33 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from grids import Bench
-from one_cell import Runner, flip_a_bit, make_spec
+from one_cell import Runner, flip_a_bit, make_spec, runner, sparse_cell
 
-from benchmark import results
-from benchmark.spec import Model, RunSpec, SpecError
+from benchmark.spec import Model, SpecError
 from benchmark.speed import inference
 from benchmark.speed import network_forms as forms
-from benchmark.suites import cell as spec_of
 from benchmark.training.finished import trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = ("--steps", "5", "--device", "cpu", "--json")
 
 
-def runner(out: Path, spec: RunSpec) -> Runner:
-    results.prepare(out)
-    results.remember(out, "tiny", (), [spec])
-    return Runner(out, spec)
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Runner:
-    """A cell so sparse that neurons are dead, to be read only."""
-    like = make_spec()
-    spec = spec_of("static", data=like.data, model=like.model, optimizer=like.optimizer, density=0.02)
-    cell = runner(tmp_path_factory.mktemp("done"), spec)
-    assert cell.run().status == "done"
-    return cell
+    """A cell with dead neurons, to be read only."""
+    return sparse_cell(tmp_path_factory.mktemp("done"), "static")
 
 
 def copied(done: Runner, folder: Path) -> Runner:
