@@ -33,12 +33,16 @@ def execution_of(choice: str, method: Method) -> Choice:
     """
     if choice not in CHOICES:
         raise ValueError(f"execution is {choice!r}; valid: {', '.join(CHOICES)}")
-    masks_only = method.masking == "in_place" and method.weight_gradient == "sparse" and method.grown_state == "zero"
-    if method.density_promise == "dense" or not masks_only:
-        if choice == "sparse":
-            raise ValueError(f"execution='sparse': {method.name} trains all weights; use execution='dense'")
-        return "dense"
-    return cast(Choice, choice)
+    problem = ""
+    if method.density_promise == "dense" or method.masking != "in_place" or method.weight_gradient != "sparse":
+        problem = "trains all weights"
+    elif method.pruned_gradients != "zero" or method.grown_state != "zero":
+        problem = "keeps the gradients or the optimizer's state of pruned weights"
+    elif type(method).penalty is not Method.penalty:
+        problem = "has a penalty, which may read all weights"
+    if problem and choice == "sparse":
+        raise ValueError(f"execution='sparse': {method.name} {problem}; use execution='dense'")
+    return "dense" if problem else cast(Choice, choice)
 
 
 def count(name: str, value: Any) -> int:

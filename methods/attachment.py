@@ -116,6 +116,7 @@ class Attachment:
 
     def _before_finalize(self) -> None:
         method, ctx, idle = self.method, self.context, self._bound is not None and self._bound.stepped
+        ctx.execution.end()
         if ctx.step and method.density_promise == "final" and hasattr(method, "density"):
             density = int(self.kept_counts().sum()) / ctx.total_weights
             warn_where_early(method.name, ctx.step, ctx.total_steps, density=density, promised=method.density)
@@ -190,7 +191,8 @@ class Attachment:
         first = self._bound is None
         if self._bound is not None:
             self._bound.release()
-        self.context.execution.bind(optimizer, several_processes=ranks.usable(process_group))
+        several = ranks.usable(process_group) or ranks.usable(ranks.DEFAULT)
+        self.context.execution.bind(optimizer, several_processes=several)
         self._bound = BoundOptimizer(optimizer, self._structure.trained())
         if self._reads_gradients() and not self._bound.direct:
             raise ValueError(
@@ -274,10 +276,12 @@ class Attachment:
         begins = self._phase + 1 < len(self.phases) and self.context.step >= self._start(self._phase + 1)
         if begins:
             self._set_phase(self._phase + 1)
-            self.context.execution.expand_()
+            self.context.execution.expand_()  # groups of a new optimizer see dense weights
             self.method.enter_phase(self.context)
             self._structure.expect_thresholds(list(self.context.thresholds.parameters()))
         self._schedule_gradients()
+        if not (begins and self.phase.new_optimizer):
+            self.context.execution.compress_()
         return begins
 
     def _start(self, number: int) -> int:

@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from methods.checks.bound_optimizer import chain, innermost
 from methods.kernels import path
@@ -24,7 +25,7 @@ Choice = Literal["dense", "sparse", "auto"]
 CHOICES = ("dense", "sparse", "auto")
 TABLE = Path(__file__).with_name("kernels") / "kept_linear.csv"  # of `python -m benchmark speed sparse`
 PAYS = 0.9  # of the time of masked training, or less
-NOT_BY_ELEMENT = ("Adafactor", "LBFGS", "Muon", "SparseAdam")  # optimizers of torch that look at whole matrices
+BY_ELEMENT = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax", "ASGD", "Rprop")
 
 
 class Execution:
@@ -32,9 +33,10 @@ class Execution:
 
     choice: `dense`, all weights of all layers. `sparse`: every Linear layer with a mask holds its
     kept weights only. `auto`: those for which it pays by the table of measurements, for their
-    shape, the examples of the first batch, and their density. Layers are dense where a method's
-    hook reads or writes their weight, and before a step that needs the gradients of pruned weights;
-    the next forward pass compresses them again.
+    shape, the examples of the first batch that trains, and their density. Layers are dense where a
+    method's hook reads or writes their weight, and before a step that needs the gradients of pruned
+    weights. They are compressed where an optimizer is bound and at the end of each step, so that a
+    layer keeps its form between a forward pass and its backward pass.
     """
 
     def __init__(self, choice: Choice = "dense", weights: Mapping[str, MaskableWeight] = MappingProxyType({})) -> None:
@@ -46,40 +48,64 @@ class Execution:
         self._stays_dense: dict[str, int] = {}  # the mask's changes when that was decided
         self._masks: Mapping[str, WeightMask] = {}
         self._optimizer: Any = None
+        self._counting: list[RemovableHandle] = []
 
     def begin(self, masks: Mapping[str, WeightMask]) -> None:
-        """Let layers choose what they hold, from the next forward pass on.
+        """Look at the masks that decide, from the first optimizer on.
 
-        Raises ValueError for `sparse` and a model without a Linear layer that has a mask.
+        Raises ValueError for `sparse` where no layer can be computed so.
         """
-        if self.choice == "sparse" and not self._weights:
-            raise ValueError("execution='sparse': the model has no Linear layer to compute so; use execution='dense'")
         self._masks = masks
-        if self.choice != "dense":
-            for name, weight in self._weights.items():
-                kept_linear.prepare(weight.module, kept_linear.Held(name, self._states, self._choose))
+        if self.choice == "dense":
+            return
+        problem = ""
+        if not self._weights:
+            problem = "the model has no Linear layer to compute so"
+        elif not any(weight.parameter.is_cpu for weight in self._weights.values()):
+            problem = "the model is not on a CPU"
+        elif path("cpu") != "cpp":
+            problem = f"the kernels are '{path('cpu')}', not 'cpp'"
+        if self._refuses(problem):
+            return
+        for name, weight in self._weights.items():
+            masks[name].changes_form = True
+            if self.choice == "auto":
+                note = functools.partial(_note_examples, self._examples, name)
+                self._counting.append(weight.module.register_forward_pre_hook(note))
+
+    def _refuses(self, problem: str) -> bool:
+        """Whether there is a problem: `auto` is `dense` then. Raises ValueError for `sparse`."""
+        if problem and self.choice == "sparse":
+            raise ValueError(f"execution='sparse': {problem}; use execution='dense'")
+        if problem:
+            self.end()
+        return bool(problem)
+
+    def end(self) -> None:
+        """Layers hold their dense weights from now on."""
+        for handle in self._counting:
+            handle.remove()
+        self.expand_()
+        self.choice = "dense"
+        for mask in self._masks.values():
+            mask.changes_form = False
 
     def bind(self, optimizer: Any, *, several_processes: bool) -> None:
         """The optimizer whose state follows the weights. Raises ValueError for one that cannot be used."""
         if self.choice == "dense":
             return
         inner = innermost(optimizer)
-        kind = type(inner).__name__
-        problem = ""
-        if several_processes:
-            problem = "it works in one process"
-        elif kind in NOT_BY_ELEMENT:
-            problem = f"{kind} does not work by element"
-        if problem and self.choice == "sparse":
-            raise ValueError(f"execution='sparse': {problem}; use execution='dense'")
-        if problem:
-            self.expand_()
-            self.choice = "dense"
+        kind = type(inner if inner is not None else optimizer)
+        problem = "it works in one process" if several_processes else ""
+        if not kind.__module__.startswith("torch.optim.") or kind.__name__ not in BY_ELEMENT:
+            problem = f"{kind.__name__} is none of {', '.join(BY_ELEMENT)}"
+        if self._refuses(problem) or inner is None:
             return
-        self._optimizer = optimizer
-        if inner is not None:
+        if inner is not innermost(self._optimizer):
             inner.register_state_dict_post_hook(self._dense_state)
             inner.register_load_state_dict_post_hook(self._loaded)
+        self._optimizer = optimizer
+        self.compress_()
 
     def weights(self) -> dict[str, Tensor]:
         """The dense weights: the parameters themselves where the choice is `dense`, and copies otherwise."""
@@ -120,25 +146,29 @@ class Execution:
         return {"choice": self.choice, "examples": dict(self._examples)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._examples = dict(state["examples"])
+        self._examples.clear()
+        self._examples.update(state["examples"])
 
-    def _choose(self, module: nn.Module, inputs: Tensor) -> None:
-        """Before a forward pass of a layer that holds its dense weight: compress it where that is chosen."""
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or path("cpu") != "cpp":
+    def compress_(self) -> None:
+        """Let the layers whose choice it is hold their kept weights only."""
+        if self.choice == "dense" or self.dense_next:
             return
-        name, weight = cast(kept_linear.KeptLinear, module).held.name, module._parameters["weight"]
-        mask = self._masks[name]
-        if self.choice == "dense" or self.dense_next or not mask.prunes or not isinstance(weight, nn.Parameter):
+        for name, weight in self._weights.items():
+            mask = self._masks[name]
+            if mask.prunes and self._stays_dense.get(name) != mask.changes:
+                self._choose(name, weight, mask)
+
+    def _choose(self, name: str, weight: MaskableWeight, mask: WeightMask) -> None:
+        if self.choice == "auto" and name not in self._examples:
             return
-        examples = self._examples.setdefault(name, max(1, inputs.numel() // max(1, weight.shape[-1])))
-        if self._stays_dense.get(name) == mask.changes:
+        parameter = weight.held
+        if not kept_linear.can_hold(weight.module) or not kept_linear.fits(parameter):
             return
-        keep = mask.keep(weight)
+        keep = mask.keep(parameter)
         kept = int(torch.count_nonzero(keep))
-        if kept_linear.fits(weight, kept) and (
-            self.choice == "sparse" or pays(weight.shape, examples, kept / weight.numel())
-        ):
-            kept_linear.compress_(module, Places.of(keep))
+        paying = self.choice == "sparse" or pays(parameter.shape, self._examples[name], kept / parameter.numel())
+        if paying and kept_linear.tells(parameter, kept):
+            kept_linear.compress_(weight.module, Places.of(keep), name=name, states=self._states)
         else:
             self._stays_dense[name] = mask.changes
 
@@ -164,6 +194,22 @@ class Execution:
         for parameter, places in self._compressed().items():
             for key, value in (held := optimizer.state.get(parameter, {})).items():
                 held[key] = _convert(value, places.shape, places.gather)
+        self.compress_()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.choice == "dense":
+            return super().__reduce_ex__(protocol)
+        raise ValueError(
+            f"an attachment with execution='{self.choice}' cannot be copied or pickled: save its state_dict(), "
+            "or use execution='dense'"
+        )
+
+
+def _note_examples(examples: dict[str, int], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    """Before a forward pass of a Linear layer that trains: the number of its examples, the first time."""
+    if name not in examples and not torch.compiler.is_compiling() and torch.is_grad_enabled() and args:
+        columns = max(1, args[0].shape[-1])
+        examples[name] = max(1, args[0].numel() // columns)
 
 
 def _convert(value: Any, shape: tuple[int, ...], convert: Any) -> Any:

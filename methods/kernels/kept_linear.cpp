@@ -296,9 +296,11 @@ struct KeptLinear : torch::autograd::Function<KeptLinear> {
                         const std::optional<Tensor>& bias, const TensorList& places) {
     at::AutoDispatchBelowADInplaceOrView below;
     const bool trained = values.requires_grad();
-    variable_list saved = {trained ? inputs : Tensor(), trained || inputs.requires_grad() ? values : Tensor()};
+    variable_list saved = {trained ? inputs : Tensor()};
     saved.insert(saved.end(), places.begin(), places.end());
     context->save_for_backward(saved);
+    context->saved_data["values"] = values;
+    context->saved_data["version"] = values.is_inference() ? 0 : static_cast<int64_t>(values._version());
     context->saved_data["bias"] = bias.has_value();
     const Places kept(places);
     const Tensor x = inputs.resolve_neg().reshape({-1, inputs.size(-1)}).contiguous();
@@ -312,13 +314,17 @@ struct KeptLinear : torch::autograd::Function<KeptLinear> {
     const bool of_inputs = context->needs_input_grad(0), of_values = context->needs_input_grad(1);
     const bool of_bias = context->saved_data["bias"].toBool() && context->needs_input_grad(2);
     const auto saved = context->get_saved_variables();
-    const variable_list places(saved.begin() + 2, saved.end());
+    const variable_list places(saved.begin() + 1, saved.end());
+    const Tensor values = context->saved_data["values"].toTensor();
+    TORCH_CHECK(values.is_inference() || values._version() == context->saved_data["version"].toInt(),
+                "a layer's kept weights or its mask changed between its forward and backward pass: call backward() "
+                "before the change, or attach with execution='dense'");
     const Tensor gradient = gradients[0].resolve_neg();
     const Tensor dy = gradient.reshape({-1, gradient.size(-1)}).contiguous();
     Tensor d_inputs, d_values;
     variable_list all(3 + places.size());
     if (needs_operators(gradient)) {
-      const auto [weight, positions] = dense_of(saved[1], places);
+      const auto [weight, positions] = dense_of(values, places);
       if (of_inputs) all[0] = at::matmul(gradient, weight);
       if (of_values)
         all[1] = at::matmul(dy.t(), saved[0].reshape({-1, saved[0].size(-1)})).reshape({-1}).index_select(0, positions);
@@ -327,11 +333,10 @@ struct KeptLinear : torch::autograd::Function<KeptLinear> {
     }
     at::AutoDispatchBelowADInplaceOrView below;
     if (of_inputs || of_values) {
-      TORCH_CHECK(saved[1].numel() == places[1].numel(), "the kept weights changed between forward and backward");
       const Places kept(places);
       const Tensor x = of_values ? saved[0].resolve_neg().reshape({-1, saved[0].size(-1)}).contiguous()
                                  : at::empty({dy.size(0), kept.columns.units}, dy.options());
-      std::tie(d_inputs, d_values) = backward_of(dy, x, saved[1], kept, of_inputs, of_values);
+      std::tie(d_inputs, d_values) = backward_of(dy, x, values, kept, of_inputs, of_values);
       if (of_inputs) {
         auto sizes = gradient.sizes().vec();
         sizes.back() = kept.columns.units;

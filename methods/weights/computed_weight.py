@@ -18,21 +18,28 @@ class ComputedWeight(Tensor):
 
     A write would be lost with the tensor. Functions of torch.nn.init write the parameter instead.
     `grad` is the gradient of the parameter.
-    qualified_name: that of the parameter. dense: the parameter.
+    qualified_name: that of the parameter. dense: the parameter. layer: of the parameter, where it
+    holds kept weights only.
     """
 
     qualified_name: str
     dense: Tensor
+    layer: Any
 
     @classmethod
-    def of(cls, weight: Tensor, dense: Tensor, name: str) -> ComputedWeight:
+    def of(cls, weight: Tensor, dense: Tensor, name: str, layer: Any = None) -> ComputedWeight:
         """The computed weight, which shares its memory and its gradient function."""
         with torch._C.DisableTorchFunctionSubclass():
             computed = weight.as_subclass(cls)
-        computed.qualified_name, computed.dense = name, dense
+        computed.qualified_name, computed.dense, computed.layer = name, dense, layer
         return computed
 
     def refuse(self) -> NoReturn:
+        if self.layer is not None:
+            raise ValueError(
+                f"{self.qualified_name} is computed from its kept weights, so a change of it would be lost: use "
+                "attached.set_weights (for an optimizer: attached.parameter_groups()), or execution='dense'"
+            )
         raise ValueError(
             f"{self.qualified_name} is computed from a parameter and its thresholds, so a change of it would be lost: "
             f"use attached.weights()['{self.qualified_name}'] (for an optimizer: attached.parameter_groups()), "
@@ -51,7 +58,7 @@ class ComputedWeight(Tensor):
         caller = sys._getframe(1).f_globals.get("__name__")
         with torch._C.DisableTorchFunctionSubclass():
             if func == GRADIENT:
-                return next(map(_dense, args)).grad
+                return _gradient(args[0])
             if INITIALISATION in (caller, getattr(func, "__module__", None)):
                 return func(*map(_dense, args), **{key: _dense(value) for key, value in kwargs.items()})
             written = kwargs.get("out") if "out" in kwargs else args[0] if args and _writes(func) else None
@@ -66,7 +73,16 @@ class ComputedWeight(Tensor):
 
 
 def _dense(value: Any) -> Any:
-    return value.dense if isinstance(value, ComputedWeight) else value
+    if not isinstance(value, ComputedWeight):
+        return value
+    if value.layer is not None:
+        value.layer.make_dense_()
+    return value.dense
+
+
+def _gradient(weight: ComputedWeight) -> Tensor | None:
+    gradient = weight.dense.grad
+    return gradient if gradient is None or weight.layer is None else weight.layer.shown(gradient)
 
 
 def _writes(func: Callable[..., Any]) -> bool:
@@ -87,4 +103,4 @@ def _guarded(result: Any, source: ComputedWeight) -> Any:
         return result
     if result.untyped_storage().data_ptr() != source.untyped_storage().data_ptr():
         return result
-    return ComputedWeight.of(result, source.dense, source.qualified_name)
+    return ComputedWeight.of(result, source.dense, source.qualified_name, source.layer)

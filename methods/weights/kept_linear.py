@@ -7,9 +7,8 @@ layer's attribute and its state_dict show the dense weight.
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -23,149 +22,152 @@ from methods.weights.weight_mask import masks_of
 
 TYPES = (torch.float32, torch.float64)
 MOST = 2**31 - 1  # the kernels' indices are int32
-Choose = Callable[[nn.Module, Tensor], None]  # gets the layer and the inputs of a forward pass
+OWN = ("places", "weight_name", "states")  # of the layer's __dict__
 States = Callable[[Tensor], Iterable[dict[str, Any]]]  # the optimizer's state of a parameter
 
 
-@dataclass
-class Held:
-    """What a layer holds. places: of the kept weights, if it holds these only; None for a dense weight.
+class KeptLinear(nn.Linear):
+    """A Linear layer while it holds kept weights only.
 
-    name: the weight's. states: see `States`. choose: called before each forward pass of a layer
-    that holds a dense weight; it may call `compress_`.
+    Writing to the layer from outside and moving it first make it a Linear with its dense weight
+    again; copies are such layers too. places: of the kept weights. weight_name: the qualified one.
     """
 
-    name: str
-    states: States = lambda _: ()
-    choose: Choose | None = None
-    places: Places | None = None
-
-
-class KeptLinear:
-    """What a layer that may hold kept weights only adds to its class.
-
-    Writing to the layer from outside and moving it first make its weight dense again; copies are
-    layers of the original class.
-    """
-
-    base_class: type[nn.Module]
-    held: Held
+    places: Places
+    weight_name: str
+    states: States
 
     def forward(self, input: Tensor) -> Tensor:
-        module, held = cast(nn.Linear, self), self.held
-        if held.places is None and held.choose is not None:
-            held.choose(module, input)
-        values = cast(Tensor, module._parameters["weight"])
-        if held.places is None:
-            return F.linear(input, values, module.bias)
+        values = cast(Tensor, self._parameters["weight"])
         if values.dim() > 1:  # stands in for the parameter, as in torch.func.functional_call
-            return F.linear(input, values * held.places.mask(), module.bias)
-        return kernels.backend_for(values).kept_linear(input, values, held.places, module.bias)
+            return F.linear(input, values * self.places.mask(), self.bias)
+        return kernels.backend_for(values).kept_linear(input, values, self.places, self.bias)
 
     @property
-    def weight(self) -> Tensor:
-        """The dense weight. Where it is computed from the kept ones, it refuses writes."""
-        values = cast(Tensor, cast(nn.Module, self)._parameters["weight"])
-        if self.held.places is None or values.dim() > 1:
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The dense weight, computed from the kept ones: it refuses writes."""
+        values = cast(Tensor, self._parameters["weight"])
+        if values.dim() > 1:
             return values
-        return ComputedWeight.of(self.held.places.scatter(values), values, self.held.name)
+        return ComputedWeight.of(self.places.scatter(values), values, self.weight_name, self)
+
+    def shown(self, gradient: Tensor) -> Tensor:
+        """The parameter's gradient in the shape of the dense weight."""
+        return self.places.scatter(gradient) if gradient.dim() == 1 else gradient
 
     def make_dense_(self) -> None:
-        expand_(cast(nn.Module, self))
+        expand_(self)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         if name == "weight":
-            expand_(cast(nn.Module, self))
-        self.base_class.register_parameter(cast(nn.Module, self), name, param)
+            expand_(self)
+        nn.Linear.register_parameter(self, name, param)
+
+    def __delattr__(self, name: str) -> None:
+        if name == "weight":
+            expand_(self)
+        nn.Linear.__delattr__(self, name)
 
     def reset_parameters(self) -> None:
-        expand_(cast(nn.Module, self))
-        cast(Any, self.base_class).reset_parameters(self)
+        expand_(self)
+        nn.Linear.reset_parameters(self)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        expand_(cast(nn.Module, self))
-        return cast(Any, self.base_class)._apply(self, fn, recurse)
+        expand_(self)
+        return cast(Any, nn.Linear)._apply(self, fn, recurse)
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        expand_(cast(nn.Module, self))
-        cast(Any, self.base_class)._load_from_state_dict(self, *args)
+        expand_(self)
+        nn.Linear._load_from_state_dict(self, *args)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        module, places = cast(nn.Module, self), self.held.places
-        self.base_class._save_to_state_dict(module, destination, prefix, keep_vars)
-        values = cast(Tensor, module._parameters["weight"])
-        if places is not None and values.dim() == 1:
-            destination[f"{prefix}weight"] = places.scatter(values if keep_vars else values.detach())
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        values = cast(Tensor, self._parameters["weight"])
+        if values.dim() == 1:
+            destination[f"{prefix}weight"] = self.places.scatter(values if keep_vars else values.detach())
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        module, places = cast(nn.Module, self), self.held.places
-        state = {key: value for key, value in vars(module).items() if key != "held"}
-        if places is not None:
-            values = cast(nn.Parameter, module._parameters["weight"])
-            dense = nn.Parameter(places.scatter(values.detach()), requires_grad=values.requires_grad)
-            state["_parameters"] = module._parameters | {"weight": dense}
-        return _plain, (self.base_class,), state
+    def _dense(self) -> nn.Linear:
+        """A Linear that shares all but the weight with this layer."""
+        values = cast(nn.Parameter, self._parameters["weight"])
+        weight = nn.Parameter(self.places.scatter(values.detach()), requires_grad=values.requires_grad)
+        dense = nn.Linear.__new__(nn.Linear)
+        dense.__dict__ = {key: value for key, value in vars(self).items() if key not in OWN}
+        dense.__dict__["_parameters"] = self._parameters | {"weight": weight}
+        return dense
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
+        if (number := id(self._parameters["weight"])) in memo:
+            raise ValueError(f"{self.weight_name}: copy the model before its optimizer, or use execution='dense'")
+        copied = copy.deepcopy(self._dense(), memo)
+        memo[id(self)], memo[number] = copied, copied._parameters["weight"]
+        if (mask := masks_of(copied).get("weight")) is not None:
+            mask.note(copied.weight)
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._dense().__reduce_ex__(protocol)
 
 
 def holds_kept(module: nn.Module) -> bool:
     """Whether a layer holds kept weights only."""
-    return isinstance(module, KeptLinear) and module.held.places is not None
+    return isinstance(module, KeptLinear)
 
 
 def can_hold(module: nn.Module) -> bool:
-    """Whether it is a Linear, with torch's own forward, that may hold kept weights only.
-
-    The output layer of torch's attention is none: its weight is read by the attention.
-    """
-    plain = isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-    return plain and not isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
+    """Whether it is a Linear of torch, and no subclass with ways of its own."""
+    return type(module) is nn.Linear
 
 
-def fits(weight: Tensor, kept: int) -> bool:
-    """Whether a layer can hold `kept` of the weights of this dense weight only.
+def fits(weight: Tensor) -> bool:
+    """Whether a layer can hold a part of this dense weight only.
 
-    A vector of as many kept weights as the weight has columns would be added to a matrix, such as
-    an average of dense weights, without an error: such a layer stays dense.
+    It has to lie in memory of its own, and may have no hook, which would get another shape.
     """
     supported = weight.is_cpu and weight.dtype in TYPES and weight.dim() == 2 and weight.numel() <= MOST
-    return supported and kept < weight.numel() and kept not in (0, 1, weight.shape[1])
+    if not supported or type(weight) is not nn.Parameter or weight.is_inference():
+        return False
+    if weight.is_shared():  # type: ignore[no-untyped-call]
+        return False
+    return weight.untyped_storage().nbytes() == weight.nbytes and not weight._backward_hooks
 
 
-def prepare(module: nn.Module, held: Held) -> None:
-    """Let a layer hold kept weights only; it holds its dense weight for now."""
-    module.__dict__["held"] = held
-    module.__class__ = _class(type(module))  # type: ignore[arg-type]  # mypy: a class has no hash
+def tells(weight: Tensor, kept: int) -> bool:
+    """Whether a vector of so many kept weights is told from this dense weight by its shape.
+
+    A vector of as many as the weight has columns would be added to a matrix, such as an average of
+    dense weights, without an error: such a layer stays dense.
+    """
+    return kept < weight.numel() and kept not in (0, 1, weight.shape[1])
 
 
 @torch.no_grad()
-def compress_(module: nn.Module, places: Places) -> None:
-    """Make a prepared layer hold the weights at these places only; all others are 0."""
-    assert isinstance(module, KeptLinear)
+def compress_(module: nn.Module, places: Places, *, name: str, states: States = lambda _: ()) -> None:
+    """Make a Linear hold the weights at these places only; all others are 0.
+
+    name: the weight's. states: the optimizer's state of a parameter; what has its shape is converted.
+    """
     if (mask := masks_of(module).get("weight")) is not None:
         mask.hold(places)
-    module.held.places = places
-    _replace_(cast(nn.Parameter, module._parameters["weight"]), places.gather, module.held.states)
+    _replace_(cast(nn.Parameter, module._parameters["weight"]), places.gather, states)
+    module.__dict__.update(zip(OWN, (places, name, states), strict=True))
+    module.__class__ = KeptLinear  # type: ignore[assignment]
 
 
 @torch.no_grad()
 def expand_(module: nn.Module) -> None:
     """Make the weight of a layer dense again; does nothing where it is."""
-    if not isinstance(module, KeptLinear) or (places := module.held.places) is None:
+    if not isinstance(module, KeptLinear):
         return
-    module.held.places = None
-    if (mask := masks_of(module).get("weight")) is not None:
-        mask.hold(None)
+    places, states = (module.__dict__.pop(key) for key in OWN if key != "weight_name")
+    del module.__dict__["weight_name"]
+    module.__class__ = nn.Linear
     parameter = module._parameters["weight"]
     if parameter is not None and parameter.dim() == 1:
-        _replace_(parameter, places.scatter, module.held.states)
-
-
-def release_(module: nn.Module) -> None:
-    """Undo `prepare`."""
-    if isinstance(module, KeptLinear):
-        expand_(module)
-        del module.__dict__["held"]
-        module.__class__ = module.base_class  # type: ignore[assignment]
+        _replace_(parameter, places.scatter, states)
+    if (mask := masks_of(module).get("weight")) is not None:
+        mask.hold(None)
+        if parameter is not None:
+            mask.note(parameter)
 
 
 def _replace_(parameter: nn.Parameter, convert: Callable[[Tensor], Tensor], states: States) -> None:
@@ -178,16 +180,8 @@ def _replace_(parameter: nn.Parameter, convert: Callable[[Tensor], Tensor], stat
     parameter.data = torch.empty(0, dtype=torch.float64 if parameter.dtype == torch.float32 else torch.float32)
     parameter.data = converted
     parameter.grad = None if gradient is None else convert(gradient)
+    torch.autograd.graph.increment_version(parameter)  # that loss has no backward pass any more
     for state in states(parameter):
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == shape:
                 state[key] = convert(value)
-
-
-@functools.cache
-def _class(base: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Kept{base.__name__}", (KeptLinear, base), {"base_class": base, "__module__": base.__module__})
-
-
-def _plain(base: type[nn.Module]) -> nn.Module:
-    return base.__new__(base)

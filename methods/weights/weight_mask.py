@@ -15,8 +15,10 @@ of its original; one that is not written to keeps those that it was copied with.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any, NoReturn, cast
 
 import torch
@@ -29,6 +31,7 @@ from methods.weights.reparametrization import EffectiveWeight, extra_name
 
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
 StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place
+AVERAGES = "torch.optim.swa_utils"
 HOLDERS = "masked_modules"  # of a module's __dict__: the modules that its hook looks at
 
 
@@ -41,7 +44,8 @@ class WeightMask:
     parameter as it is. before: the weight's values from before it was masked, until training goes
     on. final: what was kept when the model was finalized. at_finish: a weak reference to what is
     called before that. places: where the kept weights are, while the layer holds these only;
-    `pruned` is then computed from it. changes: how often the mask was replaced.
+    `pruned` is then computed from it. changes: how often the mask was replaced. changes_form: whether
+    the layer may hold kept weights only.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -55,6 +59,7 @@ class WeightMask:
         self.final: Tensor | None = None
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
         self.changes = 0
+        self.changes_form = False
         self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
         self._version: int | None = None
         self._hooked: weakref.ref[Tensor] | None = None
@@ -172,9 +177,14 @@ class WeightMask:
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
         forgotten = ("at_finish", "places", "_masked", "_version", "_hooked", "_original")
-        return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned}
+        return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned, "changes_form": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
+        if self.changes_form and _is_called_by(AVERAGES):
+            raise ValueError(
+                f"AveragedModel averages parameters, and that of {self.name} may hold its kept weights only: average "
+                "attached.weights(), or use execution='dense'"
+            )
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
         copy.pruned = None if (pruned := self.pruned) is None else pruned.clone()
@@ -202,6 +212,14 @@ class ForwardMask(EffectiveWeight):
 
     def kept(self, weight: Tensor, _: None) -> Tensor:
         return self.mask.keep(weight)
+
+
+def _is_called_by(module: str) -> bool:
+    """Whether a function of this module is among those that called."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != module:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _version(weight: Tensor) -> int | None:
