@@ -75,14 +75,14 @@ class ComputedWeight(Tensor):
 def _dense(value: Any) -> Any:
     if not isinstance(value, ComputedWeight):
         return value
-    if value.layer is not None:
-        value.layer.make_dense_()
+    if (make_dense := getattr(value.layer, "make_dense_", None)) is not None:
+        make_dense()
     return value.dense
 
 
 def _gradient(weight: ComputedWeight) -> Tensor | None:
     gradient = weight.dense.grad
-    return gradient if gradient is None or weight.layer is None else weight.layer.shown(gradient)
+    return gradient if gradient is None or gradient.shape == weight.shape else weight.layer.places.scatter(gradient)
 
 
 def _writes(func: Callable[..., Any]) -> bool:

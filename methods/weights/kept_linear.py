@@ -51,10 +51,6 @@ class KeptLinear(nn.Linear):
             return values
         return ComputedWeight.of(self.places.scatter(values), values, self.weight_name, self)
 
-    def shown(self, gradient: Tensor) -> Tensor:
-        """The parameter's gradient in the shape of the dense weight."""
-        return self.places.scatter(gradient) if gradient.dim() == 1 else gradient
-
     def make_dense_(self) -> None:
         expand_(self)
 
@@ -90,22 +86,32 @@ class KeptLinear(nn.Linear):
         """A Linear that shares all but the weight with this layer."""
         values = cast(nn.Parameter, self._parameters["weight"])
         weight = nn.Parameter(self.places.scatter(values.detach()), requires_grad=values.requires_grad)
-        dense = nn.Linear.__new__(nn.Linear)
+        weight.grad = None if values.grad is None else self.places.scatter(values.grad.detach())
+        dense = _empty()
         dense.__dict__ = {key: value for key, value in vars(self).items() if key not in OWN}
         dense.__dict__["_parameters"] = self._parameters | {"weight": weight}
         return dense
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
-        if (number := id(self._parameters["weight"])) in memo:
+        """A Linear. An optimizer that is copied next trains it, with dense state."""
+        values = cast(nn.Parameter, self._parameters["weight"])
+        if id(values) in memo:
             raise ValueError(f"{self.weight_name}: copy the model before its optimizer, or use execution='dense'")
         copied = copy.deepcopy(self._dense(), memo)
-        memo[id(self)], memo[number] = copied, copied._parameters["weight"]
+        memo[id(self)], memo[id(values)] = copied, copied.weight
+        for value in (value for state in self.states(values) for value in state.values()):
+            if isinstance(value, Tensor) and value.shape == values.shape:
+                memo[id(value)] = self.places.scatter(value)
         if (mask := masks_of(copied).get("weight")) is not None:
             mask.note(copied.weight)
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self._dense().__reduce_ex__(protocol)
+        return _empty, (), vars(self._dense())
+
+
+def _empty() -> nn.Linear:
+    return nn.Linear.__new__(nn.Linear)
 
 
 def holds_kept(module: nn.Module) -> bool:
