@@ -97,7 +97,9 @@ def test_hardly_any_and_nearly_all_weights(density: float) -> None:
 @pytest.mark.parametrize("wanted", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1)])
 def test_gradients_are_computed_of_what_is_trained_only(wanted: tuple[int, int, int]) -> None:
     places, values, bias = layer(torch.float64)
-    tensors = [t.clone().requires_grad_(bool(w)) for t, w in zip((inputs_of(9, COLUMNS), values, bias), wanted)]
+    tensors = [
+        t.clone().requires_grad_(bool(w)) for t, w in zip((inputs_of(9, COLUMNS), values, bias), wanted, strict=True)
+    ]
     trained = [t for t in tensors if t.requires_grad]
     ours = torch.autograd.grad(CPP.kept_linear(tensors[0], tensors[1], places, tensors[2]).sin().sum(), trained)
     dense = F.linear(tensors[0], places.scatter(tensors[1]), tensors[2])
@@ -153,7 +155,7 @@ def test_a_change_between_the_passes_is_refused_by_name() -> None:
     loss = CPP.kept_linear(inputs_of(4, COLUMNS), values, places, bias).sum()
     with torch.no_grad():
         values.mul_(2)
-    with pytest.raises(RuntimeError, match="between its forward and backward pass.*execution='dense'"):
+    with pytest.raises(RuntimeError, match=r"between its forward and backward pass.*execution='dense'"):
         loss.backward()
 
 
