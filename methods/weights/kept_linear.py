@@ -156,7 +156,7 @@ def compress_(module: nn.Module, places: Places, *, name: str, states: States = 
         mask.hold(places)
     _replace_(cast(nn.Parameter, module._parameters["weight"]), places.gather, states)
     module.__dict__.update(zip(OWN, (places, name, states), strict=True))
-    module.__class__ = KeptLinear  # type: ignore[assignment]
+    module.__class__ = KeptLinear
 
 
 @torch.no_grad()
@@ -166,7 +166,7 @@ def expand_(module: nn.Module) -> None:
         return
     places, states = (module.__dict__.pop(key) for key in OWN if key != "weight_name")
     del module.__dict__["weight_name"]
-    module.__class__ = nn.Linear
+    cast(nn.Module, module).__class__ = nn.Linear
     parameter = module._parameters["weight"]
     if parameter is not None and parameter.dim() == 1:
         _replace_(parameter, places.scatter, states)
