@@ -7,6 +7,7 @@ import gc
 import io
 import pickle
 import weakref
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -567,6 +568,46 @@ def test_functions_of_torch_func_and_second_derivatives() -> None:
         return found + loop.finish()
 
     assert_same(way)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_compiled_model(first: int) -> None:
+    def way(execution: Any) -> list[Tensor]:
+        loop = Loop(execution).bind().run(first)
+        compiled = torch.compile(loop.model, backend="aot_eager", fullgraph=True)
+        for _ in range(4):
+            loop.optimizer.zero_grad()
+            F.cross_entropy(compiled(X), Y).backward()
+            loop.attached.step()
+        return [compiled(X), torch.export.export(loop.model, (X,)).module()(X), *loop.finish()]
+
+    assert_same(way)
+
+
+class Lookahead(torch.optim.Optimizer):
+    """A wrapper with state of its own, of the shape of the weights."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self.param_groups, self.state = optimizer, optimizer.param_groups, defaultdict(dict)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.optimizer.step(closure)
+        self.steps += 1
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            slow = self.state[parameter].setdefault("slow", parameter.clone())
+            if self.steps % 3 == 0:
+                parameter.copy_(slow.lerp_(parameter, 0.5))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+
+def test_the_state_of_a_wrapper_around_an_optimizer_follows() -> None:
+    assert_same(
+        lambda how: Loop(how).bind(lambda groups: Lookahead(torch.optim.Adam(groups, lr=0.01))).run(12).finish()
+    )
 
 
 def test_autocast_and_other_inputs() -> None:
