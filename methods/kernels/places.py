@@ -37,12 +37,12 @@ class Places:
     def positions(self) -> Tensor:
         """Where the kept weights are in the flattened matrix: int64 [kept]."""
         row_starts, column_of, *_ = self.indices
-        rows = torch.arange(self.shape[0]).repeat_interleave(row_starts.diff(), output_size=self.kept)
-        return rows * self.shape[1] + column_of
+        rows = torch.arange(self.shape[0], device=row_starts.device)
+        return rows.repeat_interleave(row_starts.diff(), output_size=self.kept) * self.shape[1] + column_of
 
     def mask(self) -> Tensor:
         """True where a weight is kept: bool [rows, columns]."""
-        return self.scatter(torch.ones(self.kept, dtype=torch.bool))
+        return self.scatter(torch.ones(self.kept, dtype=torch.bool, device=self.indices[1].device))
 
     def gather(self, matrix: Tensor) -> Tensor:
         """The kept entries of a matrix: [kept], a new tensor."""

@@ -183,7 +183,7 @@ def _replace_(parameter: nn.Parameter, convert: Callable[[Tensor], Tensor], stat
     parameter.grad = None
     # a loss of before still holds the node that adds up the gradient, and the node the old shape:
     # torch makes a new one where the type changes
-    parameter.data = torch.empty(0, dtype=torch.float64 if parameter.dtype == torch.float32 else torch.float32)
+    parameter.data = parameter.new_empty(0, dtype=torch.float64 if parameter.dtype == torch.float32 else torch.float32)
     parameter.data = converted
     parameter.grad = None if gradient is None else convert(gradient)
     torch.autograd.graph.increment_version(parameter)  # that loss has no backward pass any more

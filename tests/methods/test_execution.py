@@ -660,6 +660,16 @@ def test_models_and_attachments_are_freed() -> None:
     assert model() is None
 
 
+def test_another_default_device_does_no_harm() -> None:
+    loop = Loop("sparse").bind()
+    with torch.device("meta"):
+        loop.run(7)
+        loop.state()
+    expected = Loop("dense").bind().run(7)
+    for one, other in zip(expected.finish(), loop.finish(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
 def test_the_choice_is_validated() -> None:
     with pytest.raises(ValueError, match="execution is 'fast'; valid: dense, sparse, auto"):
         Loop("fast")
