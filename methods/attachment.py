@@ -147,8 +147,9 @@ class Attachment:
     def weights(self) -> dict[str, Tensor]:
         """The dense weights by name: what to initialise, write or give an optimizer.
 
-        Where a method has thresholds, the layer's own attribute is computed from these. They are
-        copies where execution is not `dense`: `set_weights` writes.
+        Where a method has thresholds, the layer's own attribute is computed from these. Where a layer
+        holds kept weights only, its weight is computed from them and refuses writes: use
+        `set_weights`, and `parameter_groups` for an optimizer.
         """
         return self.context.execution.weights()
 

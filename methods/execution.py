@@ -110,11 +110,10 @@ class Execution:
         self.compress_()
 
     def weights(self) -> dict[str, Tensor]:
-        """The dense weights: the parameters themselves where the choice is `dense`, and copies otherwise."""
+        """The dense weights: the parameters themselves, or computed where a layer holds kept weights only."""
         if self.choice == "dense":
             return {name: weight.parameter for name, weight in self._all.items()}
-        shown = {name: getattr(weight.module, weight.parameter_name) for name, weight in self._all.items()}
-        return {name: weight.detach().as_subclass(Tensor).clone() for name, weight in shown.items()}
+        return {name: getattr(weight.module, weight.parameter_name) for name, weight in self._all.items()}
 
     @torch.no_grad()
     def set_weights_(self, values: Mapping[str, Tensor]) -> None:

@@ -34,6 +34,17 @@ class ComputedWeight(Tensor):
         computed.qualified_name, computed.dense, computed.layer = name, dense, layer
         return computed
 
+    def plain(self) -> Tensor:
+        """The values, as a tensor without a past."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return self.detach().as_subclass(Tensor)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.plain().clone()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.plain().__reduce_ex__(protocol)
+
     def refuse(self) -> NoReturn:
         if self.layer is not None:
             raise ValueError(

@@ -80,7 +80,7 @@ class KeptLinear(nn.Linear):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         values = cast(Tensor, self._parameters["weight"])
         if values.dim() == 1:
-            destination[f"{prefix}weight"] = self.places.scatter(values if keep_vars else values.detach())
+            destination[f"{prefix}weight"] = self.weight if keep_vars else self.weight.detach()
 
     def _dense(self) -> nn.Linear:
         """A Linear that shares all but the weight with this layer."""

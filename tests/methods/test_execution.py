@@ -364,6 +364,27 @@ def test_a_write_that_would_be_lost_is_refused(write: Callable[[Tensor], Any]) -
     loop = Loop("sparse").bind()
     with torch.no_grad(), pytest.raises(ValueError, match=r"attached.set_weights.*execution='dense'"):
         write(linear(loop.model).weight)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"attached.set_weights.*execution='dense'"):
+        write(loop.attached.weights()["a.weight"])
+    with torch.no_grad(), pytest.raises(ValueError, match=r"attached.set_weights.*execution='dense'"):
+        write(loop.model.state_dict()["a.weight"])
+
+
+def test_the_weights_of_an_attachment_are_differentiable_and_can_be_saved() -> None:
+    def way(execution: Any) -> list[Tensor]:
+        loop = Loop(execution).bind().run(4)
+        file = io.BytesIO()
+        torch.save(loop.attached.weights(), file)
+        file.seek(0)
+        found = [*torch.load(file, weights_only=True).values(), *copy.deepcopy(loop.attached.weights()).values()]
+        assert {type(value) for value in torch.load(io.BytesIO(file.getvalue())).values()} <= {Tensor, nn.Parameter}
+        for _ in range(4):
+            loop.step(lambda: 0.1 * torch.stack([w.abs().sum() for w in loop.attached.weights().values()]).sum())
+        return found + loop.finish()
+
+    assert_same(way)
+    with pytest.raises(ValueError, match=r"attached.parameter_groups\(\)"):
+        torch.optim.SGD(list(Loop("sparse").bind().attached.weights().values()), lr=0.1)
 
 
 def test_set_weights_keeps_pruned_weights_at_zero() -> None:
