@@ -92,8 +92,8 @@ def _networks(budget: Budget) -> Iterator[NetworkRow]:
         for density in NETWORK_DENSITIES:
             name = "-".join(map(str, widths))
             _say(f"{name} at {density:g}")
-            dense, masked, kept = (_Arm(widths, density, how) for how in (None, "dense", "sparse"))
-            batches = _batches(widths[0], widths[-1], BATCH)
+            dense, masked, kept = (Arm(widths, density, how) for how in (None, "dense", "sparse"))
+            batches = batches_of(widths[0], widths[-1], BATCH)
             timed = [_timed(dense, other, batches, budget) for other in (masked, kept)]
             yield NetworkRow(
                 network=name,
@@ -107,7 +107,7 @@ def _networks(budget: Budget) -> Iterator[NetworkRow]:
             )
 
 
-class _Arm:
+class Arm:
     """One training of a network of Linear layers. how: its execution; None for dense training."""
 
     def __init__(self, widths: Sequence[int], density: float, how: Any) -> None:
@@ -150,7 +150,7 @@ def _seconds(arm: Any, batch: Batch) -> float:
     return time.perf_counter() - started
 
 
-def _batches(features: int, classes: int, examples: int, count: int = 8) -> list[Batch]:
+def batches_of(features: int, classes: int, examples: int, count: int = 8) -> list[Batch]:
     generator = torch.Generator().manual_seed(1)
     return [
         (
@@ -165,10 +165,10 @@ def _layers(budget: Budget) -> Iterator[dict[str, Any]]:
     for rows, columns in SHAPES:
         for examples in EXAMPLES:
             _say(f"layer {rows} x {columns}, {examples} examples")
-            batches = _batches(columns, rows, examples)
+            batches = batches_of(columns, rows, examples)
             for density in DENSITIES:
-                dense, *others = (_Layer(rows, columns, density, how) for how in (None, "dense", "sparse"))
-                csr = _CSR(rows, columns, density)
+                dense, *others = (Layer(rows, columns, density, how) for how in (None, "dense", "sparse"))
+                csr = CSR(rows, columns, density)
                 found: dict[str, Any] = {"rows": rows, "columns": columns, "examples": examples, "density": density}
                 for name, other in zip(("masked", "sparse", "csr"), (*others, csr), strict=True):
                     one, two = _timed(dense, other, batches, budget)
@@ -176,7 +176,7 @@ def _layers(budget: Budget) -> Iterator[dict[str, Any]]:
                 yield {name: found[name] for name in FIELDS}
 
 
-class _Layer(_Arm):
+class Layer(Arm):
     """One layer in the middle of a network: its inputs have a gradient too."""
 
     def __init__(self, rows: int, columns: int, density: float, how: Any) -> None:
@@ -189,7 +189,7 @@ class _Layer(_Arm):
         self.optimizer.step() if self.attached is None else self.attached.step()
 
 
-class _CSR:
+class CSR:
     """Forward and backward of a layer whose weight is one of torch's sparse CSR tensors."""
 
     def __init__(self, rows: int, columns: int, density: float) -> None:
