@@ -192,6 +192,8 @@ class CountsBackwardPasses(GrowByGradient):
 class WritesToTheMemoryOfTheStart(Random):
     """Remembers where the weights are in memory, and later shrinks what is there."""
 
+    pruned_gradients = "zero"
+
     def enter_phase(self, ctx: Context) -> None:
         super().enter_phase(ctx)
         self.memory = [weight.parameter.detach() for weight in ctx.weights.values()]
