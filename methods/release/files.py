@@ -7,6 +7,8 @@ checksum is computed piece by piece, so that a false size takes no memory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -57,18 +59,43 @@ def check_free(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / DOCUMENT).is_file():
         raise ValueError(f"{folder} holds other files: choose a new or empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _aside(folder).rmdir()
+    with _aside(folder):
+        pass
 
 
-def _aside(folder: Path) -> Path:
-    """A new folder beside this one, to be renamed."""
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A new folder beside this one, to be renamed; removed at the end.
+
+    It is locked while its process lives. So what a killed process left behind is known, and removed.
+    """
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.{'[0-9a-f]' * 32}.tmp"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left)
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     try:
         aside.mkdir()
     except OSError as error:
         error.filename = str(folder)
         raise
-    return aside
+    try:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a file system without locks, such as NFS, keeps what is left
+                stack.enter_context(_locked(aside))
+            yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises OSError where another process has locked the folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -83,21 +110,19 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
         ):
             return
         raise ValueError(f"{folder} holds another network's files, or edited ones: choose a new or empty folder")
-    aside = _aside(folder)
-    try:
-        for name, content in contents.items():
-            with (aside / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(aside)
-        aside.rename(folder)
-        _sync(folder.parent)
-    except OSError as error:  # a full disk names no file
-        error.filename = str(folder)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with _aside(folder) as aside:
+        try:
+            for name, content in contents.items():
+                with (aside / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            _sync(aside)
+            aside.rename(folder)
+            _sync(folder.parent)
+        except OSError as error:  # a full disk names no file
+            error.filename = str(folder)
+            raise
 
 
 def _sync(folder: Path) -> None:
