@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from benchmark import terminal
+from benchmark.run_folder import storage
 
 app = typer.Typer(
     name="python -m analysis",
@@ -112,7 +113,7 @@ def _default_results(given: list[Path]) -> list[Path]:
 
 
 def main() -> NoReturn:
-    """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    """Entry point: a user's mistake is one line on standard error and exit code 2, a full disk code 1."""
     sys.exit(terminal.call(app, explain))
 
 
@@ -120,11 +121,11 @@ def explain(error: Exception) -> tuple[str, int]:
     """The message and the exit code for an error; raises it again if it is none of the user's or the machine's."""
     from analysis.data.read import InputError
 
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}", 2
+    if isinstance(error, OSError):
+        return storage.explain(error)
     if isinstance(error, UnicodeEncodeError):
         return "a path has characters that the encoding of this locale lacks: set PYTHONUTF8=1", 2
-    if isinstance(error, (InputError, OSError)):
+    if isinstance(error, InputError):
         return str(error), 2
     raise error
 

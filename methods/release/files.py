@@ -65,13 +65,11 @@ def check_free(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _aside(folder: Path) -> Iterator[Path]:
-    """A new folder beside this one, to be renamed; removed at the end.
-
-    It is locked while its process lives. So what a killed process left behind is known, and removed.
-    """
+    """A new folder beside this one, to be renamed; removed at the end. What a killed process left is removed too."""
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.{'[0-9a-f]' * 32}.tmp"):
-        with contextlib.suppress(OSError), _locked(left):
-            shutil.rmtree(left)
+        with contextlib.suppress(OSError), _lock(left) as held:
+            if held:
+                shutil.rmtree(left)
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     try:
         aside.mkdir()
@@ -79,21 +77,23 @@ def _aside(folder: Path) -> Iterator[Path]:
         error.filename = str(folder)
         raise
     try:
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # a file system without locks, such as NFS, keeps what is left
-                stack.enter_context(_locked(aside))
+        with _lock(aside):
             yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Raises OSError where another process has locked the folder."""
+def _lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder until its process ends; False where another has, or the file system has no locks."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    held = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+    except OSError:
+        held = False
+    try:
+        yield held
     finally:
         os.close(descriptor)
 
