@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from benchmark import terminal
 from benchmark.run_folder import storage
+
+if TYPE_CHECKING:
+    from analysis.output.exhibit import Written
 
 app = typer.Typer(
     name="python -m analysis",
@@ -55,16 +59,24 @@ def build(
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
     if only is not None and not names:
         raise InputError("--only names no exhibit: write --only table1,figure4")
-    for written in build_exhibits(load(found), out, only=names):
-        kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
-        where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
-        print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+    _print_exhibits(build_exhibits(load(found), out, only=names), out, each=bool(names))
     page = "left as they are, --only" if names else "every exhibit on one page, and hashes of the rows behind each"
     print(f"{out}/index.html, {out}/manifest.json: {page}")
     if out == OUT and (OUT / "results").exists():
         sources = ", ".join(map(str, found))
         print(f"{out} holds the published exhibits; these were rebuilt from {sources}: see git diff --stat. ", end="")
         print("--out writes elsewhere")
+
+
+def _print_exhibits(made: Sequence[Written], out: Path, *, each: bool) -> None:
+    """A line for each exhibit; without `each`, those that no run fills share one."""
+    empty = [] if each else [written for written in made if written.is_empty]
+    for written in (written for written in made if written not in empty):
+        kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
+        where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
+        print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+    if empty:
+        print(f"without runs: {', '.join(written.name for written in empty)}")
 
 
 @app.command()
