@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from methods.base import Method, Phase, class_problem
+from methods.execution import CHOICES, Choice
 from methods.registry import create, native
 
 STATE = ("method", "version", "hyperparameters", "step", "phase", "generator", "masks", "thresholds", "own")
@@ -23,6 +24,21 @@ def method_of(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) 
     if problem := class_problem(cls := type(method_or_name)):
         raise ValueError(f"method {cls.__name__} {problem}")
     return method_or_name
+
+
+def execution_of(choice: str, method: Method) -> Choice:
+    """The execution of a method's layers: `dense` where `auto` has nothing to choose.
+
+    Raises ValueError for another choice, and for `sparse` where the method needs all weights.
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"execution is {choice!r}; valid: {', '.join(CHOICES)}")
+    masks_only = method.masking == "in_place" and method.weight_gradient == "sparse" and method.grown_state == "zero"
+    if method.density_promise == "dense" or not masks_only:
+        if choice == "sparse":
+            raise ValueError(f"execution='sparse': {method.name} trains all weights; use execution='dense'")
+        return "dense"
+    return cast(Choice, choice)
 
 
 def count(name: str, value: Any) -> int:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from methods import arguments, layers
 from methods.base import Context, Method, Phase
 from methods.checks import ranks
-from methods.checks.bound_optimizer import BoundOptimizer, check_thresholds, unwanted_decay
+from methods.checks.bound_optimizer import BoundOptimizer, check_thresholds, groups_of, unwanted_decay
 from methods.checks.structure import Structure, check_free, check_model, check_weights
 from methods.checks.unfinished import warn_where_early, warn_where_idle
+from methods.execution import Choice, Execution
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.weights import weight_mask
@@ -38,6 +39,7 @@ def attach(
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     extra: layers.Extra = (),
+    execution: Choice = "dense",
     **hyperparameters: Any,
 ) -> Attachment:
     """Put a method to work on a model that is on its device already.
@@ -48,12 +50,15 @@ def attach(
     data. include, exclude: fnmatch patterns on module names; a pattern covers everything inside the
     modules it matches. Frozen weights are left out unless a pattern of `include` covers them.
     extra: names of further parameters to mask, or a mapping from names to output axes
-    (`layers.select` has the details). The model carries the method until `finalize`. Warns where
-    less than 90 % of the model's weights can be masked. Raises ValueError for an unknown method or
-    hyperparameter, for a pattern that matches no module, for a model with nothing to prune, and for
-    a model that carries a method already or is wrapped for several processes.
+    (`layers.select` has the details). execution: `sparse` or `auto` let Linear layers on a CPU hold
+    their kept weights only (docs/sparse-execution.md). The model carries the method until
+    `finalize`. Warns where less than 90 % of the model's weights can be masked. Raises ValueError
+    for an unknown method or hyperparameter, for a pattern that matches no module, for a model with
+    nothing to prune, and for a model that carries a method already or is wrapped for several
+    processes.
     """
     method = arguments.method_of(method_or_name, hyperparameters)
+    execution = arguments.execution_of(execution, method)
     total_steps = arguments.count("total_steps", total_steps)
     steps_per_epoch = arguments.count("steps_per_epoch", steps_per_epoch)
     generator = arguments.generator_of(seed)
@@ -78,6 +83,7 @@ def attach(
         loss_fn=arguments.function("loss_fn", loss_fn, example="F.cross_entropy"),
         train_batches=arguments.batches_of(train_batches),
         method_name=method.name,
+        execution=Execution(execution, weights),
     )
     try:
         return Attachment(method, context, phases, coverage)
@@ -103,23 +109,25 @@ class Attachment:
         method.enter_phase(context)
         if method.density_promise != "dense" and not len(context.thresholds):
             context.masks.watch()  # copies that are made now follow masks that come later
+        context.execution.begin(context.masks.carried())
         self._structure.expect_thresholds(list(context.thresholds.parameters()))
         next(iter(context.masks.carried().values())).at_finish = weakref.WeakMethod(self._before_finalize)
         self._schedule_gradients()
 
     def _before_finalize(self) -> None:
-        method, ctx = self.method, self.context
-        promised = getattr(method, "density", None)
-        if ctx.step and method.density_promise == "final" and promised is not None:
+        method, ctx, idle = self.method, self.context, self._bound is not None and self._bound.stepped
+        if ctx.step and method.density_promise == "final" and hasattr(method, "density"):
             density = int(self.kept_counts().sum()) / ctx.total_weights
-            warn_where_early(method.name, ctx.step, ctx.total_steps, density=density, promised=promised)
-        elif not ctx.step and method.density_promise != "dense" and self._bound is not None and self._bound.stepped:
+            warn_where_early(method.name, ctx.step, ctx.total_steps, density=density, promised=method.density)
+        elif not ctx.step and method.density_promise != "dense" and idle:
             warn_where_idle(method.name)
 
     def _schedule_gradients(self) -> None:
         """Gradients of pruned weights stay in the next step where the method needs them then."""
         if type(self.method).dense_gradient is not Method.dense_gradient:
-            self.context.masks.keep_gradients(self.method.dense_gradient(self.context))
+            dense = self.method.dense_gradient(self.context)
+            self.context.masks.keep_gradients(dense)
+            self.context.execution.prepare(dense=dense)
 
     @property
     def scored_examples(self) -> int:
@@ -133,15 +141,24 @@ class Attachment:
 
     @property
     def phase(self) -> Phase:
-        """The current Phase."""
         return self.context.phase
 
-    def weights(self) -> dict[str, nn.Parameter]:
+    def weights(self) -> dict[str, Tensor]:
         """The dense weights by name: what to initialise, write or give an optimizer.
 
-        Where a method has thresholds, the layer's own attribute is computed from these.
+        Where a method has thresholds, the layer's own attribute is computed from these. They are
+        copies where execution is not `dense`: `set_weights` writes.
         """
-        return {name: weight.parameter for name, weight in self.context.weights.items()}
+        return self.context.execution.weights()
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Write dense weights; pruned entries stay 0. Raises ValueError for another name or shape."""
+        self.context.execution.set_weights_(weights)
+        self.context.masks.apply_()
+
+    def executions(self) -> dict[str, str]:
+        """How each maskable weight is held now, by name: `dense`, or `sparse` for kept values only."""
+        return self.context.execution.forms()
 
     def parameter_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Groups for an optimizer: the model's parameters, and thresholds where they decay otherwise.
@@ -149,15 +166,8 @@ class Attachment:
         Thresholds share the group of the other parameters where the method's
         threshold_weight_decay equals weight_decay.
         """
-        thresholds = list(self.context.thresholds.parameters().values())
-        known = {id(threshold) for threshold in thresholds}
-        rest = [p for p in self.context.model.parameters() if p.requires_grad and id(p) not in known]
-        if not thresholds or self.method.threshold_weight_decay == weight_decay:
-            return [{"params": rest + thresholds, "weight_decay": weight_decay}]
-        return [
-            {"params": rest, "weight_decay": weight_decay},
-            {"params": thresholds, "weight_decay": self.method.threshold_weight_decay},
-        ]
+        thresholds = self.context.thresholds.parameters().values()
+        return groups_of(self.context.model, thresholds, weight_decay, self.method.threshold_weight_decay)
 
     def bind(self, optimizer: torch.optim.Optimizer, *, process_group: Any = ranks.DEFAULT) -> None:
         """Set the optimizer that `step` calls.
@@ -180,6 +190,7 @@ class Attachment:
         first = self._bound is None
         if self._bound is not None:
             self._bound.release()
+        self.context.execution.bind(optimizer, several_processes=ranks.usable(process_group))
         self._bound = BoundOptimizer(optimizer, self._structure.trained())
         if self._reads_gradients() and not self._bound.direct:
             raise ValueError(
@@ -215,7 +226,7 @@ class Attachment:
             self._check("penalty")
         value = self.method.penalty(self.context)
         if value is None:
-            return next(iter(self.context.weights.values())).parameter.new_zeros(())
+            return next(iter(self.context.weights.values())).held.new_zeros(())
         return value
 
     def step(
@@ -263,6 +274,7 @@ class Attachment:
         begins = self._phase + 1 < len(self.phases) and self.context.step >= self._start(self._phase + 1)
         if begins:
             self._set_phase(self._phase + 1)
+            self.context.execution.expand_()
             self.method.enter_phase(self.context)
             self._structure.expect_thresholds(list(self.context.thresholds.parameters()))
         self._schedule_gradients()
@@ -367,19 +379,15 @@ class Attachment:
         To resume: attach as before; load this state, then the model's; make the optimizer from
         parameter_groups(), bind it and load its state.
         """
-        ctx = self.context
         self._check("state_dict")
         return {
             "method": self.method.name,
             "version": self.method.version,
             "hyperparameters": self.method.identity(),
-            "step": ctx.step,
             "phase": self._phase,
-            "generator": ctx.generator.get_state(),
-            "masks": ctx.masks.state_dict(),
-            "thresholds": ctx.thresholds.state_dict(),
+            **self.context.state_dict(),
             "own": self.method.state_dict(),
-        } | ({"scored_examples": ctx.scored_examples} if ctx.scored_examples else {})
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore structure, masks and clocks without scoring again.
@@ -389,12 +397,8 @@ class Attachment:
         self._check("load_state_dict")
         arguments.check_state(self.method, state)
         ctx = self.context
-        ctx.step = state["step"]
-        ctx.scored_examples = state.get("scored_examples", 0)
         self._set_phase(state["phase"])
-        ctx.generator.set_state(state["generator"].cpu())
-        ctx.masks.load_state_dict(state["masks"])
-        ctx.thresholds.load_state_dict(state["thresholds"])
+        ctx.load_state_dict(state)
         self._structure.expect_thresholds(list(ctx.thresholds.parameters()))
         self.method.load_state_dict(state["own"])
         self._schedule_gradients()

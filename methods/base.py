@@ -6,7 +6,7 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from methods.budgets import least_density
 from methods.density_search import DensityKnob
+from methods.execution import Execution
 from methods.layers import MaskableWeight
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
@@ -69,6 +70,7 @@ class Context:
     phase_start: int = 0
     scored_examples: int = 0
     method_name: str = ""
+    execution: Execution = field(default_factory=Execution)
 
     @property
     def phase_step(self) -> int:
@@ -90,7 +92,28 @@ class Context:
     @property
     def total_weights(self) -> int:
         """The number of maskable weights."""
-        return sum(weight.parameter.numel() for weight in self.weights.values())
+        return self.masks.total
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clock, the generator, the masks and the structure of the thresholds."""
+        scored = {"scored_examples": self.scored_examples} if self.scored_examples else {}
+        chosen = {} if self.execution.choice == "dense" else {"execution": self.execution.state_dict()}
+        return {
+            "step": self.step,
+            "generator": self.generator.get_state(),
+            "masks": self.masks.state_dict(),
+            "thresholds": self.thresholds.state_dict(),
+            **scored,
+            **chosen,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what state_dict returned."""
+        self.step, self.scored_examples = state["step"], state.get("scored_examples", 0)
+        self.generator.set_state(state["generator"].cpu())
+        self.masks.load_state_dict(state["masks"])
+        self.thresholds.load_state_dict(state["thresholds"])
+        self.execution.load_state_dict(state.get("execution", {"examples": {}}))
 
     @property
     def lr(self) -> float:

@@ -93,9 +93,19 @@ class MaskableWeight:
     units: OutputUnits = OutputUnits()
 
     @property
-    def parameter(self) -> nn.Parameter:
-        """The dense parameter, even where the module's attribute is an effective weight."""
+    def held(self) -> nn.Parameter:
+        """The parameter as the module holds it: dense, or a vector of the kept weights."""
         return self.module._parameters[self.parameter_name]  # type: ignore[return-value]
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The dense parameter, even where the module's attribute is an effective weight.
+
+        A layer that holds kept weights only holds its dense weight from then on.
+        """
+        if (make_dense := getattr(type(self.module), "make_dense_", None)) is not None:
+            make_dense(self.module)
+        return self.held
 
     @property
     def recurrent(self) -> bool:

@@ -41,14 +41,14 @@ class Masks:
         self._count()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._masks and self._masks[name].pruned is not None
+        return name in self._masks and self._masks[name].prunes
 
     def __len__(self) -> int:
-        return sum(mask.pruned is not None for mask in self._masks.values())
+        return sum(mask.prunes for mask in self._masks.values())
 
     def __getitem__(self, name: str) -> Tensor:
         """The mask of one weight (a copy): all true where it is dense."""
-        return self._masks[name].keep(self._weights[name].parameter)
+        return self._masks[name].keep(self._weights[name].held)
 
     def carried(self) -> Mapping[str, WeightMask]:
         """What the modules carry, by the weights' names."""
@@ -104,7 +104,7 @@ class Masks:
         """Zero every pruned weight that is masked in place, of all layers at once."""
         by_device: dict[torch.device, tuple[list[Tensor], list[Tensor]]] = {}
         for name, held in self._masks.items():
-            if held.pruned is None or held.forward:
+            if held.places is not None or held.pruned is None or held.forward:
                 continue
             weight = self._weights[name].parameter
             if held.pruned.device != weight.device:
@@ -170,6 +170,7 @@ class Masks:
     def _count(self) -> None:
         device = next(iter(self._weights.values())).parameter.device
         sizes = [weight.parameter.numel() for weight in self._weights.values()]
+        self.total = sum(sizes)
         self._sizes = torch.tensor(sizes, dtype=torch.int64, device=device)
         self._kept = torch.stack([torch.count_nonzero(self[name]).to(device) for name in self._weights])
 

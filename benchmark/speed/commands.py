@@ -129,3 +129,20 @@ def measure_inference(
     from benchmark.speed.steps import Budget
 
     inference.inference(run_id, out, data_dir, Budget(steps, seconds), device, json_output)
+
+
+@app.command("sparse")
+def measure_sparse(
+    steps: Steps = 300,
+    seconds: Seconds = 2.5,
+    threads: Threads = 1,
+    table: Annotated[
+        Path | None, typer.Option(help="Also write the layers' ratios to this CSV file.", show_default=False)
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Time steps that hold kept weights only, beside masked and dense ones, on a CPU."""
+    from benchmark.speed import sparse
+    from benchmark.speed.steps import Budget
+
+    sparse.sparse(Budget(steps, seconds), threads, table, json_output)

@@ -91,6 +91,21 @@ class BoundOptimizer:
         self._stepped = True
 
 
+def groups_of(
+    model: nn.Module, thresholds: Iterable[nn.Parameter], weight_decay: float, threshold_decay: float
+) -> list[dict[str, Any]]:
+    """Groups of a model's trained parameters: thresholds have their own where they decay otherwise."""
+    of_thresholds = list(thresholds)
+    known = {id(threshold) for threshold in of_thresholds}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+    if not of_thresholds or threshold_decay == weight_decay:
+        return [{"params": [*rest, *of_thresholds], "weight_decay": weight_decay}]
+    return [
+        {"params": rest, "weight_decay": weight_decay},
+        {"params": of_thresholds, "weight_decay": threshold_decay},
+    ]
+
+
 def check_thresholds(optimizer: torch.optim.Optimizer, thresholds: Mapping[str, nn.Parameter]) -> None:
     """Raises ValueError where the optimizer lacks one of the thresholds."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}

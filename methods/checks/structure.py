@@ -59,7 +59,8 @@ class Structure:
                     f"{name} is computed from other parameters since attach (weight_norm, parametrize, prune): "
                     "reparametrize the layer before attaching and exclude it, or finalize the model first"
                 )
-            if parameter.shape != self._shapes[name]:
+            places = self._masks[name].places
+            if parameter.shape != (self._shapes[name] if places is None else (places.kept,)):
                 raise ValueError(
                     f"{name} has another shape since attach, {list(parameter.shape)} for {list(self._shapes[name])}: "
                     "change the layer before attaching, or finalize the model first"

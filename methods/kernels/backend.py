@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.kernels.places import Places
 from methods.thresholds import ResetRule
 
 
@@ -41,6 +42,13 @@ class Backend(ABC):
     ) -> Tensor:
         """What a linear layer computes with W * M: [..., c_out] of inputs [..., c_in]."""
         return F.linear(inputs, self.masked_weight(weight, threshold, estimator), bias)
+
+    def kept_linear(self, inputs: Tensor, values: Tensor, places: Places, bias: Tensor | None) -> Tensor:
+        """What a linear layer computes with kept weights only: [..., rows] of inputs [..., columns].
+
+        values: the kept weights, [kept], of a weight [rows, columns].
+        """
+        return F.linear(inputs, places.scatter(values), bias)
 
     @abstractmethod
     def regularization(self, thresholds: Sequence[Tensor], scale: float) -> Tensor:

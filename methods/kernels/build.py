@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-SOURCES = [Path(__file__).with_name(name) for name in ("masked_weight.cpp", "masked_linear.cpp")]
+SOURCES = [Path(__file__).with_name(name) for name in ("masked_weight.cpp", "masked_linear.cpp", "kept_linear.cpp")]
 HEADER = Path(__file__).with_name("masked_weight.h")
 # no contraction to fused multiply-adds: the bits are the same on every instruction set
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")

@@ -1,4 +1,4 @@
-"""Backend `cpp`: C++ operators for the CPU (masked_weight.cpp, masked_linear.cpp)."""
+"""Backend `cpp`: C++ operators for the CPU (masked_weight.cpp, masked_linear.cpp, kept_linear.cpp)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from methods.kernels import build
 from methods.kernels.backend import Backend
+from methods.kernels.places import Places
 from methods.thresholds import ESTIMATORS, ResetRule
 
 TYPES = (torch.float32, torch.float64)
@@ -53,6 +54,12 @@ class Cpp(Backend):
         outputs: Tensor = torch.ops.sparse_training.masked_linear.default(inputs, weight, threshold, bias, number)
         return outputs
 
+    def kept_linear(self, inputs: Tensor, values: Tensor, places: Places, bias: Tensor | None) -> Tensor:
+        if type(inputs) is not Tensor or not _fits(inputs, values, places) or torch.is_autocast_enabled("cpu"):
+            return super().kept_linear(inputs, values, places, bias)
+        outputs: Tensor = torch.ops.sparse_training.kept_linear.default(inputs, values, bias, places.indices)
+        return outputs
+
     def regularization(self, thresholds: Sequence[Tensor], scale: float) -> Tensor:
         total: Tensor = torch.ops.sparse_training.regularization.default(thresholds, scale)
         return total
@@ -67,3 +74,10 @@ class Cpp(Backend):
 
     def zero_(self, tensors: Sequence[Tensor], where: Sequence[Tensor]) -> None:
         torch.ops.sparse_training.zero_where.default(tensors, where)
+
+
+def _fits(inputs: Tensor, values: Tensor, places: Places) -> bool:
+    """Whether the operator of kept weights computes these inputs; torch computes or refuses the others."""
+    if inputs.is_nested or inputs.layout != torch.strided or inputs.dtype != values.dtype:
+        return False
+    return inputs.is_cpu and inputs.dim() > 0 and inputs.shape[-1] == places.shape[1]

@@ -65,8 +65,7 @@ Tensor in_shape(const Tensor& matrix, const Tensor& of, int64_t last) {
   return matrix.view(sizes);
 }
 
-// The bias as one row per example. Here and in `columns_summed` a loop is faster than torch's
-// operator.
+// The bias as one row per example. A loop is faster than torch's operator.
 Tensor rows_of_bias(const Tensor& given, int64_t examples) {
   const Tensor bias = given.contiguous();
   Tensor rows = at::empty({examples, bias.numel()}, bias.options());
@@ -76,19 +75,6 @@ Tensor rows_of_bias(const Tensor& given, int64_t examples) {
     for (int64_t i = 0; i < examples; ++i) to = std::copy(b, b + bias.numel(), to);
   });
   return rows;
-}
-
-Tensor columns_summed(const Tensor& matrix) {
-  const int64_t columns = matrix.size(1);
-  Tensor sums = at::empty({columns}, matrix.options());
-  AT_DISPATCH_FLOATING_TYPES(matrix.scalar_type(), "columns_summed", [&] {
-    std::vector<double> total(columns);
-    const auto* m = matrix.const_data_ptr<scalar_t>();
-    for (int64_t row = 0; row < matrix.size(0); ++row, m += columns)
-      for (int64_t i = 0; i < columns; ++i) total[i] += m[i];
-    std::copy(total.begin(), total.end(), sums.mutable_data_ptr<scalar_t>());
-  });
-  return sums;
 }
 
 // x P^T + b, with the product P computed one block of rows at a time.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Literal, cast
 
+import torch
+from torch import Tensor, nn
+
+from methods import kernels
 from methods.compaction.cut import compact_
-from methods.weights import reparametrization, weight_mask
+from methods.kernels.places import Places
+from methods.weights import kept_linear, reparametrization, weight_mask
 
 
-def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
+def finalize(model: nn.Module, *, compact: bool = False, execution: Literal["dense", "sparse"] = "dense") -> nn.Module:
     """Write the zeros into the weights, in place, take the method off and return the model.
 
     The model may be a wrapper, a copy or an average of the attached one. It has plain modules and
@@ -16,14 +21,19 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
     keep weights pruned. Warns where the training ended before the method reached its density, or never
     called `attached.step()`. compact: also cut out the neurons and filters that cannot affect the
     output, which makes layers smaller (`methods.compaction`); in evaluation mode the function stays
-    the same up to the order of summation. Raises ValueError where compaction cannot trace the
-    model's forward; the zeros are written by then.
+    the same up to the order of summation. execution: `sparse` lets Linear layers on a CPU with at
+    least half of their weights 0 compute with the others only (`methods.weights.kept_linear`); their
+    state_dict stays dense, and loading one makes them dense. Raises ValueError for another
+    execution, and where compaction cannot trace the model's forward; the zeros are written by then.
     """
+    if execution not in ("dense", "sparse"):
+        raise ValueError(f"execution is {execution!r}; valid: dense, sparse")
     for module in model.modules():
         for mask in weight_mask.masks_of(module).values():
             if mask.at_finish is not None and (call := mask.at_finish()) is not None:
                 call()
     for module in list(model.modules()):
+        kept_linear.expand_(module)
         weight_mask.settle_(module, written=True)
         masks = weight_mask.masks_of(module)
         kept = {name: reparametrization.kept(module, name) for name in masks}
@@ -31,4 +41,20 @@ def finalize(model: nn.Module, *, compact: bool = False) -> nn.Module:
         for name, mask in masks.items():
             mask.finish(module._parameters.get(name), kept[name])
         weight_mask.release(module)
-    return compact_(model) if compact else model
+    if compact:
+        compact_(model)
+    if execution == "sparse":
+        _compress_(model)
+    return model
+
+
+def _compress_(model: nn.Module) -> None:
+    """Let Linear layers hold their weights other than 0 only, where these are at most half."""
+    for name, module in model.named_modules():
+        if not kept_linear.can_hold(module) or kernels.path("cpu") != "cpp":
+            continue
+        weight = cast(Tensor, module._parameters["weight"])
+        keep = weight != 0
+        kept = int(torch.count_nonzero(keep))
+        if kept <= keep.numel() / 2 and kept_linear.fits(weight, kept):
+            kept_linear.compress_(module, Places.of(keep), name=f"{name}.weight".lstrip("."))

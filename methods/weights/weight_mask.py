@@ -23,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from methods import kernels
+from methods.kernels.places import Places
 from methods.layers import MaskableWeight
 from methods.weights.reparametrization import EffectiveWeight, extra_name
 
+Form = Callable[[nn.Module, "WeightMask", Tensor], None]  # gets a layer, its mask and the inputs of a forward pass
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
 StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place
 HOLDERS = "masked_modules"  # of a module's __dict__: the modules that its hook looks at
@@ -39,7 +41,9 @@ class WeightMask:
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
     on. final: what was kept when the model was finalized. at_finish: a weak reference to what is
-    called before that.
+    called before that. places: where the kept weights are, while the layer holds these only;
+    `pruned` is then computed from it. changes: how often the mask was replaced. form: chooses what
+    the layer holds (`methods.execution`).
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -47,15 +51,34 @@ class WeightMask:
         self.zeroes_gradients = zeroes_gradients
         self.keeps_gradients = False
         self.forward = forward
-        self.pruned: Tensor | None = None
+        self.places: Places | None = None
+        self.form: Form | None = None  # copies have none
+        self._pruned: Tensor | None = None
         self.before: Tensor | None = None
         self.final: Tensor | None = None
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
-        self._changes = 0
+        self.changes = 0
         self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
         self._version: int | None = None
         self._hooked: weakref.ref[Tensor] | None = None
         self._original: weakref.ref[WeightMask] | None = None  # of a copy
+
+    @property
+    def pruned(self) -> Tensor | None:
+        return self._pruned if self.places is None else ~self.places.mask()
+
+    @pruned.setter
+    def pruned(self, pruned: Tensor | None) -> None:
+        self._pruned = pruned
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the weight has a mask."""
+        return self._pruned is not None or self.places is not None
+
+    def hold(self, places: Places | None) -> None:
+        """The layer holds the weights at these places only, or its dense weight again."""
+        self._pruned, self.places = (self.pruned, None) if places is None else (None, places)
 
     def keep(self, like: Tensor) -> Tensor:
         """True where the weight is kept: bool, a new tensor in the shape of the weight."""
@@ -63,7 +86,7 @@ class WeightMask:
 
     def replace(self, pruned: Tensor) -> None:
         """Prune these entries from now on. The mask's memory stays where its shape does."""
-        self._changes += 1
+        self.changes += 1
         self._masked = None
         if self.pruned is not None and (self.pruned.shape, self.pruned.device) == (pruned.shape, pruned.device):
             self.pruned.copy_(pruned)
@@ -78,12 +101,12 @@ class WeightMask:
 
     def zero_(self, tensor: Tensor) -> None:
         """Zero the pruned entries of a tensor of the weight's shape, such as its gradient."""
-        if self.pruned is None:
+        if self._pruned is None:
             return
-        if self.pruned.device != tensor.device:
-            self.pruned = self.pruned.to(tensor.device)
+        if self._pruned.device != tensor.device:
+            self._pruned = self._pruned.to(tensor.device)
         data = tensor.data
-        kernels.backend_for(data).zero_((data,), (self.pruned,))
+        kernels.backend_for(data).zero_((data,), (self._pruned,))
 
     def note(self, weight: Tensor) -> None:
         """The weight is masked now; it is masked again once something writes to it."""
@@ -111,6 +134,8 @@ class WeightMask:
         written: the module holds a masked copy of it, and the tensor is returned. written: mask the
         weight whatever is known of it, and even where it is another parameter than before.
         """
+        if self.places is not None:
+            return None  # what is pruned does not exist
         weight = module._parameters.get(parameter_name)
         changed = weight is not None and self.written(weight)
         if weight is None or not (changed or written):
@@ -139,9 +164,9 @@ class WeightMask:
     def _follow(self) -> None:
         """Take over the present mask of the weight that this one's was copied from."""
         original = self._original() if self._original is not None else None
-        if original is not None and original.pruned is not None and original._changes != self._changes:
+        if original is not None and original.pruned is not None and original.changes != self.changes:
             self.replace(original.pruned)
-            self._changes = original._changes
+            self.changes = original.changes
 
     def _zero_gradient(self, weight: Tensor) -> None:
         if weight.grad is not None and not self.keeps_gradients:
@@ -149,17 +174,17 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("at_finish", "_masked", "_version", "_hooked", "_original")
-        return vars(self) | dict.fromkeys(forgotten)
+        forgotten = ("at_finish", "form", "places", "_masked", "_version", "_hooked", "_original")
+        return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
-        copy.pruned = None if self.pruned is None else self.pruned.clone()
-        copy._changes = self._changes
+        copy.pruned = None if (pruned := self.pruned) is None else pruned.clone()
+        copy.changes = self.changes
         copy._original = self._original or weakref.ref(self)
         weight = self._masked() if self._masked is not None else None
-        if weight is not None and (self.pruned is None or not self.written(weight)):
+        if weight is not None and (not self.prunes or not self.written(weight)):
             copied = memo.get(id(weight))
             if copied is not None:
                 copy._masked, copy._version = weakref.ref(copied), _version(copied)
@@ -276,7 +301,19 @@ def _mask_loaded(module: nn.Module, _: Any) -> None:
             mask.settle_(module, name, written=True)
 
 
-OWN_HOOKS = (_settle, _mask_loaded)
+def choose_form(weight: MaskableWeight, mask: WeightMask, form: Form) -> None:
+    """Before each forward pass of a layer, call `form`, which chooses what the layer holds."""
+    mask.form = form
+    weight.module.register_forward_pre_hook(_take_form)
+
+
+def _take_form(module: nn.Module, args: tuple[Any, ...]) -> None:
+    for mask in masks_of(module).values():
+        if mask.form is not None and mask.places is None and args:
+            mask.form(module, mask, args[0])
+
+
+OWN_HOOKS = (_settle, _take_form, _mask_loaded)
 
 
 def _refuse_script() -> NoReturn:
