@@ -21,7 +21,17 @@ def test_uv_resolves_all_extras_to_the_pinned_versions(tmp_path: Path) -> None:
         pytest.skip("uv is not installed")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "venv"], check=True, timeout=100)
     python = ("--python", tmp_path / "venv/bin/python")
-    command = [uv, "pip", "install", *python, "--dry-run", "-c", "constraints.txt", "-e", ".[slurm,ray,dev]"]
+    command = [
+        uv,
+        "pip",
+        "install",
+        *python,
+        "--dry-run",
+        "-c",
+        "constraints.txt",
+        "-e",
+        ".[slurm,ray,release,dev,docs]",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     chosen = dict(re.findall(r"^ \+ (\S+)==([^\s+]+)", done.stderr, re.MULTILINE))
