@@ -1,4 +1,5 @@
-# make demo | test | test-all | check | coverage | lint | faults | paper | docs | setup: everything on a fresh machine with Python >= 3.11 and make.
+# Everything on a fresh machine with Python >= 3.11 and make. Targets:
+# demo, test, test-all, check, coverage, lint, faults, paper, docs, setup
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -64,8 +64,8 @@ def build(
     print(f"{out}/index.html, {out}/manifest.json: {page}")
     if out == OUT and (OUT / "results").exists():
         sources = ", ".join(map(str, found))
-        print(f"{out} holds the published exhibits; these were rebuilt from {sources}: see git diff --stat. ", end="")
-        print("--out writes elsewhere")
+        print(f"{out} holds the published exhibits, which were now rebuilt from {sources}.", end=" ")
+        print("git diff --stat shows what changed; --out DIR writes to another folder")
 
 
 def _print_exhibits(made: Sequence[Written], out: Path, *, each: bool) -> None:
@@ -120,7 +120,7 @@ def compare(
 
 
 def _default_results(given: list[Path]) -> list[Path]:
-    """The paths of --results, or those of the committed tables and of the default run folder."""
+    """The paths of --results; without them, the committed tables and the default run folder."""
     return given or [path for path in DEFAULT_RESULTS if path.exists()] or [DEFAULT_RESULTS[0]]
 
 

@@ -30,10 +30,10 @@ HERE, RENAME_EXCHANGE = -100, 2  # of Linux: AT_FDCWD of <fcntl.h>, and of <linu
 
 
 def publish(tables: Tables, to: Path) -> list[str]:
-    """Write the folder `to`; its files, by their path inside it.
+    """Write the folder `to`. Returns the paths of its files inside it.
 
-    It appears with all of its files at once. Equal tables give equal bytes. Raises InputError where
-    `to` holds anything but an earlier publication as it was written, which is replaced.
+    The folder appears when it is complete. Equal tables give equal bytes. An earlier publication in
+    `to` is replaced. Raises InputError where `to` holds other files, or changed ones.
     """
     try:
         to = to.resolve()
@@ -89,7 +89,7 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _replace(to: Path, new: Path, old: Path) -> None:
-    """Put the folder `new` in the place of `to`, which then is in its place or `old`."""
+    """Put the folder `new` in the place of `to`, which then is `new` or `old`."""
     if to.exists():
         if _exchanged(new, to):
             return
@@ -109,13 +109,13 @@ def _write(tables: Tables, folder: Path) -> None:
     published = load([folder])
     build(published, folder / EXHIBITS)
     for name in COPIED:
-        (folder / name).write_text(_of_project(name), encoding="utf-8")
+        (folder / name).write_text(_project_file(name), encoding="utf-8")
     (folder / "README.md").write_text(card.text(published, _verdicts(folder)), encoding="utf-8")
     (folder / SUMS).write_bytes(_sums(folder, _files(folder)))
 
 
 def _rows(tables: Tables) -> Iterator[Mapping[str, str]]:
-    """Each cell once, by run id, with the texts of the table that it was read from."""
+    """One row per cell, sorted by run id, with the texts of the table that has the cell."""
     texts: dict[str, pd.DataFrame] = {}
     for file, line, suite in tables.results.sort_values("run_id")[["file", "line", "suite"]].itertuples(index=False):
         if file not in texts:
@@ -124,7 +124,7 @@ def _rows(tables: Tables) -> Iterator[Mapping[str, str]]:
 
 
 def _records(tables: Tables, name: str, columns: Sequence[str]) -> Iterator[Mapping[str, str]]:
-    """The traces or layers of the cells, each from beside the table that its cell was read from."""
+    """The traces or layers of the cells, from the files beside the tables that have these cells."""
     found = tables.results.sort_values("run_id").groupby("file", sort=False)["run_id"]
     for file, run_ids in found:
         path, wanted = Path(str(file)).with_name(name), set(run_ids)
@@ -134,14 +134,14 @@ def _records(tables: Tables, name: str, columns: Sequence[str]) -> Iterator[Mapp
 
 
 def _verdicts(folder: Path) -> list[str]:
-    """The verdicts that count, of the published numbers in Tables 1 to 3."""
+    """The verdicts that count, on the numbers that the paper prints in Tables 1 to 3."""
     path = folder / EXHIBITS / "verdicts.csv"
     with path.open(newline="", encoding="utf-8") as opened:
         return [row["verdict"] for row in csv.DictReader(opened) if row["counts"] == "True"]
 
 
 def _check_place(to: Path) -> None:
-    """Raises InputError unless the folder can be written without losing anything."""
+    """Raises InputError where writing the folder would delete somebody's files."""
     if not to.exists():
         return
     if not to.is_dir():
@@ -154,7 +154,7 @@ def _check_place(to: Path) -> None:
 
 
 def _untouched(folder: Path, files: Sequence[str]) -> bool:
-    """Whether the folder holds the files that its checksums list, as they were written, and no others."""
+    """Whether the folder holds exactly the files of its checksums, unchanged."""
     sums = folder / SUMS
     if not sums.is_file() or any((folder / name).is_symlink() for name in files):
         return False
@@ -167,19 +167,19 @@ def _sums(folder: Path, files: Iterable[str]) -> bytes:
 
 
 def _files(folder: Path) -> list[str]:
-    """Everything in the folder that is no folder, by its path inside it, in one order on every machine."""
+    """The paths of the files and links inside the folder, sorted."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
-def _of_project(name: str) -> str:
-    """LICENSE or CITATION.cff: of the checkout, or of the installed package."""
+def _project_file(name: str) -> str:
+    """The text of LICENSE or CITATION.cff, from the checkout or the installed package."""
     path = Path(__file__).parents[1] / name
     if path.is_file():
         return path.read_text(encoding="utf-8")
     text = importlib.metadata.distribution("sparse-training-bench").read_text(f"licenses/{name}")
     if text is None:
-        raise InputError(f"{name} of this project is not installed: run from a checkout, or install the package anew")
+        raise InputError(f"{name} of this project is not installed: run from a checkout, or install the package again")
     return text
 
 

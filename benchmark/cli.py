@@ -38,7 +38,7 @@ from benchmark.spec import SpecError
 from benchmark.speed.commands import app as speed_app
 from benchmark.speed.start_up import MeasurementError
 from benchmark.tracking.store import TrackingError
-from benchmark.training.execution import Execution
+from benchmark.training.execution import Execution, masked_layers
 
 app = typer.Typer(
     name="python -m benchmark",
@@ -71,6 +71,7 @@ def run(
     done_in: DoneIn = [],  # noqa: B006
     retry_failed: options.RetryFailed = False,
     accept_drift: options.AcceptDrift = False,
+    execution: options.MaskedLayers = "dense",
     no_mlflow: options.NoMlflow = False,
     dry_run: options.DryRun = False,
     json_output: Json = False,
@@ -81,14 +82,21 @@ def run(
     choice = launch.Choice(
         name=launcher, workers=workers, profile=profile, ray_address=ray_address, detach=detach, ranks=ranks
     )
-    how = Execution(out=out, data_dir=data_dir, device=device, accept_drift=accept_drift, retry_failed=retry_failed)
-    execution = launch.share(how, choice, processes=processes_per_cell)
+    how = Execution(
+        out=out,
+        data_dir=data_dir,
+        device=device,
+        accept_drift=accept_drift,
+        retry_failed=retry_failed,
+        masked_layers=masked_layers(execution),
+    )
+    shared = launch.share(how, choice, processes=processes_per_cell)
     if ranks is not None and ranks.rank > 0:
         followers.become(ranks, resolve_device(device), idle=dry_run)
     if dry_run:
-        print_dry_run(selection, execution, choice, json_output=json_output)
+        print_dry_run(selection, shared, choice, json_output=json_output)
     else:
-        raise typer.Exit(run_cells(selection, execution, choice, mlflow=not no_mlflow, json_output=json_output))
+        raise typer.Exit(run_cells(selection, shared, choice, mlflow=not no_mlflow, json_output=json_output))
 
 
 @app.command()

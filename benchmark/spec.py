@@ -42,10 +42,9 @@ class SpecError(ValueError):
 
 
 def by_name(kind: type[_Kind]) -> type[_Kind]:
-    """Class decorator: the constructor of a dataclass raises SpecError, with the known fields, for wrong arguments.
+    """Class decorator: for wrong arguments a dataclass raises SpecError, which names the known fields.
 
-    Without it a misspelt field in a suite file would end in Python's TypeError, which does not name
-    the known fields.
+    Python's own TypeError for a misspelt field in a suite file does not name them.
     """
     construct, section = kind.__init__, "" if kind.__name__ == "RunSpec" else kind.__name__.lower()
     known = {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -337,10 +336,7 @@ def _check_micro_batches(spec: RunSpec) -> None:
 
 
 def _check_method(method: Mapping[str, Any]) -> None:
-    """Its hyperparameters are its own; here they need names that Python can call them by, and values for JSON.
-
-    alpha is a number.
-    """
+    """Hyperparameters need names that are Python identifiers, and values for JSON; alpha is a number."""
     if "name" not in method:
         raise SpecError("method.name is missing")
     check_file_name(method["name"], "method.name")

@@ -236,7 +236,7 @@ class Method:
 
 
 def class_problem(cls: type[Method]) -> str:
-    """What is wrong with the class attributes that every method declares, after the class's name; empty if nothing."""
+    """What is wrong with the class attributes that every method declares; empty if nothing."""
     if missing := [name for name in ATTRIBUTES if not hasattr(cls, name)]:
         names = f"{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
         lines = ", ".join(f"{name} = {ATTRIBUTES[name]!r}" for name in missing)

@@ -38,7 +38,7 @@ def allocate(
 
 
 def least_density(count: int, weights: int) -> float:
-    """The smallest density of three digits that keeps at least `count` of the weights: round(density * weights)."""
+    """The smallest density of three digits with round(density * weights) >= count."""
     exact = (count - 0.5) / weights  # the next density above it rounds to the count
     scale = 10.0 ** (2 - math.floor(math.log10(exact)))
     densities = (digits / scale for digits in itertools.count(math.ceil(exact * scale)))

@@ -97,7 +97,7 @@ def match_density(
         nearest = min(errors, key=lambda value: errors[value], default=None)
         if nearest is not None and errors[nearest] <= tolerance:
             return _match(nearest, None, densities, tried)
-        step = _next(points, ends, first, tolerance) if points else first
+        step = _next(points, ends, tolerance) if points else first
         if len(tried) == probes and not isinstance(step, _End):
             step = _End(_stopped(probes), _bracket(points))
         if isinstance(step, _End):
@@ -137,7 +137,7 @@ def _stopped(probes: int) -> str:
     return f"{probes} new {'value' if probes == 1 else 'values'} did not reach it"
 
 
-def _next(points: Sequence[_Point], ends: tuple[float, float], first: float, tolerance: float) -> float | _End:
+def _next(points: Sequence[_Point], ends: tuple[float, float], tolerance: float) -> float | _End:
     """The value to try next, or why there is none. ends: the densest and the sparsest value."""
     if (pair := _bracket(points)) is not None:
         return _inside(*pair)

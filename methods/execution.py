@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from methods.kernels import path
 from methods.kernels.places import Places
 from methods.layers import MaskableWeight
 from methods.weights import kept_linear
-from methods.weights.weight_mask import WeightMask, choose_form
+from methods.weights.weight_mask import WeightMask
 
 Choice = Literal["dense", "sparse", "auto"]
 CHOICES = ("dense", "sparse", "auto")
@@ -44,6 +44,7 @@ class Execution:
         self._weights = {name: weight for name, weight in weights.items() if kept_linear.can_hold(weight.module)}
         self._examples: dict[str, int] = {}
         self._stays_dense: dict[str, int] = {}  # the mask's changes when that was decided
+        self._masks: Mapping[str, WeightMask] = {}
         self._optimizer: Any = None
 
     def begin(self, masks: Mapping[str, WeightMask]) -> None:
@@ -53,9 +54,10 @@ class Execution:
         """
         if self.choice == "sparse" and not self._weights:
             raise ValueError("execution='sparse': the model has no Linear layer to compute so; use execution='dense'")
+        self._masks = masks
         if self.choice != "dense":
             for name, weight in self._weights.items():
-                choose_form(weight, masks[name], self._take_form)
+                kept_linear.prepare(weight.module, kept_linear.Held(name, self._states, self._choose))
 
     def bind(self, optimizer: Any, *, several_processes: bool) -> None:
         """The optimizer whose state follows the weights. Raises ValueError for one that cannot be used."""
@@ -120,11 +122,13 @@ class Execution:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._examples = dict(state["examples"])
 
-    def _take_form(self, module: nn.Module, mask: WeightMask, inputs: Tensor) -> None:
-        name, weight = mask.name, module._parameters["weight"]
-        if self.choice == "dense" or self.dense_next or not mask.prunes or not isinstance(weight, nn.Parameter):
-            return
+    def _choose(self, module: nn.Module, inputs: Tensor) -> None:
+        """Before a forward pass of a layer that holds its dense weight: compress it where that is chosen."""
         if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or path("cpu") != "cpp":
+            return
+        name, weight = cast(kept_linear.KeptLinear, module).held.name, module._parameters["weight"]
+        mask = self._masks[name]
+        if self.choice == "dense" or self.dense_next or not mask.prunes or not isinstance(weight, nn.Parameter):
             return
         examples = self._examples.setdefault(name, max(1, inputs.numel() // max(1, weight.shape[-1])))
         if self._stays_dense.get(name) == mask.changes:
@@ -134,7 +138,7 @@ class Execution:
         if kept_linear.fits(weight, kept) and (
             self.choice == "sparse" or pays(weight.shape, examples, kept / weight.numel())
         ):
-            kept_linear.compress_(module, Places.of(keep), name=name, states=self._states)
+            kept_linear.compress_(module, Places.of(keep))
         else:
             self._stays_dense[name] = mask.changes
 
@@ -142,8 +146,8 @@ class Execution:
         return [one.state[parameter] for one in chain(self._optimizer) if parameter in getattr(one, "state", {})]
 
     def _compressed(self) -> dict[Tensor, Places]:
-        modules = [weight.module for weight in self._weights.values()]
-        return {m._parameters["weight"]: m.places for m in modules if isinstance(m, kept_linear.KeptLinear)}  # type: ignore
+        held = {weight.held: self._masks[name].places for name, weight in self._weights.items()}
+        return {parameter: places for parameter, places in held.items() if places is not None}
 
     def _dense_state(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """The optimizer's state_dict, in which the state of every weight is dense."""

@@ -190,10 +190,10 @@ def module_of(found: Any) -> ModuleType | None:
 
 
 def innermost(error: BaseException, part_of: Callable[[FrameType], str]) -> tuple[str, str]:
-    """Which part raised an error, and where in its code: ("method 'mine'", "after_step (mine.py, line 31)").
+    """The part that raised an error, and the place: ("method 'mine'", "after_step (mine.py, line 31)").
 
-    part_of: the part that a frame belongs to; empty for frames of no part. Two empty texts where no
-    frame belongs to one.
+    part_of: the part that a frame belongs to, or an empty text. Both texts are empty if no frame
+    belongs to a part.
     """
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if part := part_of(frame):

@@ -124,19 +124,22 @@ def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
     first = full[0]
     assert f"{float(first['test_accuracy_mean']):.2f} ± {float(first['test_accuracy_sd']):.2f} %" in WORDS
     assert f"{float(first['remaining_percent_mean']):.2f} ± {float(first['remaining_percent_sd']):.2f} %" in WORDS
-    near = [
-        one
-        for one in set_ups
-        if (one["set_up"], one["alpha"]) in (("only the alpha", "0.001"), ("epochs 60", "0.0005"))
-    ]
-    assert [one["figure4_seeds"] for one in near] == ["0", "0"]
-    longer = next(one for one in near if one["set_up"] == "epochs 60")
-    kept, accuracy = (
-        f"{float(longer[f'{name}_mean']):.2f} ± {float(longer[f'{name}_sd']):.2f} %"
-        for name in ("remaining_percent", "test_accuracy")
-    )
-    assert f"60 epochs ({kept} at {accuracy}" in page
-    assert all(one["density_met"] == "True" for one in near)
+    named = {
+        ("only the alpha", "0.001"): "twice the alpha",
+        ("epochs 60", "0.0005"): "60 epochs",
+        ("standardised inputs, epochs 40", "0.0005"): "standardised inputs with 40 epochs",
+    }
+    near = {named[key]: one for one in set_ups if (key := (one["set_up"], one["alpha"])) in named}
+    assert [(one["figure4_seeds"], one["density_met"], one["accuracy_met"]) for one in near.values()] == [
+        ("0", "True", "True")
+    ] * 3
+    for name, one in near.items():
+        kept, accuracy = (
+            f"{float(one[f'{column}_mean']):.2f} ± {float(one[f'{column}_sd']):.2f} %"
+            for column in ("remaining_percent", "test_accuracy")
+        )
+        assert name in page
+        assert name == "twice the alpha" or f"{name} ({kept} at {accuracy}" in page
     others = [
         float(o["remaining_percent_mean"]) for o in set_ups if o["alpha"] == "0.0005" and "epochs" not in o["set_up"]
     ]

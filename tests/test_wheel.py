@@ -65,7 +65,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with python and sparse-bench of an environment that has the wheel and sees this one's packages."""
+    """The programs of an environment that has the wheel and sees the packages of this one."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=100)
     pip("--python", folder / "bin/python", "install", "--no-deps", "--no-compile", wheel)

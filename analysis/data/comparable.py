@@ -133,7 +133,10 @@ def _set_up(condition: Condition) -> dict[str, Any]:
 
 
 def without_official_start(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec's model without the initialization of the official protocol, whose dense and DST cells have two."""
+    """A spec's model without the initialization of the official protocol.
+
+    Dense and DST cells of that protocol have different ones, and are compared nevertheless.
+    """
     starts = {"initialization"} if str(model.get("initialization")).startswith("official") else set()
     return {name: value for name, value in model.items() if name not in starts}
 
@@ -150,7 +153,7 @@ def _protocols(group: Group) -> set[str]:
 
 
 def _labels(found: Sequence[Group]) -> list[str]:
-    """The model's name; protocol, learning rate, epochs and other fields too where several groups share it."""
+    """The model's name; where groups share it also protocol, learning rate, epochs and other fields."""
     names = [printed.architecture(group.model) for group in found]
     for more in (_protocol, _rate, _epochs):
         shared = [sum((g.dataset, n) == (group.dataset, name) for g, n in zip(found, names, strict=True)) > 1
@@ -161,7 +164,7 @@ def _labels(found: Sequence[Group]) -> list[str]:
 
 
 def _others(group: Group, alike: Sequence[Group], found: Sequence[Group]) -> Iterator[str]:
-    """Each other field in which a group differs from the stated one of its name, or else of its network."""
+    """The other fields in which a group differs from the stated one of its name or of its network."""
     network = (group.dataset, group.model)
     near = [g for g in (*alike, *found) if (g.dataset, g.model) == network]
     stated = next((g for g in near if g.follows_protocol), near[0])

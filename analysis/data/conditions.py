@@ -250,10 +250,10 @@ def label(spec: Mapping[str, Any], variant: Mapping[str, Any] | None = None) -> 
 
 
 def settings(conditions: Iterable[Condition]) -> dict[str, str]:
-    """Key -> its label, and what sets it apart from conditions with the same label: `standardised inputs`.
+    """By key, a condition's label and what distinguishes it: `alpha 0.0005, standardised inputs`.
 
-    Epochs are not named: tables show those that were trained. What a condition differs from is the
-    first of the same label in its protocol; for one in no protocol the first in any.
+    A condition is compared with the first one of the same label in its protocol; without a protocol,
+    with the first one in any protocol. Epochs are left out: tables have a column for them.
     """
     alike: dict[tuple[str, ...], list[Condition]] = {}
     for condition in conditions:

@@ -10,7 +10,7 @@ TITLES = {"standardize True": "standardised inputs", "standardize False": "input
 
 
 def differences(spec: Mapping[str, Any], other: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> Iterator[str]:
-    """Each field of a spec that differs from the other's: `epochs 40`. without: fields that are not named."""
+    """Each field in which a spec differs from the other: `epochs 40`. without: fields to leave out."""
     pairs = [(spec.get(section, {}), other.get(section, {})) for section in SECTIONS]
     rest = [{name: value for name, value in tree.items() if name not in SECTIONS} for tree in (spec, other)]
     for own, theirs in [*pairs, (rest[0], rest[1])]:

@@ -74,10 +74,10 @@ def makers(results: Results) -> Makers:
 
 
 def _compared(found: Sequence[Group]) -> list[Group]:
-    """The groups with a dense network or DST; where there is none, all.
+    """The groups with a dense network or DST; all groups if there is none.
 
-    A network that has groups in a protocol is shown in these only. Its other set-ups are those that a
-    suite such as `gap` varies, and an exhibit of that suite shows them.
+    If a network has groups in a protocol, only these are shown. Its other set-ups are varied by suites
+    such as `gap`, whose exhibits show them.
     """
     compared = [g for g in found if g.dense is not None or any(c.method == "dst" for c in g.sparse)] or list(found)
     stated = {(g.dataset, g.model) for g in compared if g.follows_protocol}
@@ -247,7 +247,7 @@ def _bars(values: Sequence[Summary]) -> list[list[float]]:
 
 
 def printed_for(group: Group) -> list[printed.Target]:
-    """What the paper prints of its own DST runs in the group's set-up: its protocol and learning rate."""
+    """What the paper prints of its own DST runs in the group's protocol at its learning rate."""
     if not any(set(condition.protocols) & set(PROTOCOLS) for condition in group.conditions):
         return []
     rate = group.conditions[0].learning_rate

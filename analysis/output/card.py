@@ -18,7 +18,7 @@ NUMBERS = {"alpha", "density_target", "seed", "epoch", "step", "value", "weights
 
 
 def text(tables: Tables, verdicts: Sequence[str]) -> str:
-    """The card of these tables. verdicts: those that count, of the paper's numbers."""
+    """The card of these tables. verdicts: those that count, on the paper's numbers."""
     from jinja2 import Environment, PackageLoader
 
     rows = {"results": len(tables.results), "traces": len(tables.traces), "layers": len(tables.layers)}
@@ -60,7 +60,7 @@ def _lines(heads: tuple[str, ...], rows: Iterable[Row]) -> str:
 
 
 def _code(value: str) -> str:
-    """Text of a table, which a stranger may have written, so that Markdown shows it as it is."""
+    """A value that a stranger may have written, as code, so that Markdown shows it as it is."""
     plain = value.replace("`", "'").strip()
     return f"`{plain}`" if plain else ""
 

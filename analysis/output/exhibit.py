@@ -25,8 +25,8 @@ class Written:
 
     title: its caption, one line. finding: what it shows, in a sentence with its numbers; the
     alternative text of a figure. run_ids: the cells that it is made of. remark: why it is missing
-    or partial. table: what its Markdown shows, for the page. panels: what the page draws in place of
-    its picture.
+    or partial. table: what its Markdown shows, for the page. panels: what the page draws instead of
+    the figure.
     """
 
     name: str

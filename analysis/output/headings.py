@@ -1,4 +1,4 @@
-"""What the page calls each exhibit: words, not file names."""
+"""The headings of exhibits on the page, in words instead of file names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = {
     "pattern-consistency": "How consistent the sparse pattern is",
     "threshold-resets": "Resets of thresholds",
 }
-# of an exhibit that a data set or a network of it has; {} is the data set
+# names of exhibits of one data set or network; {} stands for it
 PATTERNS = (
     (r"(.+)-figure3", "{}: accuracy and weights kept by alpha"),
     (r"(.+)-figure4", "{}: weights kept by layer, over training"),
@@ -38,7 +38,7 @@ SUFFIXES = {"-verdicts": "verdicts at every alpha", "-default-alpha": "default a
 
 
 def heading(name: str) -> str:
-    """An exhibit in a few words: `Table 1`, `MNIST: the sparse pattern`; of a data set its name."""
+    """An exhibit in a few words: `Table 1`, `MNIST: the sparse pattern`."""
     if name in NAMES:
         return NAMES[name]
     for suffix, words in SUFFIXES.items():

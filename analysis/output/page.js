@@ -1,6 +1,6 @@
 "use strict";
 // Sorts and filters the tables, and names the points of the pictures. The page is complete without it.
-// It writes texts as text, never as markup.
+// Texts are inserted as text, never as markup.
 (() => {
   const make = (tag, attributes = {}, ...inside) => {
     const made = document.createElement(tag);
@@ -11,7 +11,7 @@
   const textOf = cell => cell.textContent.replace(/\s+/g, " ").trim();
   const NUMBER = /(?:(?<=^|[\s(])[+-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?/;
 
-  // A text as what stands before its first number, that number, and the whole.
+  // [the text before the first number, that number, the whole text], to compare by.
   function keyOf(text) {
     const plain = text.replace(/−/g, "-").replace(/^[<>×[]\s*/, "");
     const found = NUMBER.exec(plain);
@@ -46,7 +46,7 @@
       order.value = at < 0 ? "" : `${at} ${direction}`;
     }
 
-    order.append(make("option", { value: "" }, "as built"));
+    order.append(make("option", { value: "" }, "original order"));
     heads.forEach((head, i) => {
       const button = make("button", { type: "button" }, ...head.childNodes);
       button.addEventListener("click", () => {
@@ -66,7 +66,7 @@
     return () => sort(-1, 1);
   }
 
-  // One filter: what stands in the tool bar, whether a row passes, and how it is emptied.
+  // A filter: its labelled fields in the tool bar, and whether a text passes.
   function choice(name, texts) {
     const select = make("select", {}, make("option", { value: "" }, "all"));
     const found = [...new Set(texts)].filter(text => text !== "").sort(compare);
@@ -86,13 +86,14 @@
     return { shown: [[`${name} from`, low], ["to", high]], passes };
   }
 
-  // The verdict of a table is often followed by its n: it is chosen by its words.
+  // A verdict is often followed by its n; the filter uses only its words.
   const words = text => text.replace(/^\[|\]$/g, "").replace(/ \(.*$/, "");
 
   function tools(table) {
     const rows = [...table.tBodies[0].rows];
     if (rows.length < 2) return;
-    const bar = make("div", { class: "tools", role: "group", "aria-label": `Sort and filter: ${textOf(table.caption)}` });
+    const label = `Sort and filter: ${textOf(table.caption)}`;
+    const bar = make("div", { class: "tools", role: "group", "aria-label": label });
     if (table.classList.contains("records")) bar.classList.add("cards");
     const order = make("select"), count = make("output");
     const unsort = sortable(table, order);
@@ -130,7 +131,7 @@
 
   const tip = make("div", { id: "tip", role: "status" });
 
-  function say(dot) {
+  function showTip(dot) {
     tip.textContent = dot.getAttribute("aria-label");
     const box = dot.querySelector(".hit").getBoundingClientRect(), room = document.documentElement.clientWidth;
     tip.style.left = "0";
@@ -139,23 +140,24 @@
     tip.style.left = `${left + scrollX}px`;
     tip.style.top = `${(above > 0 ? above : box.bottom + 6) + scrollY}px`;
   }
-  const hush = () => { tip.textContent = ""; };
+  const hideTip = () => { tip.textContent = ""; };
 
-  // One stop of the tab key for each picture; the arrows go from point to point.
-  function pointwise(svg) {
+  // The tab key stops once at each picture; arrow keys go from point to point.
+  function pointNavigation(svg) {
     const dots = [...svg.querySelectorAll(".dot")];
     dots.forEach((dot, i) => {
       const title = dot.querySelector("title");
       dot.setAttribute("aria-label", title.textContent);
       title.remove();
       dot.setAttribute("tabindex", i ? "-1" : "0");
-      dot.addEventListener("mouseenter", () => say(dot));
-      dot.addEventListener("mouseleave", hush);
-      dot.addEventListener("focus", () => say(dot));
-      dot.addEventListener("blur", hush);
+      dot.addEventListener("mouseenter", () => showTip(dot));
+      dot.addEventListener("mouseleave", hideTip);
+      dot.addEventListener("focus", () => showTip(dot));
+      dot.addEventListener("blur", hideTip);
       dot.addEventListener("keydown", event => {
-        const steps = { ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1, Home: 0, End: dots.length - 1 };
-        if (event.key === "Escape") hush();
+        const arrows = { ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1 };
+        const steps = { ...arrows, Home: 0, End: dots.length - 1 };
+        if (event.key === "Escape") hideTip();
         const next = dots[steps[event.key]];
         if (!next) return;
         event.preventDefault();
@@ -163,10 +165,11 @@
         next.focus();
       });
     });
-    if (dots.length) svg.setAttribute("aria-label", `${svg.getAttribute("aria-label")}. Arrow keys go from point to point.`);
+    const label = svg.getAttribute("aria-label");
+    if (dots.length) svg.setAttribute("aria-label", `${label}. Arrow keys go from point to point.`);
   }
 
-  // A method in the legend, pressed, dims the points of all others.
+  // A press on a method in the legend dims the points of all others.
   function legend(list) {
     const buttons = [...list.querySelectorAll("[data-look]")].map(item => {
       const button = make("button", { type: "button", "aria-pressed": "false" }, ...item.childNodes);
@@ -182,22 +185,21 @@
     });
   }
 
-  // ---- links into what is folded away or filtered out
+  // ---- links to places that are folded away or filtered out
 
   function reveal() {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
     const row = target.closest("tr[hidden]");
     if (row) row.hidden = false;
-    let folded = target.querySelector(":scope > details");
-    if (folded) folded.open = true;
-    for (folded = target.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
+    let folded = target.querySelector(":scope > details") || target.closest("details");
+    for (; folded; folded = folded.parentElement.closest("details")) folded.open = true;
     target.scrollIntoView();
   }
 
   document.body.append(tip);
   document.querySelectorAll("table.data").forEach(tools);
-  document.querySelectorAll(".panel svg").forEach(pointwise);
+  document.querySelectorAll(".panel svg").forEach(pointNavigation);
   document.querySelectorAll(".legend").forEach(legend);
   addEventListener("hashchange", reveal);
   if (location.hash) reveal();

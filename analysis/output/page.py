@@ -23,9 +23,9 @@ from analysis.paper import printed
 
 TEMPLATE, STYLE, SCRIPT = "page.html.j2", "page.css", "page.js"
 ORDER = ("reproduced", "better", "inconclusive", "not reproduced", NOT_RUN)
-OPEN_ROWS = 40  # a table of an exhibit stands open for up to so many rows
-LONG_WORD, PIECE = 15, re.compile(r"[^_-]{1,12}[_-]?|[_-]")  # where a word of so many characters may break
-ANSWERS = ("verdicts", "claims")  # their lines without runs are folded away
+OPEN_ROWS = 40  # an exhibit's table with more rows is folded away
+LONG_WORD, PIECE = 15, re.compile(r"[^_-]{1,12}[_-]?|[_-]")  # such a word may break after each piece
+ANSWERS = ("verdicts", "claims")  # their rows that were not run are folded away
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Section:
 
     @property
     def folded(self) -> bool:
-        """Whether its table is folded away: it is long, or of many columns."""
+        """Whether its table is folded away: it has many rows or columns."""
         return self.table is not None and (len(self.table.rows) > OPEN_ROWS or self.table.many)
 
 
@@ -67,7 +67,7 @@ def write_page(
 ) -> Path:
     """Write index.html for these exhibits.
 
-    verdicts: the verdict on each printed number at the last epoch, and the runs that it is on.
+    verdicts: for each printed number the verdict at the last epoch, and the runs that it judges.
     """
     path = out / "index.html"
     path.write_text(page(results, written, verdicts=verdicts), encoding="utf-8")
@@ -77,7 +77,7 @@ def write_page(
 def page(
     results: Results, written: Sequence[Written], *, verdicts: Sequence[tuple[str, Sequence[str]]] = ()
 ) -> str:  # fmt: skip
-    """The page as HTML; autoescaped, with its style, script and pictures within it."""
+    """The page as HTML. Texts are escaped; style, script and pictures are inside."""
     import jinja2
 
     folder = Path(__file__).parent
@@ -95,7 +95,7 @@ def page(
 
 
 def breaking(text: str) -> Any:
-    """The text as HTML that breaks where a table is narrow: not around ± and before %, but within long words."""
+    """The text as HTML for narrow columns: lines may break in long words, not around ± or before %."""
     from markupsafe import Markup
 
     kept = text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
@@ -121,7 +121,7 @@ def _content(
         "picture_files": [file.name for exhibit in drawn for file in exhibit.files],
         "results": page_table(results_table(results, by_run), index.link),
         "parts": _parts(with_runs),
-        "idle": [s for s in sections if s not in with_runs],
+        "without_runs": [s for s in sections if s not in with_runs],
         "claims": next((s for s in with_runs if s.name == "claims"), None),
         "statuses": sorted(Counter(results.tables.results["status"]).items()),
         "networks": networks(groups),
@@ -132,14 +132,14 @@ def _content(
 
 
 def _mark_link(link: Callable[[Sequence[str]], str], names: set[str]) -> Callable[[Mark], str]:
-    """The address of a point's runs; of a printed number that of the table that prints it."""
+    """The address that a point links to: its runs, or for a printed number the table that prints it."""
     return lambda mark: link(mark.run_ids) or (f"#{mark.exhibit}" if mark.exhibit in names else "")
 
 
 def section(exhibit: Written, link: Callable[[Sequence[str]], str]) -> Section:
     table = None if exhibit.table is None else page_table(exhibit.table, link)
     if table is not None and exhibit.name in ANSWERS:
-        table = table.without_idle()
+        table = table.fold_not_run()
     return Section(
         name=exhibit.name,
         heading=heading(exhibit.name),
@@ -182,6 +182,6 @@ def _parts(shown: Sequence[Section]) -> list[tuple[str, str, list[Section]]]:
 
 
 def _counts(verdicts: Iterable[str]) -> list[tuple[str, int]]:
-    """How many printed numbers have which verdict, whatever its n."""
+    """How many printed numbers have each verdict, for any n."""
     found = Counter(next((word for word in ORDER if verdict.startswith(word)), verdict) for verdict in verdicts)
     return sorted(found.items(), key=lambda item: (ORDER.index(item[0]) if item[0] in ORDER else len(ORDER), item[0]))

@@ -1,4 +1,4 @@
-"""The page's table of all results: one row per condition of ours, and one per number that the paper prints."""
+"""The page's table of all results: one row per condition, and one per number that the paper prints."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ HEADS = (
     "Network", "Method", "Setting", "Epochs", "Source", "Seeds", "Weights kept (%)", "Test accuracy (%)",
     "95 % interval", "Verdict",
 )  # fmt: skip
-OPTIONAL = ("Source", "Verdict")  # columns that are left out where they distinguish nothing
+OPTIONAL = ("Source", "Verdict")  # columns that are left out where all rows have the same text
 NOTES = (
     "Ours: mean ± standard deviation over the seeds that are done, last epoch, and Student's t interval of the mean. "
     "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum].",
     "Seeds: 2/3 means that 2 of the 3 seeds in the suite are done. A condition without a finished seed has no row.",
     "Epochs: all that were trained, also in the method's own phases. Setting: alpha, density or other "
-    "hyperparameters. Where rows share these, one is the reference, and the others name what differs from it.",
+    "hyperparameters. Where rows share all of these, one row is the reference; the others name how they differ.",
     CUT,
 )
 
 
 def results_table(results: Results, verdicts: Mapping[str, str]) -> Table:
-    """Every condition with results, by network, from dense to sparse. verdicts: by run id."""
+    """Every condition with results, by network, the densest first. verdicts: by run id."""
     found: dict[tuple[str, tuple[int, str], str], list[tuple[float, float, Row]]] = {}
     shown = [c for c in results.conditions if len(c.done)]
     names = settings(shown)
@@ -40,7 +40,10 @@ def results_table(results: Results, verdicts: Mapping[str, str]) -> Table:
 
 
 def _measured(c: Condition, setting: str, verdicts: Mapping[str, str]) -> tuple[float, float, Row]:
-    """Its place, by falling density, then by accuracy, and a dense network by its epochs; and its row."""
+    """The two numbers that its row is sorted by, and the row.
+
+    They are falling density, then falling accuracy; for a dense network, rising epochs.
+    """
     density, accuracy = c.summary("density", scale=100), c.summary("test_accuracy")
     cells = (
         _named(c), printed.method_name(c.method), setting, str(c.epochs), "ours",
@@ -52,7 +55,7 @@ def _measured(c: Condition, setting: str, verdicts: Mapping[str, str]) -> tuple[
 
 
 def _printed(c: Condition) -> Iterator[tuple[float, float, Row]]:
-    """What the paper prints of the network."""
+    """The numbers that the paper prints for the network, as `_measured` returns ours."""
     for target in printed.measured(c.dataset, c.model):
         density, accuracy = target.density_percent or 0.0, target.sparse or 0.0
         stated = "" if target.alpha is None else f", alpha {target.alpha:g}"

@@ -1,4 +1,4 @@
-"""A table on the page: which cells lead to runs, what can be filtered, and how wide it is."""
+"""A table on the page: the links of its cells, its filters, and what is folded away."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ VERDICTS = {
     "supported": "good", "reproduced": "good", "better": "good", "not supported": "bad", "not reproduced": "bad",
     "mixed": "open", "inconclusive": "open", NOT_RUN: "none",
 }  # fmt: skip
-# the columns that can be filtered: by one of their texts, or between two numbers
+# columns that can be filtered, by one of their texts or by a range of numbers
 CHOICES = (
     "Architecture", "Network", "Data set", "Method", "Setting", "Condition", "alpha", "α", "First", "Second",
     "Threshold", "Estimator", "Compared at", "Read at", "At", "Pattern of", "Epochs", "Source", "Reading",
     "Density asked", "Density asked (%)", "Density (%)", "Verdict", "Result", "Exhibit", "Section",
 )  # fmt: skip
 RANGES = ("Weights kept (%)", "Density reached (%)")
-MANY = 11  # more columns than these are shown as labelled values at every width
-FOLDED = 4  # more notes than these that begin alike are folded away
+MANY = 11  # with more columns, each row is shown as labelled values at every width
+FOLDED = 4  # more notes that begin alike are folded away
 
-Link = Callable[[Sequence[str]], str]  # run ids -> the address of what the page says of them
+Link = Callable[[Sequence[str]], str]  # run ids -> where the page shows these runs
 
 
 @dataclass(frozen=True)
 class Cell:
     """One cell of a table on the page.
 
-    text; head: the heading of its column; href: the runs it came from, or empty; tone: good, bad,
-    open, none or empty. repeated: whether the text is that of the row above, whose cell below it is
-    blank.
+    head: the heading of its column. href: the runs that its number is of, or empty. tone: good, bad,
+    open, none or empty. repeated: whether the table left the cell blank; the text is then that of
+    the row above.
     """
 
     text: str
@@ -45,13 +45,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class PageTable:
-    """idle: what was not run, one line each; folded away below the table."""
+    """not_run: the rows that were not run, one line each, which are folded away below the table."""
 
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...]
-    idle: tuple[str, ...] = ()
+    not_run: tuple[str, ...] = ()
 
     @property
     def folded(self) -> tuple[str, ...]:
@@ -68,15 +68,15 @@ class PageTable:
         """How a column can be filtered: "choice", "range" or not at all."""
         return "choice" if head in CHOICES else "range" if head in RANGES else ""
 
-    def without_idle(self) -> PageTable:
-        """The table with its rows that were not run as `idle`."""
-        idle = [row for row in self.rows if any(cell.tone == "none" for cell in row)]
-        named = tuple(": ".join(cell.text for cell in row[:2]) for row in idle)
-        return replace(self, rows=tuple(row for row in self.rows if row not in idle), idle=named)
+    def fold_not_run(self) -> PageTable:
+        """The table with its rows that were not run as lines of `not_run`."""
+        folded = [row for row in self.rows if any(cell.tone == "none" for cell in row)]
+        lines = tuple(": ".join(cell.text for cell in row[:2]) for row in folded)
+        return replace(self, rows=tuple(row for row in self.rows if row not in folded), not_run=lines)
 
 
 def page_table(table: Table, link: Link) -> PageTable:
-    """A table with links from its numbers to their runs, and without blanks below a label."""
+    """A table whose numbers link to their runs, and whose blank labels repeat the ones above."""
     measured = table.heads[table.labels :] if table.measured is None else table.measured
     rows: list[tuple[Cell, ...]] = []
     for row in table.rows:
@@ -97,6 +97,6 @@ def _cell(row: Row, text: str, head: str, link: Link, measured: bool) -> Cell:
 
 
 def tone(text: str) -> str:
-    """The colour of a verdict, by its words; empty for what is no verdict."""
+    """The tone of a verdict; empty for other texts."""
     word = re.sub(r"[ (,:].*", "", text) if text.startswith("inconclusive") else re.split(r" \(|[,:]", text)[0]
     return VERDICTS.get(word, "")

@@ -1,4 +1,4 @@
-"""Accuracy against density as a picture within the page: points that name their cells and lead to their runs."""
+"""Accuracy against density, drawn as SVG in the page. Points show their cells and link to their runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from analysis.output.numbers import centre_and_ends, percentage, percentage_limi
 from analysis.output.plotting import main_range, methods_in_order, style_of, unnamed
 from analysis.paper import printed
 
-WIDTH, HEIGHT = 340, 236
-LEFT, RIGHT, TOP, BOTTOM = 44, 332, 10, 198
+LEFT, RIGHT, TOP, BOTTOM = 44, 332, 10, 198  # of the axes, as in page.html.j2
 LEADING = 3  # networks on the first screen
 DECADE = (1.0, 2.0, 5.0)
 MOST_TICKS = 5
-QUIET = "quiet"  # methods that share one look
-# by the marker's name in matplotlib, about 9 units wide
+QUIET = "quiet"  # the marker that methods without a colour of their own share
+# SVG paths by the marker's name in matplotlib, about 9 units wide
 SHAPES = {
     "o": "M-4.2,0a4.2,4.2 0 1,0 8.4,0a4.2,4.2 0 1,0 -8.4,0z",
     "s": "M-3.8,-3.8h7.6v7.6h-7.6z",
@@ -38,8 +37,8 @@ class Mark:
     """One point: a condition of ours, or a number that the paper prints, which has no runs.
 
     label: the method with its alpha or density. density, accuracy: percentages. seeds: those that
-    are done. front: whether it is on the Pareto front. exhibit: where the paper prints it. epochs: all
-    that were trained, also in the method's own phases.
+    are done. front: whether it is on the Pareto front. exhibit: where the paper prints it. epochs:
+    trained ones, those of the method's own phases included.
     """
 
     label: str
@@ -54,12 +53,12 @@ class Mark:
 
     @property
     def place(self) -> tuple[float, float]:
-        """(density, accuracy) where it is drawn."""
+        """The (density, accuracy) at which it is drawn."""
         return centre_and_ends(self.density)[0], centre_and_ends(self.accuracy)[0]
 
     @property
     def drawn(self) -> bool:
-        """Whether it has a place: its accuracy is known, and it keeps some weights."""
+        """Whether it can be drawn: its accuracy is known, and it keeps some weights."""
         return self.place[0] > 0 and not math.isnan(self.place[1])
 
 
@@ -67,8 +66,8 @@ class Mark:
 class Panel:
     """All points of one network in one set-up.
 
-    dense: the accuracy of the dense network, if it was run. epochs: those of the set-up; some points
-    may have trained for another number.
+    dense: the accuracy of the dense network, if it was run. epochs: of the set-up; some methods may
+    train for another number.
     """
 
     network: str
@@ -94,12 +93,12 @@ class Panel:
 
 
 def after(epochs: int | None, setup: int | None) -> str:
-    """` after 120 epochs`, where the set-up has another number."""
+    """` after 120 epochs`; empty where the set-up has that number too."""
     return "" if epochs is None or epochs == setup else f" after {epochs} epochs"
 
 
 def other_epochs(trained: Iterable[tuple[str, int | None]], setup: int | None) -> str:
-    """Which methods trained for another number of epochs than the set-up's. trained: (method, epochs)."""
+    """The methods whose number of epochs is not the set-up's. trained: (method, epochs)."""
     found: dict[str, set[int]] = {}
     for method, epochs in trained:
         if epochs is not None and epochs != setup:
@@ -123,7 +122,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point as it is drawn. lines: what it says. bars: x1, y1, x2, y2 of each. below: the scale."""
+    """A drawn point.
+
+    lines: the text that hover or focus shows. bars: x1, y1, x2, y2 of each error bar. below: whether
+    the accuracy is below the scale.
+    """
 
     x: float
     y: float
@@ -136,11 +139,11 @@ class Dot:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A panel as it is drawn. dense: y of the dense network; front: the Pareto front as a path."""
+    """A drawn panel. dense: y of the dense network. front: the path of the Pareto front."""
 
     panel: Panel
-    across: tuple[tuple[float, str], ...]
-    up: tuple[tuple[float, str], ...]
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
     dots: tuple[Dot, ...]
     dense: float | None
     front: str
@@ -148,7 +151,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Picture:
-    """leading: one panel for each of the first networks; others: all that remain."""
+    """leading: one panel for each of the first networks. others: the other panels."""
 
     leading: tuple[Drawing, ...]
     others: tuple[Drawing, ...]
@@ -160,7 +163,7 @@ class Picture:
 
     @property
     def below(self) -> str:
-        """The path of the marker of points below the scale; empty where there are none."""
+        """The marker's path of points below the scale; empty where there are none."""
         dots = (dot for drawing in (*self.leading, *self.others) for dot in drawing.dots)
         return SHAPES["v"] if any(dot.below for dot in dots) else ""
 
@@ -170,9 +173,9 @@ class Picture:
 
 
 def picture(panels: Sequence[Panel], link: Callable[[Mark], str], verdicts: Mapping[str, str]) -> Picture:
-    """The panels as they are drawn, for each network the one with the most points first.
+    """The panels as they are drawn; for each network, the one with the most points leads.
 
-    link: the address of what the page says of a point. verdicts: by run id.
+    link: the address that a point links to. verdicts: by run id.
     """
     quiet = unnamed(methods_in_order(mark.method for panel in panels for mark in panel.ours))
     looks = {mark.method: _look(mark.method, quiet) for panel in panels for mark in panel.ours}
@@ -204,7 +207,7 @@ def _printed(mark: Mark) -> Look:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places on one axis; a log scale takes logarithms."""
+    """Maps values to coordinates on one axis. On a log axis the values are logarithms."""
 
     low: float
     high: float
@@ -219,50 +222,47 @@ class Scale:
 def _drawing(
     panel: Panel, looks: Mapping[str, Look], link: Callable[[Mark], str], verdicts: Mapping[str, str]
 ) -> Drawing:
-    # from left to right, then the paper's, so that none of ours hides them
+    # from left to right; the paper's come last, so that ours do not hide them
     marks = sorted((mark for mark in panel.marks if mark.drawn), key=lambda mark: (not mark.run_ids, mark.place))
     dense = panel.dense.mean if panel.dense is not None and panel.dense.n else None
     heights = [mark.place[1] for mark in marks] + ([] if dense is None else [dense])
     lowest, _ = main_range(heights)
     low, high = _padded([height for height in heights if height >= lowest], least=0.5, most=100.0)
-    up = Scale(low, high, BOTTOM, TOP)
+    y_scale = Scale(low, high, BOTTOM, TOP)
     kept = [math.log10(mark.place[0]) for mark in marks]
-    across = Scale(*_padded(kept, least=math.log10(3), most=2.0), LEFT, RIGHT)
+    x_scale = Scale(*_padded(kept, least=math.log10(3), most=2.0), LEFT, RIGHT)
     dots = [
-        _dot(mark, looks.get(mark.method) if mark.run_ids else _printed(mark), panel, across, up, link, verdicts)
+        _dot(mark, looks[mark.method] if mark.run_ids else _printed(mark), x_scale, y_scale, link(mark),
+             (f"{mark.label}: {panel.network}", *_hover_lines(mark, panel, verdicts)))
         for mark in marks
-    ]
-    front = sorted((across.place(math.log10(m.place[0])), up.place(m.place[1])) for m in marks if m.front)
+    ]  # fmt: skip
+    front = sorted((x_scale.place(math.log10(m.place[0])), y_scale.place(m.place[1])) for m in marks if m.front)
     return Drawing(
         panel,
-        tuple((across.place(math.log10(tick)), f"{tick:g}") for tick in _log_ticks(10**across.low, 10**across.high)),
-        tuple((up.place(tick), f"{tick:g}") for tick in _ticks(low, high)),
+        tuple((x_scale.place(math.log10(tick)), f"{tick:g}") for tick in _log_ticks(10**x_scale.low, 10**x_scale.high)),
+        tuple((y_scale.place(tick), f"{tick:g}") for tick in _ticks(low, high)),
         tuple(dots),
-        None if dense is None else up.place(dense),
+        None if dense is None else y_scale.place(dense),
         "".join(f"M{x},{y}" if i == 0 else f"H{x}V{y}" for i, (x, y) in enumerate(front)) if len(front) > 1 else "",
     )
 
 
-def _dot(
-    mark: Mark, look: Look | None, panel: Panel, across: Scale, up: Scale, link: Callable[[Mark], str],
-    verdicts: Mapping[str, str],
-) -> Dot:  # fmt: skip
-    assert look is not None
+def _dot(mark: Mark, look: Look, x_scale: Scale, y_scale: Scale, href: str, lines: tuple[str, ...]) -> Dot:
     density, accuracy = mark.place
-    x, y = across.place(math.log10(density)), up.place(accuracy)
-    below = accuracy < up.low
-    if below:
-        look = Look(look.name, SHAPES["v"], look.colour)
+    x, y = x_scale.place(math.log10(density)), y_scale.place(accuracy)
+    if accuracy < y_scale.low:
+        below = Look(look.name, SHAPES["v"], look.colour)
+        return Dot(x, y, below, (*lines, "below the scale"), href, (), below=True)
+    if look.path == SHAPES[QUIET]:
+        return Dot(x, y, look, lines, href, ())
     _, left, right = centre_and_ends(mark.density)
     _, low, high = centre_and_ends(mark.accuracy)
-    ends = [across.place(math.log10(max(value, 1e-9))) for value in (left, right)]
-    bars = ((ends[0], y, ends[1], y), (x, up.place(low), x, up.place(high)))
-    lines = (f"{mark.label}: {panel.network}", *_said(mark, panel, verdicts), *(["below the scale"] if below else []))
-    drawn = not below and look.path != SHAPES[QUIET]
-    return Dot(x, y, look, lines, link(mark), tuple(b for b in bars if b[:2] != b[2:]) if drawn else (), below)
+    left, right = (x_scale.place(math.log10(max(value, 1e-9))) for value in (left, right))
+    bars = ((left, y, right, y), (x, y_scale.place(low), x, y_scale.place(high)))
+    return Dot(x, y, look, lines, href, tuple(b for b in bars if b[:2] != b[2:]))
 
 
-def _said(mark: Mark, panel: Panel, verdicts: Mapping[str, str]) -> Iterable[str]:
+def _hover_lines(mark: Mark, panel: Panel, verdicts: Mapping[str, str]) -> Iterable[str]:
     if not mark.run_ids:
         accuracy, density = (printed_number(value.mean, value.sd) for value in (mark.accuracy, mark.density))
         return f"printed in the paper: {accuracy} % test accuracy", f"keeps {density} % of the weights"
@@ -280,14 +280,14 @@ def _said(mark: Mark, panel: Panel, verdicts: Mapping[str, str]) -> Iterable[str
 
 
 def _padded(values: Sequence[float], *, least: float, most: float) -> tuple[float, float]:
-    """The values' range with some space to both sides, not narrower than `least` and not above `most`."""
+    """The values' range with a margin. It is at least `least` wide, and the margin ends at `most`."""
     low, high = min(values), max(values)
     space = max(0.07 * (high - low), (least - high + low) / 2)
     return low - space, min(high + space, max(most, high))
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers in a range, at most five where there are two or more."""
+    """Round numbers in a range, about five at most."""
     power = 10.0 ** math.floor(math.log10((high - low) / MOST_TICKS))
     step = next(s * power for s in (*DECADE, 10.0) if (high - low) / (s * power) <= MOST_TICKS)
     first = math.ceil(low / step - 1e-9)

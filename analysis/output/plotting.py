@@ -160,7 +160,10 @@ def main_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def draw_far_off(axis: Any, value: float, row: int, limits: tuple[float, float], *, colour: str, digits: str) -> bool:
-    """An arrow at the edge, with the number, where the value of a row lies outside of `main_range`; whether it does."""
+    """Draw an arrow with the number at the edge for a value outside of the limits; whether it is.
+
+    limits: of `main_range`. digits: the format of the number.
+    """
     lowest, highest = limits
     if lowest <= value <= highest:
         return False
@@ -191,9 +194,10 @@ def method_legend(
 def panels_of_rows(
     rows: Sequence[int], *, columns: int, width: float, height: tuple[float, float], title: str
 ) -> tuple[Any, list[Any]]:
-    """Small multiples whose panels have so many rows each, from the top down; `name_rows` names them.
+    """Small multiples of panels with rows from the top down, which `name_rows` names.
 
-    height: inches of a panel without rows, and of a row. Neighbours have rows of the same height.
+    rows: their number in each panel. height: inches of a panel without rows, and of one row.
+    Neighbours have rows of the same height.
     """
     heights = [height[0] + height[1] * count for count in rows]
     figure, axes = small_multiples(len(rows), columns=columns, size=(width, heights), title=title)

@@ -127,7 +127,7 @@ def targets(exhibit: str) -> list[Target]:
 
 
 def measured(dataset: str, model: str) -> list[Target]:
-    """What Tables 1 to 3 print of the authors' own DST runs on a network and data set: top-1 accuracies."""
+    """The top-1 accuracies that Tables 1 to 3 print of the authors' own DST runs on a network."""
     wanted = (dataset, model, "dst", "measured", "top1")
     tables = [target for exhibit in ("table1", "table2", "table3") for target in targets(exhibit)]
     return [t for t in tables if (t.dataset, t.model, t.method, t.origin, t.metric) == wanted]

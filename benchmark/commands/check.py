@@ -24,13 +24,14 @@ from benchmark.spec import RunSpec, SpecError, from_json
 from methods.registry import method_class
 
 OURS = Path("paper_figures/results")
+AGAIN = "train the cell with the installed version"
 
 
 @dataclass
 class Found:
-    """problems: what must be changed before the results can stand beside ours. remarks: what to know of them.
+    """problems: what must be changed before the results can stand beside ours.
 
-    counts: the cells by suite, and by what our tables have of them.
+    remarks: what a reader should know. counts: cells by suite, and cells that our tables have or lack.
     """
 
     problems: list[Problem]
@@ -39,7 +40,7 @@ class Found:
 
 
 def check(folder: Path, beside: Sequence[Path], json_output: bool) -> int:
-    """Print what is wrong with the results in a folder and what to do; the exit code.
+    """Print what is wrong with the results in a folder and what to do. Returns the exit code.
 
     beside: our tables, by default the committed ones where there are some. Raises SpecError for a
     path that is no folder.
@@ -87,7 +88,7 @@ def _tables(content: Content) -> list[Table]:
 
 
 def _of_files(folder: Path, content: Content, tables: Sequence[Table]) -> Iterator[Problem]:
-    """Checksums, manifests and run folders, and a folder without any table."""
+    """Problems of checksums, manifests and run folders, and of a folder without tables."""
     rows = {run_id: row for table in tables for run_id, row in table.rows.items()}
     if not tables:
         yield Problem(str(folder), f"holds no {RESULTS}: 'python -m benchmark export' writes one")
@@ -102,7 +103,7 @@ def _of_files(folder: Path, content: Content, tables: Sequence[Table]) -> Iterat
 
 
 def _memberships(table: Table, found: Found) -> None:
-    """Which cells are those of our suites, with their protocols there, and which are the sender's own."""
+    """Count each cell under its suite or as the sender's own, and check its protocols and its method."""
     for run_id, row in table.rows.items():
         named = [name for name in row["suite"].split(SEPARATOR) if name in suites.NAMES]
         spec = _without_seed(row["spec"])
@@ -110,14 +111,19 @@ def _memberships(table: Table, found: Found) -> None:
         found.counts["departing" if row["departs"] else f"of suite {has}" if has else "own"] += 1
         if wrong := _other_protocol(row, spec, has) if has else _other_method(from_json(row["spec"])):
             found.problems.append(table.problem(run_id, wrong))
-        remarks = {
-            f"suite {''.join(named[:1])} has no such cell here, so it counts as own": named and not has,
-            f"method {row['method']} is not installed here, so its promise is not checked": not promised(row["method"]),
-            "was trained with uncommitted changes": row["status"] == "done" and row["commit"].endswith("-dirty"),
-        }
-        found.remarks += [
-            table.problem(run_id, text) for text, holds in remarks.items() if holds and not row["departs"]
-        ]
+        if not row["departs"]:
+            claimed = named[0] if named and not has else ""
+            found.remarks += [table.problem(run_id, text) for text in _remarks(row, claimed)]
+
+
+def _remarks(row: Row, claimed: str) -> Iterator[str]:
+    """What a reader should know about a cell. claimed: a suite of ours that it names but is not in."""
+    if claimed:
+        yield f"suite {claimed} has no such cell here, so the cell counts as own"
+    if not promised(row["method"]):
+        yield f"method {row['method']} is not installed here, so its promise is not checked"
+    if row["status"] == "done" and row["commit"].endswith("-dirty"):
+        yield "was trained with uncommitted changes"
 
 
 def _without_records(table: Table) -> Iterator[Problem]:
@@ -128,7 +134,7 @@ def _without_records(table: Table) -> Iterator[Problem]:
 
 
 def _other_method(spec: RunSpec) -> str:
-    """Why the method, as it is installed here, cannot have this cell; empty if it can, or is another version."""
+    """Why the installed method cannot have this spec; empty if it can, or has another version."""
     name, version = spec.method["name"], spec.method.get("version")
     if not promised(name) or method_class(name).version != version:
         return ""
@@ -137,23 +143,27 @@ def _other_method(spec: RunSpec) -> str:
     try:
         made = suites.cell(name, data=spec.data, model=spec.model, optimizer=spec.optimizer, **given)
     except (ValueError, TypeError) as error:
-        return f"its spec is none of method {name}: {one_line(str(error))}"
+        return f"its spec is not one of method {name}: {one_line(str(error))}; {AGAIN}"
     if (made.method, made.density) != (spec.method, spec.density):
-        return f"its spec is none of method {name}, version {version}, which has the fields {', '.join(made.method)}"
+        known = ", ".join(made.method)
+        return f"its spec is not one of method {name}, version {version}, which has the fields {known}; {AGAIN}"
     return ""
 
 
 def _other_protocol(row: Row, spec: str, suite: str) -> str:
-    """What is wrong with the protocols of a cell of our suites: with one too many it would be in means of that one."""
+    """Which protocols the cell claims that our suites do not give it: it would enter their means."""
     claimed, known = {name for name in row["protocol"].split(SEPARATOR) if name}, set(_cells_of(suite)[spec])
-    if claimed <= known or claimed <= (known := known.union(*(_cells_of(n).get(spec, ()) for n in suites.NAMES))):
+    if not claimed <= known:  # only then: to expand all suites takes seconds
+        known = known.union(*(_cells_of(name).get(spec, ()) for name in suites.NAMES))
+    if claimed <= known:
         return ""
-    return f"protocol is {row['protocol']}, but our suites have this cell in {' and '.join(sorted(known)) or 'none'}"
+    listed = " and ".join(sorted(known)) or "none"
+    return f"protocol is {row['protocol']}, but our suites have this cell in {listed}: name no other protocol"
 
 
 @functools.cache
 def _cells_of(suite: str) -> dict[str, tuple[str, ...]]:
-    """The suite's cells without their seeds, as other seeds are no departure -> the protocols that list them."""
+    """The protocols of each cell of a suite, by its spec without the seed: other seeds are allowed."""
     return {_without_seed(spec.canonical_json): spec.protocol for spec in suites.load(suite).specs}
 
 
@@ -162,7 +172,7 @@ def _without_seed(spec: str) -> str:
 
 
 def _twice(tables: Sequence[Table]) -> Iterator[Problem]:
-    """Cells that two tables of the folder have with other numbers."""
+    """Cells that two tables of the folder have with different numbers."""
     for at, table in enumerate(tables):
         for other in tables[:at]:
             for run_id in table.finished.keys() & other.finished.keys():
@@ -171,7 +181,7 @@ def _twice(tables: Sequence[Table]) -> Iterator[Problem]:
 
 
 def _beside(tables: Sequence[Table], ours: Sequence[Table], found: Found) -> None:
-    """The same cells in our tables: equal numbers, or other ones, of which a build takes none."""
+    """Compare with the same cells in our tables. A build refuses two rows with different numbers."""
     costs = {_without_seed(row["spec"]): (row, other) for other in ours for row in other.finished.values()}
     for table in tables:
         for run_id, row in table.finished.items():
@@ -187,7 +197,7 @@ def _beside(tables: Sequence[Table], ours: Sequence[Table], found: Found) -> Non
 
 
 def _other_cost(row: Row, our: Row) -> str:
-    """How the FLOPs that no seed changes differ from those of our cell; empty where they do not."""
+    """How FLOPs that do not depend on the seed differ from those of our cell; empty if equal."""
     names = ("executed_flops", *(("train_flops", "inference_flops") if promised(row["method"]) == "dense" else ()))
     for name in names:
         if row[name] and our[name] and number(row[name]) != number(our[name]):
@@ -202,7 +212,7 @@ def _on(row: Row, our: Row) -> str:
 
 
 def _difference(table: Table, other: Table, run_id: str) -> str:
-    """How the rows or records differ, where a build would not take both; empty otherwise."""
+    """How the rows or records differ, if a build would refuse the two; empty otherwise."""
     row, theirs = table.rows[run_id], other.rows[run_id]
     if name := difference(row, theirs):
         return f"{name} is {row[name]} instead of {theirs[name]}"

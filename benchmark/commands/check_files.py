@@ -1,4 +1,4 @@
-"""Files of a folder that somebody sent: which may be opened, and whether their hashes hold.
+"""Files of a folder that somebody sent: which ones may be opened, and whether their hashes are right.
 
 Links are not followed, and nothing is run, unpickled or written.
 """
@@ -31,7 +31,7 @@ MOST_BYTES_OF_TEXT = 2**28  # of checksums and manifests, which are read whole
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a file, or with a row of it, and what to do: one line."""
+    """What is wrong with a file or one of its rows, and what to do, in one line."""
 
     file: str
     text: str
@@ -48,7 +48,7 @@ class Content:
 
 
 def content(folder: Path) -> Content:
-    """The files below a folder, without those of a run folder's cells."""
+    """The files below a folder, without the cells of run folders."""
     files: list[Path] = []
     found: list[Problem] = []
 
@@ -82,11 +82,11 @@ def _closed(path: Path) -> str:
 
 
 def checksums(sums: Path, files: Sequence[Path]) -> Iterator[Problem]:
-    """SHA256SUMS against the files below its folder: each is listed once, and its hash holds."""
+    """Compare SHA256SUMS with the files below its folder: each is listed once, with its hash."""
     try:
         lines = _small(sums).decode().splitlines()
     except ValueError as error:
-        yield Problem(str(sums), f"cannot be read ({error}): make it anew with sha256sum")
+        yield Problem(str(sums), f"cannot be read ({error}): write it again with sha256sum")
         return
     there = {path.relative_to(sums.parent).as_posix(): path for path in files if path.is_relative_to(sums.parent)}
     listed: set[str] = set()
@@ -94,26 +94,26 @@ def checksums(sums: Path, files: Sequence[Path]) -> Iterator[Problem]:
         found = SUM.fullmatch(line)
         name = found[2].removeprefix("./") if found else ""
         if found is None or name in listed:
-            yield Problem(str(sums), f"{shown(line)} is no checksum of another file: make it anew with sha256sum", row)
+            yield Problem(str(sums), f"{shown(line)} is no checksum of another file: make it with sha256sum", row)
         elif name not in there:
             yield Problem(str(sums), f"{shown(name)} is not in the folder: add the file or remove the line", row)
         elif _sha256(there[name]) != found[1]:
-            yield Problem(str(there[name]), f"is not the file of {SUMS}: it was changed, so get it anew")
+            yield Problem(str(there[name]), f"is not the file of {SUMS}: it was changed, so get it again")
         listed.add(name)
     for name in sorted(there.keys() - listed - {sums.name}):
-        yield Problem(str(there[name]), f"is not in {SUMS}: remove it, or make {SUMS} anew")
+        yield Problem(str(there[name]), f"is not in {SUMS}: remove it, or write {SUMS} again")
 
 
 def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
-    """manifest.json of exhibits against the files beside it, and against the rows of the folder's tables."""
+    """Compare manifest.json with the exhibits beside it, and with the rows of the folder's tables."""
     try:
         _small(path)
     except ValueError as error:
-        yield Problem(str(path), f"cannot be read ({error}): build the exhibits anew")
+        yield Problem(str(path), f"cannot be read ({error}): build the exhibits again")
         return
     document, damage = examine(path, LISTED)
     if damage:
-        yield Problem(str(path), f"{damage.removeprefix(f'{path} ')}: build the exhibits anew")
+        yield Problem(str(path), f"{damage.removeprefix(f'{path} ')}: build the exhibits again")
         return
     hashes = dict(document["pages"])
     for exhibit in document["exhibits"].values():
@@ -121,14 +121,14 @@ def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
     for name, digest in sorted(hashes.items()):
         file = path.parent / name
         if Path(name).name != name or not file.is_file() or file.is_symlink() or _sha256(file) != digest:
-            yield Problem(str(path), f"{shown(name)} is not the file that was built: build the exhibits anew")
+            yield Problem(str(path), f"{shown(name)} is not the file that was built: build the exhibits again")
     for run_id, digests in sorted(document["rows"].items()) if rows else ():
         if run_id not in rows or _row_hash(rows[run_id]) != digests["results"]:
-            yield Problem(str(path), f"the exhibits are of another row of {shown(run_id)}: build them anew")
+            yield Problem(str(path), f"the exhibits were built from another row of {shown(run_id)}: build them again")
 
 
 def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
-    """Results of a run folder's cells: sealed, with their metrics, and as results.csv has them."""
+    """Compare the results of a run folder's cells with their checksums, metrics and rows."""
     try:
         members = results.members(results.existing(folder))
     except FolderError as error:
@@ -145,7 +145,7 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
         if result is None:
             continue
         if not _has_hash(cell / "metrics.jsonl", result["metrics_sha256"]):
-            yield Problem(str(cell / "metrics.jsonl"), "is not the one of its result.json: get the cell's folder anew")
+            yield Problem(str(cell / "metrics.jsonl"), "is not the one of its result.json: get the cell's folder again")
         own = {name: str(value) for name, value in results.row(folder, member).items()}
         if run_id not in rows or difference(rows[run_id], own):
             yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")
@@ -159,7 +159,7 @@ def _has_hash(path: Path, digest: str) -> bool:
 
 
 def _row_hash(row: Row) -> str:
-    """As manifest.json documents it: the values as text, numbers as Python writes floats, each on a line."""
+    """The hash as manifest.json documents it: one value per line, numbers as Python writes floats."""
     texts = dict(row)
     for name in ("alpha", "density_target", "seed", *MEASURED):
         value = number(row[name])
@@ -168,7 +168,7 @@ def _row_hash(row: Row) -> str:
 
 
 def _small(path: Path) -> bytes:
-    """Raises ValueError."""
+    """The bytes of a small file. Raises ValueError for a larger or unreadable one."""
     if path.stat().st_size > MOST_BYTES_OF_TEXT:
         raise ValueError(f"it has {path.stat().st_size} bytes")
     return read_bytes(path)

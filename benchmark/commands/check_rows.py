@@ -1,6 +1,6 @@
-"""A row of a results table that somebody sent: what in it cannot be, by itself, its layers and its records.
+"""Checks a row of a results table that somebody sent, by itself and with its layers and records.
 
-Each problem is a line with what is wrong and what to do.
+Each problem is one line that says what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from benchmark.commands import published
 from benchmark.messages import LONGEST, shown
 from benchmark.results import LATER, MEASURED, NEEDED, SEPARATOR, STATUSES, TIMES, Row
 from benchmark.spec import FILE_NAME
+from methods.registry import method_class
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more, such as 1_000
 NAN = ("", "nan", "NaN")
@@ -24,25 +25,28 @@ TEXTS = ("device", "departs", "error", "commit", "suite", "protocol")
 PERCENTAGES = ("test_accuracy", "test_top5_accuracy", "best_test_accuracy", "test_accuracy_at_min_density")
 FRACTIONS = ("density", "density_at_best_test_accuracy", "min_density")
 FLOPS = ("train_flops", "inference_flops", "executed_flops")
-OF_A_UNIT = 0.25  # methods that remove whole units miss the target by less than a unit: so much of it at most
-EXPORT = "export the cell anew from its run folder"
+OF_A_UNIT = 0.25  # the share of the target density by which methods that remove whole units may miss it
+EXPORT = "export the cell again from its run folder"
 
 Layers = Mapping[str, tuple[float, float]]
 
 
 @dataclass
 class Records:
-    """What traces.csv has of one cell. values: by (epoch, step, name); step is None in records of an epoch."""
+    """The records of one cell in traces.csv.
+
+    values: by (epoch, step, name); step is None in records of an epoch.
+    """
 
     values: dict[tuple[float, float | None, str], float] = field(default_factory=dict)
 
     def by_epoch(self, name: str) -> list[float]:
-        """The values that the epochs recorded under a name, in order."""
+        """The values of a name that were recorded once per epoch, in order."""
         found = {e: value for (e, step, key), value in self.values.items() if key == name and step is None}
         return [found[epoch] for epoch in sorted(found)]
 
     def untimed(self) -> dict[tuple[float, float | None, str], float]:
-        """Without wall-clock times, which differ between two trainings of one cell."""
+        """The values without times, which differ between two trainings of one cell."""
         return {key: value for key, value in self.values.items() if not re.search("seconds|time", key[2])}
 
 
@@ -91,7 +95,7 @@ def _of_texts(row: Row) -> Iterator[str]:
 
 
 def _measured(row: Row, values: Mapping[str, float]) -> Iterator[str]:
-    """Ranges of single columns, and orders that hold between two of them."""
+    """The range of each column, and which of two columns is the larger one."""
     for name in NEEDED:
         if math.isnan(values[name]):
             yield f"{name} of a done cell is empty"
@@ -121,17 +125,18 @@ def _densities(method: str, values: Mapping[str, float], layers: Layers) -> Iter
     density, target = values["density"], values["density_target"]
     if layers and not math.isclose(kept / weights, density, rel_tol=1e-9):
         yield f"density is {density:g}, but its layers keep {kept:g} of {weights:g} weights"
-    promise, _, units = promised(method).partition(" ")
+    promise = promised(method)
     if promise == "dense" and density != 1:
         yield f"density is {density:g}, but {method} keeps every weight"
     if promise in ("exact", "final") and not math.isnan(target):
-        off = OF_A_UNIT * target if units else len(layers) / weights if layers else 0.01 * target
+        of_units = method_class(method).granularity == "unit"
+        off = OF_A_UNIT * target if of_units else len(layers) / weights if layers else 0.01 * target
         if abs(density - target) > off:
             yield f"density is {density:g}, but {method} promises its density_target, {target:g}"
 
 
 def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator[str]:
-    """A dense step costs three forward passes, any other one less; a forward pass uses each kept weight."""
+    """A dense step costs three forward passes, other steps cost less. A pass uses every kept weight."""
     train, inference, executed = (values[name] for name in FLOPS)
     for name in FLOPS:
         if values[name] <= 0:
@@ -149,7 +154,7 @@ def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator
 
 
 def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
-    """traces.csv and the row are of one training: the row's numbers are its epochs'."""
+    """The row's numbers are those of the epochs in traces.csv."""
     accuracies, densities = records.by_epoch("test_accuracy"), records.by_epoch("density")
     if not records.values:
         return
@@ -168,21 +173,21 @@ def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
 
 @functools.cache
 def promised(method: str) -> str:
-    """A method's density_promise, with `of units` where it removes whole units; empty if it is not installed."""
-    from methods.registry import method_class
-
+    """A method's density_promise; empty if the method is not installed."""
     try:
-        found = method_class(method)
+        return method_class(method).density_promise
     except ValueError:
         return ""
-    return found.density_promise + (" of units" if found.granularity == "unit" else "")
 
 
 def difference(row: Row, other: Row) -> str:
-    """The first column in which two finished rows of a cell differ, as `analysis build` compares them; or empty."""
+    """The first column in which two finished rows of one cell differ; empty if they do not.
+
+    `analysis build` compares rows in the same way.
+    """
     for name in ("status", *(name for name in MEASURED if name not in TIMES)):
         here, there = (found[name] if name == "status" else number(found[name]) for found in (row, other))
-        absent = [value != value for value in (here, there)]  # nan, which is not equal to itself
+        absent = [value != value for value in (here, there)]  # NaN is not equal to itself
         if here != there and not all(absent) and not (name in LATER and any(absent)):
             return name
     return ""

@@ -1,4 +1,4 @@
-"""Results tables that somebody sent, read as text, with everything in them that cannot be."""
+"""Reads results tables that somebody sent, as text, with the problems in them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from benchmark.results import LAYERS, TRACES, Row
 from benchmark.spec import SpecError
 
 WHOLE = ("epoch", "step", "weights", "kept")
-AGAIN = "export the tables anew from their run folder"
+AGAIN = "export the tables again from their run folder"
 
 
 @dataclass
 class Table:
     """One results.csv, and traces.csv and layers.csv beside it.
 
-    rows, lines: of each cell its row and where it is; of a row that is there twice the first.
+    rows, lines: the row of each cell and its line in the file, by run id; if a cell has two rows,
+    the first.
     """
 
     file: Path
@@ -55,7 +56,7 @@ def read(file: Path, *, beside: Sequence[Path]) -> Table:
         table.problems.append(Problem(str(file), f"the file is cut off at its end: {AGAIN}"))
     for path, columns in ((file.with_name("traces.csv"), TRACES), (file.with_name("layers.csv"), LAYERS)):
         if path in beside:
-            table.problems += _long(table, path, columns)
+            table.problems += _read_into(table, path, columns)
     for line, row in enumerate(rows, HEADER):
         found = list(problems(row, table.layers.get(row["run_id"], {}), table.records.get(row["run_id"], Records())))
         if row["run_id"] in table.rows:
@@ -68,8 +69,8 @@ def read(file: Path, *, beside: Sequence[Path]) -> Table:
     return table
 
 
-def _long(table: Table, path: Path, columns: Sequence[str]) -> Iterator[Problem]:
-    """Read traces.csv or layers.csv into the table. Yields a problem for the first row that cannot be."""
+def _read_into(table: Table, path: Path, columns: Sequence[str]) -> Iterator[Problem]:
+    """Read traces.csv or layers.csv into the table. Yields a problem for the first wrong row."""
     add, line = _record if columns is TRACES else _layer, HEADER
     try:
         for row in published.rows(path, columns):
@@ -126,5 +127,5 @@ def _ends_with_a_line(file: Path) -> bool:
 
 
 def _without(file: Path, error: Exception) -> str:
-    """The text of an error without the file that it begins with."""
+    """The text of an error without the file at its beginning."""
     return str(error).removeprefix(f"{file}").lstrip(", ")

@@ -68,7 +68,7 @@ def _wanted(wanted: str) -> Mapping[str, str | type[Method]]:
 
 
 def _of_file(file: Path, name: str) -> dict[str, str | type[Method]]:
-    """The named class of a file, or all methods that it defines, without those that others of it inherit from."""
+    """The named class of a file, or all methods that it defines except base classes of others."""
     module = suites.load_file(file.resolve(), defines_suite=False)
     own = {
         key: value

@@ -55,7 +55,7 @@ def _label(spec: RunSpec, told: Mapping[str, str]) -> str:
 
 
 def _own(cells: Sequence[Fields], always: Sequence[str]) -> list[str]:
-    """The fields that are always shown, and the hyperparameters in which cells of one model and method differ."""
+    """The fields that are always shown, and the hyperparameters in which the cells differ."""
     hyperparameters = [name for name in _varying(cells) if name.startswith("method.") and name not in always]
     return [*always, *hyperparameters]
 

@@ -87,7 +87,7 @@ def _for_json(default: Any) -> Any:
 
 
 def _type(parameter: inspect.Parameter) -> str:
-    """The annotation as it is written; empty where there is none."""
+    """The annotation as text; empty without one."""
     written = parameter.annotation
     return (
         "" if written is parameter.empty else written if isinstance(written, str) else inspect.formatannotation(written)

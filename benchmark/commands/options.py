@@ -47,6 +47,14 @@ Ranks = Annotated[
     str, typer.Option("--ranks", help="auto: of torchrun, if any. slurm: srun's tasks train each cell together.")
 ]
 RetryFailed = Annotated[bool, typer.Option(help="Run failed cells once more.")]
+MaskedLayers = Annotated[
+    str,
+    typer.Option(
+        "--execution",
+        help="Of masked layers: dense; sparse, with kept weights only, on a CPU; auto: sparse where that pays.",
+        autocompletion=lambda: ["dense", "sparse", "auto"],
+    ),
+]
 AcceptDrift = Annotated[bool, typer.Option(help="Resume in a changed environment; the rows say so.")]
 DryRun = Annotated[bool, typer.Option(help="Say what would run, and run nothing.")]
 Probe = Annotated[bool, typer.Option("--probe", help="Time a few steps of each kind of cell that never finished here.")]

@@ -103,7 +103,7 @@ class Progress:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _reached(self, run_id: str, epoch: Fraction) -> None:
-        """Count epochs of the spec by kind: a sum over all open cells at each cell's end would be quadratic."""
+        """Count epochs of the spec by kind. A sum over all open cells at each end is quadratic."""
         self._left[key(self._specs[run_id])] -= epoch - self._open.get(run_id, epoch)
         if run_id in self._open:
             self._open[run_id] = epoch

@@ -191,9 +191,9 @@ def dispatch(
     *,
     names: Mapping[str, str],
 ) -> tuple[int, dict[str, int]]:
-    """Run those of the cells that are left; (a signal's exit code or 0, reasons for refused cells with their codes).
+    """Run the cells that are left. Returns a signal's exit code or 0, and reasons for refusals by code.
 
-    names: what people call the cells, by run id.
+    names: the labels of cells, by run id.
     """
     estimate = Estimate()
     estimate.learn_rows(cells)

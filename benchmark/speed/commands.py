@@ -124,7 +124,7 @@ def measure_inference(
     device: Device = "auto",
     json_output: Json = False,
 ) -> None:
-    """Measure a finished cell's network in four forms. Time and bytes are reported."""
+    """Measure a finished cell's network in five forms. Time and bytes are reported."""
     from benchmark.speed import inference
     from benchmark.speed.steps import Budget
 

@@ -3,6 +3,7 @@
 dense         the architecture with the weights that it started from, none of them 0
 masked-dense  `methods.finalize`: the trained weights, zeros baked in
 compact       `methods.finalize(compact=True)`: dead neurons and filters cut out
+sparse        `methods.finalize(execution="sparse")`: Linear layers hold kept weights only
 csr           masked-dense with every Linear's weight as a sparse CSR tensor of int32 indices
 """
 
@@ -48,6 +49,7 @@ def forms_of(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
         networks["compact"] = methods.finalize(copy.deepcopy(model), compact=True).eval()
     except ValueError as error:
         refused["compact"] = str(error)
+    networks["sparse"] = methods.finalize(copy.deepcopy(model), execution="sparse").eval()
     networks["csr"] = with_csr(plain_copy(model))
     return networks, refused
 

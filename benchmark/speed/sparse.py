@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
+import statistics
 import sys
 import time
 import warnings
@@ -45,8 +47,8 @@ SCHEMA = 1
 NETWORKS = ((784, 300, 100, 10), (1024, 4096, 1024))
 NETWORK_DENSITIES = (0.1, 0.05, 0.02, 0.01)
 BATCH = 64
-SHAPES = ((100, 300), (300, 784), (1024, 1024))  # rows, columns
-EXAMPLES = (1, 64)
+SHAPES = ((10, 100), (100, 300), (300, 784), (256, 256), (1024, 1024), (4096, 1024), (1024, 4096))  # rows, columns
+EXAMPLES = (1, 16, 64, 256)
 DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 HOW = (
     "pairs of one dense step and one of another kind on the same batch, in turns, in one process; SGD with momentum; "
@@ -90,23 +92,27 @@ def _networks(budget: Budget) -> Iterator[NetworkRow]:
         for density in NETWORK_DENSITIES:
             name = "-".join(map(str, widths))
             _say(f"{name} at {density:g}")
-            dense, masked, kept = (_Arm(widths, density, how) for how in (None, "dense", "sparse"))
-            batches = _batches(widths[0], widths[-1], BATCH)
-            ratios, seconds = [], 0.0
-            for other in (masked, kept):
-                one, two = _timed(dense, other, batches, budget)
-                ratios.append(quartiles(paired_ratios(one, two)))
-                seconds = sorted(one)[len(one) // 2]
-            memory = [arm.bytes() / dense.bytes() for arm in (masked, kept)]
-            yield NetworkRow(name, density, len(one), seconds, *ratios, *memory)
+            dense, masked, kept = (Arm(widths, density, how) for how in (None, "dense", "sparse"))
+            batches = batches_of(widths[0], widths[-1], BATCH)
+            timed = [_timed(dense, other, batches, budget) for other in (masked, kept)]
+            yield NetworkRow(
+                network=name,
+                density=density,
+                n=min(len(of_dense) for of_dense, _ in timed),
+                dense_seconds=statistics.median(timed[1][0]),
+                masked=quartiles(paired_ratios(*timed[0])),
+                sparse=quartiles(paired_ratios(*timed[1])),
+                memory_masked=masked.bytes() / dense.bytes(),
+                memory_sparse=kept.bytes() / dense.bytes(),
+            )
 
 
-class _Arm:
+class Arm:
     """One training of a network of Linear layers. how: its execution; None for dense training."""
 
     def __init__(self, widths: Sequence[int], density: float, how: Any) -> None:
         torch.manual_seed(0)
-        layers = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU())]
+        layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
         self.model = nn.Sequential(*layers[:-1])
         self.attached: Attachment | None = None
         parameters: Any = self.model.parameters()
@@ -121,7 +127,7 @@ class _Arm:
 
     def step(self, inputs: Tensor, targets: Tensor) -> None:
         self.optimizer.zero_grad()
-        F.cross_entropy(self.model(inputs), targets).backward()
+        F.cross_entropy(self.model(inputs), targets).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step() if self.attached is None else self.attached.step()
 
     def bytes(self) -> int:
@@ -144,7 +150,7 @@ def _seconds(arm: Any, batch: Batch) -> float:
     return time.perf_counter() - started
 
 
-def _batches(features: int, classes: int, examples: int, count: int = 8) -> list[Batch]:
+def batches_of(features: int, classes: int, examples: int, count: int = 8) -> list[Batch]:
     generator = torch.Generator().manual_seed(1)
     return [
         (
@@ -159,10 +165,10 @@ def _layers(budget: Budget) -> Iterator[dict[str, Any]]:
     for rows, columns in SHAPES:
         for examples in EXAMPLES:
             _say(f"layer {rows} x {columns}, {examples} examples")
-            batches = _batches(columns, rows, examples)
+            batches = batches_of(columns, rows, examples)
             for density in DENSITIES:
-                dense, *others = (_Layer(rows, columns, density, how) for how in (None, "dense", "sparse"))
-                csr = _CSR(rows, columns, density)
+                dense, *others = (Layer(rows, columns, density, how) for how in (None, "dense", "sparse"))
+                csr = CSR(rows, columns, density)
                 found: dict[str, Any] = {"rows": rows, "columns": columns, "examples": examples, "density": density}
                 for name, other in zip(("masked", "sparse", "csr"), (*others, csr), strict=True):
                     one, two = _timed(dense, other, batches, budget)
@@ -170,7 +176,7 @@ def _layers(budget: Budget) -> Iterator[dict[str, Any]]:
                 yield {name: found[name] for name in FIELDS}
 
 
-class _Layer(_Arm):
+class Layer(Arm):
     """One layer in the middle of a network: its inputs have a gradient too."""
 
     def __init__(self, rows: int, columns: int, density: float, how: Any) -> None:
@@ -183,7 +189,7 @@ class _Layer(_Arm):
         self.optimizer.step() if self.attached is None else self.attached.step()
 
 
-class _CSR:
+class CSR:
     """Forward and backward of a layer whose weight is one of torch's sparse CSR tensors."""
 
     def __init__(self, rows: int, columns: int, density: float) -> None:

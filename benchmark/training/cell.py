@@ -161,7 +161,7 @@ class _Cell:
         self.spec, self.execution, self.group, self.attempt = spec, execution, group, attempt
         self.report, self.stop = report, stop
         self.folder = attempt.folder
-        engine = Engine(spec, execution.device)
+        engine = Engine(spec, execution.device, execution.masked_layers)
         self.environment = environment_of(spec, execution, group, engine)
         write_json(attempt.cell / "spec.json", spec.to_dict())
         self.metrics = b""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.spec import RunSpec, SpecError
+from benchmark.training.execution import MaskedLayers
 
 CHANNELS_LAST_ON_CPU = ("lenet-5-caffe",)  # slower for vgg16 there
 RECURRENT = ("lstm-a", "lstm-b")
@@ -32,11 +33,13 @@ class Engine:
     With precision float32 everything is float32. With tf32, on a GPU, the matrix products and
     convolutions of the passes use TF32. With bfloat16 the forward pass runs under autocast and the
     backward pass follows it; weights, gradients, the loss and the optimizer stay float32.
-    Evaluation is always float32. Raises SpecError for tf32 on a CPU.
+    Evaluation is always float32. execution: how masked layers compute (`methods.attach`). Raises
+    SpecError for tf32 on a CPU.
     """
 
     spec: RunSpec
     device: str
+    execution: MaskedLayers = "dense"
 
     def __post_init__(self) -> None:
         if self.spec.precision == "tf32" and self.device == "cpu":
@@ -83,7 +86,8 @@ class Engine:
 
     def to_dict(self) -> dict[str, bool]:
         """What an attempt records of it, as `engine` in environment.json."""
-        return {"channels_last": self.channels_last, "fused": True, "flush_denormal": _flushes_denormals()}
+        parts = {"channels_last": self.channels_last, "fused": True, "flush_denormal": _flushes_denormals()}
+        return parts if self.execution == "dense" else parts | {f"execution_{self.execution}": True}
 
 
 @functools.cache

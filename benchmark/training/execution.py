@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from benchmark.messages import shown
 from benchmark.spec import SpecError
@@ -17,6 +17,7 @@ CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_VARIABLE = "BENCH_CHECKPOINT_SECONDS"
 CHECKPOINT_SHARE = 0.02
 LONGEST_SECONDS = 1e9
+MaskedLayers = Literal["dense", "sparse", "auto"]
 
 
 def given_checkpoint_seconds(environment: Mapping[str, str] = os.environ) -> float | None:
@@ -36,6 +37,13 @@ def given_checkpoint_seconds(environment: Mapping[str, str] = os.environ) -> flo
     return seconds
 
 
+def masked_layers(name: str) -> MaskedLayers:
+    """How masked layers compute. Raises SpecError for another name."""
+    if name not in (valid := get_args(MaskedLayers)):
+        raise SpecError(f"--execution {shown(name)}: valid are {', '.join(valid)}")
+    return cast(MaskedLayers, name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """Where cells read and write, and how they run; no part of a cell's identity.
@@ -43,7 +51,8 @@ class Execution:
     out: the run folder. device: cpu or cuda; auto where the workers' machines decide. processes:
     how many train one cell together. processes_started: torchrun or srun started these processes
     with the command, not the worker. accept_drift: resume cells in a changed environment.
-    retry_failed: run failed cells again. plugins: the user's files, and modules of installed
+    retry_failed: run failed cells again. masked_layers: how they compute, the `execution` of
+    `methods.attach`. plugins: the user's files, and modules of installed
     packages, that register what the specs name. checkpoint_seconds: between two checkpoints; None:
     see `seconds_to_next_checkpoint`.
     """
@@ -55,6 +64,7 @@ class Execution:
     processes_started: bool = False
     accept_drift: bool = False
     retry_failed: bool = False
+    masked_layers: MaskedLayers = "dense"
     plugins: tuple[Path | str, ...] = ()
     checkpoint_seconds: float | None = None
 

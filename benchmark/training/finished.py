@@ -33,7 +33,7 @@ def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, An
     found = checkpoint.latest(folders, run_id=spec.run_id, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     if found is None:
         raise SpecError(f"cell {spec.run_id} has no good checkpoint left in {cell}: delete that folder and run again")
-    training = prepare_training(spec, execution, Group(), Engine(spec, execution.device))
+    training = prepare_training(spec, execution, Group(), Engine(spec, execution.device, execution.masked_layers))
     training.load_state_dict(found.state)
     state = digest(training.model, found.state["optimizer"], training.attached.state_dict())
     if state != result["state_sha256"]:

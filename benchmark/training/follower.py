@@ -43,7 +43,7 @@ def follow(execution: Execution, group: Group) -> None:
 def _train(tree: dict[str, Any], execution: Execution, group: Group) -> None:
     try:
         spec = from_dict(tree)
-        training = prepare_training(spec, execution, group, Engine(spec, execution.device))
+        training = prepare_training(spec, execution, group, Engine(spec, execution.device, execution.masked_layers))
     except (SpecError, DataError):
         _go_on(group)  # the leader met the same error, unless this machine has other files
         raise

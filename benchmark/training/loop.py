@@ -92,9 +92,9 @@ class Training:
             batch_size=spec.optimizer.batch_size,
         ).to(device)
         self.steps_per_epoch = self.data.steps_per_epoch(spec.optimizer.batch_size)
-        self.attached = self._attach(self._method())
-        self.group = group or Group()
         engine = engine or Engine(spec, device.type)
+        self.attached = self._attach(self._method(), engine)
+        self.group = group or Group()
         self.gradient = Gradient(spec, self.model, self.attached, self.group, engine)
         self.layer_names = list(self.attached.masks())
         self._new_optimizer()
@@ -125,7 +125,7 @@ class Training:
             )
         return method
 
-    def _attach(self, method: Method) -> Attachment:
+    def _attach(self, method: Method, engine: Engine) -> Attachment:
         """Attach the method to the model. Raises UnfitError."""
         try:
             return methods.attach(
@@ -136,6 +136,7 @@ class Training:
                 seed=seeds.derive(self.spec.seed, "method"),
                 train_batches=lambda: self.batches(0),
                 exclude=tuple(getattr(self.model, "uncounted", ())) or None,
+                execution=engine.execution,
             )
         except ValueError as error:
             raise UnfitError(f"{self.spec.label}: {error}") from error

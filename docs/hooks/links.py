@@ -1,11 +1,13 @@
 """Links of the pages that leave docs/, and folders in the navigation.
 
-The pages are read on a code host too, where they link to any file of the repository. On the site a
-Markdown file from outside docs/ is a page under project/, and another document (an image, a table,
-the page of exhibits) is copied there, and so is what the page of exhibits links to. A method's file
-leads to the method in the reference. Other source code and folders lead to the repository if
-mkdocs.yml has its address, `repository` under `extra`; without one only the text of the link is
-left. (The theme's own `repo_url` would make each page ask the code host for its number of stars.)
+The pages are read on a code host too, where they link to any file of the repository. On the site:
+
+- A Markdown file from outside docs/ becomes a page under project/.
+- Other documents (images, tables, the page of exhibits and what it links to) are copied there.
+- A link to a method's file leads to the method in the reference.
+- Links to other source code and to folders lead to the repository if mkdocs.yml has its address,
+  `repository` under `extra`. Without an address they become text. (The theme's own `repo_url` would
+  make each page ask the code host for its number of stars.)
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, METHODS = ROOT / "docs", ROOT / "methods" / "algorithms"
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
-CODE = r"`[^`]+`|"  # first, so that nothing inside of it is taken for a link
+CODE = r"`[^`]+`|"  # first, so that nothing inside code is taken for a link
 LINK = re.compile(CODE + r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]])*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 IMAGE = re.compile(CODE + r"!\[([^\]]*)\]\((?!\w+:)([^)#\s]+)()\)")
 BESIDE = re.compile(r'href="([\w.-]+)"')  # links of the page of exhibits to files of its own folder
@@ -48,7 +50,7 @@ def _unfold(entry: Any) -> Any:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the documents that pages link to, and those that these link to."""
+    """Add the documents that pages link to, directly or through other documents."""
     waiting = list(files.documentation_pages())
     while waiting:
         page = waiting.pop()
@@ -63,7 +65,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite the links of a page, outside of its code blocks, to where the site has their targets."""
+    """Rewrite the links of a page outside of code blocks to the places of their targets on the site."""
 
     def rewritten(link: re.Match[str]) -> str:
         if link[2] is None:
@@ -85,7 +87,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Copy the files that the page of exhibits links to, as they are: its Markdown files are no pages."""
+    """Copy the files that the page of exhibits links to. Its Markdown files do not become pages."""
     exhibits, copies = ROOT / "paper_figures", Path(config.site_dir) / "project/paper_figures"
     if (copies / "index.html").is_file():
         for name in set(BESIDE.findall((exhibits / "index.html").read_text())):
@@ -93,14 +95,14 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 
 def _target(page: File, link: str) -> Path:
-    """The file that a link of a page leads to; of a folder its README.md, where it has one."""
+    """The file that a link of a page leads to; for a folder its README.md, if there is one."""
     source = page.abs_src_path
     target = Path(posixpath.normpath((Path(source).parent if source else DOCS / page.src_uri / "..") / link))
     return target / "README.md" if (target / "README.md").is_file() else target
 
 
 def _uri(target: Path) -> str | None:
-    """Where the site has a file, as a path from docs/; None for what it does not have."""
+    """The place of a file on the site, as a path from docs/; None if the site lacks the file."""
     if target.is_relative_to(DOCS):
         path = target.relative_to(DOCS)
         return (path.with_suffix(".md") if path.suffix == ".ipynb" else path).as_posix()

@@ -1,4 +1,4 @@
-"""A notebook is a page: its text, its code, and the outputs that are stored in it."""
+"""Makes a page of each notebook, with its text, its code and its stored outputs."""
 
 from __future__ import annotations
 

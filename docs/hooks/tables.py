@@ -1,4 +1,4 @@
-r"""On a code host `\|` stands for a pipe in a table's code; Python-Markdown takes the pipe as it is."""
+r"""Removes the backslash of `\|` in the code of tables: code hosts need it, Python-Markdown shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimizer that trains an attached model: whether it made its update, of which tensors, and with which decay."""
+"""The optimizer that trains an attached model: its tensors, its updates and its decay of thresholds."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def check_thresholds(optimizer: torch.optim.Optimizer, thresholds: Mapping[str, 
 def unwanted_decay(
     optimizer: torch.optim.Optimizer, thresholds: Mapping[str, nn.Parameter], method_name: str, wanted: float
 ) -> str | None:
-    """What to do where the optimizer decays a threshold by another number than wanted; None where it does not."""
+    """What to do if the optimizer decays a threshold by another number than wanted; None otherwise."""
     ids = {id(threshold) for threshold in thresholds.values()}
     for group in optimizer.param_groups:
         decay = group.get("weight_decay", 0)

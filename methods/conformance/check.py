@@ -125,7 +125,7 @@ def _on(network: Network, checks: Iterable[Check], candidate: Candidate, *, ever
 
 
 def _finding(check: Check, subject: Any, cls: object, network: str = "") -> Finding:
-    """The first problem that a check finds; an exception counts as a problem. cls: the method's class."""
+    """The first problem that a check finds; exceptions count as problems. cls: the method's class."""
     try:
         problem = next(check(subject), None)
     except NotApplicable as reason:

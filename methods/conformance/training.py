@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from methods.attachment import attach
 from methods.base import Method
 from methods.conformance.networks import STEPS_PER_EPOCH, TOTAL_STEPS, MakeOptimizer, Network
+from methods.execution import Choice
 from methods.weights.finalization import finalize
 
 
@@ -32,7 +33,7 @@ class Way:
     """How a training computes its steps; by default with the network's optimizer on whole batches.
 
     parts: of a batch, whose gradients add up to one step. clip: the largest norm of all gradients
-    together. double: in float64. wrap: what the loop calls in place of the model, such as
+    together. double: in float64. execution: as in `attach`. wrap: what the loop calls in place of the model, such as
     `torch.compile`. rank, ranks: each process computes its own share of every batch.
     """
 
@@ -42,12 +43,14 @@ class Way:
     clip: float | None = None
     autocast: bool = False
     double: bool = False
+    execution: Choice = "dense"
     wrap: Callable[[nn.Module], nn.Module] | None = None
     rank: int = 0
     ranks: int = 1
 
 
 PLAIN = Way()
+SPARSE = Way(execution="sparse")
 
 
 @dataclass
@@ -158,6 +161,7 @@ class Training:
                 seed=self.seed,
                 train_batches=lambda: list(self._batches),
                 exclude=self.exclude,
+                execution=self.way.execution,
             )
             penalty = self.attached.penalty().detach()
         self._seen = _Seen(others_moved=self._changed(_others(self.plain)))
@@ -240,7 +244,7 @@ class Training:
             and self.method.masking == "in_place"
             and not self.method.dense_gradient(self.attached.context)
         )
-        gradients = {name: parameter.grad for name, parameter in self.model.named_parameters()}
+        gradients = {name: self._dense(name, parameter.grad) for name, parameter in self.model.named_parameters()}
         for name, pruned in self._pruned_in_place().items():
             gradient = gradients[name]
             if self._sparse_gradients and gradient is not None and bool(gradient[pruned].any()):
@@ -280,12 +284,19 @@ class Training:
         """Copies of the optimizer's state that has the shape of its parameter, by name and key."""
         return {
             name: {
-                key: value.clone()
+                key: self._dense(name, value).clone()
                 for key, value in self.optimizer.state.get(parameter, {}).items()
                 if isinstance(value, Tensor) and value.shape == parameter.shape
             }
             for name, parameter in self.model.named_parameters()
         }
+
+    def _dense(self, name: str, value: Any) -> Any:
+        """The tensor of a parameter in the shape of the dense weight, where the layer holds kept weights only."""
+        mask = self.attached.context.masks.carried().get(name)
+        if value is None or mask is None or mask.places is None or value.dim() > 1:
+            return value
+        return mask.places.scatter(value)
 
     def _compare(self) -> None:
         """Note what changed since the last mark: only the method was at work."""
@@ -312,7 +323,7 @@ class Training:
             loss=loss,
             penalty=penalty,
             masks=self.attached.masks(),
-            parameters={name: value.detach().clone() for name, value in self.model.named_parameters()},
+            parameters={name: self._dense(name, p.detach()).clone() for name, p in self.model.named_parameters()},
             others_moved=sorted(seen.others_moved),
             stale_state=sorted(seen.stale_state),
             altered_state=sorted(seen.altered_state),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Method
 from methods.conformance.networks import Network
-from methods.conformance.training import PLAIN, Moment, Training, Way
+from methods.conformance.training import PLAIN, SPARSE, Moment, Training, Way
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Trial:
 
     @cached_property
     def training(self) -> Training:
-        return self.train(recorded=True, saves=self.way == PLAIN).run()
+        return self.train(recorded=True, saves=self.way in (PLAIN, SPARSE)).run()
 
     @property
     def method(self) -> Method:

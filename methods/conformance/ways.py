@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from methods.conformance import promises
+from methods.arguments import execution_of
+from methods.conformance import promises, repeats
 from methods.conformance.networks import MakeOptimizer, adam, adamw, nesterov, sgd
-from methods.conformance.training import NotApplicable
+from methods.conformance.training import SPARSE, NotApplicable
 from methods.conformance.trial import Check, Trial, differing
 
 AT_EVERY_STEP: tuple[Check, ...] = (
@@ -96,6 +97,27 @@ def check_with_clipped_gradients(trial: Trial) -> Iterator[str]:
             yield f"step {step} moves a bias by {moment.largest_move:.3g}, with gradients clipped to {LIMIT:g}"
 
 
+def check_with_kept_weights_only(trial: Trial) -> Iterator[str]:
+    """With execution="sparse" the promises hold, a resume is exact, and float64 gives what dense execution gives."""
+    try:
+        execution_of("sparse", trial.make())
+        dense, sparse = (trial.in_way(double=True, execution=how) for how in ("dense", "sparse"))
+        pairs = list(zip(dense.moments, sparse.moments, strict=True))
+    except ValueError as error:
+        if "execution=" not in str(error):
+            raise
+        raise NotApplicable(str(error)) from error
+    for step, (a, b) in enumerate(pairs):
+        if names := differing(a.masks, b.masks):
+            yield f"masks of {', '.join(names)} are not those of dense execution after step {step}"
+        for name, value in a.parameters.items():
+            if not torch.allclose(value, b.parameters[name], rtol=0, atol=1e-9):
+                yield f"{name} is not that of dense execution after step {step}"
+    alone = Trial(trial.make, trial.network, SPARSE)
+    yield from broken_at_a_step(alone, plain=trial)
+    yield from repeats.check_resume_is_bit_exact(alone)
+
+
 def check_with_autocast(trial: Trial) -> Iterator[str]:
     """The promises hold with a forward pass in bfloat16, and weights and masks keep their types."""
     _require_bfloat16(trial)
@@ -125,4 +147,5 @@ CHECKS: tuple[Check, ...] = (
     check_with_accumulated_gradients,
     check_with_clipped_gradients,
     check_with_autocast,
+    check_with_kept_weights_only,
 )

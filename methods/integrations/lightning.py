@@ -23,7 +23,7 @@ class SparseTraining(Callback):
     gradient. Attach before the Trainer moves, compiles or wraps the module. For a method with
     thresholds, such as dst, `configure_optimizers` builds the optimizer from
     `attached.parameter_groups(weight_decay=…)`, because thresholds have a decay of their own
-    (docs/other-libraries.md has the whole module).
+    (docs/other-libraries.md shows a complete module).
 
     Resume: attach as before, then `trainer.fit(module, loader, ckpt_path=…)` continues bit by bit.
 
@@ -52,7 +52,7 @@ class SparseTraining(Callback):
         def load_first(checkpoint: dict[str, Any]) -> None:
             state = checkpoint.get("callbacks", {}).get(self.state_key)
             if state is None and stage == "fit":
-                raise ValueError("the checkpoint was saved without the callback SparseTraining: it has no masks")
+                raise ValueError("the checkpoint has no masks: give one saved with the callback SparseTraining")
             if state is not None:
                 self.attached.load_state_dict(state)
             load(checkpoint)
@@ -60,7 +60,7 @@ class SparseTraining(Callback):
         pl_module.on_load_checkpoint = load_first
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Take `setup` back."""
+        """Undo `setup`."""
         vars(pl_module).pop("on_load_checkpoint", None)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

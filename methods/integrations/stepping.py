@@ -14,7 +14,7 @@ from methods.checks.bound_optimizer import unwanted_decay
 
 
 def check_phases(attached: Attachment) -> None:
-    """Raises ValueError for a method that needs another optimizer or learning rate on the way."""
+    """Raises ValueError for a method whose phases need another optimizer or learning rate."""
     for phase in attached.phases:
         if (phase is not attached.phases[0] and phase.new_optimizer) or phase.lr != "continue" or phase.lr_scale != 1:
             raise ValueError(
@@ -24,9 +24,9 @@ def check_phases(attached: Attachment) -> None:
 
 
 def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
-    """Bind an optimizer, and make its `step` run the closure, add the penalty's gradient and step the method.
+    """Bind an optimizer. Its `step` then runs the closure, adds the penalty and steps the method.
 
-    The gradients are complete there: accumulated, averaged over processes, unscaled and clipped.
+    Gradients are complete at that point: accumulated, averaged over processes, unscaled and clipped.
     Raises ValueError as `Attachment.bind` does, and where the optimizer would decay thresholds.
     """
     thresholds, method = attached.context.thresholds.parameters(), attached.method
@@ -48,14 +48,14 @@ def take_over(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _add_penalty(attached: Attachment, optimizer: torch.optim.Optimizer) -> None:
-    """Add the gradient of the method's penalty, once per step, past what wrappers do in a backward pass."""
+    """Add the gradient of the method's penalty, once per step; no wrapper scales or averages it."""
     with torch.enable_grad():
         penalty = attached.penalty()
     if not penalty.requires_grad:
         return
     if getattr(optimizer, "grad_scale", None) is not None:
         raise ValueError(
-            "a fused optimizer unscales gradients inside its step, where no penalty can be added: fused=False"
+            "a fused optimizer unscales gradients inside its step, where no penalty can be added: use fused=False"
         )
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     gradients = torch.autograd.grad(penalty, parameters, allow_unused=True)

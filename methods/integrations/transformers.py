@@ -49,10 +49,10 @@ class SparseTraining(TrainerCallback):
         self.attached = attached
 
     def resume(self, checkpoint: str | Path) -> str:
-        """Load the method's state of a checkpoint folder; returns the folder. Raises ValueError without it."""
+        """Load the method's state from a checkpoint folder. Returns it; raises ValueError without a state."""
         file = Path(checkpoint) / FILE
         if not file.is_file():
-            raise ValueError(f"{file} is missing: the checkpoint was saved without the callback SparseTraining")
+            raise ValueError(f"{file} is missing: give a checkpoint saved with the callback SparseTraining")
         self.attached.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
         return str(checkpoint)
 

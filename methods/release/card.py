@@ -13,14 +13,14 @@ PLAIN = """\
 from network import Network  # network.py of this folder
 from safetensors.torch import load_file
 
-model = {cls}()
-model.load_state_dict(load_file("{file}"))
+model = Network()
+model.load_state_dict(load_file("model.safetensors"))
 model.eval()
 """
 STATE = """\
 from safetensors.torch import load_file
 
-state = load_file("{file}")  # a tensor by name, for a model of your own: model.load_state_dict(state)
+state = load_file("model.safetensors")  # a tensor by name, for a model of your own: model.load_state_dict(state)
 """
 USES = {
     "model.safetensors": "the network, every tensor of its `state_dict`; pruned weights are 0",
@@ -59,13 +59,12 @@ class Layer:
 
 def card_text(card: Card, layers: Sequence[Layer], names: Sequence[str], *, builds: bool) -> str:
     """The Markdown. names: the folder's files. builds: whether `methods.load` builds the network."""
-    compact = files.FORMS["compact"] in names
-    sections = [card.text.strip(), _layers(layers), _loading(names, compact=compact, builds=builds), _files(names)]
+    sections = [card.text.strip(), _layers(layers), _loading(names, builds=builds), _files(names)]
     return "\n".join([_head(card), f"# {card.title}", "", "\n\n".join(filter(None, sections)), ""])
 
 
 def _head(card: Card) -> str:
-    """JSON values are YAML too."""
+    """The YAML head. Values are written as JSON, which is YAML too."""
     head = {"library_name": "pytorch", "tags": ["sparse-training", "pruning"], **card.head}
     return "\n".join(
         [
@@ -77,14 +76,13 @@ def _head(card: Card) -> str:
 
 
 def _layers(layers: Sequence[Layer]) -> str:
-    rows = [[f"`{e.name}`", str(list(e.shape)), f"{e.kept} of {e.weights}", percent(e.kept, e.weights)] for e in layers]
-    kept, weights = sum(layer.kept for layer in layers), sum(layer.weights for layer in layers)
-    rows.append(["all", "", f"{kept} of {weights}", percent(kept, weights)])
+    rows = [_row(f"`{layer.name}`", str(list(layer.shape)), layer.kept, layer.weights) for layer in layers]
+    rows.append(_row("all", "", sum(layer.kept for layer in layers), sum(layer.weights for layer in layers)))
     return "## Layers\n\n" + table(["weight", "shape", "kept by the mask", "density"], rows)
 
 
-def percent(kept: int, weights: int) -> str:
-    return f"{100 * kept / weights:.2f} %"
+def _row(name: str, shape: str, kept: int, weights: int) -> list[str]:
+    return [name, shape, f"{kept} of {weights}", f"{100 * kept / weights:.2f} %"]
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -93,17 +91,16 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _loading(names: Sequence[str], *, compact: bool, builds: bool) -> str:
-    plain = PLAIN if "network.py" in names else STATE
+def _loading(names: Sequence[str], *, builds: bool) -> str:
     model = "" if builds else ", model=your_model"
     blocks = [
         "## Loading",
         "With torch and safetensors only, in this folder:",
-        _code(plain.format(cls="Network", file=files.FORMS["dense"])),
+        _code(PLAIN if "network.py" in names else STATE),
         "With the package `sparse-training-bench`, which compares sizes, checksums and shapes first:",
         _code(f'import methods\n\nmodel = methods.load("."{model})  # the network in evaluation mode\n'),
     ]
-    if compact:
+    if files.FORMS["compact"] in names:
         named = " `CompactNetwork` of network.py is its class." if "network.py" in names else ""
         blocks.append(
             f'`methods.load("."{model}, form="compact")` loads the compact network from '

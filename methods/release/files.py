@@ -1,7 +1,7 @@
-"""The files of a release: written all at once, and read as if a stranger had written them.
+"""The files of a release. A folder is written as a whole; a folder that is read is not trusted.
 
-Sizes are compared with release.json and with the file system before anything is read, and a
-checksum is computed piece by piece, so that a false size takes no memory.
+Sizes are compared with release.json and with the file system before anything is read, and a file is
+not read into memory for its checksum. So a false size takes no memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ MASKS = "masks.safetensors"
 FORMS = {"dense": "model.safetensors", "csr": "model-csr.safetensors", "compact": "model-compact.safetensors"}
 MOST_BYTES = 2**34  # of one file
 MOST_DOCUMENT_BYTES = 2**24
-PIECE_BYTES = 2**20
 MOST_DIMENSIONS = 16
 MOST_NAME = 1000  # characters of a name
 DTYPES = {
@@ -50,9 +49,9 @@ def library() -> Any:
 
 
 def check_free(folder: Path) -> None:
-    """Raises ValueError where the folder cannot become a new one, OSError where it cannot be made.
+    """Raises ValueError where the folder holds other files, OSError where it cannot be made.
 
-    An empty folder may be replaced. So may one that holds release.json: `write` compares it.
+    A folder with a release.json passes: `write` compares its files.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"{folder} is a file or a link: choose another folder")
@@ -65,7 +64,10 @@ def check_free(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _aside(folder: Path) -> Iterator[Path]:
-    """A new folder beside this one, to be renamed; removed at the end. What a killed process left is removed too."""
+    """A new folder beside this one, removed at the end; `write` renames it.
+
+    A folder that a killed process left here is removed first.
+    """
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.{'[0-9a-f]' * 32}.tmp"):
         with contextlib.suppress(OSError), _lock(left) as held:
             if held:
@@ -99,7 +101,7 @@ def _lock(folder: Path) -> Iterator[bool]:
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write a folder of files with one rename: it is whole or absent, also after a power cut.
+    """Write a folder of files with one rename, so that it is complete or absent, also after a power cut.
 
     Writing the same contents twice changes nothing. Raises ValueError where the folder holds
     anything else.
@@ -186,7 +188,7 @@ def read_document(folder: Path) -> Document:
 def _network(value: Any) -> tuple[str, dict[str, Any]]:
     builder, arguments = value["builder"], value["arguments"]
     if not isinstance(builder, str) or not isinstance(arguments, dict):
-        raise TypeError("network is not a builder's name and its arguments")
+        raise TypeError("network is not the name of a builder and its arguments")
     return check_name(builder), arguments
 
 
@@ -243,7 +245,7 @@ class Tensors:
 
 @contextlib.contextmanager
 def tensors(document: Document, name: str) -> Iterator[Tensors]:
-    """One of the folder's safetensors files. Raises ValueError unless it is what release.json says."""
+    """Opens a safetensors file of the folder. Raises ValueError unless it is the one in release.json."""
     safetensors, path = library(), document.folder / name
     if name not in document.files:
         there = ", ".join(sorted(document.files))[:300]
@@ -274,8 +276,5 @@ def _head(path: Path, name: str, part: Any) -> Tensor:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

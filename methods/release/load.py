@@ -1,4 +1,4 @@
-"""Reads a released network back. Nothing in the folder is trusted, and none of its code runs."""
+"""Reads a released network. Nothing in the folder is trusted, and none of its code runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.compaction.load import check_compact, check_layers_fit, load_compact
 from methods.plug_ins import PlugIns
-from methods.release import arrays, files
+from methods.release import csr_and_bits, files
 from methods.weights import weight_mask
 
 Form = Literal["dense", "csr", "compact"]
@@ -68,14 +68,14 @@ def load_masks(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
             raise ValueError(f"{found.path} has other names than {files.DOCUMENT} says")
         for name, shape in document.masks.items():
             head = found.heads[name]
-            if (head.dtype, head.shape) != (torch.uint8, (arrays.packed_bytes(shape),)):
+            if (head.dtype, head.shape) != (torch.uint8, (csr_and_bits.packed_bytes(shape),)):
                 raise found.damaged(name, f"it is {head.dtype} {list(head.shape)} for a mask of {list(shape)}")
         return {name: _unpacked(found, name, shape) for name, shape in document.masks.items()}
 
 
 def _unpacked(found: files.Tensors, name: str, shape: tuple[int, ...]) -> Tensor:
     try:
-        return arrays.unpacked(found.read(name), shape)
+        return csr_and_bits.unpacked(found.read(name), shape)
     except ValueError as error:
         raise found.damaged(name, error) from error
 
@@ -101,7 +101,7 @@ def _built(document: files.Document) -> nn.Module:
     try:
         with torch.device("meta"):
             made = build(arguments)
-    except Exception as error:  # whatever a builder raises for arguments of a stranger
+    except Exception as error:  # a builder may raise any error for arguments of a stranger
         plain = "".join(letter if letter.isprintable() else " " for letter in str(error))
         reason = " ".join(plain.split())[:300] or type(error).__name__
         raise ValueError(f"{document.folder / files.DOCUMENT}: its network cannot be built: {reason}; {ask}") from error
@@ -111,10 +111,10 @@ def _built(document: files.Document) -> nn.Module:
 
 
 def _check_size(made: nn.Module, document: files.Document) -> None:
-    """Few CSR entries may stand for a network of any size."""
-    size = sum(value.numel() * value.element_size() for _, value in _tensors(made))
-    if size > files.MOST_BYTES:
-        raise ValueError(f"{document.folder / files.DOCUMENT}: its network takes {size} bytes, more than allowed")
+    """Raises ValueError for a network that is too large, which a small CSR file can describe."""
+    size, most = sum(value.numel() * value.element_size() for _, value in _tensors(made)), files.MOST_BYTES
+    if size > most:
+        raise ValueError(f"{document.folder / files.DOCUMENT}: its network takes {size} bytes, more than {most}")
 
 
 def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
@@ -122,7 +122,7 @@ def _tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _state(document: files.Document, form: Form, network: nn.Module) -> dict[str, Tensor]:
-    """The state that a file holds, once its heads fit the network."""
+    """The state of a file, which is read only if its heads fit the network."""
     with files.tensors(document, files.FORMS[form]) as found:
         sparse = document.csr if form == "csr" else {}
         _check_heads(found, _whole_heads(found, sparse), network, compact=form == "compact")
@@ -132,14 +132,14 @@ def _state(document: files.Document, form: Form, network: nn.Module) -> dict[str
 
 def _part_of(key: str, sparse: Mapping[str, Any]) -> bool:
     name, _, part = key.rpartition(".")
-    return name in sparse and part in arrays.CSR
+    return name in sparse and part in csr_and_bits.CSR
 
 
 def _whole_heads(found: files.Tensors, sparse: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The heads of the network's own tensors: a weight for its three arrays."""
+    """The heads of the network's own tensors, with one weight in place of its three CSR arrays."""
     heads = {name: head for name, head in found.heads.items() if not _part_of(name, sparse)}
     for name, shape in sparse.items():
-        for part in arrays.CSR:
+        for part in csr_and_bits.CSR:
             if f"{name}.{part}" not in found.heads:
                 raise found.damaged(name, f"{part} is missing")
         try:
@@ -170,6 +170,6 @@ def _check_heads(found: files.Tensors, heads: Mapping[str, Tensor], network: nn.
 
 def _dense(found: files.Tensors, name: str, shape: tuple[int, ...]) -> Tensor:
     try:
-        return arrays.dense({part: found.read(f"{name}.{part}") for part in arrays.CSR}, shape)
+        return csr_and_bits.dense({part: found.read(f"{name}.{part}") for part in csr_and_bits.CSR}, shape)
     except ValueError as error:
         raise found.damaged(name, error) from error

@@ -59,7 +59,7 @@ def _exported(network: nn.Module, example: Tensor) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's progress and warnings: what cannot be exported raises."""
+    """Hides the exporter's progress and warnings. A network that cannot be exported still raises."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from methods import layers
 from methods.compaction.cut import compact_
-from methods.release import arrays, files
+from methods.release import csr_and_bits, files
 from methods.release.card import Card, Layer, card_text
 from methods.release.onnx_program import onnx_program
 from methods.release.source import source
 from methods.weights import weight_mask
 
 CSR_BELOW = 0.2
-WITHOUT_EXAMPLE = "no example input was given"
 
 
 def save(
@@ -44,8 +43,8 @@ def save(
     `sparse_training.networks` and its arguments, by which `load` builds the network without being
     given one. card: what the model card says of the network.
 
-    Returns which files were left out, and why, by their names. The folder is whole or absent;
-    writing the same network twice changes nothing. Raises ValueError where safetensors is not
+    Returns the files that were left out, by name, each with the reason. The folder is complete or
+    absent. Writing the same network twice changes nothing. Raises ValueError where safetensors is not
     installed, the model is not finalized, a mask or the example does not fit it, `network` or the
     card cannot be written as text, or the folder holds other files; OSError where it cannot be
     written.
@@ -113,7 +112,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Tensors that share no memory, as safetensors wants them."""
+    """The state_dict with tensors that share no memory, which safetensors requires."""
     return {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
 
 
@@ -140,7 +139,9 @@ def _checked(masks: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]
 
 def _below(kept: Mapping[str, Tensor], left_out: dict[str, str]) -> list[str]:
     """The weights that are written as CSR."""
-    found = [n for n, mask in kept.items() if int(mask.sum()) < CSR_BELOW * mask.numel() and arrays.fits_csr(mask)]
+    found = [
+        n for n, mask in kept.items() if int(mask.sum()) < CSR_BELOW * mask.numel() and csr_and_bits.fits_csr(mask)
+    ]
     if not found:
         left_out[files.FORMS["csr"]] = f"no weight keeps less than {CSR_BELOW:.0%}"
     return found
@@ -149,7 +150,10 @@ def _below(kept: Mapping[str, Tensor], left_out: dict[str, str]) -> list[str]:
 def _tensor_files(
     plain: nn.Module, kept: Mapping[str, Tensor], sparse: list[str], compact: nn.Module | None
 ) -> dict[str, bytes]:
-    tensors = {files.FORMS["dense"]: _state(plain), files.MASKS: {n: arrays.packed(mask) for n, mask in kept.items()}}
+    tensors = {
+        files.FORMS["dense"]: _state(plain),
+        files.MASKS: {n: csr_and_bits.packed(mask) for n, mask in kept.items()},
+    }
     if sparse:
         tensors[files.FORMS["csr"]] = _csr_state(plain, sparse)
     if compact is not None:
@@ -159,7 +163,7 @@ def _tensor_files(
 
 def _csr_state(plain: nn.Module, sparse: list[str]) -> dict[str, Tensor]:
     state = _state(plain)
-    found = {f"{name}.{part}": value for name in sparse for part, value in arrays.csr(state.pop(name)).items()}
+    found = {f"{name}.{part}": value for name in sparse for part, value in csr_and_bits.csr(state.pop(name)).items()}
     if both := found.keys() & state.keys():
         raise ValueError(f"'{min(both)}' is the name of a tensor and of a CSR array")
     return state | found
@@ -183,16 +187,17 @@ def _programs(
     plain: nn.Module, compact: nn.Module | None, inputs: Tensor | None, left_out: dict[str, str]
 ) -> dict[str, bytes]:
     """network.py and model.onnx, as far as they can be made."""
+    if inputs is None:
+        left_out |= dict.fromkeys(("network.py", "model.onnx"), "no example input was given")
+        return {}
     contents: dict[str, bytes] = {}
     networks = {"Network": plain} | ({} if compact is None else {"CompactNetwork": compact})
-    for name in ("network.py", "model.onnx"):
-        try:
-            if inputs is None:
-                raise ValueError(WITHOUT_EXAMPLE)
-            if name == "network.py":
-                contents[name] = source(networks, inputs).encode()
-            else:
-                contents[name] = onnx_program(plain if compact is None else compact, inputs)
-        except ValueError as error:
-            left_out[name] = str(error)
+    try:
+        contents["network.py"] = source(networks, inputs).encode()
+    except ValueError as error:
+        left_out["network.py"] = str(error)
+    try:
+        contents["model.onnx"] = onnx_program(plain if compact is None else compact, inputs)
+    except ValueError as error:
+        left_out["model.onnx"] = str(error)
     return contents

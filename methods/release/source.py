@@ -24,8 +24,8 @@ from torch import nn
 def source(networks: dict[str, nn.Module], example: Tensor) -> str:
     """Source of a class for each network, by the class's name. The networks are in evaluation mode.
 
-    example: an input [b, ...] that the networks take. Raises ValueError where a network cannot be
-    written so: torch.fx cannot trace it, or a module is not of torch.nn or is not what it prints.
+    example: an input [b, ...] of the networks. Raises ValueError where a network cannot be written:
+    torch.fx cannot trace it, a module is not of torch.nn, or does not print the call that makes it.
     """
     text = HEAD + "".join(_class(name, network) for name, network in networks.items())
     for name, network in networks.items():

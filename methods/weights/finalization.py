@@ -33,7 +33,7 @@ def finalize(model: nn.Module, *, compact: bool = False, execution: Literal["den
             if mask.at_finish is not None and (call := mask.at_finish()) is not None:
                 call()
     for module in list(model.modules()):
-        kept_linear.expand_(module)
+        kept_linear.release_(module)
         weight_mask.settle_(module, written=True)
         masks = weight_mask.masks_of(module)
         kept = {name: reparametrization.kept(module, name) for name in masks}
@@ -57,4 +57,5 @@ def _compress_(model: nn.Module) -> None:
         keep = weight != 0
         kept = int(torch.count_nonzero(keep))
         if kept <= keep.numel() / 2 and kept_linear.fits(weight, kept):
-            kept_linear.compress_(module, Places.of(keep), name=f"{name}.weight".lstrip("."))
+            kept_linear.prepare(module, kept_linear.Held(f"{name}.weight".lstrip(".")))
+            kept_linear.compress_(module, Places.of(keep))

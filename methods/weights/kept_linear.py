@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -22,37 +23,55 @@ from methods.weights.weight_mask import masks_of
 
 TYPES = (torch.float32, torch.float64)
 MOST = 2**31 - 1  # the kernels' indices are int32
+Choose = Callable[[nn.Module, Tensor], None]  # gets the layer and the inputs of a forward pass
 States = Callable[[Tensor], Iterable[dict[str, Any]]]  # the optimizer's state of a parameter
 
 
-class KeptLinear:
-    """What a layer that holds kept weights adds to its class.
+@dataclass
+class Held:
+    """What a layer holds. places: of the kept weights, if it holds these only; None for a dense weight.
 
-    Writing to the layer from outside, copying and moving it first make its weight dense again.
+    name: the weight's. states: see `States`. choose: called before each forward pass of a layer
+    that holds a dense weight; it may call `compress_`.
+    """
+
+    name: str
+    states: States = lambda _: ()
+    choose: Choose | None = None
+    places: Places | None = None
+
+
+class KeptLinear:
+    """What a layer that may hold kept weights only adds to its class.
+
+    Writing to the layer from outside and moving it first make its weight dense again; copies are
+    layers of the original class.
     """
 
     base_class: type[nn.Module]
-    places: Places
-    name: str  # of the weight
-    states: States
+    held: Held
 
     def forward(self, input: Tensor) -> Tensor:
-        module = cast(nn.Linear, self)
+        module, held = cast(nn.Linear, self), self.held
+        if held.places is None and held.choose is not None:
+            held.choose(module, input)
         values = cast(Tensor, module._parameters["weight"])
+        if held.places is None:
+            return F.linear(input, values, module.bias)
         if values.dim() > 1:  # stands in for the parameter, as in torch.func.functional_call
-            return F.linear(input, values * self.places.mask(), module.bias)
-        return kernels.backend_for(values).kept_linear(input, values, self.places, module.bias)
-
-    def make_dense_(self) -> None:
-        expand_(cast(nn.Module, self))
+            return F.linear(input, values * held.places.mask(), module.bias)
+        return kernels.backend_for(values).kept_linear(input, values, held.places, module.bias)
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight, computed from the kept ones: it refuses writes."""
+        """The dense weight. Where it is computed from the kept ones, it refuses writes."""
         values = cast(Tensor, cast(nn.Module, self)._parameters["weight"])
-        if values.dim() > 1:
+        if self.held.places is None or values.dim() > 1:
             return values
-        return ComputedWeight.of(self.places.scatter(values), values, self.name)
+        return ComputedWeight.of(self.held.places.scatter(values), values, self.held.name)
+
+    def make_dense_(self) -> None:
+        expand_(cast(nn.Module, self))
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         if name == "weight":
@@ -61,38 +80,36 @@ class KeptLinear:
 
     def reset_parameters(self) -> None:
         expand_(cast(nn.Module, self))
-        cast(nn.Linear, self).reset_parameters()
+        cast(Any, self.base_class).reset_parameters(self)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         expand_(cast(nn.Module, self))
-        return cast(nn.Module, cast(Any, self)._apply(fn, recurse))
+        return cast(Any, self.base_class)._apply(self, fn, recurse)
 
     def _load_from_state_dict(self, *args: Any) -> None:
         expand_(cast(nn.Module, self))
-        cast(nn.Module, self)._load_from_state_dict(*args)
+        cast(Any, self.base_class)._load_from_state_dict(self, *args)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        module = cast(nn.Module, self)
+        module, places = cast(nn.Module, self), self.held.places
         self.base_class._save_to_state_dict(module, destination, prefix, keep_vars)
         values = cast(Tensor, module._parameters["weight"])
-        if values.dim() == 1:
-            destination[f"{prefix}weight"] = self.places.scatter(values if keep_vars else values.detach())
+        if places is not None and values.dim() == 1:
+            destination[f"{prefix}weight"] = places.scatter(values if keep_vars else values.detach())
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """Copies and pickles are dense layers."""
-        module, values = cast(nn.Module, self), cast(nn.Parameter, cast(nn.Module, self)._parameters["weight"])
-        state = {key: value for key, value in vars(module).items() if key not in OWN}
-        dense = nn.Parameter(self.places.scatter(values.detach()), requires_grad=values.requires_grad)
-        state["_parameters"] = vars(module)["_parameters"] | {"weight": dense}
+        module, places = cast(nn.Module, self), self.held.places
+        state = {key: value for key, value in vars(module).items() if key != "held"}
+        if places is not None:
+            values = cast(nn.Parameter, module._parameters["weight"])
+            dense = nn.Parameter(places.scatter(values.detach()), requires_grad=values.requires_grad)
+            state["_parameters"] = module._parameters | {"weight": dense}
         return _plain, (self.base_class,), state
-
-
-OWN = ("places", "name", "states")
 
 
 def holds_kept(module: nn.Module) -> bool:
     """Whether a layer holds kept weights only."""
-    return isinstance(module, KeptLinear)
+    return isinstance(module, KeptLinear) and module.held.places is not None
 
 
 def can_hold(module: nn.Module) -> bool:
@@ -114,34 +131,41 @@ def fits(weight: Tensor, kept: int) -> bool:
     return supported and kept < weight.numel() and kept not in (0, 1, weight.shape[1])
 
 
-@torch.no_grad()
-def compress_(module: nn.Module, places: Places, *, name: str, states: States = lambda _: ()) -> None:
-    """Make a layer hold the weights at these places only; all others are 0.
+def prepare(module: nn.Module, held: Held) -> None:
+    """Let a layer hold kept weights only; it holds its dense weight for now."""
+    module.__dict__["held"] = held
+    module.__class__ = _class(type(module))  # type: ignore[arg-type]  # mypy: a class has no hash
 
-    name: the weight's. states: returns the optimizers' states of a parameter; tensors of its shape
-    become vectors too.
-    """
+
+@torch.no_grad()
+def compress_(module: nn.Module, places: Places) -> None:
+    """Make a prepared layer hold the weights at these places only; all others are 0."""
+    assert isinstance(module, KeptLinear)
     if (mask := masks_of(module).get("weight")) is not None:
         mask.hold(places)
-    _replace_(cast(nn.Parameter, module._parameters["weight"]), places.gather, states)
-    module.__dict__.update(places=places, name=name, states=states)
-    module.__class__ = _class(type(module))  # type: ignore[arg-type]  # mypy: a class has no hash
+    module.held.places = places
+    _replace_(cast(nn.Parameter, module._parameters["weight"]), places.gather, module.held.states)
 
 
 @torch.no_grad()
 def expand_(module: nn.Module) -> None:
     """Make the weight of a layer dense again; does nothing where it is."""
-    if not isinstance(module, KeptLinear):
+    if not isinstance(module, KeptLinear) or (places := module.held.places) is None:
         return
-    places, states = module.places, module.states
-    module.__class__ = module.base_class  # type: ignore[assignment]
-    for key in OWN:
-        del module.__dict__[key]
+    module.held.places = None
     if (mask := masks_of(module).get("weight")) is not None:
         mask.hold(None)
-    parameter = cast(nn.Module, module)._parameters["weight"]
+    parameter = module._parameters["weight"]
     if parameter is not None and parameter.dim() == 1:
-        _replace_(parameter, places.scatter, states)
+        _replace_(parameter, places.scatter, module.held.states)
+
+
+def release_(module: nn.Module) -> None:
+    """Undo `prepare`."""
+    if isinstance(module, KeptLinear):
+        expand_(module)
+        del module.__dict__["held"]
+        module.__class__ = module.base_class  # type: ignore[assignment]
 
 
 def _replace_(parameter: nn.Parameter, convert: Callable[[Tensor], Tensor], states: States) -> None:

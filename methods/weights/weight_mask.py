@@ -27,7 +27,6 @@ from methods.kernels.places import Places
 from methods.layers import MaskableWeight
 from methods.weights.reparametrization import EffectiveWeight, extra_name
 
-Form = Callable[[nn.Module, "WeightMask", Tensor], None]  # gets a layer, its mask and the inputs of a forward pass
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
 StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place
 HOLDERS = "masked_modules"  # of a module's __dict__: the modules that its hook looks at
@@ -42,8 +41,7 @@ class WeightMask:
     parameter as it is. before: the weight's values from before it was masked, until training goes
     on. final: what was kept when the model was finalized. at_finish: a weak reference to what is
     called before that. places: where the kept weights are, while the layer holds these only;
-    `pruned` is then computed from it. changes: how often the mask was replaced. form: chooses what
-    the layer holds (`methods.execution`).
+    `pruned` is then computed from it. changes: how often the mask was replaced.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -52,7 +50,6 @@ class WeightMask:
         self.keeps_gradients = False
         self.forward = forward
         self.places: Places | None = None
-        self.form: Form | None = None  # copies have none
         self._pruned: Tensor | None = None
         self.before: Tensor | None = None
         self.final: Tensor | None = None
@@ -174,7 +171,7 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("at_finish", "form", "places", "_masked", "_version", "_hooked", "_original")
+        forgotten = ("at_finish", "places", "_masked", "_version", "_hooked", "_original")
         return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
@@ -301,19 +298,7 @@ def _mask_loaded(module: nn.Module, _: Any) -> None:
             mask.settle_(module, name, written=True)
 
 
-def choose_form(weight: MaskableWeight, mask: WeightMask, form: Form) -> None:
-    """Before each forward pass of a layer, call `form`, which chooses what the layer holds."""
-    mask.form = form
-    weight.module.register_forward_pre_hook(_take_form)
-
-
-def _take_form(module: nn.Module, args: tuple[Any, ...]) -> None:
-    for mask in masks_of(module).values():
-        if mask.form is not None and mask.places is None and args:
-            mask.form(module, mask, args[0])
-
-
-OWN_HOOKS = (_settle, _take_form, _mask_loaded)
+OWN_HOOKS = (_settle, _mask_loaded)
 
 
 def _refuse_script() -> NoReturn:

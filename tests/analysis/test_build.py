@@ -231,8 +231,8 @@ def test_a_build_into_the_published_exhibits_says_so(tmp_path: Path) -> None:
     shutil.copytree(MNIST, tmp_path / "runs")
     said = command("build", "--only", "table2", cwd=tmp_path).stdout.splitlines()[-1]
     assert said == (
-        "paper_figures holds the published exhibits; these were rebuilt from paper_figures/results, runs: see git diff "
-        "--stat. --out writes elsewhere"
+        "paper_figures holds the published exhibits, which were now rebuilt from paper_figures/results, runs. "
+        "git diff --stat shows what changed; --out DIR writes to another folder"
     )
     assert "published" not in command("build", "--only", "table2", "--out", "mine", cwd=tmp_path).stdout
 

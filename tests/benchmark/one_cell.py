@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from benchmark import results
 from benchmark.run_folder.attempts import Observer
 from benchmark.run_folder.files import sealed
 from benchmark.spec import Data, Model, Optimizer, RunSpec
@@ -53,6 +54,21 @@ class Runner:
     def checkpoints(self, suffix: str = ".pt") -> list[Path]:
         """All generations, the newest last."""
         return sorted(self.cell.glob(f"attempts/*/checkpoint-*{suffix}"), key=lambda path: path.name)
+
+
+def runner(out: Path, spec: RunSpec) -> Runner:
+    """The only cell of the suite `tiny` in a new run folder."""
+    results.prepare(out)
+    results.remember(out, "tiny", (), [spec])
+    return Runner(out, spec)
+
+
+def sparse_cell(out: Path, method: str) -> Runner:
+    """A finished cell that is so sparse that neurons are dead."""
+    like = make_spec()
+    cell = runner(out, spec_of(method, data=like.data, model=like.model, optimizer=like.optimizer, density=0.02))
+    assert cell.run().status == "done"
+    return cell
 
 
 def result_document(cell: Path, **changes: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from grids import Bench
 from benchmark import suites
 
 PROGRAMS = Path(sys.executable).parent
-# as bash does it: the function that `complete` has registered for the program, with the words of the line
+# bash calls the function that `complete` registered for the program, with the words of the line
 ASK = """
 eval "$(sparse-bench --show-completion)"
 COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))

@@ -1,4 +1,4 @@
-"""The code blocks of the pages: which ones a reader is told to run, and what they say that they need."""
+"""The code blocks of the pages: which ones a reader should run, and what the page says they need."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Block:
 
     @property
     def marked(self) -> bool:
-        """Whether the page says that it needs more than a minute, a network or a machine that not everybody has."""
+        """Whether the page says that it needs minutes, a network, data or a special machine."""
         return NEEDS.search(" ".join(self.around.split())) is not None
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of each of this project's commands in a shell block, without comments: `make TARGET` too."""
+        """The words of this project's commands and `make TARGET` in a shell block, without comments."""
         lines = self.text.replace("\\\n", " ").splitlines() if self.language in ("sh", "console") else []
         ours = [line.removeprefix("$ ") for line in lines if OURS.search(line)]
         return [shlex.split(line, comments=True) for line in ours]

@@ -1,4 +1,4 @@
-"""docs/notebooks/dst_on_your_model.ipynb runs, and its stored outputs are those of the code it shows.
+"""docs/notebooks/dst_on_your_model.ipynb runs, and its stored outputs are those of its code.
 
 The outputs are stored because the notebook is read on the site and on code hosts, where nobody runs
 it. `python tests/docs/test_notebook.py` writes them again.
@@ -42,7 +42,7 @@ def pictures(notebook: Any) -> int:
 
 @pytest.mark.slow
 def test_it_runs_and_prints_what_is_stored() -> None:
-    """Times are the machine's; other numbers may move a little with the processor's instructions."""
+    """Times depend on the machine; other numbers may differ a little between processors."""
     stored, now = nbformat.read(NOTEBOOK, as_version=4), executed()
     assert pictures(stored) == pictures(now) == 1
     lines = list(zip(printed(stored), printed(now), strict=True))
@@ -55,7 +55,7 @@ def test_it_runs_and_prints_what_is_stored() -> None:
 
 
 def test_what_it_says_of_size_and_time_is_what_is_stored() -> None:
-    """Zeros gain nothing; compaction makes the network smaller and faster."""
+    """Zeros do not change size or time; compaction makes the network smaller and faster."""
     lines = printed(nbformat.read(NOTEBOOK, as_version=4))
     sizes, times = (
         {line.split()[0]: float(line.split()[1]) for line in lines if unit in line} for unit in (" kB ", " ms ")

@@ -1,4 +1,4 @@
-"""The site that `make docs` builds: without a warning, a dead link, or anything fetched from elsewhere."""
+"""The site of `make docs` has no warning and no dead link, and fetches nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def pages(site: Path) -> dict[Path, Links]:
 
 
 def test_a_page_outside_the_navigation_a_dead_link_and_a_missing_anchor_are_errors(tmp_path: Path) -> None:
-    """In the project's settings and with its command. `--quiet` would keep the warnings from `--strict`."""
+    """With the project's settings and command. `--quiet` would hide the warnings from `--strict`."""
     pytest.importorskip("mkdocs", reason="the extra [docs] is not installed")
     assert "mkdocs build --strict\n" in (ROOT / "Makefile").read_text()
     (tmp_path / "docs").mkdir()
@@ -115,13 +115,6 @@ def test_all_that_is_public_is_in_the_reference(pages: dict[Path, Links]) -> Non
     places = pages[Path("reference/methods.html")].places
     missing = [name for name in methods.__all__ if not any(f"methods.{name}" in place for place in places)]
     assert missing == []
-
-
-def test_what_is_not_on_the_site_is_text_without_a_link(site: Path) -> None:
-    """slurm/ is a folder of the repository, which no page stands for."""
-    text = (site / "clusters.html").read_text()
-    assert "slurm/ has a profile for" in text
-    assert "../slurm" not in text
 
 
 @pytest.mark.parametrize(

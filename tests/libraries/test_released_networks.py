@@ -1,4 +1,4 @@
-"""model.onnx of released networks: checked by onnxruntime, without this machine's paths, for any batch size."""
+"""model.onnx of released networks: checked by onnxruntime, for any batch size, without local paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops that other libraries own, with the callbacks of `methods.integrations`: Lightning, transformers; accelerate."""
+"""Training loops of other libraries: Lightning and transformers with their callbacks, and accelerate."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-# --- Lightning ------------------------------------------------------------------------------------------------------
+# --- Lightning ------------------------------------------------------------------------------------
 
 
 def lightning_training(method: str, *, manual: bool = False, weight_decay: float = 0.0) -> tuple[Any, Any]:
@@ -160,7 +160,7 @@ def test_lightning_refuses_a_checkpoint_without_masks(tmp_path: Path) -> None:
     plain, _ = lightning_training("set")
     fit(plain, [], tmp_path, epochs=1).save_checkpoint(tmp_path / "plain.ckpt")
     module, sparse = lightning_training("set")
-    with pytest.raises(ValueError, match="saved without the callback SparseTraining: it has no masks"):
+    with pytest.raises(ValueError, match="the checkpoint has no masks: give one saved with the callback"):
         fit(module, [sparse], tmp_path, ckpt_path=tmp_path / "plain.ckpt", weights_only=True)
 
 
@@ -200,7 +200,7 @@ def test_the_pages_block_trains_with_lightning(tmp_path: Path, monkeypatch: pyte
     assert type(names["module"].network[0]) is nn.Linear
 
 
-# --- transformers ---------------------------------------------------------------------------------------------------
+# --- transformers ---------------------------------------------------------------------------------
 
 
 class Classifier(nn.Module):
@@ -289,7 +289,7 @@ def test_transformers_refuses_to_resume_without_the_methods_state(tmp_path: Path
     with pytest.raises(RuntimeError, match="the Trainer begins at step 3 and the method at 0: train"):
         resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     (tmp_path / "checkpoint-3/sparse_training.pt").unlink()
-    with pytest.raises(ValueError, match=r"sparse_training\.pt is missing: the checkpoint was saved without"):
+    with pytest.raises(ValueError, match=r"sparse_training\.pt is missing: give a checkpoint saved with"):
         sparse.resume(tmp_path / "checkpoint-3")
 
 
@@ -308,7 +308,7 @@ def test_the_pages_block_steps_with_any_trainer() -> None:
     assert names["attached"].context.step == 1
 
 
-# --- accelerate -----------------------------------------------------------------------------------------------------
+# --- accelerate -----------------------------------------------------------------------------------
 
 
 def test_the_pages_block_trains_with_accelerate() -> None:

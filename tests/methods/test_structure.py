@@ -16,6 +16,7 @@ from attached_model import Block, attach, backward, sgd
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, prune
+from two_processes import in_two_processes
 
 import methods
 
@@ -209,17 +210,17 @@ def test_finalizing_a_copy_leaves_the_original_in_training(method: str) -> None:
 # ---- several processes
 
 
-def _train(rank: int, port: int, case: str, errors: Any) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _train(rank: int, case: str) -> str:
+    """The error of the training; empty where there is none."""
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    model = Block()
+    network: nn.Module = DistributedDataParallel(model) if case == "wrapped first" else model
+    method, seed = ("static", rank) if case == "other seeds" else ("dst", 0)
+    attached = attach(model, method, seed=seed)
+    if case == "attached first":
+        network = DistributedDataParallel(model)
     try:
-        torch.manual_seed(0)
-        model = Block()
-        network: nn.Module = DistributedDataParallel(model) if case == "wrapped first" else model
-        method, seed = ("static", rank) if case == "other seeds" else ("dst", 0)
-        attached = attach(model, method, seed=seed)
-        if case == "attached first":
-            network = DistributedDataParallel(model)
         sgd(attached)
         torch.manual_seed(rank)
         for _ in range(3):
@@ -227,11 +228,9 @@ def _train(rank: int, port: int, case: str, errors: Any) -> None:
             model.zero_grad()
             loss.backward()
             attached.step()
-        errors.put("")
     except (ValueError, RuntimeError) as error:
-        errors.put(str(error))
-    finally:
-        dist.destroy_process_group()
+        return str(error)
+    return ""
 
 
 @pytest.mark.slow
@@ -244,17 +243,7 @@ def _train(rank: int, port: int, case: str, errors: Any) -> None:
     ],
 )
 def test_processes_hold_the_same_or_say_why_not(case: str, message: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    errors = context.Queue()
-    processes = [context.Process(target=_train, args=(rank, port, case, errors)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    found = [errors.get(timeout=300) for _ in processes]
-    for process in processes:
-        process.join()
+    found = in_two_processes(_train, case)
     assert all(text.startswith(message) and bool(text) == bool(message) for text in found)
 
 

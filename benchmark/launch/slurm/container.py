@@ -1,4 +1,4 @@
-"""A job inside an Apptainer image: the words before its Python, and what its script does afterwards.
+"""A job inside an Apptainer image: the command that starts its Python, and the end of its script.
 
 The image has Python and the packages. The program is the one that submitted the job: the folders
 where Python finds it are mounted at their own paths, as are the run folder, the data and plug-ins.
@@ -38,7 +38,7 @@ def python(image: str, *, gpus: bool, folders: Iterable[str]) -> list[str]:
 
 
 def folders(execution: Execution, python_path: Iterable[str]) -> list[str]:
-    """What a job reads and writes: the run folder, and what exists of data, plug-ins and Python's paths."""
+    """The folders of a job: the run folder, and those of data, plug-ins and Python that exist."""
     plugins = [str(plugin.parent) for plugin in execution.plugins if isinstance(plugin, Path)]
     others = (os.path.abspath(path) for path in (str(execution.data_dir), *plugins, *python_path))
     return [str(execution.out), *filter(os.path.isdir, others)]

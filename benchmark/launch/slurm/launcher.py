@@ -45,13 +45,10 @@ class SlurmLauncher:
     stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
 
     def __init__(self, execution: Execution, profile: Profile, *, workers: int | None, detach: bool) -> None:
-        """Raises LaunchError for a run folder that SLURM cannot write to, or a folder that no container can see.
-
-        python: the words that start Python in a job.
-        """
+        """Raises LaunchError for a folder that SLURM cannot write to or no container can mount."""
         check_folder(execution.out)
         self._execution, self._profile, self._detach = execution, profile, detach
-        self.python = _python(execution, profile)
+        self.python = _python(execution, profile)  # the words that start Python in a job
         self._workers_per_job = workers or profile.workers(processes_per_cell=execution.processes)
         self.workers = self._workers_per_job * profile.array_parallelism
         self._specs: dict[str, RunSpec] = {}

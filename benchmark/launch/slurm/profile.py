@@ -116,7 +116,7 @@ def read(path: Path) -> Profile:
 
 
 def _image(path: Path, text: str) -> str:
-    """The absolute path of an image that the profile names relative to its own folder. Raises SpecError."""
+    """The absolute path of an image, which may be relative to the profile's folder. Raises SpecError."""
     image = os.path.abspath(path.parent / text)
     if CONTROL.search(image):
         raise SpecError(f"--profile {path}: container: a job's script cannot hold {shown(image)}; rename it")

@@ -1,4 +1,4 @@
-"""Accuracy against density shows a network of the paper in the stated set-ups, and the printed number only there."""
+"""Accuracy against density shows stated set-ups, and the printed number only in these."""
 
 from __future__ import annotations
 

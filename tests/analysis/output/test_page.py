@@ -194,7 +194,7 @@ def test_exhibits_that_are_not_run_are_named(tmp_path: Path) -> None:
     rows = [synthetic.cell("lenet-300-100", "dense", 0)]
     build(load([synthetic.write(tmp_path / "in", rows)]), tmp_path / "out")
     text = html(tmp_path / "out")
-    part = text.split('id="idle"')[1].split('id="runs"')[0]
+    part = text.split('id="without-runs"')[1].split('id="runs"')[0]
     assert 'id="figure5">Figure 5 <span class="soft">(not run)</span></li>' in part
     assert '<li id="table2"><details><summary>Table 2 <span class="soft">(no runs yet)</span></summary>' in part
     assert text.count('id="table2"') == 1
@@ -205,7 +205,7 @@ def test_they_are_folded_away_where_no_number_of_the_paper_was_run(verdict: str,
     given = Results(load([synthetic.write(tmp_path, [synthetic.cell("lenet-300-100", "dense", 0)])]))
     text = page(given, [Written(name="figure5", remark="not run")], verdicts=[(verdict, ())])
     opened = {"not run": "<details>", "reproduced": "<details open>"}[verdict]
-    assert f"{opened}\n<summary>1 exhibit holds" in text.split('id="idle"')[1]
+    assert f"{opened}\n<summary>1 exhibit uses" in text.split('id="without-runs"')[1]
 
 
 def test_only_leaves_the_page_as_it_is(results: Path, tmp_path: Path) -> None:

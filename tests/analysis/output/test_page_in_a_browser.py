@@ -1,4 +1,4 @@
-"""How a browser takes the page: its layout, sorting, filters and pictures; by keyboard, and without JavaScript."""
+"""The page in a browser: layout, sorting, filters and pictures; by keyboard, and without JavaScript."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this ma
 
 
 def strangers_rows() -> list[dict[str, Any]]:
-    """Digits: the dense network, DST at two alphas, SET, and two methods whose words are a trial of the page."""
+    """Digits: the dense network, DST at two alphas, SET, and two methods with hostile or long names."""
     rows = []
     for seed in (0, 1, 2):
         at = {"dataset": "digits", "protocol": ""}

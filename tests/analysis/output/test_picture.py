@@ -1,4 +1,4 @@
-"""The picture of accuracy against density: what is drawn where."""
+"""The picture of accuracy against density: where its points, bars and scales are drawn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_no_bar_reaches_above_100_percent() -> None:
     panel = Panel(network="N", setup="", marks=(mark(5, 99.0, 100.0), mark(5, 90.0)))
     found = picture([panel], lambda m: "#", {}).leading[0]
     top = min(y for bar in found.dots[1].bars for y in (bar[1], bar[3]))
-    assert max(float(label) for _, label in found.up) <= 100
+    assert max(float(label) for _, label in found.y_ticks) <= 100
     assert top == TOP  # the mean is 99.5 and its deviation 0.71: the bar ends at 100 %, the top
     assert "cut]" in found.dots[1].lines[1]
 
@@ -50,7 +50,7 @@ def test_a_point_far_below_is_at_the_edge_and_says_so() -> None:
     assert [said[-1] for said in lines[1:]] == ["n=1: seed 0"] * 8
 
 
-def test_one_point_alone_has_a_scale() -> None:
+def test_a_single_point_has_a_scale() -> None:
     places, lines = drawn(mark(5, 95.0, run_id="b"))
     assert LEFT < places[0][0] < RIGHT
     assert lines[0][-1] == "the printed number: better"
@@ -67,7 +67,7 @@ def test_the_fullest_panel_of_each_network_leads() -> None:
     assert [(d.panel.network, d.panel.setup) for d in found.others] == [("A", "10 epochs"), ("D", ""), ("E", "")]
 
 
-def test_what_has_no_place_is_not_drawn() -> None:
+def test_a_point_without_accuracy_or_weights_is_not_drawn() -> None:
     lost = replace(mark(7, 10.0), accuracy=summarize([], expected=1), front=True)
     places, _ = drawn(mark(5, 95.0), lost, mark(0, 10.0), dense=summarize([], expected=1))
     assert len(places) == 1

@@ -1,4 +1,4 @@
-"""`export --checkpoint`: a finished cell's network in a folder, and who is turned away. tests/libraries tries ONNX."""
+"""`export --checkpoint`: a finished cell's network in a folder, and refusals; without ONNX."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import pytest
 import torch
 import yaml
 from grids import Bench
-from one_cell import Runner, flip_a_bit, make_spec
+from one_cell import Runner, flip_a_bit, make_spec, runner, sparse_cell
 
 import methods
 from benchmark import models, results, suites
 from benchmark.run_folder.files import sealed
 from benchmark.spec import Data, Model
-from benchmark.suites import cell as spec_of
 from benchmark.training.finished import trained
 from benchmark.training.measure import accuracy
 
@@ -34,20 +33,10 @@ def _without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("methods.release.onnx_program.NEEDED", ("a_package_that_is_not_there",))
 
 
-def runner(out: Path, spec: Any) -> Runner:
-    results.prepare(out)
-    results.remember(out, "tiny", (), [spec])
-    return Runner(out, spec)
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Runner:
-    """A cell so sparse that neurons are dead, to be read only."""
-    like = make_spec()
-    spec = spec_of("set", data=like.data, model=like.model, optimizer=like.optimizer, density=0.02)
-    cell = runner(tmp_path_factory.mktemp("done"), spec)
-    assert cell.run().status == "done"
-    return cell
+    """A cell with dead neurons, to be read only."""
+    return sparse_cell(tmp_path_factory.mktemp("done"), "set")
 
 
 def export(bench: Bench, cell: Runner, to: Path, *options: str | Path) -> Any:
@@ -228,7 +217,7 @@ def test_a_cell_of_a_plug_in_needs_the_file_that_registers_it(tmp_path: Path, be
     assert methods.load(to, model=lambda: tiny((1, 8, 8), 10), form="csr").layer.out_features == 10
 
 
-# --- who is turned away: one line, and nothing is written --------------------------------------------------------
+# --- refusals: one line, and nothing is written ------------------------------------------------------
 
 
 def refused(finished: Any, to: Path, message: str, *, code: int = 2) -> None:

@@ -35,6 +35,13 @@ def rewrite(file: Path, run_id: str, /, **changed: Any) -> None:
     results.write_csv(file, COLUMNS, rows)
 
 
+def test_a_million_equal_columns_are_refused_at_once(tmp_path: Path) -> None:
+    """Comparing each with all before it took hours."""
+    (tmp_path / "results.csv").write_text(",".join(COLUMNS) + ",seed" * 1_000_000 + "\n")
+    with pytest.raises(SpecError, match="unknown or repeated column 'seed'"):
+        published.read(tmp_path / "results.csv")
+
+
 def test_rows_join_a_table_in_two_batches_as_in_one(grid: Grid, tmp_path: Path) -> None:
     rows = rows_of(grid)
     assert published.merge(rows, grid.out, tmp_path / "one") == len(rows)

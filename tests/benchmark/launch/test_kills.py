@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.slow
 def test_kills_in_a_step_a_checkpoint_and_an_append_end_in_the_same_bits(tmp_path: Path) -> None:
-    """Each kill waits until a cell that was hit less than three times has a checkpoint: all get their turn.
+    """Each kill waits until a cell that was hit less than three times has a checkpoint.
 
     Every second kill aims at what none has struck yet; the others come at any moment.
     """

@@ -10,33 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 from grids import Bench
-from one_cell import Runner, flip_a_bit, make_spec
+from one_cell import Runner, flip_a_bit, make_spec, runner, sparse_cell
 
-from benchmark import results
-from benchmark.spec import Model, RunSpec, SpecError
+from benchmark.spec import Model, SpecError
 from benchmark.speed import inference
 from benchmark.speed import network_forms as forms
-from benchmark.suites import cell as spec_of
 from benchmark.training.finished import trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = ("--steps", "5", "--device", "cpu", "--json")
 
 
-def runner(out: Path, spec: RunSpec) -> Runner:
-    results.prepare(out)
-    results.remember(out, "tiny", (), [spec])
-    return Runner(out, spec)
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Runner:
-    """A cell so sparse that neurons are dead, to be read only."""
-    like = make_spec()
-    spec = spec_of("static", data=like.data, model=like.model, optimizer=like.optimizer, density=0.02)
-    cell = runner(tmp_path_factory.mktemp("done"), spec)
-    assert cell.run().status == "done"
-    return cell
+    """A cell with dead neurons, to be read only."""
+    return sparse_cell(tmp_path_factory.mktemp("done"), "static")
 
 
 def copied(done: Runner, folder: Path) -> Runner:
@@ -49,9 +37,9 @@ def test_every_form_is_measured_at_both_batch_sizes(done: Runner, bench: Bench) 
     assert finished.code == 0, finished.stderr
     assert finished.stderr == ""
     document = json.loads(finished.stdout)
-    names = ["masked-dense", "compact", "csr"]
+    names = ["masked-dense", "compact", "sparse", "csr"]
     assert [pair["form"] for pair in document["pairs"]] == 2 * names
-    assert [pair["batch_size"] for pair in document["pairs"]] == [1, 1, 1, 32, 32, 32]
+    assert [pair["batch_size"] for pair in document["pairs"]] == [1] * 4 + [32] * 4
     for pair in document["pairs"]:
         assert pair["n"] == 5
         assert 0 < pair["ratio"]["lower"] <= pair["ratio"]["median"] <= pair["ratio"]["upper"]
@@ -59,9 +47,10 @@ def test_every_form_is_measured_at_both_batch_sizes(done: Runner, bench: Bench) 
     assert list(measured) == ["dense", *names]
     assert measured["masked-dense"]["max_difference"] == 0
     assert measured["dense"]["max_difference"] is None
-    for form in ("compact", "csr"):
+    for form in ("compact", "sparse", "csr"):
         assert measured[form]["max_difference"] < 1e-4
         assert measured[form]["equal_predictions"] == 1
+    for form in ("compact", "csr"):
         assert measured[form]["bytes"] < measured["masked-dense"]["bytes"] == measured["dense"]["bytes"]
     assert measured["masked-dense"]["compressed_bytes"] < measured["dense"]["compressed_bytes"]
     before, after = document["layers"]["fc1.weight"]
@@ -95,7 +84,7 @@ def test_a_recurrent_network_that_carries_its_state_has_no_compact_form(tmp_path
     cell = runner(tmp_path, spec)
     assert cell.run().status == "done"
     document = bench("speed", "inference", spec.run_id, "--out", tmp_path, *FEW).json
-    assert [form["form"] for form in document["forms"]] == ["dense", "masked-dense", "csr"]
+    assert [form["form"] for form in document["forms"]] == ["dense", "masked-dense", "sparse", "csr"]
     assert "cannot compact: the model (RowLSTM) cannot be traced" in document["left_out"]["compact"]
 
 

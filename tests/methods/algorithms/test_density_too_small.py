@@ -37,7 +37,7 @@ def test_a_density_that_keeps_nothing_is_refused_by_name_with_the_least_one_that
 
 
 def test_layers_that_keep_a_weight_only_because_none_may_be_empty_are_named() -> None:
-    """Two of 256 weights are kept, as promised, one in each layer; the share of the last is 0.384 of its 64."""
+    """Two of 256 weights are kept, one in each layer. The share of the last layer is 0.384 weights."""
     with pytest.warns(
         UserWarning, match=r"^static: density 0\.006 leaves less than half a weight for 2\.weight: every"
     ):

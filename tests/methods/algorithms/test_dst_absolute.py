@@ -1,4 +1,4 @@
-"""`absolute_threshold` trains |t|: the same as a parameter u of which |u| prunes, by torch's own derivatives."""
+"""`absolute_threshold` trains |t| as torch's own derivatives train a parameter u where |u| prunes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An optimizer that steps a method: as a loop of one's own, with closures, accumulation, clipping and a scaler."""
+"""An optimizer that steps a method: with closures, accumulation, clipping, schedulers and a scaler."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import in_two_processes
 
 import methods
 from methods.integrations.stepping import take_over
@@ -28,47 +27,28 @@ def _attached(method: str) -> tuple[nn.Module, methods.Attachment]:
     return model, methods.attach(model, method, total_steps=4, steps_per_epoch=2, **OPTIONS[method])
 
 
-def _train(rank: int, port: int, results: Any) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _train(rank: int) -> dict[str, Any]:
+    dist.init_process_group("gloo")
     found: dict[str, Any] = {}
-    try:
-        for method in OPTIONS:
-            model, attached = _attached(method)
-            wrapped = DistributedDataParallel(model)
-            optimizer = torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9)
-            take_over(attached, optimizer)
-            for batch in range(4):  # a step is two passes over 4 examples here, 16 in all
-                optimizer.zero_grad()
-                for part in range(2):
-                    start = 16 * batch + 8 * part + 4 * rank
-                    examples = slice(start, start + 4)
-                    with wrapped.no_sync() if part == 0 else nullcontext():
-                        (F.cross_entropy(wrapped(X[examples]), Y[examples]) / 2).backward()
-                optimizer.step()
-            found[method] = [p.tolist() for p in model.parameters()], [m.tolist() for m in attached.masks().values()]
-        results.put(found)
-    except BaseException as error:
-        results.put({"error": repr(error)})
-        raise
-    finally:
-        dist.destroy_process_group()
+    for method in OPTIONS:
+        model, attached = _attached(method)
+        wrapped = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9)
+        take_over(attached, optimizer)
+        for batch in range(4):  # a step is two passes over 4 examples here, 16 in all
+            optimizer.zero_grad()
+            for part in range(2):
+                start = 16 * batch + 8 * part + 4 * rank
+                examples = slice(start, start + 4)
+                with wrapped.no_sync() if part == 0 else nullcontext():
+                    (F.cross_entropy(wrapped(X[examples]), Y[examples]) / 2).backward()
+            optimizer.step()
+        found[method] = [p.tolist() for p in model.parameters()], [m.tolist() for m in attached.masks().values()]
+    return found
 
 
 def test_processes_stay_equal_and_train_as_one() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=_train, args=(rank, port, results)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    first, second = (results.get(timeout=300) for _ in processes)
-    for process in processes:
-        process.join()
-    assert "error" not in first | second, (first, second)
+    first, second = in_two_processes(_train)
     assert first == second
     for method, (parameters, masks) in first.items():
         model, attached = _attached(method)

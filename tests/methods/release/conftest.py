@@ -1,4 +1,4 @@
-"""Released networks without ONNX, which tests/libraries tries: it would take seconds where it is installed."""
+"""Released networks without ONNX, which takes seconds. tests/libraries tries it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python blocks of docs/checkpoints.md: the first is the card's, the third runs; the second needs a cell's network."""
+"""Python blocks of docs/checkpoints.md. The second needs a cell: test_export_checkpoint.py runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`load` of folders that are damaged, or that somebody made to do harm: a line with the file, and nothing happens."""
+"""`load` refuses damaged and hostile folders in one line with the file, and changes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import methods
 
 
 def relist(folder: Path, name: str) -> None:
-    """Give a file that was changed the size and the checksum that release.json says, as a stranger would."""
+    """List the size and the checksum of a changed file in release.json, as a stranger would."""
     content = (folder / name).read_bytes()
     facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     change(folder, lambda document: document["files"].update({name: facts}))
