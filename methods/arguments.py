@@ -33,10 +33,14 @@ def execution_of(choice: str, method: Method) -> Choice:
     """
     if choice not in CHOICES:
         raise ValueError(f"execution is {choice!r}; valid: {', '.join(CHOICES)}")
-    masks_only = method.masking == "in_place" and method.weight_gradient == "sparse" and method.grown_state == "zero"
-    if method.density_promise == "dense" or not masks_only:
-        if choice == "sparse":
-            raise ValueError(f"execution='sparse': {method.name} trains all weights; use execution='dense'")
+    reason = "trains all weights" if method.density_promise == "dense" or method.weight_gradient == "dense" else ""
+    if method.masking != "in_place" or method.grown_state != "zero":
+        reason = "keeps what belongs to pruned weights"
+    if type(method).penalty is not Method.penalty:
+        reason = "has a penalty, which may read all weights"
+    if reason and choice == "sparse":
+        raise ValueError(f"execution='sparse': {method.name} {reason}; use execution='dense'")
+    if reason:
         return "dense"
     return cast(Choice, choice)
 

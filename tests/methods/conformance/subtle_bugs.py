@@ -189,6 +189,18 @@ class CountsBackwardPasses(GrowByGradient):
         self.passes = state["passes"]
 
 
+class WritesToTheMemoryOfTheStart(Random):
+    """Remembers where the weights are in memory, and later shrinks what is there."""
+
+    def enter_phase(self, ctx: Context) -> None:
+        super().enter_phase(ctx)
+        self.memory = [weight.parameter.detach() for weight in ctx.weights.values()]
+
+    def after_step(self, ctx: Context) -> None:
+        for values in self.memory:
+            values.mul_(0.99)
+
+
 class UndoesClipping(Random):
     """Updates with the gradients that arrived, whatever became of them since."""
 
