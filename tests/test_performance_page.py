@@ -16,14 +16,17 @@ from benchmark.speed import batches as data_path
 from benchmark.speed import grids as grid_speed
 from benchmark.speed import start_up
 from benchmark.speed.inference import cell_row, form_row, latency_row
+from benchmark.speed.sparse import FIELDS, layer_row, network_row
 from benchmark.speed.steps import row
 from benchmark.speed.workloads import load, spec_of
 from benchmark.training.loop import Training
+from methods import execution
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs/performance.md").read_text()
 WORDS = " ".join(PAGE.split())
 INFERENCE = (ROOT / "docs/inference.md").read_text()
+SPARSE = (ROOT / "docs/sparse-execution.md").read_text()
 NOT_RUN = (ROOT / "docs/not-run.md").read_text()
 BLOCKS = (ROOT / "docs/decisions/0021-linear-layers-in-blocks.md").read_text()
 SPEED = ROOT / "paper_figures/results/speed"
@@ -50,6 +53,7 @@ DOCUMENTS: list[dict[str, Any]] = [json.loads(file.read_text()) for file in sort
 TRAINED = [document for document in DOCUMENTS if kind(document) == "inference"]
 PAIRS, GRIDS, COMMANDS = measured("pairs", "pairs"), measured("grid", "grids"), measured("start-up", "commands")
 PATHS, SIZES, REPEATS = measured("data-path", "paths"), measured("linear sizes", "sizes"), measured("repeats", "runs")
+NETWORKS, LAYERS = measured("sparse", "networks"), measured("sparse", "layers")
 WITHOUT_KERNELS, TWO_THREADS = measured("pairs without kernels", "pairs"), measured("pairs on two threads", "pairs")
 
 
@@ -112,6 +116,40 @@ def test_every_measured_median_reaches_its_target() -> None:
     (plain,) = (p["ratio"]["median"] for p in WITHOUT_KERNELS if (p["model"], p["method"]) == ("lenet-300-100", "dst"))
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert f"LeNet-300-100 cost {close:.2f} dense steps instead of {plain:.1f}" in readme
+
+
+def test_what_kept_weights_only_cost_is_on_their_page_and_in_the_table_of_auto() -> None:
+    assert table("Networks", SPARSE) == [network_row(row) for row in NETWORKS]
+    assert table("Single layers", SPARSE) == [layer_row(row) for row in LAYERS]
+    with execution.TABLE.open(newline="") as file:
+        committed = list(csv.DictReader(file))
+    assert committed == [
+        {name: f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in FIELDS}
+        for row in LAYERS
+    ]
+    at = {(row["network"], row["density"]): row for row in NETWORKS}
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    lenet, wide = (at[name, 0.05]["sparse"]["median"] for name in ("784-300-100-10", "1024-4096-1024"))
+    assert f"{lenet:.2f} dense steps" in readme
+    assert f"{wide:.2f} for 1024-4096-1024" in readme
+
+
+def test_kept_weights_only_end_where_masked_training_does() -> None:
+    masked = {
+        row["run_id"]: row
+        for row in csv.DictReader((ROOT / "paper_figures/results/mnist-field/results.csv").open(newline=""))
+    }
+    with (SPEED / "executions.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 6
+    rows = []
+    for one in sorted(found, key=lambda row: (row["method"], row["seed"])):
+        other = masked[one["run_id"]]
+        assert one["density"] == other["density"]
+        accuracies = [float(row["test_accuracy"]) for row in (other, one)]
+        seconds = [f"{float(row['train_cpu_seconds']):.0f}" for row in (other, one)]
+        rows.append([one["method"], one["seed"], *(f"{value:.2f}" for value in accuracies), *seconds])
+    assert table("The end of a training", SPARSE) == rows
 
 
 def test_every_committed_cell_form_and_latency_is_on_the_page_and_nothing_else() -> None:
