@@ -43,7 +43,7 @@ class ComputedWeight(Tensor):
         return self.plain().clone()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.plain().__reduce_ex__(protocol)
+        return self.plain().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
     def refuse(self) -> NoReturn:
         if self.layer is not None:
