@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -149,7 +150,9 @@ def test_the_token_is_in_no_arguments_and_no_file(running: Running) -> None:
     folders = (running.out, running.session / "logs", running.home)
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 10
-    assert not [path for path in files if running.token.encode() in path.read_bytes()]
+    for path in files:
+        with contextlib.suppress(FileNotFoundError):  # a checkpoint that a newer one has replaced meanwhile
+            assert running.token.encode() not in path.read_bytes(), path
     assert not (running.home / ".ray").exists()
 
 
