@@ -35,7 +35,7 @@ test-all: setup  ## install the libraries that tests/libraries tries, then run a
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/libraries/requirements.txt
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15
 
-coverage: setup  ## the share of lines that the fast tests run in their own process: coverage/index.html
+coverage: setup  ## the share of lines that the fast tests run in their own process: coverage/index.html; half an hour on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cov --cov-report term --cov-report html:coverage $(TESTS)
 
 faults: setup  ## fifty kills in one grid, then the seconds and memory that 10,000 cells take

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from benchmark import terminal
+from benchmark.run_folder import storage
+
+if TYPE_CHECKING:
+    from analysis.output.exhibit import Written
 
 app = typer.Typer(
     name="python -m analysis",
@@ -54,16 +59,24 @@ def build(
     names = [name.strip() for name in (only or "").split(",") if name.strip()]
     if only is not None and not names:
         raise InputError("--only names no exhibit: write --only table1,figure4")
-    for written in build_exhibits(load(found), out, only=names):
-        kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
-        where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
-        print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+    _print_exhibits(build_exhibits(load(found), out, only=names), out, each=bool(names))
     page = "left as they are, --only" if names else "every exhibit on one page, and hashes of the rows behind each"
     print(f"{out}/index.html, {out}/manifest.json: {page}")
     if out == OUT and (OUT / "results").exists():
         sources = ", ".join(map(str, found))
         print(f"{out} holds the published exhibits, which were now rebuilt from {sources}.", end=" ")
         print("git diff --stat shows what changed; --out DIR writes to another folder")
+
+
+def _print_exhibits(made: Sequence[Written], out: Path, *, each: bool) -> None:
+    """A line for each exhibit; without `each`, those that no run fills share one."""
+    empty = [] if each else [written for written in made if written.is_empty]
+    for written in (written for written in made if written not in empty):
+        kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
+        where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
+        print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+    if empty:
+        print(f"without runs: {', '.join(written.name for written in empty)}")
 
 
 @app.command()
@@ -112,7 +125,7 @@ def _default_results(given: list[Path]) -> list[Path]:
 
 
 def main() -> NoReturn:
-    """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    """Entry point: a user's mistake is one line on standard error and exit code 2, a full disk code 1."""
     sys.exit(terminal.call(app, explain))
 
 
@@ -120,11 +133,11 @@ def explain(error: Exception) -> tuple[str, int]:
     """The message and the exit code for an error; raises it again if it is none of the user's or the machine's."""
     from analysis.data.read import InputError
 
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}", 2
+    if isinstance(error, OSError):
+        return storage.explain(error)
     if isinstance(error, UnicodeEncodeError):
         return "a path has characters that the encoding of this locale lacks: set PYTHONUTF8=1", 2
-    if isinstance(error, (InputError, OSError)):
+    if isinstance(error, InputError):
         return str(error), 2
     raise error
 

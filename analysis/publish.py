@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import ctypes
+import fcntl
+import glob
 import hashlib
 import importlib.metadata
-import tempfile
+import os
+import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +26,7 @@ SUMS = "SHA256SUMS"
 COPIED = ("LICENSE", "CITATION.cff")
 EXHIBITS = "exhibits"
 CHUNK_ROWS = 100_000
+HERE, RENAME_EXCHANGE = -100, 2  # of Linux: AT_FDCWD of <fcntl.h>, and of <linux/fs.h>
 
 
 def publish(tables: Tables, to: Path) -> list[str]:
@@ -34,18 +41,58 @@ def publish(tables: Tables, to: Path) -> list[str]:
         raise InputError(f"--to {to} is a link that leads to itself: choose another name") from None
     _check_place(to)
     to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as made:
-        new = Path(made) / "new"
+    with _beside(to) as made:
+        new = made / "new"
         new.mkdir()
         _write(tables, new)
         _check_place(to)  # once more: writing takes a while
-        _replace(to, new, Path(made) / "old")
+        _replace(to, new, made / "old")
     return _files(to)
 
 
+@contextlib.contextmanager
+def _beside(to: Path) -> Iterator[Path]:
+    """A new folder beside `to`, removed at the end. What a killed process left there is removed too."""
+    for left in to.parent.glob(f".{glob.escape(to.name)}.{'[0-9a-f]' * 32}.tmp"):
+        with contextlib.suppress(OSError), _lock(left) as held:
+            if held:
+                shutil.rmtree(left)
+    made = to.with_name(f".{to.name}.{uuid.uuid4().hex}.tmp")
+    made.mkdir()
+    try:
+        with _lock(made):
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder until its process ends; False where another has, or the file system has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    held = True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders at once, whoever is killed meanwhile; whether the system can: Linux, on most disks."""
+    exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = (HERE, os.fsencode(one), HERE, os.fsencode(other))
+    return exchange is not None and exchange(*names, RENAME_EXCHANGE) == 0
+
+
 def _replace(to: Path, new: Path, old: Path) -> None:
-    """Rename the folder `to`, if there is one, to `old`, and `new` to `to`."""
+    """Put the folder `new` in the place of `to`, which then is `new` or `old`."""
     if to.exists():
+        if _exchanged(new, to):
+            return
         to.rename(old)
     try:
         new.rename(to)

@@ -32,7 +32,8 @@ from benchmark.launch import choice as launch
 from benchmark.launch import followers, process_ranks
 from benchmark.launch.base import LaunchError
 from benchmark.results import FolderError
-from benchmark.run_folder.storage import NO_ANSWER, NO_SPACE, DiskFullError, StorageError
+from benchmark.run_folder import storage
+from benchmark.run_folder.storage import NO_ANSWER, NO_SPACE, StorageError
 from benchmark.spec import SpecError
 from benchmark.speed.commands import app as speed_app
 from benchmark.speed.start_up import MeasurementError
@@ -292,10 +293,6 @@ def explain(error: Exception) -> tuple[str, int]:
         return str(error), 3
     if isinstance(error, (StorageError, TrackingError, MeasurementError)):
         return str(error), 1
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return str(DiskFullError(error.filename)), 1
-    if isinstance(error, OSError) and error.errno in NO_ANSWER:
-        return f"{error.filename or 'storage'}: {error.strerror}", 1
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", 2
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in (*NO_SPACE, *NO_ANSWER)):
+        return storage.explain(error)
     raise error

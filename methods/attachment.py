@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,6 +100,7 @@ class Attachment:
     def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...], coverage: Coverage) -> None:
         self.method = method
         self.phases = phases
+        self._starts = [0, *itertools.accumulate(phase.steps for phase in phases)]  # the steps at which they begin
         self.context = context
         self._phase = 0
         self._coverage = coverage
@@ -148,8 +150,7 @@ class Attachment:
         """The dense weights by name: what to initialise, write or give an optimizer.
 
         Where a method has thresholds, the layer's own attribute is computed from these. Where a layer
-        holds kept weights only, its weight is computed from them and refuses writes: use
-        `set_weights`, and `parameter_groups` for an optimizer.
+        holds kept weights only, its weight refuses writes: use `set_weights` and `parameter_groups`.
         """
         return self.context.execution.weights()
 
@@ -228,9 +229,7 @@ class Attachment:
         if self._structure.finalized:
             self._check("penalty")
         value = self.method.penalty(self.context)
-        if value is None:
-            return next(iter(self.context.weights.values())).held.new_zeros(())
-        return value
+        return next(iter(self.context.weights.values())).held.new_zeros(()) if value is None else value
 
     def step(
         self,
@@ -274,7 +273,7 @@ class Attachment:
 
     def _advance(self) -> bool:
         """Get ready for the next step. True where it begins a phase."""
-        begins = self._phase + 1 < len(self.phases) and self.context.step >= self._start(self._phase + 1)
+        begins = self._phase + 1 < len(self.phases) and self.context.step >= self._starts[self._phase + 1]
         if begins:
             self._set_phase(self._phase + 1)
             self.context.execution.expand_()  # groups of a new optimizer see dense weights
@@ -285,13 +284,9 @@ class Attachment:
             self.context.execution.compress_()
         return begins
 
-    def _start(self, number: int) -> int:
-        """The step at which a phase begins."""
-        return sum(phase.steps for phase in self.phases[:number])
-
     def _set_phase(self, number: int) -> None:
         self._phase = number
-        self.context.phase, self.context.phase_start = self.phases[number], self._start(number)
+        self.context.phase, self.context.phase_start = self.phases[number], self._starts[number]
 
     def masks(self) -> dict[str, Tensor]:
         """The masks of all maskable weights by name: bool, true where a weight is kept.
@@ -330,8 +325,8 @@ class Attachment:
         """
         if model is None:
             self.context.masks.apply_()
-            return
-        weight_mask.mask_others_(model, self.masks())
+        else:
+            weight_mask.mask_others_(model, self.masks())
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the name of the weight they prune, detached; {} for methods without any."""
@@ -342,10 +337,7 @@ class Attachment:
         return self.context.thresholds.resets
 
     def kept_counts(self) -> Tensor:
-        """Kept weights of each maskable weight as of the last step, int64 [weights].
-
-        Does not wait for the device.
-        """
+        """Kept weights of each maskable weight as of the last step, int64 [weights]. Does not wait for the device."""
         ctx = self.context
         if len(ctx.thresholds) and len(ctx.masks):
             return torch.stack([torch.count_nonzero(mask) for mask in self.masks().values()])
@@ -358,8 +350,7 @@ class Attachment:
 
         Does not wait for the device.
         """
-        own = self.method.gradient_counts(self.context)
-        if own is not None:
+        if (own := self.method.gradient_counts(self.context)) is not None:
             return own
         return self.context.masks.sizes() if self.method.dense_gradient(self.context) else self.kept_counts()
 

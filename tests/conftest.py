@@ -1,10 +1,18 @@
 """One thread for every test: the networks are small, and equal bits need equal thread counts. No MLflow unasked."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
+
+with contextlib.suppress(ImportError):  # the tests that need a GPU run without it
+    from hypothesis import HealthCheck, settings
+
+    # a busy machine is no fault of what is tested
+    settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any speed")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("BENCH_NO_MLFLOW", "1")

@@ -16,6 +16,7 @@ from analysis.output.plotting import save
 from analysis.output.table import Row, Table, csv_text, latex, markdown
 
 Line = TypeVar("Line")
+NO_RUNS = "no runs yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,11 @@ class Written:
     remark: str = ""
     table: Table | None = None
     panels: tuple[Panel, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it waits for runs; its table, if it has one, has only what others printed."""
+        return not self.files or self.remark == NO_RUNS
 
 
 Maker = Callable[[Path], Written]
@@ -121,7 +127,7 @@ def write_table(
         finding=finding,
         files=tuple(out / f"{table.name}.{kind}" for kind in texts),
         run_ids=run_ids,
-        remark=remark or ("" if run_ids else "no runs yet"),
+        remark=remark or ("" if run_ids else NO_RUNS),
         table=table,
     )
 

@@ -16,7 +16,8 @@ VERDICTS = {
 }  # fmt: skip
 # columns that can be filtered, by one of their texts or by a range of numbers
 CHOICES = (
-    "Architecture", "Network", "Data set", "Method", "First", "Second", "Threshold", "Estimator", "Source", "Reading",
+    "Architecture", "Network", "Data set", "Method", "Setting", "Condition", "alpha", "α", "First", "Second",
+    "Threshold", "Estimator", "Compared at", "Read at", "At", "Pattern of", "Epochs", "Source", "Reading",
     "Density asked", "Density asked (%)", "Density (%)", "Verdict", "Result", "Exhibit", "Section",
 )  # fmt: skip
 RANGES = ("Weights kept (%)", "Density reached (%)")

@@ -136,7 +136,7 @@ def _tables(path: Path) -> list[Path]:
 def rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[Row]:
     """The rows of a table with these columns; it must have those `needed`, all without it."""
     try:
-        with file.open(newline="", encoding="utf-8") as opened:
+        with file.open(newline="", encoding="utf-8-sig") as opened:  # a spreadsheet program adds the mark
             reader = csv.DictReader(_lines(opened), strict=True)
             names = list(reader.fieldnames or ())
             if missing := [name for name in needed or columns if name not in names]:

@@ -36,6 +36,14 @@ class DiskFullError(StorageError):
         Exception.__init__(self, f"no space left under {place}: free some and run the same command again")
 
 
+def explain(error: OSError) -> tuple[str, int]:
+    """The message and the exit code of a command that an error of the system ends."""
+    if error.errno in NO_SPACE:
+        return str(DiskFullError(error.filename or "the folder that is written")), StorageError.exit_code
+    code = StorageError.exit_code if error.errno in NO_ANSWER else 2
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error), code
+
+
 @contextlib.contextmanager
 def named(out: Path) -> Iterator[None]:
     """Turn errors of the storage into a StorageError; other errors pass."""

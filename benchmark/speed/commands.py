@@ -141,7 +141,7 @@ def measure_sparse(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Time steps that hold kept weights only, beside masked and dense ones, on a CPU."""
+    """Time steps with kept weights only beside masked and dense ones."""
     from benchmark.speed import sparse
     from benchmark.speed.steps import Budget
 

@@ -127,6 +127,7 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
     seconds = str(max(1, round(patience_seconds)))
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # it draws one where tqdm is installed
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", seconds)
     os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", seconds)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0" if patience_seconds < PATIENCE_SECONDS else "3")

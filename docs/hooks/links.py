@@ -54,7 +54,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     waiting = list(files.documentation_pages())
     while waiting:
         page = waiting.pop()
-        for link in (*LINK.finditer(page.content_string), *IMAGE.finditer(page.content_string)):
+        text = "".join(FENCED.split(page.content_string)[::2])
+        for link in (*LINK.finditer(text), *IMAGE.finditer(text)):
             target = _target(page, link[2] or "")
             uri = _uri(target)
             if uri and uri.startswith("project/") and target.is_file() and uri not in files.src_uris:

@@ -43,6 +43,14 @@ def compact_(model: nn.Module) -> nn.Module:
     return model
 
 
+def regions(model: nn.Module) -> list[Region]:
+    """Everything in a plain model that `compact_` can cut; the model stays as it is. Raises as `compact_` does."""
+    with _evaluating(model), torch.no_grad():
+        network = Network(model)
+        found = [network.region(node) for node in network.producers()]
+    return [region for region in found if region is not None]
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Set only the training flags: a model's own `eval` may do more."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.compaction.cut import note_sizes_
+from methods.compaction.cut import note_sizes_, regions
 from methods.compaction.graph import NORMS, WEIGHTED
 
 CUT = ("weight", "bias", "running_mean", "running_var")
@@ -24,6 +24,7 @@ def load_compact(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
     state cannot be of this model; the model is then unchanged.
     """
     check_compact(model, state)
+    check_layers_fit(model, state)
     for owner, module in model.named_modules():
         if type(module) in (*WEIGHTED, *NORMS):
             _resize_(module, {name: state[key] for name in CUT if (key := _key(owner, name)) in state})
@@ -61,6 +62,36 @@ def check_compact(model: nn.Module, state: Mapping[str, Any]) -> None:
         cut = isinstance(modules.get(owner), (*WEIGHTED, *NORMS)) and name in CUT
         if cut and beside is not None and len(value) != len(beside):
             raise ValueError(f"'{key}' has {len(value)} units, and the weight beside it {len(beside)}")
+
+
+def check_layers_fit(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Raises ValueError with the key where a layer is not what compaction makes of it beside the other layers.
+
+    state: one that `check_compact` takes.
+    """
+    own = {key: value for key, value in model.state_dict().items() if isinstance(value, Tensor)}
+    if all(value.shape == state[key].shape for key, value in own.items()):
+        return
+    try:
+        found = regions(model)
+    except ValueError as error:
+        raise ValueError(f"the state is smaller than this model, which compaction cannot cut: {error}") from error
+    names = {module: name for name, module in model.named_modules()}
+    wanted = {key: list(value.shape) for key, value in own.items()}
+    for region in found:
+        units, kept = len(region.producer.weight), len(state[_key(names[region.producer], "weight")])
+        for module in (region.producer, *region.norms):
+            for key in (key for name in CUT if (key := _key(names[module], name)) in wanted):
+                wanted[key][0] = wanted[key][0] // units * kept
+        for consumer, _ in region.consumers:
+            key = _key(names[consumer], "weight")
+            wanted[key][1] = wanted[key][1] // units * kept
+    for key, shape in wanted.items():
+        if list(state[key].shape) != shape:
+            raise ValueError(
+                f"'{key}' is {list(state[key].shape)}, and the state's other layers need {shape}: "
+                "they do not fit one another, or compaction cuts no such layer"
+            )
 
 
 def _may_be_cut(module: nn.Module | None, name: str, before: torch.Size, after: torch.Size) -> bool:

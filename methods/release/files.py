@@ -7,6 +7,8 @@ not read into memory for its checksum. So a false size takes no memory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -56,18 +58,46 @@ def check_free(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / DOCUMENT).is_file():
         raise ValueError(f"{folder} holds other files: choose a new or empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _aside(folder).rmdir()
+    with _aside(folder):
+        pass
 
 
-def _aside(folder: Path) -> Path:
-    """A new folder beside this one, which `write` renames."""
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A new folder beside this one, removed at the end; `write` renames it.
+
+    A folder that a killed process left here is removed first.
+    """
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.{'[0-9a-f]' * 32}.tmp"):
+        with contextlib.suppress(OSError), _lock(left) as held:
+            if held:
+                shutil.rmtree(left)
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     try:
         aside.mkdir()
     except OSError as error:
         error.filename = str(folder)
         raise
-    return aside
+    try:
+        with _lock(aside):
+            yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder until its process ends; False where another has, or the file system has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    held = True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(descriptor)
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -82,21 +112,19 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> None:
         ):
             return
         raise ValueError(f"{folder} holds another network's files, or edited ones: choose a new or empty folder")
-    aside = _aside(folder)
-    try:
-        for name, content in contents.items():
-            with (aside / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync(aside)
-        aside.rename(folder)
-        _sync(folder.parent)
-    except OSError as error:  # a full disk names no file
-        error.filename = str(folder)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with _aside(folder) as aside:
+        try:
+            for name, content in contents.items():
+                with (aside / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            _sync(aside)
+            aside.rename(folder)
+            _sync(folder.parent)
+        except OSError as error:  # a full disk names no file
+            error.filename = str(folder)
+            raise
 
 
 def _sync(folder: Path) -> None:

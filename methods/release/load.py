@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.compaction.load import check_compact, load_compact
+from methods.compaction.load import check_compact, check_layers_fit, load_compact
 from methods.plug_ins import PlugIns
 from methods.release import csr_and_bits, files
 from methods.weights import weight_mask
@@ -81,7 +81,7 @@ def _unpacked(found: files.Tensors, name: str, shape: tuple[int, ...]) -> Tensor
 
 
 def _given(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
-    made = model if isinstance(model, nn.Module) else model()
+    made = model() if callable(model) and not isinstance(model, nn.Module) else model
     if not isinstance(made, nn.Module):
         raise ValueError(f"model makes {type(made).__name__}: give a torch.nn.Module, or a function that returns one")
     if next(weight_mask.carriers(made), None) is not None:
@@ -154,6 +154,8 @@ def _check_heads(found: files.Tensors, heads: Mapping[str, Tensor], network: nn.
     own = network.state_dict()
     try:
         check_compact(network, heads)
+        if compact:
+            check_layers_fit(network, heads)
     except ValueError as error:
         raise ValueError(f"{found.path}: {error}") from error
     for name, head in heads.items():

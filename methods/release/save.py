@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,16 +45,19 @@ def save(
 
     Returns the files that were left out, by name, each with the reason. The folder is complete or
     absent. Writing the same network twice changes nothing. Raises ValueError where safetensors is not
-    installed, the model is not finalized, a mask does not fit it, or the folder holds other files;
-    OSError where it cannot be written.
+    installed, the model is not finalized, a mask or the example does not fit it, `network` or the
+    card cannot be written as text, or the folder holds other files; OSError where it cannot be
+    written.
     """
     files.library()
     place = Path(folder).absolute()
     files.check_free(place)
+    _check_texts(network, card)
     plain, left_out = _plain(model), dict[str, str]()
     kept = _checked(masks, plain) if masks is not None else _nonzero(plain)
+    inputs = None if example is None else _inputs(example, plain)
     sparse, compact = _below(kept, left_out), _compact(plain, left_out)
-    contents = _tensor_files(plain, kept, sparse, compact) | _programs(plain, compact, example, left_out)
+    contents = _tensor_files(plain, kept, sparse, compact) | _programs(plain, compact, inputs, left_out)
     shapes = {name: tuple(mask.shape) for name, mask in kept.items()}
     csr_shapes = {name: shapes[name] for name in sparse}
     contents[files.DOCUMENT] = files.document_bytes(contents, masks=shapes, csr=csr_shapes, network=network)
@@ -63,8 +67,41 @@ def save(
     return left_out
 
 
+def _check_texts(network: Any, card: Any) -> None:
+    """Raises ValueError for a network or a card that cannot be written."""
+    if card is not None and not isinstance(card, Card):
+        raise ValueError(f"card is {type(card).__name__}: give a methods.Card")
+    kinds = [type(part) for part in network] if isinstance(network, tuple) else []
+    if network is not None and kinds != [str, dict]:
+        raise ValueError(f"network is {network!r:.60}: give the name of an entry point and a dict of its arguments")
+    texts = {"network": network} | ({} if card is None else {"the card": [card.title, dict(card.head), card.text]})
+    for name, value in texts.items():
+        try:
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds something that is no plain value: {error}") from error
+
+
+def _inputs(example: Any, plain: nn.Module) -> Tensor:
+    """The example on the CPU. Raises ValueError unless it is a batch that the network takes."""
+    if not isinstance(example, Tensor) or example.dim() == 0 or len(example) < 2:
+        found = list(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise ValueError(f"example is {found}: give a tensor of at least two inputs, [b, ...]")
+    try:
+        inputs = example.detach().cpu()
+        with torch.no_grad():
+            plain(inputs)
+    except Exception as error:  # of any kind: `forward` is not ours
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        given = f"{example.dtype} {list(example.shape)}"
+        raise ValueError(f"the model does not take the example, {given}: {reason[:200]}") from error
+    return inputs
+
+
 def _plain(model: nn.Module) -> nn.Module:
     """A copy on the CPU in evaluation mode. Raises ValueError for a model that carries a method."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is {type(model).__name__}: give a torch.nn.Module")
     if next(weight_mask.carriers(model), None) is not None:
         raise ValueError("the model carries a method: call methods.finalize(model) first")
     for name, value in model.state_dict().items():
@@ -85,10 +122,14 @@ def _nonzero(plain: nn.Module) -> dict[str, Tensor]:
 
 def _checked(masks: Mapping[str, Tensor], plain: nn.Module) -> dict[str, Tensor]:
     """The masks on the CPU. Raises ValueError for one that is not of this finalized model."""
+    if not isinstance(masks, Mapping):
+        raise ValueError(f"masks is {type(masks).__name__}: give attached.masks(), a bool tensor by each weight's name")
     if not masks:
         raise ValueError("masks is empty: leave it out, and the weights that are not 0 count as kept")
     weights = dict(plain.named_parameters(remove_duplicate=False))
     for name, mask in masks.items():
+        if not isinstance(mask, Tensor) or mask.is_meta:
+            raise ValueError(f"mask '{name}' is {type(mask).__name__}: give a bool tensor of the weight's shape")
         if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool:
             raise ValueError(f"mask '{name}' is {mask.dtype} {list(mask.shape)}, and the model has no such weight")
         if weights[name].detach()[~mask.cpu()].any():
@@ -143,13 +184,13 @@ def _compact(plain: nn.Module, left_out: dict[str, str]) -> nn.Module | None:
 
 
 def _programs(
-    plain: nn.Module, compact: nn.Module | None, example: Tensor | None, left_out: dict[str, str]
+    plain: nn.Module, compact: nn.Module | None, inputs: Tensor | None, left_out: dict[str, str]
 ) -> dict[str, bytes]:
     """network.py and model.onnx, as far as they can be made."""
-    if example is None:
+    if inputs is None:
         left_out |= dict.fromkeys(("network.py", "model.onnx"), "no example input was given")
         return {}
-    contents, inputs = dict[str, bytes](), example.detach().cpu()
+    contents: dict[str, bytes] = {}
     networks = {"Network": plain} | ({} if compact is None else {"CompactNetwork": compact})
     try:
         contents["network.py"] = source(networks, inputs).encode()

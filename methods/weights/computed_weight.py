@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class ComputedWeight(Tensor):
         return self.plain().clone()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return cast(Any, self.plain()).__reduce_ex__(protocol)
+        return self.plain().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
     def refuse(self) -> NoReturn:
         if self.layer is not None:

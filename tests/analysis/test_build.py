@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import synthetic
 
+from analysis.__main__ import main
 from analysis.build import OF_DATA_SET, build, exhibits
 from analysis.data.conditions import Results
 from analysis.data.layers_and_curves import layer_names
 from analysis.data.read import InputError, load
 from analysis.exhibits.figure4_to_6 import spread
+from analysis.output.exhibit import NO_RUNS, Written
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "paper_figures/results"
@@ -54,6 +56,25 @@ def test_the_committed_tables_build_and_say_what_was_written(tmp_path: Path) -> 
     assert done.stdout.splitlines()[0] == f"table1: {tmp_path}/table1.{{md,tex,csv}}"
     assert "figure7: not written (not run)" in done.stdout
     assert {path.suffix for path in tmp_path.glob("figure2.*")} == FIGURE
+
+
+def test_exhibits_without_runs_share_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = (Path("table1.md"), Path("table1.csv"))
+    made = [
+        Written(name="table1", files=table, run_ids=("a",)), Written(name="table2", files=table, remark=NO_RUNS),
+        Written(name="figure3", remark="not run"), Written(name="verdict-power", files=table, remark="needs no runs"),
+    ]  # fmt: skip
+    monkeypatch.setattr("analysis.build.build", lambda *_, **__: made)
+    monkeypatch.setattr("sys.argv", ["analysis", "build", "--results", str(MNIST), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert capsys.readouterr().out.splitlines()[:-1] == [
+        f"table1: {tmp_path}/table1.{{md,csv}}",
+        f"verdict-power: {tmp_path}/verdict-power.{{md,csv}} (needs no runs)",
+        "without runs: table2, figure3",
+    ]
 
 
 def test_the_committed_exhibits_are_what_the_committed_tables_give(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import tomllib
 from operator import itemgetter
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pandas as pd
@@ -17,6 +22,7 @@ import synthetic
 
 import analysis.build
 from analysis import publish as publishing
+from analysis.__main__ import main
 from analysis.data.read import InputError, load
 from analysis.exhibits import verdict_tables
 from analysis.exhibits.claims import table as claims
@@ -219,6 +225,70 @@ def test_an_interrupt_between_the_two_renames_loses_nothing(tmp_path: Path, monk
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(publishing, "_exchanged", lambda one, other: False)  # as on a file system that cannot
     with pytest.raises(KeyboardInterrupt):
         publishing._replace(to, new, old)
     assert (to / "earlier").read_text() == "kept"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders at once")
+@pytest.mark.usefixtures("few_exhibits")
+def test_at_no_line_of_the_program_a_kill_would_lose_the_folder(tmp_path: Path) -> None:
+    one, two = (load([synthetic.write(tmp_path / str(n), [synthetic.cell("vgg16", "dst", n)])]) for n in range(2))
+    to = tmp_path / "published"
+    publish(one, to)
+    there = set()
+
+    def look(frame: FrameType, event: str, _: Any) -> Any:
+        there.add((to / "SHA256SUMS").is_file())
+        return look
+
+    before, trace = content(to), sys.gettrace()
+    sys.settrace(lambda frame, *_: look if frame.f_code.co_filename == publishing.__file__ else None)
+    try:
+        publish(two, to)
+    finally:
+        sys.settrace(trace)
+    assert there == {True}
+    assert content(to) != before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from analysis import publish
+publish._write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+publish.publish(None, Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.usefixtures("few_exhibits")
+def test_what_a_killed_publish_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    to = tmp_path / "out" / "published"
+    killed = subprocess.run([sys.executable, "-c", KILLED, to], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = to.parent.iterdir()
+    assert left.name.startswith(".published.")
+    publish(load([synthetic.write(tmp_path / "x", [synthetic.cell("vgg16", "dst", 0, alpha=1e-3)])]), to)
+    assert [path.name for path in to.parent.iterdir()] == ["published"]
+
+
+@pytest.mark.parametrize("command", ["publish", "build"])
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 1), (errno.EIO, 1), (errno.EACCES, 2)])
+def test_a_full_disk_ends_with_the_documented_code(
+    number: int, code: int, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """docs/reproducibility.md: 1, as for `python -m benchmark`; a folder that cannot be written is a mistake of use."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(publishing, "write_csv", fails)
+    monkeypatch.setattr(Path, "write_text", fails)
+    given = ["publish", "--to"] if command == "publish" else ["build", "--only", "verdict-power", "--out"]
+    monkeypatch.setattr("sys.argv", ["analysis", *given, str(tmp_path / "out"), "--results", str(COMMITTED)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no space left under" if number == errno.ENOSPC else "error: ")

@@ -324,12 +324,13 @@ def test_accelerate_accumulates_gradients(method: str) -> None:
     accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=4)
     model = network()
     attached = attach(model, method, steps=10)
-    prepared, optimizer = accelerator.prepare(model, torch.optim.SGD(attached.parameter_groups(), 0.1, 0.9))
+    optimizer = torch.optim.SGD(attached.parameter_groups(), 0.1, 0.9)
+    prepared, optimizer, loader = accelerator.prepare(model, optimizer, batches())
     attached.bind(optimizer)
-    for _ in range(16):
+    for x, y in (batch for _ in range(4) for batch in loader):
         with accelerator.accumulate(prepared):
             before = attached.masks() if method != "dst" else {}
-            accelerator.backward(F.cross_entropy(prepared(X), Y) + attached.penalty())
+            accelerator.backward(F.cross_entropy(prepared(x), y) + attached.penalty())
             attached.step()
             if not accelerator.sync_gradients:
                 assert all(torch.equal(mask, attached.masks()[name]) for name, mask in before.items())

@@ -200,6 +200,14 @@ def test_exhibits_that_are_not_run_are_named(tmp_path: Path) -> None:
     assert text.count('id="table2"') == 1
 
 
+@pytest.mark.parametrize("verdict", ["not run", "reproduced"])
+def test_they_are_folded_away_where_no_number_of_the_paper_was_run(verdict: str, tmp_path: Path) -> None:
+    given = Results(load([synthetic.write(tmp_path, [synthetic.cell("lenet-300-100", "dense", 0)])]))
+    text = page(given, [Written(name="figure5", remark="not run")], verdicts=[(verdict, ())])
+    opened = {"not run": "<details>", "reproduced": "<details open>"}[verdict]
+    assert f"{opened}\n<summary>1 exhibit uses" in text.split('id="without-runs"')[1]
+
+
 def test_only_leaves_the_page_as_it_is(results: Path, tmp_path: Path) -> None:
     build(load([results]), tmp_path, only=["table1"])
     assert not (tmp_path / "index.html").exists()

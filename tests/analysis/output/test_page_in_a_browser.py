@@ -110,7 +110,9 @@ def test_a_table_sorts_by_a_heading_from_the_keyboard(page: Path, browser: Brows
 
 def test_a_table_is_filtered_by_method_density_and_words(page: Path, browser: Browser) -> None:
     browser.open(page, width=1280)
-    for label, value, wanted in (("Method", "DST", 2), ("Weights kept (%) from", "4", 5), ("to", "6", 3)):
+    for label, value, wanted in (
+        ("Method", "DST", 2), ("Setting", "alpha 0.001", 1), ("Weights kept (%) from", "4", 5), ("to", "6", 3)
+    ):  # fmt: skip
         choose(browser, label, value)
         assert len(column(browser, 0)) == wanted
         choose(browser, label, "")
@@ -119,6 +121,21 @@ def test_a_table_is_filtered_by_method_density_and_words(page: Path, browser: Br
     assert browser.evaluate("document.querySelector('.tools output').textContent") == "1 of 6 rows"
     browser.evaluate("document.querySelector('.tools button').click()")
     assert len(column(browser, 0)) == 6
+
+
+def test_short_cells_of_a_card_share_a_line(page: Path, browser: Browser) -> None:
+    browser.open(page, width=390)
+    tops = browser.evaluate(f"{VISIBLE}.map(r => [...r.cells].slice(1, 4).map(c => c.getBoundingClientRect().top))")
+    assert any(method == setting for method, setting, _ in tops)
+
+
+def test_a_number_of_several_conditions_unfolds_their_list(page: Path, browser: Browser) -> None:
+    browser.open(page, width=1280)
+    place = "document.getElementById('runs-1')"
+    assert not browser.evaluate(f"{place}.closest('details').open")
+    browser.evaluate("document.querySelector('a[href=\"#runs-1\"]').click()")
+    browser.evaluate("new Promise(done => requestAnimationFrame(done))")
+    assert browser.evaluate(f"{place}.closest('details').open")
 
 
 def test_a_verdict_can_be_chosen(browser: Browser, tmp_path: Path) -> None:

@@ -105,3 +105,51 @@ def test_a_state_of_another_model_is_refused_by_its_key_and_changes_nothing(
     with pytest.raises(ValueError, match=message):
         methods.load(state, model=model)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        logits: Tensor = self.head(x + self.second(x))
+        return logits
+
+
+class Branching(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.sum() > 0 else x
+
+
+def convolutions() -> nn.Module:
+    features = nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(54, 5), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("build", "shapes", "key"),
+    [
+        (convolutions, {"5.weight": (4, 54), "5.bias": (4,)}, "6.weight"),
+        (convolutions, {"6.weight": (3, 4)}, "6.weight"),
+        (convolutions, {"5.weight": (5, 45)}, "5.weight"),
+        (convolutions, {"0.weight": (5, 1, 3, 3), "0.bias": (5,), "5.weight": (5, 45)}, "1.weight"),
+        (convolutions, {"6.weight": (2, 5), "6.bias": (2,)}, "6.weight"),  # the outputs of the network
+        (Residual, {"first.weight": (5, 4), "first.bias": (5,), "second.weight": (6, 5)}, "first.weight"),
+        (Branching, {"first.weight": (5, 4), "first.bias": (5,), "second.weight": (6, 5)}, "cannot be traced"),
+    ],
+)
+def test_layers_that_do_not_fit_one_another_are_refused(
+    build: type[nn.Module], shapes: dict[str, tuple[int, ...]], key: str, device: str
+) -> None:
+    """Each alone could have been cut; the network could not compute."""
+    with torch.device(device):
+        model = build()
+    whole = repr(model)
+    state = {name: torch.ones(shapes.get(name, tuple(tensor.shape))) for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=key) as raised:
+        methods.load(state, model=model)
+    assert "\n" not in str(raised.value)
+    assert repr(model) == whole

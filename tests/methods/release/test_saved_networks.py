@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -253,4 +256,68 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="No space left on device") as raised:
         methods.save(nn.Sequential(nn.Linear(4, 3)), tmp_path / "network")
     assert raised.value.filename == str(tmp_path / "network")
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+import torch
+import methods
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+methods.save(torch.nn.Linear(4, 3), sys.argv[1])
+"""
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "network"])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".network.")
+    methods.save(nn.Linear(4, 3), tmp_path / "other")
+    assert left.is_dir(), "another folder's"
+    methods.save(nn.Linear(4, 3), tmp_path / "network")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["network", "other"]
+
+
+def test_what_another_save_writes_at_the_same_time_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, models = os.fsync, [nn.Linear(4, 3)]
+
+    def while_another_saves(descriptor: int) -> None:
+        if models:
+            methods.save(models.pop(), tmp_path / "network")
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", while_another_saves)
+    with pytest.raises(OSError, match="Directory not empty"):  # the second save was first, and its folder is whole
+        methods.save(nn.Linear(4, 3), tmp_path / "network")
+    assert isinstance(methods.load(tmp_path / "network", model=nn.Linear(4, 3)), nn.Linear)
+    assert [path.name for path in tmp_path.iterdir()] == ["network"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"masks": {"weight": [[True] * 4] * 3}}, "mask 'weight' is list: give a bool tensor of the weight's shape"),
+        ({"masks": {"weight": torch.ones(3, 4, dtype=torch.bool).numpy()}}, "mask 'weight' is ndarray"),
+        ({"masks": [torch.ones(3, 4, dtype=torch.bool)]}, r"masks is list: give attached\.masks\(\)"),
+        ({"masks": torch.ones(3, 4, dtype=torch.bool)}, "masks is Tensor"),
+        ({"example": [[1.0] * 4] * 2}, "example is list: give a tensor of at least two inputs"),
+        ({"example": torch.ones(1, 4)}, r"example is \[1, 4\]: give a tensor of at least two inputs"),
+        ({"example": torch.ones(2, 5)}, r"the model does not take the example, torch\.float32 \[2, 5\]: mat1 and mat2"),
+        ({"example": torch.ones(2, 4, dtype=torch.long)}, r"does not take the example, torch\.int64 \[2, 4\]"),
+        ({"example": torch.ones(2, 4, device="meta")}, "does not take the example"),
+        ({"network": "mine"}, "network is 'mine': give the name of an entry point and a dict of its arguments"),
+        ({"network": (3, {})}, r"network is \(3, {}\)"),
+        ({"network": ("mine", {"size": torch.ones(1)})}, "network holds something that is no plain value: Object of"),
+        ({"card": "A network"}, r"card is str: give a methods\.Card"),
+        ({"card": methods.Card(head={"accuracy": float("nan")})}, "the card holds something that is no plain value"),
+        ({"model": {"weight": torch.ones(3, 4)}}, r"model is dict: give a torch\.nn\.Module"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_in_one_line(given: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        methods.save(**{"model": nn.Linear(4, 3), "folder": tmp_path / "network", **given})
+    assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())

@@ -127,6 +127,13 @@ def test_tensors_of_another_model_are_refused(changes: dict[str, Any], message: 
     refused(folder, message, where="model.safetensors")
 
 
+def test_a_compact_network_whose_layers_do_not_fit_is_refused(folder: Path) -> None:
+    state = load_file(folder / "model-compact.safetensors")
+    rewrite(folder, "model-compact.safetensors", **{"head.weight": state["head.weight"][:, :-1].contiguous()})
+    message = "'head.weight' is .*, and the state's other layers need"
+    refused(folder, message, form="compact", where="model-compact.safetensors")
+
+
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
