@@ -252,7 +252,6 @@ class Attachment:
         if self._bound is None or ctx.optimizer is None:
             raise RuntimeError("no optimizer is bound: call attached.bind(optimizer) before step()")
         self._bound.check()
-        ctx.execution.check()
         if closure is not None and scaler_step is not None:
             raise RuntimeError("step() takes a closure or a scaler's step, not both")
         if closure is not None and self._reads_gradients():

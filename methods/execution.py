@@ -153,16 +153,6 @@ class Execution:
         self._examples.clear()
         self._examples.update(state["examples"])
 
-    def check(self) -> None:
-        """Raises RuntimeError where a gradient is that of a layer before it changed what it holds."""
-        for name, weight in self._weights.items() if self.choice != "dense" else ():
-            parameter = weight.held
-            if parameter.grad is not None and parameter.grad.shape != parameter.shape:
-                raise RuntimeError(
-                    f"{name} has a gradient of another shape than what it holds: backward() of a loss from before "
-                    "the last step; zero the gradients, or use execution='dense'"
-                )
-
     def compress_(self) -> None:
         """Let the layers whose choice it is hold their kept weights only."""
         if self.choice == "dense" or self.dense_next:

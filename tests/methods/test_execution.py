@@ -261,15 +261,6 @@ def test_a_loss_from_before_other_masks_of_equal_count_is_refused() -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
 
-def test_a_loss_from_when_a_layer_was_dense_is_refused_at_the_step() -> None:
-    loop = Loop("sparse", "gradual", total_steps=12).bind()
-    loss = linear(loop.model)(X).sum()
-    loop.run(11).optimizer.zero_grad()
-    loss.backward()
-    with pytest.raises(RuntimeError, match=r"a.weight has a gradient of another shape.*execution='dense'"):
-        loop.attached.step()
-
-
 def test_masks_that_are_set_after_the_backward_pass() -> None:
     def way(execution: Any) -> list[Tensor]:
         loop = Loop(execution, "static").bind().run(2)
