@@ -104,6 +104,7 @@ class Execution:
         if self._refuses(problem) or inner is None:
             return
         if inner is not innermost(self._optimizer):
+            self.expand_()  # the state of the optimizer of before stays dense: it may be bound again
             inner.register_state_dict_post_hook(self._dense_state)
             inner.register_load_state_dict_post_hook(self._loaded)
         self._optimizer = optimizer
@@ -121,8 +122,10 @@ class Execution:
         for name, value in values.items():
             if name not in self._all:
                 raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._all)}")
-            if value.shape != (shape := self._all[name].parameter.shape):
-                raise ValueError(f"the new values of {name} are {list(value.shape)}, not {list(shape)}")
+            shape = self._all[name].parameter.shape
+            if not isinstance(value, Tensor) or value.shape != shape:
+                found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"the new values of {name} are {found}, not {list(shape)}")
         for name, value in values.items():
             self._all[name].parameter.copy_(value)
 

@@ -331,6 +331,21 @@ def test_a_resume_has_equal_bits(method: str, execution: Any, steps: int, monkey
     assert all(map(torch.equal, whole.run(4).finish(), loops[1].load(state).run(4).finish()))
 
 
+def test_an_optimizer_that_is_bound_again_or_loaded_before_it_is_bound() -> None:
+    def way(execution: Any) -> list[Tensor]:
+        loop = Loop(execution, "static").bind(lambda groups: torch.optim.Adam(groups, lr=0.01)).run(4)
+        first, saved = loop.optimizer, copy.deepcopy(loop.optimizer.state_dict())
+        loop.bind().run(4)
+        loop.optimizer = torch.optim.Adam(loop.attached.parameter_groups(), lr=0.01)
+        loop.optimizer.load_state_dict(saved)
+        loop.attached.bind(loop.optimizer)
+        loop.run(4).optimizer = first
+        loop.attached.bind(first)
+        return loop.run(4).finish()
+
+    assert_same(way)
+
+
 def test_a_checkpoint_loaded_between_steps_and_a_replaced_weight() -> None:
     def way(execution: Any) -> list[Tensor]:
         loop = Loop(execution).bind().run(4)
@@ -396,6 +411,8 @@ def test_set_weights_keeps_pruned_weights_at_zero() -> None:
     assert_same(way)
     with pytest.raises(ValueError, match=r"a.weight are \[3\], not \[30, 20\]"):
         Loop("sparse").bind().attached.set_weights({"a.weight": torch.ones(3)})
+    with pytest.raises(ValueError, match=r"a.weight are list, not \[30, 20\]"):
+        Loop("sparse").bind().attached.set_weights({"a.weight": [1.0]})  # type: ignore[dict-item]
 
 
 def test_a_copy_keeps_its_masks_until_it_is_written_to() -> None:
