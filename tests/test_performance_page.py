@@ -127,6 +127,13 @@ def test_what_kept_weights_only_cost_is_on_their_page_and_in_the_table_of_auto()
         {name: f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in FIELDS}
         for row in LAYERS
     ]
+    large = [row for row in LAYERS if row["rows"] >= 100]
+    slow = [row for row in large if row["density"] <= 0.2 and row["sparse"] > execution.PAYS * row["masked"]]
+    assert {(row["rows"], row["columns"], row["density"]) for row in slow} == {(100, 300, 0.01)}, "stays dense"
+    assert max(row["density"] for row in large if row["csr"] <= 1) == 0.1
+    (document,) = (document for document in DOCUMENTS if kind(document) == "sparse")
+    assert f"commit `{document['machine']['commit'][:7]}`" in SPARSE
+    assert f"{document['machine']['device_name']}, {document['machine']['cpus']} CPUs" in SPARSE
     at = {(row["network"], row["density"]): row for row in NETWORKS}
     readme = " ".join((ROOT / "README.md").read_text().split())
     lenet, wide = (at[name, 0.05]["sparse"]["median"] for name in ("784-300-100-10", "1024-4096-1024"))
@@ -173,6 +180,9 @@ def test_what_sparsity_buys_is_what_was_measured() -> None:
                 "zeros without a sparse kernel save no time"
             )
             assert compact["median"] < min(csr["median"], 1)
+            if document["cell"]["model"] == "lenet-300-100":
+                fastest = min(ratios, key=lambda key: ratios[key]["median"] if key[1] == batch else 9)[0]  # noqa: B023
+                assert fastest == ("sparse" if batch == 64 else "compact")
             overlaps = compact["upper"] >= csr["lower"]
             assert overlaps == (document["cell"]["run_id"][:4] == "3f54" and batch == 64)
         assert (ratios["csr", 1]["lower"] > 1) == (document["cell"]["model"] == "lenet-300-100")
