@@ -131,9 +131,6 @@ def test_what_kept_weights_only_cost_is_on_their_page_and_in_the_table_of_auto()
     slow = [row for row in large if row["density"] <= 0.2 and row["sparse"] > execution.PAYS * row["masked"]]
     assert {(row["rows"], row["columns"], row["density"]) for row in slow} == {(100, 300, 0.01)}, "stays dense"
     assert max(row["density"] for row in large if row["csr"] <= 1) == 0.1
-    (document,) = (document for document in DOCUMENTS if kind(document) == "sparse")
-    assert f"commit `{document['machine']['commit'][:7]}`" in SPARSE
-    assert f"{document['machine']['device_name']}, {document['machine']['cpus']} CPUs" in SPARSE
     at = {(row["network"], row["density"]): row for row in NETWORKS}
     readme = " ".join((ROOT / "README.md").read_text().split())
     lenet, wide = (at[name, 0.05]["sparse"]["median"] for name in ("784-300-100-10", "1024-4096-1024"))
@@ -176,9 +173,7 @@ def test_what_sparsity_buys_is_what_was_measured() -> None:
         files = {form["form"]: form for form in document["forms"]}
         for batch in (1, 64):
             zeros, compact, csr = (ratios[form, batch] for form in ("masked-dense", "compact", "csr"))
-            assert round(zeros["lower"], 2) <= 1 <= round(zeros["upper"], 2), (
-                "zeros without a sparse kernel save no time"
-            )
+            assert abs(zeros["median"] - 1) <= 0.03, "zeros without a sparse kernel save no time"
             assert compact["median"] < min(csr["median"], 1)
             if document["cell"]["model"] == "lenet-300-100":
                 fastest = min(ratios, key=lambda key: ratios[key]["median"] if key[1] == batch else 9)[0]  # noqa: B023
@@ -298,11 +293,11 @@ def test_the_machine_named_is_the_one_that_measured(file: Path) -> None:
     document = json.loads(file.read_text())
     machine: dict[str, Any] = document["machine"]
     assert machine.get("dirty", False) is False
-    pages = [PAGE, INFERENCE, *(page.read_text() for page in sorted((ROOT / "docs/decisions").glob("*.md")))]
+    pages = [PAGE, INFERENCE, SPARSE, *(page.read_text() for page in sorted((ROOT / "docs/decisions").glob("*.md")))]
     naming = [page for page in pages if file.name in page]
     assert naming
     assert all(f"commit `{machine['commit'][:7]}`" in " ".join(page.split()) for page in naming)
-    if (page := naming[0]) in (PAGE, INFERENCE):
+    if (page := naming[0]) in (PAGE, INFERENCE, SPARSE):
         for named in (
             f"{machine['device_name']}, {machine['cpus']} CPUs",
             f"threads: {machine['threads']}" if kind(document) != "start-up" else "",
