@@ -176,7 +176,7 @@ def test_what_sparsity_buys_is_what_was_measured() -> None:
             assert abs(zeros["median"] - 1) <= 0.03, "zeros without a sparse kernel save no time"
             assert compact["median"] < min(csr["median"], 1)
             if document["cell"]["model"] == "lenet-300-100":
-                fastest = min(ratios, key=lambda key: ratios[key]["median"] if key[1] == batch else 9)[0]  # noqa: B023
+                fastest = min(ratios, key=lambda key: ratios[key]["median"] if key[1] == batch else 9)[0]
                 assert fastest == ("sparse" if batch == 64 else "compact")
             overlaps = compact["upper"] >= csr["lower"]
             assert overlaps == (document["cell"]["run_id"][:4] == "3f54" and batch == 64)
