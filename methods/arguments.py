@@ -27,9 +27,9 @@ def method_of(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) 
 
 
 def execution_of(choice: str, method: Method) -> Choice:
-    """The execution of a method's layers: `dense` where `auto` has nothing to choose.
+    """The choice that holds for a method: `dense` in place of `auto` where it needs all weights.
 
-    Raises ValueError for another choice, and for `sparse` where the method needs all weights.
+    Raises ValueError for an unknown choice, and for `sparse` where the method needs all weights.
     """
     if choice not in CHOICES:
         raise ValueError(f"execution is {choice!r}; valid: {', '.join(CHOICES)}")

@@ -51,12 +51,12 @@ def attach(
     data. include, exclude: fnmatch patterns on module names; a pattern covers everything inside the
     modules it matches. Frozen weights are left out unless a pattern of `include` covers them.
     extra: names of further parameters to mask, or a mapping from names to output axes
-    (`layers.select` has the details). execution: `sparse` or `auto` let Linear layers on a CPU hold
-    their kept weights only (docs/sparse-execution.md). The model carries the method until
-    `finalize`. Warns where less than 90 % of the model's weights can be masked. Raises ValueError
-    for an unknown method or hyperparameter, for a pattern that matches no module, for a model with
-    nothing to prune, and for a model that carries a method already or is wrapped for several
-    processes.
+    (`layers.select` has the details). execution: with `sparse` Linear layers on a CPU hold only
+    their kept weights, with `auto` where it pays (docs/sparse-execution.md). The model carries the
+    method until `finalize`. Warns where less than 90 % of the model's weights can be masked. Raises
+    ValueError for an unknown method, hyperparameter or execution, for one that the method or model
+    cannot have, for a pattern that matches no module, for a model with nothing to prune, and for a
+    model that carries a method already or is wrapped for several processes.
     """
     method = arguments.method_of(method_or_name, hyperparameters)
     execution = arguments.execution_of(execution, method)
@@ -98,10 +98,8 @@ class Attachment:
     """A method as a training loop sees it. context: the Context that its hooks receive."""
 
     def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...], coverage: Coverage) -> None:
-        self.method = method
-        self.phases = phases
+        self.method, self.context, self.phases = method, context, phases
         self._starts = [0, *itertools.accumulate(phase.steps for phase in phases)]  # the steps at which they begin
-        self.context = context
         self._phase = 0
         self._coverage = coverage
         self._structure = Structure(context.model, context.weights, context.masks.carried())
@@ -144,6 +142,7 @@ class Attachment:
 
     @property
     def phase(self) -> Phase:
+        """The current Phase."""
         return self.context.phase
 
     def weights(self) -> dict[str, Tensor]:
@@ -160,7 +159,7 @@ class Attachment:
         self.context.masks.apply_()
 
     def executions(self) -> dict[str, str]:
-        """How each maskable weight is held now, by name: `dense`, or `sparse` for kept values only."""
+        """How each maskable weight is held now, by name: `dense`, or `sparse` for kept weights only."""
         return self.context.execution.forms()
 
     def parameter_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:

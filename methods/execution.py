@@ -1,11 +1,11 @@
-"""How the masked layers of an attachment are computed: with dense weights, or with kept weights only."""
+"""How the masked layers of an attachment compute: with dense weights, or with only their kept weights."""
 
 from __future__ import annotations
 
 import csv
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -24,19 +24,19 @@ from methods.weights.weight_mask import WeightMask
 Choice = Literal["dense", "sparse", "auto"]
 CHOICES = ("dense", "sparse", "auto")
 TABLE = Path(__file__).with_name("kernels") / "kept_linear.csv"  # of `python -m benchmark speed sparse`
-PAYS = 0.9  # of the time of masked training, or less
+PAYS = 0.9  # at most this share of the time of masked training
 BY_ELEMENT = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax", "ASGD", "Rprop")
 
 
 class Execution:
-    """Which layers hold their kept weights only (`methods.weights.kept_linear`), and when.
+    """Which layers hold only their kept weights (`methods.weights.kept_linear`), and when.
 
-    choice: `dense`, all weights of all layers. `sparse`: every Linear layer with a mask holds its
-    kept weights only. `auto`: those for which it pays by the table of measurements, for their
-    shape, the examples of the first batch that trains, and their density. Layers are dense where a
-    method's hook reads or writes their weight, and before a step that needs the gradients of pruned
-    weights. They are compressed where an optimizer is bound and at the end of each step, so that a
-    layer keeps its form between a forward pass and its backward pass.
+    choice: with `dense` all layers hold all weights. With `sparse` every Linear layer with a mask
+    holds only its kept weights. With `auto` those layers do for which the table of measurements
+    says that it pays, by their shape, the examples of the first batch that trains, and their
+    density. A layer becomes dense when a method's hook reads or writes its weight, and before a step
+    that needs the gradients of pruned weights. It is compressed when an optimizer is bound and at
+    the end of each step, so that it keeps its form between a forward pass and its backward pass.
     """
 
     def __init__(self, choice: Choice = "dense", weights: Mapping[str, MaskableWeight] = MappingProxyType({})) -> None:
@@ -45,22 +45,22 @@ class Execution:
         self._all = weights
         self._weights = {name: weight for name, weight in weights.items() if kept_linear.can_hold(weight.module)}
         self._examples: dict[str, int] = {}
-        self._stays_dense: dict[str, int] = {}  # the mask's changes when that was decided
+        self._stays_dense: dict[str, int] = {}  # WeightMask.changes when that was decided
         self._masks: Mapping[str, WeightMask] = {}
         self._optimizer: Any = None
         self._counting: list[RemovableHandle] = []
 
     def begin(self, masks: Mapping[str, WeightMask]) -> None:
-        """Look at the masks that decide, from the first optimizer on.
+        """Take the masks by the name of their weight; layers change their form from the first `bind` on.
 
-        Raises ValueError for `sparse` where no layer can be computed so.
+        Raises ValueError for `sparse` where no layer can hold only its kept weights.
         """
         self._masks = masks
         if self.choice == "dense":
             return
         problem = ""
         if not self._weights:
-            problem = "the model has no Linear layer to compute so"
+            problem = "the model has no Linear layer with a mask (subclasses of nn.Linear do not count)"
         elif not any(weight.parameter.is_cpu for weight in self._weights.values()):
             problem = "the model is not on a CPU"
         elif path("cpu") != "cpp":
@@ -74,7 +74,7 @@ class Execution:
                 self._counting.append(weight.module.register_forward_pre_hook(note))
 
     def _refuses(self, problem: str) -> bool:
-        """Whether there is a problem: `auto` is `dense` then. Raises ValueError for `sparse`."""
+        """Whether there is a problem, with which `auto` becomes `dense`. Raises ValueError for `sparse`."""
         if problem and self.choice == "sparse":
             raise ValueError(f"execution='sparse': {problem}; use execution='dense'")
         if problem:
@@ -82,7 +82,7 @@ class Execution:
         return bool(problem)
 
     def end(self) -> None:
-        """Layers hold their dense weights from now on."""
+        """Give all layers their dense weights for good."""
         for handle in self._counting:
             handle.remove()
         self.expand_()
@@ -91,34 +91,34 @@ class Execution:
             mask.changes_form = False
 
     def bind(self, optimizer: Any, *, several_processes: bool) -> None:
-        """The optimizer whose state follows the weights. Raises ValueError for one that cannot be used."""
+        """Set the optimizer whose state is converted with the weights. Raises ValueError where it cannot be."""
         if self.choice == "dense":
             return
         inner = innermost(optimizer)
         kind = type(inner if inner is not None else optimizer)
-        problem = "it works in one process" if several_processes else ""
+        problem = "it works in one process only" if several_processes else ""
         if len({id(weight.held) for weight in self._all.values()}) < len(self._all):
             problem = "the weights of some layers are one tensor"
         if not kind.__module__.startswith("torch.optim.") or kind.__name__ not in BY_ELEMENT:
-            problem = f"{kind.__name__} is none of {', '.join(BY_ELEMENT)}"
+            problem = f"the optimizer {kind.__name__} is none of {', '.join(BY_ELEMENT)}"
         if self._refuses(problem) or inner is None:
             return
         if inner is not innermost(self._optimizer):
-            self.expand_()  # the state of the optimizer of before stays dense: it may be bound again
+            self.expand_()  # leaves the previous optimizer with dense state: it may be bound again
             inner.register_state_dict_post_hook(self._dense_state)
             inner.register_load_state_dict_post_hook(self._loaded)
         self._optimizer = optimizer
         self.compress_()
 
     def weights(self) -> dict[str, Tensor]:
-        """The dense weights: the parameters themselves, or computed where a layer holds kept weights only."""
+        """The dense weights by name: parameters, or tensors computed from a layer's kept weights."""
         if self.choice == "dense":
             return {name: weight.parameter for name, weight in self._all.items()}
         return {name: getattr(weight.module, weight.parameter_name) for name, weight in self._all.items()}
 
     @torch.no_grad()
     def set_weights_(self, values: Mapping[str, Tensor]) -> None:
-        """Write dense weights. Raises ValueError before anything is written."""
+        """Write dense weights. Raises ValueError for another name or shape, before anything is written."""
         for name, value in values.items():
             if name not in self._all:
                 raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._all)}")
@@ -140,13 +140,13 @@ class Execution:
             kept_linear.expand_(weight.module)
 
     def prepare(self, *, dense: bool) -> None:
-        """dense: the next backward pass has to compute the gradients of pruned weights."""
+        """Prepare the next step. dense: it needs the gradients of pruned weights too."""
         self.dense_next = dense
         if dense:
             self.expand_()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the choice of a resumed training needs."""
+        """What a resumed training needs to choose the same layers."""
         return {"choice": self.choice, "examples": dict(self._examples)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ class Execution:
         self._examples.update(state["examples"])
 
     def compress_(self) -> None:
-        """Let the layers whose choice it is hold their kept weights only."""
+        """Let the chosen layers hold only their kept weights."""
         if self.choice == "dense" or self.dense_next:
             return
         for name, weight in self._weights.items():
@@ -163,6 +163,7 @@ class Execution:
                 self._choose(name, weight, mask)
 
     def _choose(self, name: str, weight: MaskableWeight, mask: WeightMask) -> None:
+        """Compress this layer, or note that it stays dense with this mask."""
         if self.choice == "auto" and name not in self._examples:
             return
         parameter = weight.held
@@ -170,31 +171,34 @@ class Execution:
             return
         keep = mask.keep(parameter)
         kept = int(torch.count_nonzero(keep))
-        paying = self.choice == "sparse" or pays(parameter.shape, self._examples[name], kept / parameter.numel())
-        if paying and kept_linear.tells(parameter, kept):
+        chosen = self.choice == "sparse" or pays(parameter.shape, self._examples[name], kept / parameter.numel())
+        if chosen and kept_linear.distinguishable(parameter, kept):
             kept_linear.compress_(weight.module, Places.of(keep), name=name, states=self._states)
         else:
             self._stays_dense[name] = mask.changes
 
     def _states(self, parameter: Tensor) -> list[dict[str, Any]]:
+        """The parameter's state in the optimizer and in those that it wraps."""
         return [one.state[parameter] for one in chain(self._optimizer) if parameter in getattr(one, "state", {})]
 
     def _compressed(self) -> dict[Tensor, Places]:
+        """The parameters that are vectors now, and where their weights are in the matrix."""
         held = {weight.held: self._masks[name].places for name, weight in self._weights.items()}
         return {parameter: places for parameter, places in held.items() if places is not None}
 
     def _dense_state(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """The optimizer's state_dict, in which the state of every weight is dense."""
+        """After the optimizer's state_dict: the same with the state of every weight dense."""
         compressed = self._compressed()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        of = dict(state["state"])
+        states = dict(state["state"])
         for number, parameter in enumerate(parameters):
-            if number in of and parameter in compressed:
+            if number in states and parameter in compressed:
                 places = compressed[parameter]
-                of[number] = {k: _convert(v, (places.kept,), places.scatter) for k, v in of[number].items()}
-        return state | {"state": of}
+                states[number] = {k: _convert(v, (places.kept,), places.scatter) for k, v in states[number].items()}
+        return state | {"state": states}
 
     def _loaded(self, optimizer: torch.optim.Optimizer) -> None:
+        """After the optimizer's load_state_dict: the dense state that it loaded follows the layers' forms."""
         for parameter, places in self._compressed().items():
             for key, value in (held := optimizer.state.get(parameter, {})).items():
                 held[key] = _convert(value, places.shape, places.gather)
@@ -210,20 +214,22 @@ class Execution:
 
 
 def _note_examples(examples: dict[str, int], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-    """Before a forward pass of a Linear layer that trains: the number of its examples, the first time."""
+    """Before a Linear layer's first forward pass with gradients: note the number of its examples."""
     if name not in examples and not torch.compiler.is_compiling() and torch.is_grad_enabled() and args:
         columns = max(1, args[0].shape[-1])
         examples[name] = max(1, args[0].numel() // columns)
 
 
-def _convert(value: Any, shape: tuple[int, ...], convert: Any) -> Any:
+def _convert(value: Any, shape: tuple[int, ...], convert: Callable[[Tensor], Tensor]) -> Any:
+    """The value, converted if it is a tensor of this shape."""
     return convert(value) if isinstance(value, Tensor) and tuple(value.shape) == shape else value
 
 
 def pays(shape: Iterable[int], examples: int, density: float) -> bool:
-    """Whether kept weights only take at most PAYS of the time of masked training, by the table.
+    """Whether a step with kept weights only takes at most PAYS of the masked one's time, by the table.
 
-    The table's nearest shape and number of examples decide, by their ratios.
+    shape: [rows, columns]. The nearest shape and number of examples of the table decide; distances
+    are those of logarithms.
     """
     rows = _table()
     if not rows:
@@ -235,7 +241,7 @@ def pays(shape: Iterable[int], examples: int, density: float) -> bool:
 
 @functools.cache
 def _table() -> dict[tuple[int, ...], float]:
-    """The greatest density at which it pays, by rows, columns and examples."""
+    """The greatest density at which it pays, by (rows, columns, examples)."""
     found: dict[tuple[int, ...], float] = {}
     with TABLE.open(newline="") as file:
         for row in csv.DictReader(file):

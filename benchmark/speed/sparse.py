@@ -1,9 +1,10 @@
-"""What holding kept weights only saves on a CPU: `python -m benchmark speed sparse`.
+"""What sparse execution saves on a CPU: `python -m benchmark speed sparse`.
 
-Networks of Linear layers with random masks (`static`), one step of SGD with momentum on batches of
-64: masked training beside dense, and kept weights only beside dense. Then single layers of many
-shapes, batch sizes and densities, from which `attach(execution="auto")` chooses. Ratios are those of
-pairs, as in `benchmark.speed.steps`. A single layer gets a tenth of the time of a network.
+First come networks of Linear layers with random masks (`static`), trained by SGD with momentum on
+batches of 64. A masked step and a step with kept weights only are each compared with a dense step.
+Then come single layers of many shapes, batch sizes and densities, from which
+`attach(execution="auto")` chooses. Ratios are those of pairs, as in `benchmark.speed.steps`. A single
+layer gets a tenth of the time of a network.
 """
 
 from __future__ import annotations
@@ -60,8 +61,10 @@ Step = Callable[[Tensor, Tensor], object]
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """One network at one density. memory_*: bytes of weights, gradients, momentum and what says which
-    weights are kept, as shares of dense training's.
+    """One network at one density.
+
+    dense_seconds: median of a dense step. masked, sparse: ratios to it. memory_*: bytes of weights,
+    gradients, momentum and the record of which weights are kept, as shares of dense training's.
     """
 
     network: str
@@ -75,7 +78,7 @@ class NetworkRow:
 
 
 def sparse(budget: Budget, threads: int, table: Path | None, json_output: bool) -> None:
-    """Measure and print it; table: also write the single layers' ratios there, as CSV. Raises SpecError."""
+    """Measure and print. table: a CSV file for the single layers' ratios, too. Raises SpecError."""
     device = torch.device("cpu")
     with prepared(device, threads):
         document: dict[str, Any] = {"schema": SCHEMA, "kind": "sparse", "how": HOW, "machine": machine_of(device)}
@@ -131,7 +134,7 @@ class Arm:
         self.optimizer.step() if self.attached is None else self.attached.step()
 
     def bytes(self) -> int:
-        """Of weights, gradients, momentum, and of masks or places."""
+        """The bytes of weights, gradients, momentum, and masks or places."""
         held = [t for p in self.model.parameters() for t in (p, p.grad, *self.optimizer.state[p].values())]
         masks = [] if self.attached is None else self.attached.context.masks.carried().values()
         for mask in masks:
@@ -196,7 +199,7 @@ class CSR:
         generator = torch.Generator().manual_seed(0)
         keep = torch.rand(rows, columns, generator=generator) < density
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the beta state
+            warnings.simplefilter("ignore")  # torch warns that CSR is in beta
             self.weight = (torch.randn(rows, columns, generator=generator) * keep).to_sparse_csr().requires_grad_()
         self.bias = torch.zeros(rows, requires_grad=True)
 

@@ -33,8 +33,8 @@ class Engine:
     With precision float32 everything is float32. With tf32, on a GPU, the matrix products and
     convolutions of the passes use TF32. With bfloat16 the forward pass runs under autocast and the
     backward pass follows it; weights, gradients, the loss and the optimizer stay float32.
-    Evaluation is always float32. execution: how masked layers compute (`methods.attach`). Raises
-    SpecError for tf32 on a CPU.
+    Evaluation is always float32. execution: how masked layers compute, as in `methods.attach`.
+    Raises SpecError for tf32 on a CPU.
     """
 
     spec: RunSpec

@@ -38,7 +38,7 @@ def given_checkpoint_seconds(environment: Mapping[str, str] = os.environ) -> flo
 
 
 def masked_layers(name: str) -> MaskedLayers:
-    """How masked layers compute. Raises SpecError for another name."""
+    """The value of `--execution`. Raises SpecError for another name."""
     if name not in (valid := get_args(MaskedLayers)):
         raise SpecError(f"--execution {shown(name)}: valid are {', '.join(valid)}")
     return cast(MaskedLayers, name)
@@ -51,10 +51,10 @@ class Execution:
     out: the run folder. device: cpu or cuda; auto where the workers' machines decide. processes:
     how many train one cell together. processes_started: torchrun or srun started these processes
     with the command, not the worker. accept_drift: resume cells in a changed environment.
-    retry_failed: run failed cells again. masked_layers: how they compute, the `execution` of
-    `methods.attach`. plugins: the user's files, and modules of installed
-    packages, that register what the specs name. checkpoint_seconds: between two checkpoints; None:
-    see `seconds_to_next_checkpoint`.
+    retry_failed: run failed cells again. masked_layers: how these compute, the `execution` of
+    `methods.attach`. plugins: the user's files, and modules of installed packages, that register
+    what the specs name. checkpoint_seconds: between two checkpoints; None: see
+    `seconds_to_next_checkpoint`.
     """
 
     out: Path

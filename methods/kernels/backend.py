@@ -44,9 +44,9 @@ class Backend(ABC):
         return F.linear(inputs, self.masked_weight(weight, threshold, estimator), bias)
 
     def kept_linear(self, inputs: Tensor, values: Tensor, places: Places, bias: Tensor | None) -> Tensor:
-        """What a linear layer computes with kept weights only: [..., rows] of inputs [..., columns].
+        """What a linear layer computes with only its kept weights: [..., rows] of inputs [..., columns].
 
-        values: the kept weights, [kept], of a weight [rows, columns].
+        values: the kept weights [kept] of a weight [rows, columns]. places: where they are in it.
         """
         return F.linear(inputs, places.scatter(values), bias)
 

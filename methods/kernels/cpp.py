@@ -77,7 +77,7 @@ class Cpp(Backend):
 
 
 def _fits(inputs: Tensor, values: Tensor, places: Places) -> bool:
-    """Whether the operator of kept weights computes these inputs; torch computes or refuses the others."""
+    """Whether the C++ operator takes these inputs; torch's operators compute or refuse all others."""
     if inputs.is_nested or inputs.layout != torch.strided or inputs.dtype != values.dtype:
         return False
     return inputs.is_cpu and inputs.dim() > 0 and inputs.shape[-1] == places.shape[1]

@@ -12,9 +12,9 @@ from torch import Tensor
 class Places:
     """The places of the kept weights of a matrix [rows, columns], in the order of its rows.
 
-    indices: the same places by row and by column, as the kernels read them: row_starts [rows + 1],
-    column_of [kept], column_starts [columns + 1], row_of [kept], and order [kept], where each
-    weight of the second list is in the first. Starts are int64, the others int32, on the CPU.
+    indices: five tensors, as the kernels read them. By row (CSR): row_starts [rows + 1] and column_of
+    [kept]. By column (CSC): column_starts [columns + 1], row_of [kept] and order [kept], the position
+    of each entry of the second list in the first. Starts are int64, the others int32, on the CPU.
     """
 
     shape: tuple[int, int]
@@ -55,4 +55,5 @@ class Places:
 
 
 def _starts(counts: Tensor) -> Tensor:
+    """Where each row or column begins in a list of all entries, and the end: [counts + 1]."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -18,8 +18,8 @@ class ComputedWeight(Tensor):
 
     A write would be lost with the tensor. Functions of torch.nn.init write the parameter instead.
     `grad` is the gradient of the parameter.
-    qualified_name: that of the parameter. dense: the parameter. layer: of the parameter, where it
-    holds kept weights only.
+    qualified_name: that of the parameter. dense: the parameter. layer: the layer that holds only
+    kept weights; None where the parameter is a matrix.
     """
 
     qualified_name: str
@@ -35,7 +35,7 @@ class ComputedWeight(Tensor):
         return computed
 
     def plain(self) -> Tensor:
-        """The values, as a tensor without a past."""
+        """The values, detached, as a plain tensor."""
         with torch._C.DisableTorchFunctionSubclass():
             return self.detach().as_subclass(Tensor)
 
@@ -84,6 +84,7 @@ class ComputedWeight(Tensor):
 
 
 def _dense(value: Any) -> Any:
+    """The parameter that a computed weight stands for, made dense; any other value as it is."""
     if not isinstance(value, ComputedWeight):
         return value
     if (make_dense := getattr(value.layer, "make_dense_", None)) is not None:
@@ -92,6 +93,7 @@ def _dense(value: Any) -> Any:
 
 
 def _gradient(weight: ComputedWeight) -> Tensor | None:
+    """The parameter's gradient, in the shape of the dense weight."""
     gradient = weight.dense.grad
     return gradient if gradient is None or gradient.shape == weight.shape else weight.layer.places.scatter(gradient)
 

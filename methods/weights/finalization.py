@@ -49,12 +49,12 @@ def finalize(model: nn.Module, *, compact: bool = False, execution: Literal["den
 
 
 def _compress_(model: nn.Module) -> None:
-    """Let Linear layers hold their weights other than 0 only, where these are at most half."""
+    """Let Linear layers of which at most half of the weights are not 0 hold only these."""
     for name, module in model.named_modules():
         if not kept_linear.can_hold(module) or kernels.path("cpu") != "cpp":
             continue
         weight = cast(Tensor, module._parameters["weight"])
         keep = weight != 0
         kept = int(torch.count_nonzero(keep))
-        if kept <= keep.numel() / 2 and kept_linear.fits(weight) and kept_linear.tells(weight, kept):
+        if kept <= keep.numel() / 2 and kept_linear.fits(weight) and kept_linear.distinguishable(weight, kept):
             kept_linear.compress_(module, Places.of(keep), name=f"{name}.weight".lstrip("."))

@@ -1,8 +1,8 @@
-"""Linear layers that hold kept weights only, and the change to and from a dense weight.
+"""Linear layers that hold only their kept weights, and the conversion from and to a dense weight.
 
-The parameter stays the same object, so that an optimizer keeps training it: its data changes from
+The parameter stays the same object, so that an optimizer keeps training it. Its data changes from
 the matrix to a vector of the kept weights, and so do its gradient and the optimizer's state. The
-layer's attribute and its state_dict show the dense weight.
+layer's attribute `weight` and its state_dict show the dense weight.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from methods.weights.weight_mask import masks_of
 
 TYPES = (torch.float32, torch.float64)
 MOST = 2**31 - 1  # the kernels' indices are int32
-OWN = ("places", "weight_name", "states")  # of the layer's __dict__
+OWN = ("places", "weight_name", "states")  # what a KeptLinear has in its __dict__ beside a Linear's
 States = Callable[[Tensor], Iterable[dict[str, Any]]]  # the optimizer's state of a parameter
 
 
 class KeptLinear(nn.Linear):
-    """A Linear layer while it holds kept weights only.
+    """A Linear layer while it holds only its kept weights.
 
-    Writing to the layer from outside and moving it first make it a Linear with its dense weight
-    again; copies are such layers too. places: of the kept weights. weight_name: the qualified one.
+    Before its weight is replaced, a state is loaded or the layer is moved, it becomes a Linear with
+    its dense weight again. Its copies are such Linears too.
+    places: of the kept weights. weight_name: the weight's qualified name, for messages. states:
+    returns the optimizer's state of a parameter.
     """
 
     places: Places
@@ -45,7 +47,7 @@ class KeptLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        """The dense weight, computed from the kept ones: it refuses writes."""
+        """The dense weight, computed from the kept weights; it refuses writes."""
         values = cast(Tensor, self._parameters["weight"])
         if values.dim() > 1:
             return values
@@ -83,7 +85,7 @@ class KeptLinear(nn.Linear):
             destination[f"{prefix}weight"] = self.weight if keep_vars else self.weight.detach()
 
     def _dense(self) -> nn.Linear:
-        """A Linear that shares all but the weight with this layer."""
+        """A Linear with the dense weight that shares everything else with this layer."""
         values = cast(nn.Parameter, self._parameters["weight"])
         weight = nn.Parameter(self.places.scatter(values.detach()), requires_grad=values.requires_grad)
         weight.grad = None if values.grad is None else self.places.scatter(values.grad.detach())
@@ -93,7 +95,7 @@ class KeptLinear(nn.Linear):
         return dense
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Linear:
-        """A Linear. An optimizer that is copied next trains it, with dense state."""
+        """A Linear. An optimizer that is copied after it trains the copy, with dense state."""
         values = cast(nn.Parameter, self._parameters["weight"])
         if id(values) in memo:
             raise ValueError(f"{self.weight_name}: copy the model before its optimizer, or use execution='dense'")
@@ -111,23 +113,24 @@ class KeptLinear(nn.Linear):
 
 
 def _empty() -> nn.Linear:
+    """A Linear without attributes."""
     return nn.Linear.__new__(nn.Linear)
 
 
 def holds_kept(module: nn.Module) -> bool:
-    """Whether a layer holds kept weights only."""
+    """Whether a layer holds only its kept weights."""
     return isinstance(module, KeptLinear)
 
 
 def can_hold(module: nn.Module) -> bool:
-    """Whether it is a Linear of torch, and no subclass with ways of its own."""
+    """Whether a layer is torch's own Linear: a subclass may compute differently."""
     return type(module) is nn.Linear
 
 
 def fits(weight: Tensor) -> bool:
-    """Whether a layer can hold a part of this dense weight only.
+    """Whether a layer can hold only a part of this dense weight.
 
-    It has to lie in memory of its own, and may have no hook, which would get another shape.
+    The weight needs memory of its own, and must have no hook, which would get another shape.
     """
     supported = weight.is_cpu and weight.dtype in TYPES and weight.dim() == 2 and weight.numel() <= MOST
     if not supported or type(weight) is not nn.Parameter or weight.is_inference():
@@ -137,20 +140,21 @@ def fits(weight: Tensor) -> bool:
     return weight.untyped_storage().nbytes() == weight.nbytes and not weight._backward_hooks
 
 
-def tells(weight: Tensor, kept: int) -> bool:
-    """Whether a vector of so many kept weights is told from this dense weight by its shape.
+def distinguishable(weight: Tensor, kept: int) -> bool:
+    """Whether a vector of this many kept weights cannot be mistaken for the dense weight.
 
-    A vector of as many as the weight has columns would be added to a matrix, such as an average of
-    dense weights, without an error: such a layer stays dense.
+    A vector of one weight, or of as many as the matrix has columns, would broadcast: adding it to a
+    matrix, such as an average of dense weights, gives no error. Such a layer stays dense.
     """
     return kept < weight.numel() and kept not in (0, 1, weight.shape[1])
 
 
 @torch.no_grad()
 def compress_(module: nn.Module, places: Places, *, name: str, states: States = lambda _: ()) -> None:
-    """Make a Linear hold the weights at these places only; all others are 0.
+    """Make a Linear hold only the weights at these places; all others count as 0.
 
-    name: the weight's. states: the optimizer's state of a parameter; what has its shape is converted.
+    name: the weight's qualified name. states: returns the optimizer's state of a parameter, of which
+    tensors of the parameter's shape are converted.
     """
     if (mask := masks_of(module).get("weight")) is not None:
         mask.hold(places)
@@ -161,7 +165,7 @@ def compress_(module: nn.Module, places: Places, *, name: str, states: States = 
 
 @torch.no_grad()
 def expand_(module: nn.Module) -> None:
-    """Make the weight of a layer dense again; does nothing where it is."""
+    """Make the weight of a layer dense again; does nothing where it is dense."""
     if not isinstance(module, KeptLinear):
         return
     places, states = (module.__dict__.pop(key) for key in OWN if key != "weight_name")
@@ -177,16 +181,16 @@ def expand_(module: nn.Module) -> None:
 
 
 def _replace_(parameter: nn.Parameter, convert: Callable[[Tensor], Tensor], states: States) -> None:
-    """Convert a parameter, its gradient and the states of its shape."""
+    """Convert a parameter, its gradient, and the tensors of its shape in the optimizer's state."""
     shape, gradient = parameter.shape, parameter.grad
     converted = convert(parameter.detach())
     parameter.grad = None
-    # a loss of before still holds the node that adds up the gradient, and the node the old shape:
-    # torch makes a new one where the type changes
+    # an earlier loss still holds the autograd node that accumulates the gradient in the old shape:
+    # a change of the type makes torch create a new node
     parameter.data = parameter.new_empty(0, dtype=torch.float64 if parameter.dtype == torch.float32 else torch.float32)
     parameter.data = converted
     parameter.grad = None if gradient is None else convert(gradient)
-    torch.autograd.graph.increment_version(parameter)  # that loss has no backward pass any more
+    torch.autograd.graph.increment_version(parameter)  # makes backward() of that loss an error
     for state in states(parameter):
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == shape:

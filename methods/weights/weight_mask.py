@@ -43,9 +43,9 @@ class WeightMask:
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
     on. final: what was kept when the model was finalized. at_finish: a weak reference to what is
-    called before that. places: where the kept weights are, while the layer holds these only;
-    `pruned` is then computed from it. changes: how often the mask was replaced. changes_form: whether
-    the layer may hold kept weights only.
+    called before that. places: where the kept weights are, while the layer holds only these; None
+    otherwise. `pruned` is computed from them then. changes: how often the mask was replaced.
+    changes_form: whether the layer may hold only its kept weights.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -75,11 +75,11 @@ class WeightMask:
 
     @property
     def prunes(self) -> bool:
-        """Whether the weight has a mask."""
+        """Whether there is a mask: cheaper than `pruned`, which may be computed."""
         return self._pruned is not None or self.places is not None
 
     def hold(self, places: Places | None) -> None:
-        """The layer holds the weights at these places only, or its dense weight again."""
+        """Note that the layer holds only the weights at these places, or with None its dense weight."""
         self._pruned, self.places = (self.pruned, None) if places is None else (None, places)
 
     def keep(self, like: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class WeightMask:
         weight whatever is known of it, and even where it is another parameter than before.
         """
         if self.places is not None:
-            return None  # what is pruned does not exist
+            return None  # the layer has no pruned entries to zero
         weight = module._parameters.get(parameter_name)
         changed = weight is not None and self.written(weight)
         if weight is None or not (changed or written):
@@ -182,8 +182,8 @@ class WeightMask:
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         if self.changes_form and _is_called_by(AVERAGES):
             raise ValueError(
-                f"AveragedModel averages parameters, and that of {self.name} may hold its kept weights only: average "
-                "attached.weights(), or use execution='dense'"
+                f"AveragedModel averages parameters, and the parameter {self.name} may hold only its kept weights: "
+                "average the model's state_dict(), or use execution='dense'"
             )
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
@@ -215,7 +215,7 @@ class ForwardMask(EffectiveWeight):
 
 
 def _is_called_by(module: str) -> bool:
-    """Whether a function of this module is among those that called."""
+    """Whether a function of this module is on the call stack."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") != module:
         frame = frame.f_back

@@ -471,9 +471,9 @@ def test_a_model_copied_with_its_optimizer_goes_on_training() -> None:
 
 @pytest.mark.parametrize("execution", ["sparse", "auto"])
 def test_averaged_models_of_torch_are_refused_and_averages_of_weights_are_right(execution: Any) -> None:
-    with pytest.raises(ValueError, match=r"average attached.weights\(\), or use execution='dense'"):
+    with pytest.raises(ValueError, match=r"average the model's state_dict\(\), or use execution='dense'"):
         AveragedModel(Loop(execution).model)
-    with pytest.raises(ValueError, match=r"average attached.weights\(\), or use execution='dense'"):
+    with pytest.raises(ValueError, match=r"average the model's state_dict\(\), or use execution='dense'"):
         AveragedModel(Loop(execution).bind().model)
 
     def way(how: Any) -> list[Tensor]:
@@ -514,6 +514,7 @@ def test_weights_in_shared_memory_views_and_weights_with_hooks_stay_what_they_ar
 
         loop = Loop(execution, net=net).bind().run(6)
         assert linear(loop.model, "c").weight.is_shared()
+        assert set(loop.attached.executions().values()) == {"dense"}
         return loop.finish()
 
     assert_same(way)
