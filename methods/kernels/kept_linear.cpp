@@ -1,10 +1,9 @@
 // A linear layer of which only the kept weights exist: y = x W^T + b, where W is 0 elsewhere.
 //
-// The kept weights are a vector, in the order of the rows of W. Examples are taken in tiles; within
-// a tile the inputs, outputs and gradients are turned, so that the numbers of one unit lie side by
+// The kept weights are a vector, in the order of the rows of W. Examples are computed in tiles. Within
+// a tile the inputs, outputs and gradients are transposed, so that the numbers of one unit lie side by
 // side, and each kept weight is one multiply-add for all examples of the tile. The order of every sum
-// depends on the tiles only, so its bits depend neither on the number of threads nor on the width
-// of the vectors.
+// depends only on the tiles, so its bits do not depend on the number of threads.
 
 #include "masked_weight.h"
 
@@ -23,10 +22,10 @@
 namespace sparse_training {
 namespace {
 
-constexpr int64_t MOST = 64;         // examples in a tile
+constexpr int64_t MOST = 64;       // examples in a tile
 constexpr int64_t WORK = 1 << 18;  // multiply-adds for which starting a thread pays
 
-// Four, eight or sixteen numbers of 32 bytes in all, and the operations on them.
+// A vector of 32 bytes: eight floats or four doubles. Below are the operations on it.
 template <typename T>
 struct Vector {
   typedef T type __attribute__((vector_size(32), aligned(sizeof(T))));
@@ -61,14 +60,15 @@ inline void store(T* to, V<T> value) {
   *reinterpret_cast<V<T>*>(to) = value;
 }
 
-// The sums of four vectors, each in the order of a tree.
+// The sums of the numbers of four vectors, each by pairs.
 inline void sums_of(const V<float> (&v)[4], float* to) {
 #if defined(__AVX__)
   const __m256 pairs = _mm256_hadd_ps((__m256)v[0], (__m256)v[1]), others = _mm256_hadd_ps((__m256)v[2], (__m256)v[3]);
   const __m256 halves = _mm256_hadd_ps(pairs, others);
   _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
 #else
-  for (int i = 0; i < 4; ++i) to[i] = ((v[i][0] + v[i][1]) + (v[i][2] + v[i][3])) + ((v[i][4] + v[i][5]) + (v[i][6] + v[i][7]));
+  for (int i = 0; i < 4; ++i)
+    to[i] = ((v[i][0] + v[i][1]) + (v[i][2] + v[i][3])) + ((v[i][4] + v[i][5]) + (v[i][6] + v[i][7]));
 #endif
 }
 
@@ -76,11 +76,12 @@ inline void sums_of(const V<double> (&v)[4], double* to) {
   for (int i = 0; i < 4; ++i) to[i] = (v[i][0] + v[i][1]) + (v[i][2] + v[i][3]);
 }
 
-// The kept weights of one axis of the weight: those of unit u are entries starts[u] to starts[u + 1].
+// The kept weights along one axis of the weight: those of unit u are the entries from starts[u] on,
+// before starts[u + 1].
 struct Side {
   const int64_t* starts;
   const int32_t* others;  // the unit on the other axis
-  const int32_t* order;   // where the weight is in the vector of kept weights; null where at its entry's own place
+  const int32_t* order;   // the weight's place in the vector of kept weights; null where it is the entry's own
   int64_t units, kept;
 };
 
@@ -108,7 +109,8 @@ void for_units(const Side& side, int64_t width, const Use& use) {
   });
 }
 
-// out[u] = bias[u] + sum over the kept weights of u: weight * in[other unit]; rows of W numbers each.
+// out[u] = bias[u] + sum over the kept weights of u: weight * in[other unit]. A unit has W numbers in
+// a row, one per example.
 template <typename T, int64_t W>
 void product(const Side& side, const T* weights, const T* bias, const T* in, T* out) {
   for_units(side, W, [&](int64_t unit) {
@@ -135,7 +137,7 @@ void product(const Side& side, const T* weights, const T* bias, const T* in, T* 
   });
 }
 
-// to[k] += sum over the tile: d_out[row of k] * in[column of k].
+// to[k] += sum over the examples of the tile: d_out[row of k] * in[column of k].
 template <typename T, int64_t W>
 void gradient_of_kept(const Side& rows, const T* in, const T* d_out, T* to) {
   for_units(rows, W, [&](int64_t row) {
@@ -171,7 +173,7 @@ void gradient_of_kept(const Side& rows, const T* in, const T* d_out, T* to) {
   });
 }
 
-// Eight rows of eight numbers, turned.
+// Eight rows of eight numbers, transposed.
 inline void turn_block(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
 #if defined(__AVX__)
   __m256 a[8], b[8];
@@ -200,17 +202,19 @@ inline void turn_block(const double* from, int64_t from_stride, double* to, int6
     for (int j = 0; j < 8; ++j) to[j * to_stride + i] = from[i * from_stride + j];
 }
 
-// A matrix [rows, columns] turned to [columns, rows].
+// A matrix [rows, columns] transposed to [columns, rows].
 template <typename T>
 void turn(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T* to, int64_t to_stride) {
   const int64_t whole_rows = rows / 8 * 8, whole_columns = columns / 8 * 8;
   for (int64_t j = 0; j < whole_columns; j += 8)
-    for (int64_t i = 0; i < whole_rows; i += 8) turn_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
+    for (int64_t i = 0; i < whole_rows; i += 8)
+      turn_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
   for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j)
+      to[j * to_stride + i] = from[i * from_stride + j];
 }
 
-// A tile [examples, units] as [units, width], with zeros for the examples that it lacks.
+// A tile [examples, units] transposed to [units, width], with zeros for the examples that it lacks.
 template <typename T>
 Tensor turned(const T* from, int64_t examples, int64_t units, int64_t width, const Tensor& like) {
   Tensor tile = at::empty({units * width}, like.options());
@@ -253,7 +257,7 @@ Tensor forward_of(const Tensor& x, const Tensor& values, const std::optional<Ten
   return y;
 }
 
-// The gradients of inputs and kept weights; undefined where they are not wanted.
+// The gradients of inputs and kept weights; undefined tensors where they are not wanted.
 std::tuple<Tensor, Tensor> backward_of(const Tensor& dy, const Tensor& x, const Tensor& values, const Places& places,
                                        bool of_inputs, bool of_values) {
   Tensor d_inputs, d_values;
@@ -266,7 +270,8 @@ std::tuple<Tensor, Tensor> backward_of(const Tensor& dy, const Tensor& x, const 
       const scalar_t* inputs = x.const_data_ptr<scalar_t>() + first * in;
       const scalar_t* gradient = dy.const_data_ptr<scalar_t>() + first * out;
       Tensor tile, gradient_tile;
-      if (width > 1) gradient = (gradient_tile = turned(gradient, count, out, width, x)).template const_data_ptr<scalar_t>();
+      if (width > 1)
+        gradient = (gradient_tile = turned(gradient, count, out, width, x)).template const_data_ptr<scalar_t>();
       if (of_values) {
         if (width > 1) inputs = (tile = turned(inputs, count, in, width, x)).template const_data_ptr<scalar_t>();
         gradient_of_kept<scalar_t, width()>(places.rows, inputs, gradient, d_values.mutable_data_ptr<scalar_t>());
@@ -283,7 +288,8 @@ std::tuple<Tensor, Tensor> backward_of(const Tensor& dy, const Tensor& x, const 
   return {d_inputs, d_values};
 }
 
-// The weight [rows, columns] by torch's operators, differentiable in the kept weights, and its places.
+// The weight [rows, columns] by torch's operators, differentiable in the kept weights, and the positions
+// of these in the flattened weight.
 std::tuple<Tensor, Tensor> dense_of(const Tensor& values, const variable_list& places) {
   const int64_t rows = places[0].numel() - 1, columns = places[2].numel() - 1;
   const Tensor positions = at::repeat_interleave(places[0].diff()) * columns + places[1];
