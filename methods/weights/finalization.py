@@ -21,8 +21,8 @@ def finalize(model: nn.Module, *, compact: bool = False, execution: Literal["den
     keep weights pruned. Warns where the training ended before the method reached its density, or never
     called `attached.step()`. compact: also cut out the neurons and filters that cannot affect the
     output, which makes layers smaller (`methods.compaction`); in evaluation mode the function stays
-    the same up to the order of summation. execution: `sparse` lets Linear layers on a CPU with at
-    least half of their weights 0 compute with the others only (`methods.weights.kept_linear`); their
+    the same up to the order of summation. execution: with `sparse`, Linear layers on a CPU of which
+    at least half of the weights are 0 hold only the others (`methods.weights.kept_linear`). Their
     state_dict stays dense, and loading one makes them dense. Raises ValueError for another
     execution, and where compaction cannot trace the model's forward; the zeros are written by then.
     """
@@ -49,7 +49,7 @@ def finalize(model: nn.Module, *, compact: bool = False, execution: Literal["den
 
 
 def _compress_(model: nn.Module) -> None:
-    """Let Linear layers of which at most half of the weights are not 0 hold only these."""
+    """Let Linear layers of which at least half of the weights are 0 hold only the others."""
     for name, module in model.named_modules():
         if not kept_linear.can_hold(module) or kernels.path("cpu") != "cpp":
             continue
