@@ -51,7 +51,7 @@ MaskedLayers = Annotated[
     str,
     typer.Option(
         "--execution",
-        help="How masked layers compute on a CPU: dense; sparse, with only their kept weights; auto, sparse where it pays.",
+        help="How masked layers compute on a CPU: dense; sparse, with only their kept weights; auto, where it pays.",
         autocompletion=lambda: ["dense", "sparse", "auto"],
     ),
 ]
