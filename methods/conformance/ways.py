@@ -98,7 +98,10 @@ def check_with_clipped_gradients(trial: Trial) -> Iterator[str]:
 
 
 def check_with_kept_weights_only(trial: Trial) -> Iterator[str]:
-    """With execution="sparse" the promises hold, a resume is exact, and float64 gives what dense execution gives."""
+    """With execution="sparse" the promises hold, and float64 gives what dense execution gives.
+
+    Where a resume is tried from every step, it is bit-exact here too.
+    """
     try:
         execution_of("sparse", trial.make())
         dense, sparse = (trial.in_way(double=True, execution=how) for how in ("dense", "sparse"))
@@ -115,7 +118,8 @@ def check_with_kept_weights_only(trial: Trial) -> Iterator[str]:
                 yield f"{name} is not that of dense execution after step {step}"
     alone = Trial(trial.make, trial.network, SPARSE)
     yield from broken_at_a_step(alone, plain=trial)
-    yield from repeats.check_resume_is_bit_exact(alone)
+    if trial.every_step:
+        yield from repeats.check_resume_is_bit_exact(alone)
 
 
 def check_with_autocast(trial: Trial) -> Iterator[str]:
