@@ -130,7 +130,7 @@ def test_seeds_that_ended_soon_after_a_reset_beside_others(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("made", ["figures", "methods"])
+@pytest.mark.parametrize("made", ["figures", pytest.param("methods", marks=pytest.mark.rare)])
 def test_the_made_up_grids(made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if made == "figures":
         rows = [*synthetic_figures.cifar10(), *synthetic_figures.mnist()]

@@ -159,6 +159,7 @@ def test_it_prunes_weights_that_the_task_does_not_need() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_compiled_model_trains_and_draws_each_time() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
