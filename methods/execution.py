@@ -63,6 +63,8 @@ class Execution:
             problem = "the model has no Linear layer with a mask (subclasses of nn.Linear do not count)"
         elif not any(weight.parameter.is_cpu for weight in self._weights.values()):
             problem = "the model is not on a CPU"
+        elif not any(weight.parameter.dtype in kept_linear.TYPES for weight in self._weights.values()):
+            problem = "no Linear layer is in float32 or float64"
         elif path("cpu") != "cpp":
             problem = f"the kernels are '{path('cpu')}', not 'cpp'"
         if self._refuses(problem):

@@ -71,6 +71,12 @@ def test_a_model_without_a_linear_layer_is_refused() -> None:
         methods.attach(nn.Sequential(nn.Conv2d(3, 8, 3)), "set", total_steps=6, steps_per_epoch=3, execution="sparse")
 
 
+def test_layers_of_another_type_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(8, 4)).bfloat16()
+    with pytest.raises(ValueError, match="no Linear layer is in float32 or float64; use execution='dense'"):
+        methods.attach(model, "static", total_steps=1, steps_per_epoch=1, density=0.5, execution="sparse")
+
+
 def test_other_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executions, "path", lambda _: "eager")
     with pytest.raises(ValueError, match=r"kernels are 'eager'.*execution='dense'"):
