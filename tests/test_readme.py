@@ -128,11 +128,16 @@ def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
         ("only the alpha", "0.001"): "twice the alpha",
         ("epochs 60", "0.0005"): "60 epochs",
         ("standardised inputs, epochs 40", "0.0005"): "standardised inputs with 40 epochs",
+        (
+            "standardised inputs, estimator straight through, epochs 60",
+            "0.0005",
+        ): "standardised inputs with the straight-through estimator and 60 epochs",
     }
+    assert {(one["set_up"], one["alpha"]) for one in set_ups if one["met"] == "3"} == set(named)
     near = {named[key]: one for one in set_ups if (key := (one["set_up"], one["alpha"])) in named}
     assert [(one["figure4_seeds"], one["density_met"], one["accuracy_met"]) for one in near.values()] == [
         ("0", "True", "True")
-    ] * 3
+    ] * 4
     for name, one in near.items():
         kept, accuracy = (
             f"{float(one[f'{column}_mean']):.2f} ± {float(one[f'{column}_sd']):.2f} %"

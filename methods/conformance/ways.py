@@ -116,10 +116,10 @@ def check_with_kept_weights_only(trial: Trial) -> Iterator[str]:
         for name, value in a.parameters.items():
             if not torch.allclose(value, b.parameters[name], rtol=0, atol=1e-9):
                 yield f"{name} is not that of dense execution after step {step}"
-    alone = Trial(trial.make, trial.network, SPARSE)
-    yield from broken_at_a_step(alone, plain=trial)
+    in_float32 = Trial(trial.make, trial.network, SPARSE)
+    yield from broken_at_a_step(in_float32, plain=trial)
     if trial.every_step:
-        yield from repeats.check_resume_is_bit_exact(alone)
+        yield from repeats.check_resume_is_bit_exact(in_float32)
 
 
 def check_with_autocast(trial: Trial) -> Iterator[str]:

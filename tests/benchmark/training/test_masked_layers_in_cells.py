@@ -48,14 +48,14 @@ def test_a_sparse_cell_ends_where_a_dense_one_does(tmp_path: Path) -> None:
 
 
 def test_a_stopped_sparse_cell_goes_on_with_equal_bits_and_in_no_other_execution(tmp_path: Path) -> None:
-    alone = run_in(tmp_path / "alone", "sparse", static())
-    assert alone.run().status == "done"
+    whole = run_in(tmp_path / "whole", "sparse", static())
+    assert whole.run().status == "done"
     stopped = run_in(tmp_path / "stopped", "sparse", static())
     assert stopped.run(stop_after=2).status == "interrupted"
     with pytest.raises(DriftError, match=r"engine: execution_sparse\+.* -> .*--accept-drift"):
         run_in(tmp_path / "stopped", "dense", static()).run()
     assert stopped.run().status == "done"
-    assert grids.bits(tmp_path / "stopped") == grids.bits(tmp_path / "alone")
+    assert grids.bits(tmp_path / "stopped") == grids.bits(tmp_path / "whole")
 
 
 def test_the_execution_travels_to_other_machines() -> None:

@@ -144,7 +144,7 @@ def convolutions() -> nn.Module:
 def test_layers_that_do_not_fit_one_another_are_refused(
     build: type[nn.Module], shapes: dict[str, tuple[int, ...]], key: str, device: str
 ) -> None:
-    """Each alone could have been cut; the network could not compute."""
+    """Each layer has a shape that cutting can give, but the next layer does not take its outputs."""
     with torch.device(device):
         model = build()
     whole = repr(model)
