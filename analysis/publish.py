@@ -82,7 +82,7 @@ def _lock(folder: Path) -> Iterator[bool]:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two folders at once, whoever is killed meanwhile; whether the system can: Linux, on most disks."""
+    """Exchange two folders in one system call. False where there is none: other systems, some disks."""
     exchange = getattr(ctypes.CDLL(None), "renameat2", None)
     names = (HERE, os.fsencode(one), HERE, os.fsencode(other))
     return exchange is not None and exchange(*names, RENAME_EXCHANGE) == 0

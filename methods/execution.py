@@ -1,4 +1,4 @@
-"""How the masked layers of an attachment compute: with dense weights, or with only their kept weights."""
+"""How the masked layers of an attachment compute: with dense weights, or with kept weights only."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Execution:
                 self._counting.append(weight.module.register_forward_pre_hook(note))
 
     def _refuses(self, problem: str) -> bool:
-        """Whether there is a problem, with which `auto` becomes `dense`. Raises ValueError for `sparse`."""
+        """Whether there is a problem; `auto` becomes `dense` then. Raises ValueError for `sparse`."""
         if problem and self.choice == "sparse":
             raise ValueError(f"execution='sparse': {problem}; use execution='dense'")
         if problem:
