@@ -57,6 +57,7 @@ class Thresholds:
         self._effectives: dict[str, EffectiveWeight] = {}
         self._units: dict[str, OutputUnits] = {}
         self._rules: dict[tuple[float, torch.device], ResetRule] = {}
+        self._spent = torch.zeros(0, dtype=torch.bool, device="cpu")  # [layers]: was reset; for the rule "once"
         self._kept = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._watch = ResetWatch([], device=self._kept.device)
         self.resets = torch.zeros((), dtype=torch.int64, device="cpu")
@@ -67,18 +68,44 @@ class Thresholds:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
-    def attach(self, *, shape: str, estimator: str, initial: float = 0.0, reset_below: float | None = None) -> None:
+    def attach(
+        self,
+        *,
+        shape: str,
+        estimator: str,
+        initial: float = 0.0,
+        reset_below: float | None = None,
+        reset_rule: str = "layer",
+        reset_recurrent: bool = False,
+    ) -> None:
         """Give every maskable weight thresholds at `initial`: the network starts dense (A.1).
 
         initial: 0 or less, the value that resets return to. Where it is 0, warns of layers whose
-        weights are all 0, or that keep a smaller share than reset_below.
+        weights are all 0, or that keep a smaller share than reset_below. reset_rule: what `update_`
+        resets, one of `thresholds.RESET_RULES`. reset_recurrent: whether it resets recurrent layers.
         """
-        self._attach(shape=shape, estimator=estimator, initial=initial)
-        limits = {n: (reset_below or 0) * w.parameter.numel() for n, w in self._weights.items() if not w.recurrent}
+        self._attach(
+            shape=shape, estimator=estimator, initial=initial, reset_rule=reset_rule, reset_recurrent=reset_recurrent
+        )
+        limits = {name: (reset_below or 0) * self._weights[name].parameter.numel() for name in self._resettable()}
         warn_of_zeros(dict(zip(self._names, self._kept.tolist(), strict=True)), limits)
 
-    def _attach(self, *, shape: str, estimator: str, initial: float = 0.0) -> None:
-        self._structure = {"shape": shape, "estimator": estimator} | ({"initial": initial} if initial else {})
+    def _attach(
+        self,
+        *,
+        shape: str,
+        estimator: str,
+        initial: float = 0.0,
+        reset_rule: str = "layer",
+        reset_recurrent: bool = False,
+    ) -> None:
+        added = {
+            "initial": (initial, 0.0),
+            "reset_rule": (reset_rule, "layer"),
+            "reset_recurrent": (reset_recurrent, False),
+        }
+        others = {name: value for name, (value, default) in added.items() if value != default}
+        self._structure = {"shape": shape, "estimator": estimator} | others
         for name, weight in self._weights.items():
             units = weight.units if shape == "vector" else OutputUnits()  # other thresholds lie anywhere
             effective = self._effectives[name] = MaskedWeight(estimator, units)
@@ -88,6 +115,7 @@ class Thresholds:
             reparametrize(weight, effective, start)
             self._names.append(name)
         self.resets = self.resets.to(next(iter(self._weights.values())).parameter.device)
+        self._spent = torch.zeros(len(self._names), dtype=torch.bool, device=self.resets.device)
         self.count_()
         self._watch = ResetWatch(self._names, device=self.resets.device)
 
@@ -155,10 +183,10 @@ class Thresholds:
     def update_(self, *, reset_below: float | None) -> None:
         """Count what layers keep; reset the thresholds of those that keep a smaller share (A.1).
 
-        Recurrent layers are never reset, nor is any layer where reset_below is None. The decision
-        is made on the device: nothing waits for it.
+        What is reset is said to `attach`; nothing is where reset_below is None. The decision is
+        made on the device: nothing waits for it.
         """
-        if reset_below is not None and self._watch.watching:
+        if reset_below is not None and self._watch.watching and self._reset_rule != "once":
             self._watch.note(self._below(reset_below))
         groups = self.names_by_device()
         if len(groups) == 1:
@@ -177,24 +205,41 @@ class Thresholds:
         """The layers that keep less than this share of their weights and may be reset: bool [layers]."""
         sizes = [self._weights[name].parameter.numel() for name in self._names]
         keeps = [self.mask(name).sum() < share * size for name, size in zip(self._names, sizes, strict=True)]
-        may_reset = [not self._weights[name].recurrent for name in self._names]
+        may_reset = [name in self._resettable() for name in self._names]
         return torch.stack([keep.to(self.resets.device) & may for keep, may in zip(keeps, may_reset, strict=True)])
+
+    @property
+    def _reset_rule(self) -> str:
+        return str(self._structure.get("reset_rule", "layer"))
+
+    def _resettable(self) -> set[str]:
+        recurrent_too = self._structure.get("reset_recurrent", False)
+        return {name for name, weight in self._weights.items() if recurrent_too or not weight.recurrent}
 
     def _update_(self, names: Sequence[str], reset_below: float | None, resets: Tensor) -> Tensor:
         """`update_` for weights of one device; their kept counts."""
         weights = [self._units[name].rows(self._weights[name].parameter) for name in names]
+        thresholds = [self._threshold(name) for name in names]
         rule = None if reset_below is None else self._rule(reset_below, names, resets.device)
         update = kernels.backend_for(*weights).update_thresholds_
-        return update(weights, [self._threshold(name) for name in names], rule, resets)
+        if rule is None or self._reset_rule == "layer":
+            return update(weights, thresholds, rule, resets)
+        kept = update(weights, thresholds, None, resets)
+        if self._reset_rule == "empty_units":
+            return rule.apply_to_empty_units_(kept, weights, thresholds, resets)
+        places = torch.tensor([self._names.index(name) for name in names], device=self._spent.device)
+        spent = self._spent[places].to(kept.device)
+        kept = rule.apply_once_(kept, thresholds, resets, spent)
+        self._spent[places] = spent.to(self._spent.device)
+        return kept
 
     def _rule(self, reset_below: float, names: Sequence[str], device: torch.device) -> ResetRule:
         if (reset_below, device) not in self._rules:  # made once: sending it to the device waits for it
             weights = [self._weights[name] for name in names]
-            sizes, resettable = [w.parameter.numel() for w in weights], [not w.recurrent for w in weights]
             rule = ResetRule.below(
                 reset_below,
-                sizes,
-                resettable=resettable,
+                [weight.parameter.numel() for weight in weights],
+                resettable=[name in self._resettable() for name in names],
                 device=device,
                 reset_to=float(self._structure.get("initial", 0.0)),
             )
@@ -213,12 +258,13 @@ class Thresholds:
         return self._kept
 
     def state_dict(self) -> dict[str, Any]:
-        """Structure, kept counts and number of resets; thresholds are parameters of the model."""
-        return {
+        """Structure, kept counts and resets; thresholds are parameters of the model."""
+        state = {
             "structure": dict(self._structure),
             "kept": dict(zip(self._names, self._kept, strict=True)),
             "resets": self.resets.clone(),
         }
+        return state | ({"spent": self._spent.clone()} if self._reset_rule == "once" else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the structure; the thresholds' values come with the model's own state.
@@ -233,3 +279,5 @@ class Thresholds:
         if state["kept"]:
             self._kept = torch.stack([state["kept"][name] for name in self._names]).to(device)
         self.resets = state["resets"].to(device, copy=True)
+        if "spent" in state:
+            self._spent = state["spent"].to(device, copy=True)

@@ -9,12 +9,13 @@ thresholds of a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 SHAPES = ("vector", "scalar", "matrix")
+RESET_RULES = ("layer", "once", "empty_units")
 
 
 def threshold_shape(shape: str, weight: Tensor) -> tuple[int, ...]:
@@ -148,3 +149,26 @@ class ResetRule:
             threshold.masked_fill_(is_empty, self.reset_to)
         resets += empty.sum()
         return torch.where(empty, self.sizes, kept)
+
+    def apply_once_(self, kept: Tensor, thresholds: Sequence[Tensor], resets: Tensor, spent: Tensor) -> Tensor:
+        """`apply_` to the layers that were not reset before; marks those that are reset now.
+
+        spent: bool [layers], true for the layers that were reset before.
+        """
+        rule = replace(self, limits=self.limits.masked_fill(spent, -1))
+        spent |= kept < rule.limits
+        return rule.apply_(kept, thresholds, resets)
+
+    def apply_to_empty_units_(
+        self, kept: Tensor, weights: Sequence[Tensor], thresholds: Sequence[Tensor], resets: Tensor
+    ) -> Tensor:
+        """In layers below their limit, reset the thresholds of the units that keep no weight.
+
+        weights: each [c_out, ...], thresholds: each [c_out]. Returns what is kept now: int64 [layers].
+        """
+        below = kept < self.limits
+        for weight, threshold, is_below in zip(weights, thresholds, below.unbind(), strict=True):
+            unit_is_empty = ~keep_mask(weight, threshold).flatten(1).any(dim=1)
+            threshold.masked_fill_(unit_is_empty & is_below, self.reset_to)
+        resets += below.sum()
+        return torch.stack([keep_count(w, t) for w, t in zip(weights, thresholds, strict=True)])

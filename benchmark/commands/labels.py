@@ -43,7 +43,7 @@ def distinctions(specs: Iterable[RunSpec], *, always: Iterable[str] = ()) -> dic
         others = {name: _most_common(name, cells) for name in _others(cells, own)}
         alike = {name for name in varying if len({_text(c.get(name)) for c in cells}) < len(_values(name, cells))}
         for run_id, cell in group.items():
-            names = [name for name in own if _is_told(name, cell.get(name), varies=name in varying)]
+            names = [name for name in own if _is_told(name, cell, varies=name in varying)]
             names += [name for name, usual in others.items() if cell.get(name) != usual]
             found[run_id] = {_short(name): _text(cell.get(name), exact=name in alike) for name in names}
     return found
@@ -90,9 +90,12 @@ def _alike(cells: Sequence[Fields], names: Sequence[str]) -> list[list[Fields]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _is_told(name: str, value: Any, *, varies: bool) -> bool:
+def _is_told(name: str, cell: Fields, *, varies: bool) -> bool:
+    value = cell.get(name)
     if name == "protocol":
-        return varies or len(value) == 1
+        return varies or len(cell[name]) == 1
+    if value is None and name.startswith("method."):
+        return varies and name in cell
     return value is not None and (name, value) != ("precision", "float32")
 
 

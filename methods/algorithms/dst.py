@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.base import Context, Method, check_choice, check_fraction, check_positive
 from methods.checks.bound_optimizer import innermost
 from methods.density_search import DensityKnob
-from methods.thresholds import ESTIMATORS, SHAPES
+from methods.thresholds import ESTIMATORS, RESET_RULES, SHAPES
 
 REFLECTED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
@@ -31,7 +31,7 @@ class DST(Method):
 
     The backward pass is that of appendix A.3 (`thresholds.gradients`). Thresholds start at 0.
     Where a layer keeps less than reset_density of its weights, its thresholds return to 0 (A.1;
-    `thresholds.ResetRule`); thresholds of recurrent layers are never reset.
+    `thresholds.ResetRule`); thresholds of recurrent layers are not, unless reset_recurrent is set.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -42,6 +42,12 @@ class DST(Method):
     | threshold_weight_decay | not stated | 0 |
     | initial_threshold | t at the start and after a reset | 0 |
     | absolute_threshold | the absolute value of t takes its place | False |
+    | reset_rule | what is reset in a layer below reset_density | layer |
+    | reset_recurrent | recurrent layers are reset too | False |
+
+    reset_rule: `layer` returns all thresholds of the layer to 0; `once` does so at most once for
+    each layer; `empty_units` returns only the thresholds of neurons or filters that keep no weight
+    (vector thresholds). Only `layer` is in the paper; the others are ours, to study it.
 
     A weight of exactly 0 at a threshold of 0 is pruned and gets no gradient, so a layer that is
     initialised at 0 never trains, and is reset in every step; `attach` warns of it. With a small
@@ -63,7 +69,12 @@ class DST(Method):
     reference = "arXiv:2005.06870"
     density_promise = "emergent"
     weight_gradient = "dense"
-    added: ClassVar[dict[str, Any]] = {"initial_threshold": 0.0, "absolute_threshold": False}
+    added: ClassVar[dict[str, Any]] = {
+        "initial_threshold": 0.0,
+        "absolute_threshold": False,
+        "reset_rule": "layer",
+        "reset_recurrent": False,
+    }
     density_knob = DensityKnob(name="alpha", low=1e-8, high=1.0)
 
     alpha: float = 5e-4
@@ -73,12 +84,19 @@ class DST(Method):
     threshold_weight_decay: float = 0.0
     initial_threshold: float = 0.0
     absolute_threshold: bool = False
+    reset_rule: str = "layer"
+    reset_recurrent: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("threshold_weight_decay", self.threshold_weight_decay)):
             check_positive(name, value, or_zero=True)
         check_choice("threshold", self.threshold, SHAPES)
         check_choice("estimator", self.estimator, ESTIMATORS)
+        check_choice("reset_rule", self.reset_rule, RESET_RULES)
+        if self.reset_rule == "empty_units" and self.threshold != "vector":
+            raise ValueError(
+                f"reset_rule 'empty_units' needs vector thresholds, one for each unit: threshold is {self.threshold!r}"
+            )
         if self.reset_density is not None:
             check_fraction("reset_density", self.reset_density)
         if not float("-inf") < self.initial_threshold <= 0:
@@ -97,6 +115,8 @@ class DST(Method):
             estimator=self.estimator,
             initial=self.initial_threshold,
             reset_below=self.reset_density,
+            reset_rule=self.reset_rule,
+            reset_recurrent=self.reset_recurrent,
         )
 
     def penalty(self, ctx: Context) -> Tensor:

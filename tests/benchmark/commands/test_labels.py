@@ -45,6 +45,12 @@ def test_the_thresholds_shapes_and_the_protocols_are_told() -> None:
     assert list(labels(recipes).values()) == [f"lenet-300-100 dense protocol={p} seed=0" for p in ("paper", "official")]
 
 
+def test_a_hyperparameter_of_none_is_told_where_others_have_a_value() -> None:
+    told = labels([spec("dst", alpha=1e-3, **given) for given in ({}, {"reset_density": None})])
+    start = "lenet-300-100 dst alpha=0.001 reset_density"
+    assert list(told.values()) == [f"{start}=0.01 seed=0", f"{start}=none seed=0"]
+
+
 def test_other_fields_are_told_only_where_cells_would_look_alike() -> None:
     slower = [dataclasses.replace(spec(seed=seed), optimizer=dataclasses.replace(SGD, lr=0.01)) for seed in (0, 1)]
     usual = [spec(seed=seed) for seed in (0, 1, 2)]
