@@ -17,6 +17,14 @@ DATASET_ORDER = (*printed.DATASETS, "fashion-mnist", "digits")
 FACTOR = 1.25  # within which densities match, here and in the verdicts on the paper's numbers
 
 
+def place(condition: Condition) -> tuple[int, tuple[int, str], float, float, str]:
+    """Where a condition stands in a table: by data set, network, learning rate and alpha."""
+    known = list(DATASET_ORDER)
+    dataset = known.index(condition.dataset) if condition.dataset in known else len(known)
+    rank = printed.rank(condition.model)
+    return dataset, rank, -condition.learning_rate, condition.alpha or 0.0, condition.key
+
+
 @dataclass(frozen=True)
 class Group:
     """Conditions of one data set, model and optimizer.

@@ -70,6 +70,11 @@ class Condition:
         """Its spec as JSON, as `spec_without_seed` gives it."""
         return json.dumps(self.spec, sort_keys=True)
 
+    def key_without(self, *hyperparameters: str) -> str:
+        """Its spec without these hyperparameters of its method, as JSON: equal where only these differ."""
+        method = {name: value for name, value in self.spec["method"].items() if name not in hyperparameters}
+        return json.dumps({**self.spec, "method": method}, sort_keys=True)
+
     @property
     def dataset(self) -> str:
         return str(self.spec["data"]["name"])

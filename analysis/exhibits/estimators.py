@@ -5,13 +5,12 @@ The paper says why it takes the long-tailed estimator, and trains no other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from analysis.data.comparable import DATASET_ORDER
+from analysis.data.comparable import place
 from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
 from analysis.data.paired import against
 from analysis.output.exhibit import TableWithFigure
@@ -63,9 +62,9 @@ def lines(results: Results) -> list[Line]:
     found: dict[str, list[Condition]] = {}
     for condition in results.conditions:
         if is_compared(condition):
-            found.setdefault(_without_estimator(condition), []).append(condition)
+            found.setdefault(condition.key_without("estimator"), []).append(condition)
     several = [members for members in found.values() if len(members) > 1]
-    return [line for members in sorted(several, key=lambda m: _place(m[0])) for line in _lines(members)]
+    return [line for members in sorted(several, key=lambda m: place(m[0])) for line in _lines(members)]
 
 
 def is_compared(condition: Condition) -> bool:
@@ -77,18 +76,6 @@ def is_compared(condition: Condition) -> bool:
         and bool(set(condition.protocols) & set(PROTOCOLS))
         and bool(len(condition.done))
     )
-
-
-def _without_estimator(condition: Condition) -> str:
-    method = {name: value for name, value in condition.spec["method"].items() if name != "estimator"}
-    return json.dumps({**condition.spec, "method": method}, sort_keys=True)
-
-
-def _place(condition: Condition) -> tuple[int, tuple[int, str], float, float, str]:
-    known = list(DATASET_ORDER)
-    dataset = known.index(condition.dataset) if condition.dataset in known else len(known)
-    rank = printed.rank(condition.model)
-    return dataset, rank, -condition.learning_rate, condition.alpha or 0.0, condition.key
 
 
 def _lines(members: Sequence[Condition]) -> list[Line]:

@@ -23,6 +23,7 @@ NAMES = {
     "rivals-mnist": "Rivals' published numbers, MNIST",
     "rivals-cifar10": "Rivals' published numbers, CIFAR-10",
     "pattern-consistency": "How consistent the sparse pattern is",
+    "reset-rules": "The reset of thresholds, on, off and by other rules",
     "threshold-resets": "Resets of thresholds",
 }
 # names of exhibits of one data set or network; {} stands for it

@@ -29,6 +29,10 @@ def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[t
         for value in values.split(","):
             if not any(_has(_value(spec, entry, dotted, name), value, name) for spec, entry in table):
                 present = sorted({text for s, e in table for text in _texts(_value(s, e, dotted, name), name)})
+                if present == ["nan"]:
+                    in_specs = [key for key in sorted(known) if key.endswith(f".{name}")]
+                    hint = f"; did you mean '{in_specs[0]}'?" if in_specs else ""
+                    raise SpecError(f"--where {name}={value}: {name} is empty in every cell{hint}")
                 raise SpecError(f"--where {name}={value}: no cell has that value; present: {', '.join(present[:20])}")
         chosen = [
             (spec, entry)

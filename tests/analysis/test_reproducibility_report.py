@@ -28,7 +28,7 @@ COMMANDS = (
     ("learning rate", "--suite cifar10 --where model=vgg16"),
     ("VGG-16", "--suite cifar10 --where model=vgg16"),
     ("wide residual", "--suite cifar10 --where model=wrn-16-8,wrn-16-10,wrn-28-8"),
-    ("Resetting", "--suite mnist --set method.reset_density=none"),
+    ("Resetting", "--suite resets --where model=lenet-300-100,lenet-5-caffe"),
     ("thresholds", "--suite thresholds"),
     ("l2", "--suite cifar10"),
     ("", "--suite cifar10"),

@@ -302,6 +302,8 @@ def test_run_ids_are_compared_as_text_even_where_they_look_like_numbers() -> Non
         ("method=dst,dts", r"--where method=dts: no cell has that value"),
         ("alpha=5e-5", r"no cell has that value; present: 0\.0005, 0\.001, nan"),
         ("alpha=", "no cell has that value"),
+        ("epochs=20", r"--where epochs=20: epochs is empty in every cell; did you mean 'optimizer\.epochs'\?"),
+        ("weight_max=1", r"--where weight_max=1: weight_max is empty in every cell$"),
     ],
 )
 def test_filters_name_what_is_wrong_and_what_there_is(where: str, message: str) -> None:

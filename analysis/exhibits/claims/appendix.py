@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 
@@ -139,19 +138,13 @@ def _of_shapes(results: Results) -> list[Condition]:
     ]
 
 
-def _without(condition: Condition, *hyperparameters: str) -> str:
-    """Its spec without these hyperparameters of its method, as JSON."""
-    method = {key: value for key, value in condition.spec["method"].items() if key not in hyperparameters}
-    return json.dumps({**condition.spec, "method": method}, sort_keys=True)
-
-
 def _by_shape(results: Results) -> Iterator[dict[str, list[Condition]]]:
     """Conditions that differ only in alpha and the thresholds' shape, by shape."""
     groups: dict[str, dict[str, list[Condition]]] = {}
     for condition in _of_shapes(results):
         shape = condition.spec["method"].get("threshold", "vector")
         if shape in SHAPES:
-            group = groups.setdefault(_without(condition, "threshold", "alpha"), {name: [] for name in SHAPES})
+            group = groups.setdefault(condition.key_without("threshold", "alpha"), {name: [] for name in SHAPES})
             group[shape].append(condition)
     yield from (group for group in groups.values() if sum(bool(found) for found in group.values()) > 1)
 
@@ -184,7 +177,7 @@ def _both_ways(results: Results) -> Iterator[tuple[dict[float, Condition], dict[
     for condition in (s for s in results.conditions if s.method == "dst" and s.alpha is not None and len(s.rows)):
         reset = condition.spec["method"].get("reset_density", published)
         if reset in (published, OFF):
-            ways = groups.setdefault(_without(condition, "reset_density", "alpha"), ({}, {}))
+            ways = groups.setdefault(condition.key_without("reset_density", "alpha"), ({}, {}))
             ways[reset is OFF].setdefault(condition.alpha or 0.0, condition)
     yield from (ways for ways in groups.values() if set(ways[0]) & set(ways[1]))
 
