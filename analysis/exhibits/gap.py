@@ -173,7 +173,7 @@ def set_ups(results: Results) -> list[SetUp]:
     stated = [c for c in tried if c.alpha == target.alpha and c.follows_protocol]
     if not stated or len(tried) < 3:  # the stated set-up at the two alphas: nothing was tried
         return []
-    best = [SetUp(c, stated[0], _twin(c, results), target, results) for c in tried]
+    best = [SetUp(c, stated[0], twin_of(c, results), target, results) for c in tried]
     return sorted(best, key=lambda one: (-one.met, one.distance))
 
 
@@ -182,7 +182,7 @@ def _is_tried(condition: Condition) -> bool:
     return same and condition.whole_data
 
 
-def _twin(condition: Condition, results: Results) -> Condition | None:
+def twin_of(condition: Condition, results: Results) -> Condition | None:
     """The dense network of the same data, model and optimizer, whatever the protocols."""
     same = [
         c

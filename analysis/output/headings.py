@@ -16,6 +16,7 @@ NAMES = {
     "alpha-interpolation": "The alpha for a printed density",
     "estimators": "Other estimators of the step's derivative",
     "gap": "Why Lenet-300-100 keeps more than printed",
+    "gap-networks": "Does one set-up explain all rows of Table 1?",
     "lstm-counting": "Two ways to count an LSTM's weights",
     "training-cost": "Seconds per training step",
     "verdict-power": "How often a verdict would be right",

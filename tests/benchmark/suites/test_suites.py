@@ -23,7 +23,7 @@ from benchmark.data.cifar10 import NORMALIZATIONS
 from benchmark.data.tensors import Examples, Split, standardized
 from benchmark.models.vgg import WIDTHS
 from benchmark.spec import Data, Model, RunSpec, SpecError, fields, from_dict, replace_fields
-from benchmark.suites import cifar10, gap, imagenet, mnist, thresholds
+from benchmark.suites import cifar10, gap, gap_networks, imagenet, mnist, thresholds
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPER = ("cifar10", "estimators", "imagenet", "mnist", "thresholds")
@@ -241,7 +241,7 @@ def test_the_protocol_page_names_the_fields_and_counts() -> None:
     page = (ROOT / "docs/protocols.md").read_text()
     named = {name for changed in DIFFERENCES.values() for name in changed}
     assert [name for name in named if f"`{name}`" not in page] == []
-    for name in (*PAPER, "resets", "field", "rivals_mnist", "rivals_cifar10"):
+    for name in (*PAPER, "resets", "gap_networks", "field", "rivals_mnist", "rivals_cifar10"):
         assert f"| `{name}` | {len(cells(name))} |" in page
 
 
@@ -249,7 +249,7 @@ def test_the_page_of_what_is_not_run_counts_the_cells_of_its_commands() -> None:
     """Committed ones included, so that the page holds when rows are added."""
     page = (ROOT / "docs/not-run.md").read_text()
     found = re.findall(r"\| (\d+) \|[^|]*\| `run --suite (\w+)(?: --where model=([\w,-]+))?` \|", page)
-    assert len(found) == 16
+    assert len(found) == 17
     for number, name, chosen in found:
         own = [spec for spec in cells(name) if not chosen or spec.model.name in chosen.split(",")]
         assert int(number) == len(own), (name, chosen)
@@ -362,6 +362,21 @@ def test_each_condition_of_the_gap_has_a_dense_twin_and_the_stated_cells_are_tho
         and not s.method.get("absolute_threshold")
         and (s.method["threshold"], s.method["estimator"], s.method["reset_density"]) == ("vector", "long_tailed", 0.01)
     }
+
+
+def test_each_candidate_for_the_gap_is_on_both_networks_beside_its_dense_twin() -> None:
+    """A candidate that only doubles the alpha is the cell of `mnist`, so it is trained once."""
+    specs = suites.load("gap_networks").specs
+    of_mnist = {spec.run_id: spec.protocol for spec in cells("mnist")}
+    for spec in specs:
+        as_stated = (spec.data, spec.optimizer) == (mnist.MNIST, gap_networks.NETWORKS[spec.model.name][0])
+        assert bool(spec.protocol) == as_stated
+        assert spec.protocol == of_mnist.get(spec.run_id, spec.protocol)
+    for spec in (s for s in specs if s.method["name"] == "dst"):
+        twins = [s for s in specs if (s.data, s.model, s.optimizer) == (spec.data, spec.model, spec.optimizer)]
+        assert {s.method["name"] for s in twins if s.seed == spec.seed} == {"dense", "dst"}
+    on = {name: {s.seed for s in specs if s.model.name == name} for name in gap_networks.NETWORKS}
+    assert on == {"lenet-5-caffe": set(range(5)), "lstm-a": set(range(5))}
 
 
 def test_the_narrow_vgg_has_an_eighth_of_every_width() -> None:

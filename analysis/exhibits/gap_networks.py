@@ -1,0 +1,220 @@
+"""One explanation for all rows of Table 1? Set-ups on several networks, by docs/gap.md's rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from analysis.data.comparable import FACTOR
+from analysis.data.conditions import Condition, Results, Summary
+from analysis.exhibits.gap import ACCURACY_MARGIN, SEEDS, SetUp, Verdict, twin_of, within
+from analysis.output.exhibit import TableWithFigure
+from analysis.output.numbers import WIDE, centre_and_ends, percentage, with_seeds
+from analysis.output.plotting import MODEL, plain_log, small_multiples
+from analysis.paper import printed
+from analysis.paper.printed import Target
+
+NETWORKS = ("lenet-300-100", "lenet-5-caffe", "lstm-a")
+COUNTS = ("all weights", "without the last layer", "mean of the layers")
+ALPHAS = (1, 2)  # times the stated one
+CAPTION = "Set-ups of LeNet-300-100 on other networks of Table 1 (docs/gap.md): does one explain all rows?"
+HEADS = (
+    "Set-up", "Alpha / stated", "Network", "Remaining (%)", "Without last layer (%)", "Mean of layers (%)",
+    "Printed remaining (%)", "Accuracy (%)", "Printed accuracy (%)", "Dense accuracy (%)", "Targets met",
+)  # fmt: skip
+NOTES = (
+    f"Last epoch, mean ± standard deviation over n seeds. {WIDE} Listed are set-ups that were trained on more than "
+    "one network, at the stated alpha or at twice it; first those with most targets met.",
+    f"Targets: the share of remaining weights, counted in one of three ways, within {1 / FACTOR:g} to {FACTOR:g} times "
+    f"the printed one, and the accuracy within {ACCURACY_MARGIN:g} points of the printed one, both by the mean over "
+    "seeds. An explanation would meet both, in one way of counting, on all three networks.",
+    f"(?): the 95 % t interval over the seeds crosses the target's limit, or fewer than {SEEDS} seeds are done.",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One set-up on one network."""
+
+    one: SetUp
+    alpha_factor: int
+
+    @property
+    def network(self) -> str:
+        return self.one.condition.model
+
+    @property
+    def set_up(self) -> tuple[str, int]:
+        """What is equal for the same set-up on other networks: what differs from the stated one."""
+        return self.one.label, self.alpha_factor
+
+    @cached_property
+    def densities(self) -> tuple[Summary, ...]:
+        """Percentages, in the order of COUNTS."""
+        return (self.one.density(), *self.one.other_counts)
+
+    @cached_property
+    def by_count(self) -> tuple[Verdict, ...]:
+        share = self.one.target.density_percent
+        assert share is not None
+        pairs = zip(COUNTS, self.densities, strict=True)
+        return tuple(within(count, density, share / FACTOR, share * FACTOR) for count, density in pairs)
+
+    @cached_property
+    def accuracy(self) -> Verdict:
+        middle = self.one.target.sparse
+        assert middle is not None
+        return within("accuracy", self.one.accuracy(), middle - ACCURACY_MARGIN, middle + ACCURACY_MARGIN)
+
+    @property
+    def explains(self) -> set[str]:
+        """The counts under which both targets are met."""
+        return {verdict.name for verdict in self.by_count if verdict.met and self.accuracy.met}
+
+    @property
+    def met(self) -> int:
+        return bool(self.accuracy.met) + any(verdict.met for verdict in self.by_count)
+
+
+def lines(results: Results) -> list[Line]:
+    """Set-ups that were trained on several networks, those that meet most targets first."""
+    found: dict[tuple[str, int], list[Line]] = {}
+    for network in NETWORKS:
+        target = next(t for t in printed.measured("mnist", network) if t.exhibit == "table1")
+        for line in _of_network(results, network, target):
+            found.setdefault(line.set_up, []).append(line)
+    several = [members for members in found.values() if len(members) > 1]
+    several.sort(key=lambda members: (-sum(line.met for line in members), members[0].set_up))
+    return [line for members in several for line in members]
+
+
+def _of_network(results: Results, network: str, target: Target) -> list[Line]:
+    alphas = {factor * (target.alpha or 0): factor for factor in ALPHAS}
+    tried = [c for c in results.conditions if _is_tried(c, network) and c.alpha in alphas and len(c.done)]
+    stated = [c for c in tried if c.alpha == target.alpha and c.follows_protocol and "paper" in c.protocols]
+    if not stated:
+        return []
+    return [
+        Line(SetUp(c, stated[0], twin_of(c, results), target, results), alphas[c.alpha])
+        for c in tried
+        if c.alpha is not None
+    ]
+
+
+def _is_tried(condition: Condition, network: str) -> bool:
+    same = (condition.dataset, condition.model, condition.method) == ("mnist", network, "dst")
+    return same and condition.whole_data
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    one, target = line.one, line.one.target
+    names = [f"{v.name}{'' if v.settled else ' (?)'}" for v in (*line.by_count, line.accuracy) if v.met]
+    return (
+        one.label, str(line.alpha_factor), printed.architecture(line.network), with_seeds(line.densities[0]),
+        *(percentage(density) if density.n else "" for density in line.densities[1:]),
+        f"{target.density_percent:g}", percentage(one.accuracy()), f"{target.sparse:g}",
+        "not run" if one.dense_accuracy is None else percentage(one.dense_accuracy),
+        ", ".join(names) or "none",
+    )  # fmt: skip
+
+
+def _records(line: Line) -> Iterator[dict[str, Any]]:
+    one = line.one
+    accuracy = one.accuracy()
+    record: dict[str, Any] = {
+        "set_up": one.label, "alpha_factor": line.alpha_factor, "model": line.network, "alpha": one.condition.alpha,
+        "n": accuracy.n, "expected": accuracy.expected,
+    }  # fmt: skip
+    for count, density, verdict in zip(COUNTS, line.densities, line.by_count, strict=True):
+        key = count.replace(" ", "_")
+        record |= {f"{key}_percent_mean": density.mean, f"{key}_percent_sd": density.sd, f"{key}_met": verdict.met}
+    yield record | {
+        "printed_percent": one.target.density_percent, "test_accuracy_mean": accuracy.mean,
+        "test_accuracy_sd": accuracy.sd, "printed_accuracy": one.target.sparse, "accuracy_met": line.accuracy.met,
+        "dense_accuracy_mean": math.nan if one.dense_accuracy is None else one.dense_accuracy.mean,
+    }  # fmt: skip
+
+
+def _finding(found: Sequence[Line]) -> str:
+    if not found:
+        return ""
+    groups = _groups(found)
+    everywhere = [members for members in groups if {line.network for line in members} == set(NETWORKS)]
+    explained = [members for members in everywhere if set.intersection(*(line.explains for line in members))]
+    parts = [
+        f"{len(groups)} set-ups were trained on several networks, {len(everywhere)} of them on all three. "
+        f"{len(explained) or 'None'} of these meets density and accuracy on all three in one way of counting."
+    ]
+    for members in groups[:1]:
+        numbers = "; ".join(
+            f"{printed.architecture(line.network)} {percentage(line.densities[0])} % at "
+            f"{percentage(line.one.accuracy())} %"
+            for line in members
+        )
+        parts.append(f"Most targets met: {members[0].one.label}, alpha times {members[0].alpha_factor}: {numbers}.")
+    return " ".join(parts)
+
+
+def _groups(found: Sequence[Line]) -> list[list[Line]]:
+    groups: dict[tuple[str, int], list[Line]] = {}
+    for line in found:
+        groups.setdefault(line.set_up, []).append(line)
+    return list(groups.values())
+
+
+def _draw(found: Sequence[Line]) -> Any:
+    from matplotlib.lines import Line2D
+
+    note = "each point: a set-up, mean ± standard deviation over seeds, last epoch; box: both targets; star: printed"
+    networks = [network for network in NETWORKS if any(line.network == network for line in found)]
+    figure, axes = small_multiples(len(networks), columns=3, size=(4.0, 3.2), title=f"{CAPTION}\n{note}")
+    names = {line.set_up: None for line in found}
+    colours = dict(zip(names, _palette(len(names)), strict=True))
+    for axis, network in zip(axes, networks, strict=True):
+        for line in (member for member in found if member.network == network):
+            (x, left, right), (y, low, high) = centre_and_ends(line.densities[0]), centre_and_ends(line.one.accuracy())
+            axis.errorbar(
+                [x], [y], xerr=[[x - left], [right - x]], yerr=[[y - low], [high - y]], color=colours[line.set_up],
+                marker="o", markersize=5, linestyle="none", elinewidth=0.8,
+            )  # fmt: skip
+            density, accuracy = line.one.target.density_percent or math.nan, line.one.target.sparse or math.nan
+        box = [density / FACTOR, density * FACTOR, density * FACTOR, density / FACTOR, density / FACTOR]
+        axis.plot(
+            box, [accuracy + side * ACCURACY_MARGIN for side in (-1, -1, 1, 1, -1)], color="#777777", linewidth=0.9
+        )
+        axis.plot([density], [accuracy], marker="*", markersize=10, color=MODEL, linestyle="none")
+        axis.set(xlabel="Remaining weights (%)", ylabel="Test accuracy (%)", title=printed.architecture(network))
+        plain_log(axis, "x")
+    handles = [Line2D([], [], color=colours[name], marker="o", linestyle="none") for name in names]
+    texts = [label if factor == 1 else f"{label}, alpha × {factor}" for label, factor in names]
+    figure.legend(handles, texts, loc="outside lower left", ncols=2, fontsize=8)
+    return figure
+
+
+def _palette(count: int) -> list[Any]:
+    import matplotlib
+
+    colours = matplotlib.colormaps["tab10" if count <= 10 else "tab20"]
+    return [colours(i % colours.N) for i in range(count)]
+
+
+EXHIBIT = TableWithFigure(
+    name="gap-networks",
+    caption=CAPTION,
+    heads=HEADS,
+    labels=3,
+    notes=NOTES,
+    lines=lines,
+    cells=_cells,
+    records=_records,
+    run_ids=lambda line: (
+        *line.one.condition.run_ids,
+        *(() if line.one.twin is None else line.one.twin.run_ids),
+    ),
+    finding=_finding,
+    figure=_draw,
+    nothing="not run",
+)
