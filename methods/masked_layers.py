@@ -12,7 +12,7 @@ from methods import kernels
 from methods.checks.bound_optimizer import chain
 from methods.checks.dead_layers import ResetWatch, warn_of_zeros
 from methods.layers import MaskableWeight, OutputUnits
-from methods.thresholds import ResetRule, keep_mask, threshold_shape
+from methods.thresholds import ResetRule, check_reset_rule, keep_mask, threshold_shape
 from methods.weights.reparametrization import EffectiveWeight, extra_name, reparametrize
 
 FIRST_MOMENTS = ("momentum_buffer", "exp_avg")  # of the optimizers of torch whose other state has no sign
@@ -57,7 +57,7 @@ class Thresholds:
         self._effectives: dict[str, EffectiveWeight] = {}
         self._units: dict[str, OutputUnits] = {}
         self._rules: dict[tuple[float, torch.device], ResetRule] = {}
-        self._spent = torch.zeros(0, dtype=torch.bool, device="cpu")  # [layers]: was reset; for the rule "once"
+        self._was_reset: dict[str, Tensor] = {}  # bool, 0-dim; empty unless the rule is "once"
         self._kept = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._watch = ResetWatch([], device=self._kept.device)
         self.resets = torch.zeros((), dtype=torch.int64, device="cpu")
@@ -84,28 +84,18 @@ class Thresholds:
         weights are all 0, or that keep a smaller share than reset_below. reset_rule: what `update_`
         resets, one of `thresholds.RESET_RULES`. reset_recurrent: whether it resets recurrent layers.
         """
-        self._attach(
-            shape=shape, estimator=estimator, initial=initial, reset_rule=reset_rule, reset_recurrent=reset_recurrent
-        )
+        check_reset_rule(reset_rule, shape)
+        others = {"initial": initial, "reset_rule": reset_rule, "reset_recurrent": reset_recurrent}
+        usual = {"initial": 0.0, "reset_rule": "layer", "reset_recurrent": False}
+        others = {name: value for name, value in others.items() if value != usual[name]}
+        self._attach(shape=shape, estimator=estimator, **others)
         limits = {name: (reset_below or 0) * self._weights[name].parameter.numel() for name in self._resettable()}
         warn_of_zeros(dict(zip(self._names, self._kept.tolist(), strict=True)), limits)
 
-    def _attach(
-        self,
-        *,
-        shape: str,
-        estimator: str,
-        initial: float = 0.0,
-        reset_rule: str = "layer",
-        reset_recurrent: bool = False,
-    ) -> None:
-        added = {
-            "initial": (initial, 0.0),
-            "reset_rule": (reset_rule, "layer"),
-            "reset_recurrent": (reset_recurrent, False),
-        }
-        others = {name: value for name, (value, default) in added.items() if value != default}
+    def _attach(self, *, shape: str, estimator: str, **others: Any) -> None:
+        """others: initial, reset_rule and reset_recurrent, those that are not at their default."""
         self._structure = {"shape": shape, "estimator": estimator} | others
+        initial = others.get("initial", 0.0)
         for name, weight in self._weights.items():
             units = weight.units if shape == "vector" else OutputUnits()  # other thresholds lie anywhere
             effective = self._effectives[name] = MaskedWeight(estimator, units)
@@ -115,9 +105,10 @@ class Thresholds:
             reparametrize(weight, effective, start)
             self._names.append(name)
         self.resets = self.resets.to(next(iter(self._weights.values())).parameter.device)
-        self._spent = torch.zeros(len(self._names), dtype=torch.bool, device=self.resets.device)
         self.count_()
         self._watch = ResetWatch(self._names, device=self.resets.device)
+        if self._reset_rule == "once":
+            self._was_reset = {name: torch.zeros((), dtype=torch.bool, device="cpu") for name in self._names}
 
     def attach_own(self, effective: EffectiveWeight, initial: Callable[[MaskableWeight], Tensor]) -> None:
         """Make every maskable weight compute with `effective`, in the method's first phase.
@@ -183,10 +174,10 @@ class Thresholds:
     def update_(self, *, reset_below: float | None) -> None:
         """Count what layers keep; reset the thresholds of those that keep a smaller share (A.1).
 
-        What is reset is said to `attach`; nothing is where reset_below is None. The decision is
-        made on the device: nothing waits for it.
+        `attach` sets what is reset; without reset_below nothing is. The decision is made on the
+        device: nothing waits for it.
         """
-        if reset_below is not None and self._watch.watching and self._reset_rule != "once":
+        if reset_below is not None and self._watch.watching and self._reset_rule == "layer":
             self._watch.note(self._below(reset_below))
         groups = self.names_by_device()
         if len(groups) == 1:
@@ -205,7 +196,8 @@ class Thresholds:
         """The layers that keep less than this share of their weights and may be reset: bool [layers]."""
         sizes = [self._weights[name].parameter.numel() for name in self._names]
         keeps = [self.mask(name).sum() < share * size for name, size in zip(self._names, sizes, strict=True)]
-        may_reset = [name in self._resettable() for name in self._names]
+        resettable = self._resettable()
+        may_reset = [name in resettable for name in self._names]
         return torch.stack([keep.to(self.resets.device) & may for keep, may in zip(keeps, may_reset, strict=True)])
 
     @property
@@ -227,19 +219,18 @@ class Thresholds:
         kept = update(weights, thresholds, None, resets)
         if self._reset_rule == "empty_units":
             return rule.apply_to_empty_units_(kept, weights, thresholds, resets)
-        places = torch.tensor([self._names.index(name) for name in names], device=self._spent.device)
-        spent = self._spent[places].to(kept.device)
-        kept = rule.apply_once_(kept, thresholds, resets, spent)
-        self._spent[places] = spent.to(self._spent.device)
+        was_reset = torch.stack([self._was_reset[name].to(kept.device) for name in names])
+        kept = rule.apply_once_(kept, thresholds, resets, was_reset)
+        self._was_reset |= zip(names, was_reset.unbind(), strict=True)
         return kept
 
     def _rule(self, reset_below: float, names: Sequence[str], device: torch.device) -> ResetRule:
         if (reset_below, device) not in self._rules:  # made once: sending it to the device waits for it
-            weights = [self._weights[name] for name in names]
+            resettable = self._resettable()
             rule = ResetRule.below(
                 reset_below,
-                [weight.parameter.numel() for weight in weights],
-                resettable=[name in self._resettable() for name in names],
+                [self._weights[name].parameter.numel() for name in names],
+                resettable=[name in resettable for name in names],
                 device=device,
                 reset_to=float(self._structure.get("initial", 0.0)),
             )
@@ -264,7 +255,8 @@ class Thresholds:
             "kept": dict(zip(self._names, self._kept, strict=True)),
             "resets": self.resets.clone(),
         }
-        return state | ({"spent": self._spent.clone()} if self._reset_rule == "once" else {})
+        was_reset = {name: value.clone() for name, value in self._was_reset.items()}
+        return state | ({"was_reset": was_reset} if was_reset else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the structure; the thresholds' values come with the model's own state.
@@ -279,5 +271,4 @@ class Thresholds:
         if state["kept"]:
             self._kept = torch.stack([state["kept"][name] for name in self._names]).to(device)
         self.resets = state["resets"].to(device, copy=True)
-        if "spent" in state:
-            self._spent = state["spent"].to(device, copy=True)
+        self._was_reset = {name: state["was_reset"][name].to(device, copy=True) for name in self._was_reset}

@@ -23,6 +23,14 @@ def threshold_shape(shape: str, weight: Tensor) -> tuple[int, ...]:
     return {"vector": tuple(weight.shape[:1]), "scalar": (), "matrix": tuple(weight.shape)}[shape]
 
 
+def check_reset_rule(rule: str, shape: str) -> None:
+    """Raises ValueError unless there is such a rule, and it can be applied to thresholds of this shape."""
+    if rule not in RESET_RULES:
+        raise ValueError(f"reset_rule is '{rule}'; valid: {', '.join(RESET_RULES)}")
+    if rule == "empty_units" and shape != "vector":
+        raise ValueError(f"reset_rule 'empty_units' needs vector thresholds, one for each unit: threshold is '{shape}'")
+
+
 def aligned(threshold: Tensor, weight: Tensor) -> Tensor:
     """The thresholds, viewed so that they broadcast against the weight."""
     if threshold.dim() == 1 and weight.dim() > 1:
@@ -150,13 +158,13 @@ class ResetRule:
         resets += empty.sum()
         return torch.where(empty, self.sizes, kept)
 
-    def apply_once_(self, kept: Tensor, thresholds: Sequence[Tensor], resets: Tensor, spent: Tensor) -> Tensor:
+    def apply_once_(self, kept: Tensor, thresholds: Sequence[Tensor], resets: Tensor, was_reset: Tensor) -> Tensor:
         """`apply_` to the layers that were not reset before; marks those that are reset now.
 
-        spent: bool [layers], true for the layers that were reset before.
+        was_reset: bool [layers], on the device of the counts.
         """
-        rule = replace(self, limits=self.limits.masked_fill(spent, -1))
-        spent |= kept < rule.limits
+        rule = replace(self, limits=self.limits.masked_fill(was_reset, -1))
+        was_reset |= kept < rule.limits
         return rule.apply_(kept, thresholds, resets)
 
     def apply_to_empty_units_(
@@ -164,11 +172,12 @@ class ResetRule:
     ) -> Tensor:
         """In layers below their limit, reset the thresholds of the units that keep no weight.
 
-        weights: each [c_out, ...], thresholds: each [c_out]. Returns what is kept now: int64 [layers].
+        weights: each [c_out, ...], thresholds: each [c_out]. Adds to `resets` the number of layers
+        with such a unit. Returns what is kept now: int64 [layers].
         """
         below = kept < self.limits
         for weight, threshold, is_below in zip(weights, thresholds, below.unbind(), strict=True):
-            unit_is_empty = ~keep_mask(weight, threshold).flatten(1).any(dim=1)
-            threshold.masked_fill_(unit_is_empty & is_below, self.reset_to)
-        resets += below.sum()
+            empty = is_below & ~keep_mask(weight, threshold).reshape(len(weight), -1).any(dim=1)
+            threshold.masked_fill_(empty, self.reset_to)
+            resets += empty.any()
         return torch.stack([keep_count(w, t) for w, t in zip(weights, thresholds, strict=True)])

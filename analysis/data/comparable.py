@@ -72,6 +72,16 @@ class Group:
         return tuple(c for c in self.sparse if c.method == method)
 
 
+def of_protocols(found: Iterable[Group]) -> list[Group]:
+    """The groups, of a network that has groups in a protocol only these.
+
+    Its other set-ups are varied by suites such as `gap`, whose exhibits show them.
+    """
+    listed = list(found)
+    stated = {(g.dataset, g.model) for g in listed if g.follows_protocol}
+    return [g for g in listed if g.follows_protocol or (g.dataset, g.model) not in stated]
+
+
 @dataclass(frozen=True)
 class DensityMatch:
     """Conditions of one group at one density, one per method: the one with the most finished seeds.

@@ -25,7 +25,17 @@ AT_LOWEST = "test_accuracy_at_min_density"
 # Hyperparameters that make no variant: every exhibit shows alpha, and the protocols differ in the decay.
 NO_VARIANT = ("alpha", "threshold_weight_decay")
 # Hyperparameters that define a method as published; another value is a variant of the method.
-PUBLISHED = {"dst": {"estimator": "long_tailed", "threshold": "vector", "reset_density": 0.01}}
+PUBLISHED = {
+    "dst": {
+        "estimator": "long_tailed",
+        "threshold": "vector",
+        "reset_density": 0.01,
+        "reset_rule": "layer",
+        "reset_recurrent": False,
+        "initial_threshold": 0.0,
+        "absolute_threshold": False,
+    }
+}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.comparable import Group, groups
+from analysis.data.comparable import Group, groups, of_protocols
 from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.numbers import WIDE_BARS, centre_and_ends
@@ -74,14 +74,9 @@ def makers(results: Results) -> Makers:
 
 
 def _compared(found: Sequence[Group]) -> list[Group]:
-    """The groups with a dense network or DST; all groups if there is none.
-
-    If a network has groups in a protocol, only these are shown. Its other set-ups are varied by suites
-    such as `gap`, whose exhibits show them.
-    """
+    """The groups with a dense network or DST, of a protocol where there are such; all groups if there is none."""
     compared = [g for g in found if g.dense is not None or any(c.method == "dst" for c in g.sparse)] or list(found)
-    stated = {(g.dataset, g.model) for g in compared if g.follows_protocol}
-    return [g for g in compared if g.follows_protocol or (g.dataset, g.model) not in stated]
+    return of_protocols(compared)
 
 
 TITLES = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.data.comparable import Group, groups
+from analysis.data.comparable import Group, groups, of_protocols
 from analysis.data.conditions import Condition, Results, Summary, summarize
 from analysis.data.epochs import ACCURACY, SETTLED, settled
 from analysis.data.layers_and_curves import settled_ratios
@@ -108,7 +108,7 @@ def networks(results: Results) -> list[Network]:
     narrow = [c for c in results.conditions if c.widths is not None and c.method == "dense" and len(c.rows)]
     return [
         network
-        for group in groups(results.conditions)
+        for group in of_protocols(groups(results.conditions))
         if group.model in OWN_WIDTHS
         for sparse in map(settled, group.of("dst"))
         if "initialization" not in sparse.spec["model"]

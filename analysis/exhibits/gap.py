@@ -16,7 +16,15 @@ from analysis.data.differences import differences
 from analysis.data.epochs import ACCURACY, DENSITY
 from analysis.data.layers_and_curves import by_epoch, layer_ratios
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import CUT, WIDE, centre_and_ends, percentage, percentage_and_interval, t_interval
+from analysis.output.numbers import (
+    CUT,
+    WIDE,
+    centre_and_ends,
+    on_log_axis,
+    percentage,
+    percentage_and_interval,
+    t_interval,
+)
 from analysis.output.plotting import LAYERS, MODEL, SPARSE, plain_log, small_multiples
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -140,8 +148,9 @@ class SetUp:
 
     @property
     def distance(self) -> float:
-        """|log| of the ratio of the density as shown, mean or median, to the printed one."""
-        return abs(math.log(centre_and_ends(self.density())[0] / (self.target.density_percent or math.nan)))
+        """|log| of the ratio of the density as shown, mean or median, to the printed one; inf at 0 %."""
+        shown = centre_and_ends(self.density())[0]
+        return abs(math.log(shown / (self.target.density_percent or math.nan))) if shown > 0 else math.inf
 
     @property
     def settled(self) -> bool:
@@ -253,7 +262,7 @@ def _draw(found: Sequence[SetUp]) -> Any:
     density, accuracy = target.density_percent or math.nan, target.sparse or math.nan
     colours = {0: LAYERS[3], 1: LAYERS[0], 2: LAYERS[4], 3: LAYERS[1], 4: SPARSE}
     for one in found:
-        (x, left, right), (y, low, high) = centre_and_ends(one.density()), centre_and_ends(one.accuracy())
+        (x, left, right), (y, low, high) = on_log_axis(one.density()), centre_and_ends(one.accuracy())
         look = {"color": colours[one.met], "marker": "o", "markersize": 4.5, "linestyle": "none", "elinewidth": 0.8}
         if not math.isnan(one.tau):
             axes[0].errorbar([one.tau], [x], yerr=[[x - left], [right - x]], **look)

@@ -12,7 +12,7 @@ from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results, Summary
 from analysis.exhibits.gap import ACCURACY_MARGIN, SEEDS, SetUp, Verdict, twin_of, within
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import WIDE, centre_and_ends, percentage, with_seeds
+from analysis.output.numbers import WIDE, centre_and_ends, on_log_axis, percentage, with_seeds
 from analysis.output.plotting import MODEL, plain_log, small_multiples
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -39,35 +39,35 @@ NOTES = (
 class Line:
     """One set-up on one network."""
 
-    one: SetUp
+    set_up: SetUp
     alpha_factor: int
 
     @property
     def network(self) -> str:
-        return self.one.condition.model
+        return self.set_up.condition.model
 
     @property
-    def set_up(self) -> tuple[str, int]:
+    def key(self) -> tuple[str, int]:
         """What is equal for the same set-up on other networks: what differs from the stated one."""
-        return self.one.label, self.alpha_factor
+        return self.set_up.label, self.alpha_factor
 
     @cached_property
     def densities(self) -> tuple[Summary, ...]:
         """Percentages, in the order of COUNTS."""
-        return (self.one.density(), *self.one.other_counts)
+        return (self.set_up.density(), *self.set_up.other_counts)
 
     @cached_property
     def by_count(self) -> tuple[Verdict, ...]:
-        share = self.one.target.density_percent
+        share = self.set_up.target.density_percent
         assert share is not None
         pairs = zip(COUNTS, self.densities, strict=True)
         return tuple(within(count, density, share / FACTOR, share * FACTOR) for count, density in pairs)
 
     @cached_property
     def accuracy(self) -> Verdict:
-        middle = self.one.target.sparse
+        middle = self.set_up.target.sparse
         assert middle is not None
-        return within("accuracy", self.one.accuracy(), middle - ACCURACY_MARGIN, middle + ACCURACY_MARGIN)
+        return within("accuracy", self.set_up.accuracy(), middle - ACCURACY_MARGIN, middle + ACCURACY_MARGIN)
 
     @property
     def explains(self) -> set[str]:
@@ -81,13 +81,10 @@ class Line:
 
 def lines(results: Results) -> list[Line]:
     """Set-ups that were trained on several networks, those that meet most targets first."""
-    found: dict[tuple[str, int], list[Line]] = {}
-    for network in NETWORKS:
-        target = next(t for t in printed.measured("mnist", network) if t.exhibit == "table1")
-        for line in _of_network(results, network, target):
-            found.setdefault(line.set_up, []).append(line)
-    several = [members for members in found.values() if len(members) > 1]
-    several.sort(key=lambda members: (-sum(line.met for line in members), members[0].set_up))
+    targets = {name: next(t for t in printed.measured("mnist", name) if t.exhibit == "table1") for name in NETWORKS}
+    found = [line for name, target in targets.items() for line in _of_network(results, name, target)]
+    several = [members for members in _groups(found) if len(members) > 1]
+    several.sort(key=lambda members: (-sum(line.met for line in members), members[0].key))
     return [line for members in several for line in members]
 
 
@@ -97,11 +94,7 @@ def _of_network(results: Results, network: str, target: Target) -> list[Line]:
     stated = [c for c in tried if c.alpha == target.alpha and c.follows_protocol and "paper" in c.protocols]
     if not stated:
         return []
-    return [
-        Line(SetUp(c, stated[0], twin_of(c, results), target, results), alphas[c.alpha])
-        for c in tried
-        if c.alpha is not None
-    ]
+    return [Line(SetUp(c, stated[0], twin_of(c, results), target, results), alphas[c.alpha or 0]) for c in tried]
 
 
 def _is_tried(condition: Condition, network: str) -> bool:
@@ -110,7 +103,7 @@ def _is_tried(condition: Condition, network: str) -> bool:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    one, target = line.one, line.one.target
+    one, target = line.set_up, line.set_up.target
     names = [f"{v.name}{'' if v.settled else ' (?)'}" for v in (*line.by_count, line.accuracy) if v.met]
     return (
         one.label, str(line.alpha_factor), printed.architecture(line.network), with_seeds(line.densities[0]),
@@ -122,7 +115,7 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 
 def _records(line: Line) -> Iterator[dict[str, Any]]:
-    one = line.one
+    one = line.set_up
     accuracy = one.accuracy()
     record: dict[str, Any] = {
         "set_up": one.label, "alpha_factor": line.alpha_factor, "model": line.network, "alpha": one.condition.alpha,
@@ -146,22 +139,22 @@ def _finding(found: Sequence[Line]) -> str:
     explained = [members for members in everywhere if set.intersection(*(line.explains for line in members))]
     parts = [
         f"{len(groups)} set-ups were trained on several networks, {len(everywhere)} of them on all three. "
-        f"{len(explained) or 'None'} of these meets density and accuracy on all three in one way of counting."
+        f"Number of these that meet density and accuracy on all three in one way of counting: {len(explained)}."
     ]
     for members in groups[:1]:
         numbers = "; ".join(
             f"{printed.architecture(line.network)} {percentage(line.densities[0])} % at "
-            f"{percentage(line.one.accuracy())} %"
+            f"{percentage(line.set_up.accuracy())} %"
             for line in members
         )
-        parts.append(f"Most targets met: {members[0].one.label}, alpha times {members[0].alpha_factor}: {numbers}.")
+        parts.append(f"Most targets met: {members[0].set_up.label}, alpha times {members[0].alpha_factor}: {numbers}.")
     return " ".join(parts)
 
 
 def _groups(found: Sequence[Line]) -> list[list[Line]]:
     groups: dict[tuple[str, int], list[Line]] = {}
     for line in found:
-        groups.setdefault(line.set_up, []).append(line)
+        groups.setdefault(line.key, []).append(line)
     return list(groups.values())
 
 
@@ -171,16 +164,18 @@ def _draw(found: Sequence[Line]) -> Any:
     note = "each point: a set-up, mean ± standard deviation over seeds, last epoch; box: both targets; star: printed"
     networks = [network for network in NETWORKS if any(line.network == network for line in found)]
     figure, axes = small_multiples(len(networks), columns=3, size=(4.0, 3.2), title=f"{CAPTION}\n{note}")
-    names = {line.set_up: None for line in found}
+    names = {line.key: None for line in found}
     colours = dict(zip(names, _palette(len(names)), strict=True))
     for axis, network in zip(axes, networks, strict=True):
-        for line in (member for member in found if member.network == network):
-            (x, left, right), (y, low, high) = centre_and_ends(line.densities[0]), centre_and_ends(line.one.accuracy())
+        members = [line for line in found if line.network == network]
+        for line in members:
+            (x, left, right), (y, low, high) = on_log_axis(line.densities[0]), centre_and_ends(line.set_up.accuracy())
             axis.errorbar(
-                [x], [y], xerr=[[x - left], [right - x]], yerr=[[y - low], [high - y]], color=colours[line.set_up],
+                [x], [y], xerr=[[x - left], [right - x]], yerr=[[y - low], [high - y]], color=colours[line.key],
                 marker="o", markersize=5, linestyle="none", elinewidth=0.8,
             )  # fmt: skip
-            density, accuracy = line.one.target.density_percent or math.nan, line.one.target.sparse or math.nan
+        target = members[0].set_up.target
+        density, accuracy = target.density_percent or math.nan, target.sparse or math.nan
         box = [density / FACTOR, density * FACTOR, density * FACTOR, density / FACTOR, density / FACTOR]
         axis.plot(
             box, [accuracy + side * ACCURACY_MARGIN for side in (-1, -1, 1, 1, -1)], color="#777777", linewidth=0.9
@@ -211,8 +206,8 @@ EXHIBIT = TableWithFigure(
     cells=_cells,
     records=_records,
     run_ids=lambda line: (
-        *line.one.condition.run_ids,
-        *(() if line.one.twin is None else line.one.twin.run_ids),
+        *line.set_up.condition.run_ids,
+        *(() if line.set_up.twin is None else line.set_up.twin.run_ids),
     ),
     finding=_finding,
     figure=_draw,

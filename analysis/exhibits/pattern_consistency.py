@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.data.comparable import Group, density_matches, groups
+from analysis.data.comparable import Group, density_matches, groups, of_protocols
 from analysis.data.conditions import Condition, Results
 from analysis.data.layers_and_curves import LayerRatios, settled_ratios
 from analysis.data.read import Tables
@@ -110,7 +110,7 @@ class Rankings:
 
 def rankings(results: Results) -> list[Rankings]:
     """Every set of two rankings or more: of DST over alphas or seeds, of methods at one density."""
-    tables, every = results.tables, groups(results.conditions)
+    tables, every = results.tables, of_protocols(groups(results.conditions))
     found = [r for g in every for r in (*_alphas(g, tables), *_seeds(g, tables), *_methods(g, tables))]
     return [r for r in found if not math.isnan(r.w)]
 

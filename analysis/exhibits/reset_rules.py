@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from analysis.data.comparable import place
-from analysis.data.conditions import PROTOCOLS, Condition, Results
+from analysis.data.comparable import Group, place
+from analysis.data.conditions import Condition, Results
+from analysis.exhibits.accuracy_density_and_flops import printed_for
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import WIDE, percentage, with_seeds
+from analysis.output.numbers import LEAST, WIDE, percentage, with_seeds
 from analysis.output.plotting import LAYERS, MODEL, SPARSE, plain_log, small_multiples
 from analysis.paper import printed
 
@@ -30,10 +31,10 @@ LOOKS = {
     "empty_units": (LAYERS[4], "^"),
     "recurrent": (LAYERS[1], "v"),
 }
-FLOOR = 0.01  # percent, of the figure's logarithmic axis
 HEADS = (
-    "Network", "α", "Reset", "Accuracy (%)", "Remaining (%)", "Sparsest epoch: remaining, accuracy (%)",
-    "Resets per seed", "Seeds with an empty layer", "Printed: accuracy at remaining (%)",
+    "Network", "Learning rate", "α", "Reset", "Accuracy (%)", "Remaining (%)",
+    "Sparsest epoch: remaining, accuracy (%)", "Resets per seed", "Seeds with an empty layer",
+    "Printed: accuracy at remaining (%)",
 )  # fmt: skip
 NOTES = (
     f"Last epoch, mean ± standard deviation over n seeds. {WIDE} The sparsest epoch is chosen by what the run did.",
@@ -48,33 +49,33 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Line:
+    """One rule at one alpha of a network, in the paper's protocol."""
+
     condition: Condition
     results: Results
 
     @cached_property
     def rule(self) -> str:
         """A key of RULES."""
-        method = self.condition.spec["method"]
-        if method["reset_density"] is None:
+        variant = self.condition.variant
+        if "reset_density" in variant:
             return "never"
-        if method.get("reset_recurrent"):
-            return "recurrent"
-        return {"layer": "published"}.get(rule := str(method.get("reset_rule", "layer")), rule)
+        return "recurrent" if "reset_recurrent" in variant else str(variant.get("reset_rule", "published"))
 
     @property
     def network(self) -> str:
         return f"{printed.architecture(self.condition.model)}, {self.condition.dataset}"
 
     @cached_property
-    def empty_seeds(self) -> int:
-        """How many finished seeds end with a layer that keeps no weight."""
+    def empty_seeds(self) -> int | None:
+        """How many finished seeds end with a layer that keeps no weight; None without layers.csv."""
         layers = self.results.tables.layers_of(self.condition.done["run_id"])
-        return int((layers["kept"].astype(float) == 0).groupby(layers["run_id"]).any().sum())
+        return None if layers.empty else int((layers["kept"].astype(float) == 0).groupby(layers["run_id"]).any().sum())
 
     @property
     def target(self) -> printed.Target | None:
-        """What the paper prints for the network, at its stated alpha."""
-        return next(iter(printed.measured(self.condition.dataset, self.condition.model)), None)
+        """What the paper prints for the network at the learning rate, for its stated alpha."""
+        return next(iter(printed_for(Group("", (self.condition,)))), None)
 
 
 def lines(results: Results) -> list[Line]:
@@ -82,20 +83,23 @@ def lines(results: Results) -> list[Line]:
     found: dict[str, list[Line]] = {}
     for condition in results.conditions:
         if _is_compared(condition):
-            found.setdefault(condition.key_without(*VARIED), []).append(Line(condition, results))
+            line = Line(condition, results)
+            if line.rule in RULES:
+                found.setdefault(condition.key_without(*VARIED), []).append(line)
     several = [members for members in found.values() if len(members) > 1]
     in_order = sorted(several, key=lambda members: place(members[0].condition))
     return [line for members in in_order for line in sorted(members, key=lambda line: list(RULES).index(line.rule))]
 
 
 def _is_compared(condition: Condition) -> bool:
-    """Whether it is DST as published but for one of the rules above, in a protocol, on all data."""
+    """Whether it is DST as published but for one of the rules, in the paper's protocol, on all data."""
     return (
         condition.method == "dst"
         and set(condition.variant) <= set(VARIED)
-        and condition.spec["method"]["reset_density"] in (None, 0.01)
+        and len(condition.variant) <= 1
+        and condition.variant.get("reset_density") is None
         and condition.whole_data
-        and bool(set(condition.protocols) & set(PROTOCOLS))
+        and "paper" in condition.protocols
         and bool(len(condition.done))
     )
 
@@ -104,9 +108,10 @@ def _cells(line: Line) -> tuple[str, ...]:
     c = line.condition
     sparsest = c.summary("min_density", scale=100), c.summary("test_accuracy_at_min_density")
     return (
-        line.network, f"{c.alpha:g}", RULES[line.rule], with_seeds(c.summary("test_accuracy")),
+        line.network, f"{c.learning_rate:g}", f"{c.alpha:g}", RULES[line.rule], with_seeds(c.summary("test_accuracy")),
         with_seeds(c.summary("density", scale=100)), ", ".join(map(percentage, sparsest)),
-        f"{c.summary('threshold_resets').mean:.3g}", f"{line.empty_seeds} of {len(c.done)}", _printed(line),
+        f"{c.summary('threshold_resets').mean:.3g}",
+        "not recorded" if line.empty_seeds is None else f"{line.empty_seeds} of {len(c.done)}", _printed(line),
     )  # fmt: skip
 
 
@@ -121,7 +126,7 @@ def _records(line: Line) -> Iterator[dict[str, Any]]:
     c = line.condition
     accuracy, density = c.summary("test_accuracy"), c.summary("density", scale=100)
     yield {
-        "dataset": c.dataset, "model": c.model, "alpha": c.alpha, "reset": line.rule,
+        "dataset": c.dataset, "model": c.model, "lr": c.learning_rate, "alpha": c.alpha, "reset": line.rule,
         "test_accuracy_mean": accuracy.mean, "test_accuracy_sd": accuracy.sd, "remaining_percent_mean": density.mean,
         "remaining_percent_sd": density.sd, "remaining_percent_min": min(density.values),
         "remaining_percent_max": max(density.values),
@@ -133,35 +138,45 @@ def _records(line: Line) -> Iterator[dict[str, Any]]:
 
 
 def _finding(found: Sequence[Line]) -> str:
-    return " ".join(
-        f"{line.network} at alpha {line.condition.alpha:g}, reset {RULES[line.rule]}: "
-        f"{percentage(line.condition.summary('density', scale=100))} % remaining at "
-        f"{percentage(line.condition.summary('test_accuracy'))} %."
-        for line in found
-    )
+    """Each network at its smallest alpha that was run with several rules."""
+    sentences: list[str] = []
+    first: dict[str, float | None] = {}
+    for line in found:
+        if first.setdefault(line.network, line.condition.alpha) == line.condition.alpha:
+            sentences.append(
+                f"{line.network} at alpha {line.condition.alpha:g}, reset {RULES[line.rule]}: "
+                f"{percentage(line.condition.summary('density', scale=100))} % remaining at "
+                f"{percentage(line.condition.summary('test_accuracy'))} %."
+            )
+    return " ".join(sentences)
 
 
 def _draw(found: Sequence[Line]) -> Any:
     from matplotlib.lines import Line2D
 
-    networks = list(dict.fromkeys(line.network for line in found))
-    note = f"each seed at its last epoch ({FLOOR:g} %: that or less); dashed: the density that the paper prints"
+    networks = list(dict.fromkeys((line.network, line.condition.learning_rate) for line in found))
+    note = f"each seed at its last epoch ({LEAST:g} %: that or less); dashed: the density that the paper prints"
     figure, axes = small_multiples(len(networks), columns=3, size=(4.2, 3.2), title=f"{CAPTION}\n{note}")
     rules = [rule for rule in RULES if any(line.rule == rule for line in found)]
-    for axis, network in zip(axes, networks, strict=True):
-        members = [line for line in found if line.network == network]
+    for axis, (network, rate) in zip(axes, networks, strict=True):
+        members = [line for line in found if (line.network, line.condition.learning_rate) == (network, rate)]
+        several = sum(name == network for name, _ in networks) > 1
         alphas = sorted({line.condition.alpha or 0.0 for line in members})
         for line in members:
             colour, marker = LOOKS[line.rule]
             aside = 0.13 * (rules.index(line.rule) - (len(rules) - 1) / 2)
-            kept = [max(100 * value, FLOOR) for value in line.condition.by_seed("density").values()]
+            kept = [max(100 * value, LEAST) for value in line.condition.by_seed("density").values()]
             places = [alphas.index(line.condition.alpha or 0.0) + aside] * len(kept)
             axis.plot(places, kept, marker, color=colour, markersize=5, alpha=0.8, linestyle="none")
         if (target := members[0].target) is not None:
             axis.axhline(target.density_percent, color=MODEL, linestyle="--", linewidth=1.0, zorder=0)
         axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         axis.set(
-            xlabel="α", ylabel="Remaining weights (%)", title=network, xlim=(-0.6, len(alphas) - 0.4), yscale="log"
+            xlabel="α",
+            ylabel="Remaining weights (%)",
+            title=f"{network}, lr {rate:g}" if several else network,
+            xlim=(-0.6, len(alphas) - 0.4),
+            yscale="log",
         )
         plain_log(axis, "y")
     looks = {RULES[rule]: LOOKS[rule] for rule in rules}
@@ -174,7 +189,7 @@ EXHIBIT = TableWithFigure(
     name="reset-rules",
     caption=CAPTION,
     heads=HEADS,
-    labels=3,
+    labels=4,
     notes=NOTES,
     lines=lines,
     cells=_cells,

@@ -10,6 +10,7 @@ from analysis.statistics.small_samples import Comparison, half_width
 
 WIDE = "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum]."
 CUT = "Cut: the t interval reaches beyond 0 or 100 %, which the number cannot; its limit is shown as 0 or 100."
+LEAST = 0.01  # percent, where a logarithmic axis shows 0
 WIDE_BARS = "median, minimum and maximum where it exceeds a third of the mean"  # in a figure
 
 
@@ -37,6 +38,12 @@ def centre_and_ends(value: Summary) -> tuple[float, float, float]:
         return statistics.median(value.values), min(value.values), max(value.values)
     sd = 0.0 if math.isnan(value.sd) else value.sd
     return value.mean, value.mean - sd, value.mean + sd
+
+
+def on_log_axis(value: Summary) -> tuple[float, float, float]:
+    """`centre_and_ends` of a percentage, none of them below LEAST, so that a logarithmic axis shows 0."""
+    centre, low, high = (max(LEAST, end) for end in centre_and_ends(value))
+    return centre, low, high
 
 
 def percentage(value: Summary) -> str:

@@ -64,7 +64,9 @@ def _texts(value: Any, name: str) -> list[str]:
 def _has(value: Any, wanted: str, name: str) -> bool:
     if wanted in _texts(value, name):
         return True
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool):
+        return wanted.lower() == str(value).lower()
+    if not isinstance(value, (int, float)):
         return False
     try:
         return math.isclose(value, float(wanted), rel_tol=1e-12)

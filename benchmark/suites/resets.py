@@ -20,7 +20,7 @@ SEEDS = range(3)
 ALPHAS = (LENET_ALPHA, 1e-3, 2e-3, 5e-3)
 SAW_TOOTH = "lenet-5-caffe"
 RULE_ALPHAS = (LENET_ALPHA, 1e-3)
-RULES: tuple[dict[str, Any], ...] = ({"reset_rule": "once"}, {"reset_rule": "empty_units"})
+OTHER_RULES: tuple[dict[str, Any], ...] = ({"reset_rule": "once"}, {"reset_rule": "empty_units"})
 OFF: dict[str, Any] = {"reset_density": None}
 
 
@@ -31,7 +31,7 @@ def suite() -> list[RunSpec]:
 def one_seed(seed: int) -> list[RunSpec]:
     """The cells with the paper's rule are those of `mnist`, but for the largest alphas."""
     specs = [lenet(name, "dst", seed, alpha=alpha, **way) for name in LENETS for alpha in ALPHAS for way in ({}, OFF)]
-    specs += [lenet(SAW_TOOTH, "dst", seed, alpha=alpha, **rule) for alpha in RULE_ALPHAS for rule in RULES]
+    specs += [lenet(SAW_TOOTH, "dst", seed, alpha=alpha, **rule) for alpha in RULE_ALPHAS for rule in OTHER_RULES]
     recurrent: tuple[dict[str, Any], ...] = ({}, {"reset_recurrent": True})
     specs += [lstm(name, "dst", "paper", seed, alpha=LSTM_ALPHA, **way) for name in LSTMS for way in recurrent]
     return specs

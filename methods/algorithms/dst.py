@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.base import Context, Method, check_choice, check_fraction, check_positive
 from methods.checks.bound_optimizer import innermost
 from methods.density_search import DensityKnob
-from methods.thresholds import ESTIMATORS, RESET_RULES, SHAPES
+from methods.thresholds import ESTIMATORS, SHAPES, check_reset_rule
 
 REFLECTED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
@@ -31,7 +31,7 @@ class DST(Method):
 
     The backward pass is that of appendix A.3 (`thresholds.gradients`). Thresholds start at 0.
     Where a layer keeps less than reset_density of its weights, its thresholds return to 0 (A.1;
-    `thresholds.ResetRule`); thresholds of recurrent layers are not, unless reset_recurrent is set.
+    `thresholds.ResetRule`); those of recurrent layers do not, unless reset_recurrent is set.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -47,7 +47,8 @@ class DST(Method):
 
     reset_rule: `layer` returns all thresholds of the layer to 0; `once` does so at most once for
     each layer; `empty_units` returns only the thresholds of neurons or filters that keep no weight
-    (vector thresholds). Only `layer` is in the paper; the others are ours, to study it.
+    (vector thresholds). Only `layer` is in the paper; the others are ours, to study it. The
+    momentum of thresholds is kept by all three.
 
     A weight of exactly 0 at a threshold of 0 is pruned and gets no gradient, so a layer that is
     initialised at 0 never trains, and is reset in every step; `attach` warns of it. With a small
@@ -92,11 +93,9 @@ class DST(Method):
             check_positive(name, value, or_zero=True)
         check_choice("threshold", self.threshold, SHAPES)
         check_choice("estimator", self.estimator, ESTIMATORS)
-        check_choice("reset_rule", self.reset_rule, RESET_RULES)
-        if self.reset_rule == "empty_units" and self.threshold != "vector":
-            raise ValueError(
-                f"reset_rule 'empty_units' needs vector thresholds, one for each unit: threshold is {self.threshold!r}"
-            )
+        check_reset_rule(self.reset_rule, self.threshold)
+        if self.reset_density is None and (self.reset_rule != "layer" or self.reset_recurrent):
+            raise ValueError("reset_density is None, so nothing is reset: leave out reset_rule and reset_recurrent")
         if self.reset_density is not None:
             check_fraction("reset_density", self.reset_density)
         if not float("-inf") < self.initial_threshold <= 0:

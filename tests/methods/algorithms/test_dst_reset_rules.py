@@ -45,17 +45,19 @@ def test_once_resets_a_layer_one_time_and_each_layer_by_itself() -> None:
     assert attached.kept_counts().tolist() == [9, 1000]
 
 
-def test_once_is_once_after_resuming() -> None:
-    attached = attach(model := nn.Linear(50, 20), reset_rule="once")
-    prune(model, kept=9)
+def test_once_is_once_after_resuming_whatever_the_order_of_the_layers() -> None:
+    layers = {"a": nn.Linear(50, 20), "b": nn.Linear(20, 50)}
+    attached = attach(model := nn.ModuleDict(layers), reset_rule="once")
+    prune(model, "a.", kept=9)
     attached.step()
-    resumed = methods.attach(other := nn.Linear(50, 20), "dst", total_steps=10, steps_per_epoch=10, reset_rule="once")
-    resumed.bind(torch.optim.SGD(resumed.parameter_groups(), lr=0.0))
+    resumed = attach(other := nn.ModuleDict({"b": nn.Linear(20, 50), "a": nn.Linear(50, 20)}), reset_rule="once")
     resumed.load_state_dict(attached.state_dict())
-    prune(other, kept=9)
+    for layer in ("a.", "b."):
+        prune(other, layer, kept=9)
     resumed.step()
-    assert resumed.threshold_resets() == 1
-    assert resumed.kept_counts().tolist() == [9]
+    assert resumed.threshold_resets() == 2
+    kept = dict(zip(resumed.thresholds(), resumed.kept_counts().tolist(), strict=True))
+    assert kept == {"a.weight": 9, "b.weight": 1000}
 
 
 def test_once_does_not_warn_of_a_layer_that_stays_empty(recwarn: pytest.WarningsRecorder) -> None:
@@ -85,6 +87,33 @@ def test_empty_units_leaves_a_layer_that_keeps_enough() -> None:
     assert attached.kept_counts().tolist() == [10]
 
 
+def test_empty_units_counts_only_layers_in_which_it_reset_something() -> None:
+    attached = attach(model := nn.Linear(300, 5), reset_rule="empty_units")
+    with torch.no_grad():
+        parameters = dict(model.named_parameters())
+        parameters["weight"].fill_(PRUNED)[:, 0] = KEPT  # 5 of 1500, one in every unit
+        parameters["weight_threshold"].fill_(THRESHOLD)
+    attached.step()
+    assert attached.threshold_resets() == 0
+    assert attached.kept_counts().tolist() == [5]
+
+
+def test_empty_units_of_a_vector_of_weights_are_its_entries() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.full((200,), PRUNED))
+
+    attached = attach(model := Scaled(), reset_rule="empty_units", extra=["gain"])
+    with torch.no_grad():
+        parameters = dict(model.named_parameters())
+        parameters["gain"][0] = KEPT
+        parameters["gain_threshold"].fill_(THRESHOLD)
+    attached.step()
+    assert attached.thresholds()["gain"].tolist() == pytest.approx([THRESHOLD, *199 * [0.0]])
+    assert attached.kept_counts().tolist() == [200]
+
+
 def test_empty_units_are_filters_of_a_transposed_convolution() -> None:
     attached = attach(model := nn.ConvTranspose1d(20, 5, 10), reset_rule="empty_units")
     parameters = dict(model.named_parameters())
@@ -100,6 +129,18 @@ def test_empty_units_are_filters_of_a_transposed_convolution() -> None:
 def test_empty_units_needs_a_threshold_for_each_unit(shape: str) -> None:
     with pytest.raises(ValueError, match=f"needs vector thresholds, one for each unit: threshold is '{shape}'"):
         attach(nn.Linear(50, 20), reset_rule="empty_units", threshold=shape)
+
+
+@pytest.mark.parametrize("useless", [{"reset_rule": "once"}, {"reset_rule": "empty_units"}, {"reset_recurrent": True}])
+def test_a_rule_without_a_reset_is_refused(useless: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="reset_density is None, so nothing is reset: leave out"):
+        attach(nn.Linear(50, 20), reset_density=None, **useless)
+
+
+def test_a_method_of_ones_own_is_refused_an_unknown_rule() -> None:
+    thresholds = attach(nn.Linear(50, 20)).context.thresholds
+    with pytest.raises(ValueError, match="reset_rule is 'empty_unit'; valid: layer, once, empty_units"):
+        thresholds.attach(shape="vector", estimator="long_tailed", reset_rule="empty_unit")
 
 
 def test_an_unknown_rule_is_refused() -> None:
