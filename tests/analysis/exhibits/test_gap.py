@@ -128,3 +128,21 @@ def test_a_set_up_is_ranked_by_the_density_that_is_shown() -> None:
     shown = SimpleNamespace(summary=lambda column, scale=1.0: summarize([1.1, 1.5, 8.0], expected=3))
     one = gap.SetUp(shown, shown, None, SimpleNamespace(density_percent=2.48), None)  # type: ignore[arg-type]
     assert one.distance == pytest.approx(math.log(2.48 / 1.5))
+
+
+def test_a_set_up_that_keeps_nothing_comes_last_of_its_equals_and_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a reset a large alpha can prune everything; the logarithm of 0 is no number."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "analysis.output.exhibit.save",
+        lambda figure, out, name: drawn.extend(y for line in figure.axes[0].lines for y in line.get_ydata()) or [],
+    )
+    rows = made()
+    for row in rows:
+        if '"threshold":"scalar"' in row["spec"]:
+            row |= dict.fromkeys(("density", "min_density", "density_at_best_test_accuracy"), 0.0)
+    _, lines = built(tmp_path, rows)
+    assert lines[-1]["set_up"] == "threshold scalar"
+    assert min(drawn) == 0.01

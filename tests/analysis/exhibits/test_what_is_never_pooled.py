@@ -24,8 +24,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without the reset": {"reset_density": None},
     "resets earlier": {"reset_density": 0.02},
     "added later": {"initial_threshold": -1e-4},
+    "by another rule": {"reset_rule": "once"},
 }
-ABOUT_VARIANTS = ("A.1", "gap")  # the section whose claim, and the exhibit whose lines, compare them
+# the section whose claim, and the exhibits whose lines, compare them
+ABOUT_VARIANTS = ("A.1", "gap", "gap-networks", "reset-rules")
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,14 @@ def test_no_exhibit_mixes_a_variant_with_the_method_as_published(
         assert [record for record in records if record not in after[exhibit]] == [], exhibit
 
 
+def test_another_rule_is_not_as_published_where_it_is_in_the_table_by_itself(tmp_path: Path) -> None:
+    rows = [row for row in synthetic_methods.mnist(0) if row["model"] == "lenet-5-caffe" and row["method"] == "dst"]
+    for i, changed in enumerate(({"reset_rule": "once"}, {"reset_recurrent": True}, {"absolute_threshold": True})):
+        results = Results(load([synthetic.write(tmp_path / str(i), variants(rows, **changed))]))
+        assert {c.as_published for c in results.conditions} == {False}
+        assert {frozenset(c.variant.items()) for c in results.conditions} == {frozenset(changed.items())}
+
+
 def test_the_claim_on_the_reset_compares_both_kinds_and_means_neither_together(tmp_path: Path) -> None:
     rows = [row for row in synthetic_methods.mnist(0) if row["model"] == "lenet-5-caffe" and row["method"] == "dst"]
     without = [row | {"status": "diverged"} for row in variants(rows, reset_density=None)]
@@ -110,6 +120,9 @@ def test_the_claim_on_the_reset_compares_both_kinds_and_means_neither_together(t
     )
     other = Results(load([synthetic.write(tmp_path / "other", [*rows, *variants(rows, reset_density=0.02)])]))
     assert reset_widens_alphas(other).result == "not run", "another threshold of the reset is not its absence"
+    by_rule = variants(rows, reset_rule="once")
+    other = Results(load([synthetic.write(tmp_path / "rule", [*by_rule, *variants(rows, reset_density=None)])]))
+    assert reset_widens_alphas(other).result == "not run", "another rule is not the paper's reset"
 
 
 def _kind(method: Row) -> str:
