@@ -45,7 +45,9 @@ def build(
         ),
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Where the exhibits are written.")] = OUT,
-    only: Annotated[str | None, typer.Option(metavar="NAME,…", help="Only these exhibits.")] = None,
+    only: Annotated[
+        list[str], typer.Option(metavar="NAME,…", help="Only these exhibits; repeatable.", show_default=False)
+    ] = [],  # noqa: B006
 ) -> None:
     """Write every exhibit. Tables are md, tex and csv; figures are pdf, png, svg and csv.
 
@@ -56,8 +58,8 @@ def build(
     from analysis.data.read import InputError, load
 
     found = _default_results([*results, *paths])
-    names = [name.strip() for name in (only or "").split(",") if name.strip()]
-    if only is not None and not names:
+    names = [name.strip() for listed in only for name in listed.split(",") if name.strip()]
+    if only and not names:
         raise InputError("--only names no exhibit: write --only table1,figure4")
     _print_exhibits(build_exhibits(load(found), out, only=names), out, each=bool(names))
     page = "left as they are, --only" if names else "every exhibit on one page, and hashes of the rows behind each"

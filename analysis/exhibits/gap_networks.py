@@ -161,7 +161,10 @@ def _groups(found: Sequence[Line]) -> list[list[Line]]:
 def _draw(found: Sequence[Line]) -> Any:
     from matplotlib.lines import Line2D
 
-    note = "each point: a set-up, mean ± standard deviation over seeds, last epoch; box: both targets; star: printed"
+    note = (
+        "mean ± standard deviation over seeds, last epoch; filled: all weights, hollow: without the last layer; "
+        "box: both targets; star: printed"
+    )
     networks = [network for network in NETWORKS if any(line.network == network for line in found)]
     figure, axes = small_multiples(len(networks), columns=3, size=(4.0, 3.2), title=f"{CAPTION}\n{note}")
     names = {line.key: None for line in found}
@@ -169,11 +172,15 @@ def _draw(found: Sequence[Line]) -> Any:
     for axis, network in zip(axes, networks, strict=True):
         members = [line for line in found if line.network == network]
         for line in members:
-            (x, left, right), (y, low, high) = on_log_axis(line.densities[0]), centre_and_ends(line.set_up.accuracy())
-            axis.errorbar(
-                [x], [y], xerr=[[x - left], [right - x]], yerr=[[y - low], [high - y]], color=colours[line.key],
-                marker="o", markersize=5, linestyle="none", elinewidth=0.8,
-            )  # fmt: skip
+            y, low, high = centre_and_ends(line.set_up.accuracy())
+            for kept, face in zip(line.densities, (colours[line.key], "white"), strict=False):
+                if not kept.n:
+                    continue
+                x, left, right = on_log_axis(kept)
+                axis.errorbar(
+                    [x], [y], xerr=[[x - left], [right - x]], yerr=[[y - low], [high - y]], color=colours[line.key],
+                    markerfacecolor=face, marker="o", markersize=5, linestyle="none", elinewidth=0.8,
+                )  # fmt: skip
         target = members[0].set_up.target
         density, accuracy = target.density_percent or math.nan, target.sparse or math.nan
         box = [density / FACTOR, density * FACTOR, density * FACTOR, density / FACTOR, density / FACTOR]
