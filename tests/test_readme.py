@@ -174,6 +174,33 @@ def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
     assert off["remaining_percent_mean"] == at_one["remaining_percent_mean"]
 
 
+def test_what_is_said_of_the_gap_on_other_networks_is_what_its_table_says() -> None:
+    page = " ".join((ROOT / "docs/gap.md").read_text().split())
+    with (ROOT / "paper_figures/gap-networks.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    best = {one["model"]: one for one in lines if one["set_up"] == "standardised inputs, estimator straight through"}
+    stated = {one["model"]: one for one in lines if one["set_up"] == "as stated"}
+
+    def number(one: dict[str, str], column: str) -> str:
+        return f"{float(one[f'{column}_mean']):.2f} ± {float(one[f'{column}_sd']):.2f} %"
+
+    for model in ("lenet-5-caffe", "lstm-a"):
+        one = best[model]
+        printed = f"printed {float(one['printed_percent']):.2f} % at {float(one['printed_accuracy']):.2f} %"
+        measured = f"{number(one, 'all_weights_percent')} at {number(one, 'test_accuracy')}"
+        assert f"keeps {measured}, {printed}" in page
+        assert one["n"] == "3"
+    caffe, lstm = best["lenet-5-caffe"], best["lstm-a"]
+    assert f"the mean is {float(caffe['without_the_last_layer_percent_mean']):.2f} %, within the factor" in page
+    met = ("all_weights_met", "without_the_last_layer_met", "mean_of_the_layers_met", "accuracy_met")
+    assert [caffe[column] for column in met] == ["False", "True", "False", "True"]
+    assert [lstm[column] for column in met] == 4 * ["False"]
+    assert f"LSTM-a less, {number(stated['lstm-a'], 'all_weights_percent')}" in page
+    for model in ("lenet-300-100", "lstm-a"):
+        kept = [float(of[model]["all_weights_percent_mean"]) for of in (best, stated)]
+        assert kept[0] < kept[1], "the set-up makes both keep less"
+
+
 def test_what_is_said_of_lenet_5_caffe_is_what_its_rows_say() -> None:
     rows = measured("mnist-lenet-5-caffe")
     protocols = " ".join((ROOT / "docs/protocols.md").read_text().split())
