@@ -155,7 +155,7 @@ def test_weights_are_judged_only_where_there_is_l2_and_the_others_are_named(worl
     assert "lenet-300-100, without l2: largest" in outcome.numbers
     mnist = appendix_ranges.weights_within_one(results(ROOT / "paper_figures/results"))
     assert mnist.result == "not run"
-    assert re.search(r"lenet-300-100, without l2: largest 1\.03 to [12]\.\d\d in \d\d+ cells", mnist.numbers)
+    assert re.search(r"lenet-300-100, without l2: largest 1\.03 to \d\.\d\d in \d\d+ cells", mnist.numbers)
     (claim,) = (claim for claim in ALL if claim.id == "weights-in-1")
     assert "On MNIST A.1 names none" in claim.tested_by
 
