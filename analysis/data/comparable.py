@@ -14,6 +14,7 @@ from analysis.paper import printed
 
 COMPARED = ("method", "density")
 DATASET_ORDER = (*printed.DATASETS, "fashion-mnist", "digits")
+MOST_RESETS = 2  # per epoch, of a condition that is shown beside other methods
 FACTOR = 1.25  # within which densities match, here and in the verdicts on the paper's numbers
 
 
@@ -99,11 +100,14 @@ class DensityMatch:
 def groups(conditions: Iterable[Condition]) -> list[Group]:
     """Every group with a sparse result, without variants of a method and networks of other widths.
 
-    Ordered by data set, the paper's first, then by model and learning rate.
+    Nor are there conditions whose thresholds are reset more than twice an epoch: their last epoch says
+    little. The exhibit reset-rules has them. Ordered by data set, the paper's first, then by model and
+    learning rate.
     """
     members: dict[str, list[Condition]] = {}
     for condition in conditions:
-        if len(condition.rows) and condition.as_published and condition.whole_data and condition.widths is None:
+        usual = condition.as_published and condition.whole_data and condition.widths is None
+        if len(condition.rows) and usual and condition.resets_per_epoch <= MOST_RESETS:
             members.setdefault(_key(condition), []).append(condition)
     found = [Group("", tuple(part)) for part in members.values()]
     filled = sorted((group for group in found if group.sparse), key=_order)

@@ -177,6 +177,12 @@ class Condition:
         """The run ids of the cells that are done."""
         return tuple(self.done["run_id"])
 
+    @property
+    def resets_per_epoch(self) -> float:
+        """How often the thresholds of a layer were reset, mean over the finished seeds; 0 without any."""
+        rates = self.done["threshold_resets"].astype(float) / self.done["epochs"].astype(float)
+        return 0.0 if rates.isna().all() else float(rates.mean())
+
     def lost(self) -> dict[str, int]:
         """How many cells diverged, failed or were cancelled."""
         counts = self.rows["status"].value_counts()

@@ -35,7 +35,7 @@ REMARK = (
 )
 NOTE = (
     "only set-ups that a protocol states, of a network that has one; methods with phases of their own may train for "
-    "more epochs (column epochs of the data)"
+    "more epochs (column epochs of the data); alphas with more than two resets an epoch are in exhibit reset-rules"
 )
 QUIET = {"marker": "o", "linestyle": "none", "color": "#999999", "markersize": 3.0, "zorder": 2}
 PRINTED = {"marker": "*", "markersize": 13, "markerfacecolor": "white", "markeredgewidth": 1.2, "linewidth": 0}

@@ -15,7 +15,7 @@ from analysis.output.numbers import LEAST, WIDE, percentage, with_seeds
 from analysis.output.plotting import LAYERS, MODEL, SPARSE, plain_log, small_multiples
 from analysis.paper import printed
 
-CAPTION = "DST with the reset of thresholds, without it, and with other rules (only the first is the paper's)"
+CAPTION = "DST with the reset of thresholds, without it, and by other rules (only the first is the paper's)"
 VARIED = ("reset_density", "reset_rule", "reset_recurrent")
 RULES = {
     "published": "as published",

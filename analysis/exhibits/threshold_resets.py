@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.comparable import Group, groups
+from analysis.data.comparable import Group, groups, of_protocols
 from analysis.data.conditions import Condition, Results
 from analysis.data.layers_and_curves import by_epoch
 from analysis.data.read import Tables
@@ -60,7 +60,7 @@ class Saw:
 
 def makers(results: Results) -> Makers:
     """One figure for each network of a data set in which a layer was reset."""
-    found = [saw for group in groups(results.conditions) for saw in saws(results.tables, group)]
+    found = [saw for group in of_protocols(groups(results.conditions)) for saw in saws(results.tables, group)]
     if not found:
         return {NAME: lambda out: Written(name=NAME, title=TITLE, remark=NOTHING)}
     networks = dict.fromkeys((saw.group.dataset, saw.group.model) for saw in found)
@@ -183,8 +183,8 @@ def _write(found: Sequence[Saw], results: Results, out: Path) -> Written:
     ]
     order = ["recipe", "alpha", "run_id", "seed", "epoch", KEPT, "resets", ACCURACY]
     data = pd.concat(lines, ignore_index=True)[order].astype({"epoch": int, "resets": int})
-    without = [c for g in groups(results.conditions) if (g.dataset, g.model) == (dataset, model) for c in g.of("dst")
-               if c not in [saw.condition for saw in found]]  # fmt: skip
+    shown = [g for g in of_protocols(groups(results.conditions)) if (g.dataset, g.model) == (dataset, model)]
+    without = [c for g in shown for c in g.of("dst") if c not in [saw.condition for saw in found]]
     quiet = ", ".join(dict.fromkeys(c.label for c in without))
     return write_figure(
         f"{dataset}-{model}-resets", data, draw(found, f"{title}\n{legend}"), out, title=title,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.data.comparable import Group, groups
+from analysis.data.comparable import Group, groups, of_protocols
 from analysis.data.conditions import Condition, Results
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import limits
@@ -70,7 +70,13 @@ class Cost:
 
 def costs(results: Results) -> list[Cost]:
     """Every sparse condition with a dense cell of the same seed, machine and commit."""
-    return [cost for g in groups(results.conditions) if g.dense for c in g.sparse for cost in _costs(g, g.dense, c)]
+    return [
+        cost
+        for g in of_protocols(groups(results.conditions))
+        if g.dense
+        for c in g.sparse
+        for cost in _costs(g, g.dense, c)
+    ]
 
 
 def steps_of(dense: Condition) -> float:
@@ -102,7 +108,7 @@ def _costs(group: Group, dense: Condition, sparse: Condition) -> list[Cost]:
 def _left_out(results: Results, found: Sequence[Cost]) -> list[str]:
     """How many sparse cells are not compared, by the reason."""
     have = {run_id for cost in found for run_id in cost.run_ids}
-    done = [c.done for g in groups(results.conditions) for c in g.sparse]
+    done = [c.done for g in of_protocols(groups(results.conditions)) for c in g.sparse]
     untimed = sum(int((~(rows[SECONDS] > 0)).sum()) for rows in done)
     lonely = sum(int(((rows[SECONDS] > 0) & ~rows["run_id"].isin(have)).sum()) for rows in done)
     counted = (

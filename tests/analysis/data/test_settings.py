@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import suite_rows
 import synthetic
 
-from analysis.data.comparable import groups
+from analysis.data.comparable import groups, of_protocols
 from analysis.data.conditions import Results, label
 from analysis.data.differences import differences
 from analysis.data.read import load
@@ -107,3 +108,23 @@ def test_each_field_that_differs_is_named() -> None:
     }
     assert list(differences(other, stated)) == ["inputs not standardised", "adam", "precision b"]
     assert list(differences(other, stated, without=("standardize", "precision"))) == ["adam"]
+
+
+def test_a_condition_that_is_reset_all_the_time_is_beside_no_other_and_other_set_ups_give_way_to_a_protocol(
+    tmp_path: Path,
+) -> None:
+    """LeNet-300-100 keeps at a large alpha what the last reset happened to leave."""
+    cells = [s for s in suites.load("mnist").specs if s.model.name == "lenet-300-100" and s.method["name"] == "dst"]
+    resets = {5e-4: 0, 1e-3: 40, 1.5e-3: 41}  # in 20 epochs
+    rows = [
+        suite_rows.done(spec, accuracy=97.0, density=0.02, threshold_resets=resets[alpha])
+        for spec in cells
+        if (alpha := float(spec.method["alpha"])) in resets
+    ]
+    longer = [dataclasses.replace(s.optimizer, epochs=40) for s in cells]
+    other = [dataclasses.replace(s, optimizer=o, protocol=()) for s, o in zip(cells, longer, strict=True)]
+    rows += [suite_rows.done(spec, accuracy=97.0, density=0.02) for spec in other]
+    found = groups(Results(load([suite_rows.write(tmp_path, rows)])).conditions)
+    assert [[c.alpha for c in g.conditions] for g in of_protocols(found)] == [[5e-4, 1e-3]]
+    assert len(found) == 2
+    assert of_protocols(found[1:]) == found[1:], "where no group is in a protocol, all are shown"
