@@ -175,6 +175,14 @@ def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
     assert off["remaining_percent_mean"] == at_one["remaining_percent_mean"]
 
 
+def test_what_is_said_of_lenet_5_caffe_without_resets_is_what_its_table_says() -> None:
+    with (ROOT / "paper_figures/reset-rules.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["model"] == "lenet-5-caffe"]
+    (never,) = [line for line in lines if (line["reset"], line["alpha"]) == ("never", "0.0005")]
+    kept = f"{float(never['remaining_percent_mean']):.2f} ± {float(never['remaining_percent_sd']):.2f} %"
+    assert f"[without resets](paper_figures/reset-rules.md), {kept} (n={never['n']}, 5e-4)" in WORDS
+
+
 def test_what_is_said_of_the_gap_on_other_networks_is_what_its_table_says() -> None:
     page = " ".join((ROOT / "docs/gap.md").read_text().split())
     with (ROOT / "paper_figures/gap-networks.csv").open() as file:
