@@ -15,6 +15,7 @@ from methods.layers import MaskableWeight, OutputUnits
 from methods.thresholds import ResetRule, check_reset_rule, keep_mask, threshold_shape
 from methods.weights.reparametrization import EffectiveWeight, extra_name, reparametrize
 
+WHOLE_LAYERS = ("layer", "recurrent_too")  # the rules that the kernels compute
 FIRST_MOMENTS = ("momentum_buffer", "exp_avg")  # of the optimizers of torch whose other state has no sign
 
 
@@ -76,24 +77,23 @@ class Thresholds:
         initial: float = 0.0,
         reset_below: float | None = None,
         reset_rule: str = "layer",
-        reset_recurrent: bool = False,
     ) -> None:
         """Give every maskable weight thresholds at `initial`: the network starts dense (A.1).
 
         initial: 0 or less, the value that resets return to. Where it is 0, warns of layers whose
         weights are all 0, or that keep a smaller share than reset_below. reset_rule: what `update_`
-        resets, one of `thresholds.RESET_RULES`. reset_recurrent: whether it resets recurrent layers.
+        resets, one of `thresholds.RESET_RULES`.
         """
         check_reset_rule(reset_rule, shape)
-        others = {"initial": initial, "reset_rule": reset_rule, "reset_recurrent": reset_recurrent}
-        usual = {"initial": 0.0, "reset_rule": "layer", "reset_recurrent": False}
+        others = {"initial": initial, "reset_rule": reset_rule}
+        usual = {"initial": 0.0, "reset_rule": "layer"}
         others = {name: value for name, value in others.items() if value != usual[name]}
         self._attach(shape=shape, estimator=estimator, **others)
         limits = {name: (reset_below or 0) * self._weights[name].parameter.numel() for name in self._resettable()}
         warn_of_zeros(dict(zip(self._names, self._kept.tolist(), strict=True)), limits)
 
     def _attach(self, *, shape: str, estimator: str, **others: Any) -> None:
-        """others: initial, reset_rule and reset_recurrent, those that are not at their default."""
+        """others: initial and reset_rule, those that are not at their default."""
         self._structure = {"shape": shape, "estimator": estimator} | others
         initial = others.get("initial", 0.0)
         for name, weight in self._weights.items():
@@ -177,7 +177,7 @@ class Thresholds:
         `attach` sets what is reset; without reset_below nothing is. The decision is made on the
         device: nothing waits for it.
         """
-        if reset_below is not None and self._watch.watching and self._reset_rule == "layer":
+        if reset_below is not None and self._watch.watching and self._reset_rule in WHOLE_LAYERS:
             self._watch.note(self._below(reset_below))
         groups = self.names_by_device()
         if len(groups) == 1:
@@ -205,7 +205,7 @@ class Thresholds:
         return str(self._structure.get("reset_rule", "layer"))
 
     def _resettable(self) -> set[str]:
-        recurrent_too = self._structure.get("reset_recurrent", False)
+        recurrent_too = self._reset_rule == "recurrent_too"
         return {name for name, weight in self._weights.items() if recurrent_too or not weight.recurrent}
 
     def _update_(self, names: Sequence[str], reset_below: float | None, resets: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class Thresholds:
         thresholds = [self._threshold(name) for name in names]
         rule = None if reset_below is None else self._rule(reset_below, names, resets.device)
         update = kernels.backend_for(*weights).update_thresholds_
-        if rule is None or self._reset_rule == "layer":
+        if rule is None or self._reset_rule in WHOLE_LAYERS:
             return update(weights, thresholds, rule, resets)
         kept = update(weights, thresholds, None, resets)
         if self._reset_rule == "empty_units":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 SHAPES = ("vector", "scalar", "matrix")
-RESET_RULES = ("layer", "once", "empty_units")
+RESET_RULES = ("layer", "recurrent_too", "once", "empty_units")
 
 
 def threshold_shape(shape: str, weight: Tensor) -> tuple[int, ...]:

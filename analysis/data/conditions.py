@@ -31,7 +31,6 @@ PUBLISHED = {
         "threshold": "vector",
         "reset_density": 0.01,
         "reset_rule": "layer",
-        "reset_recurrent": False,
         "initial_threshold": 0.0,
         "absolute_threshold": False,
     }

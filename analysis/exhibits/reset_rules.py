@@ -16,20 +16,20 @@ from analysis.output.plotting import LAYERS, MODEL, SPARSE, plain_log, small_mul
 from analysis.paper import printed
 
 CAPTION = "DST with the reset of thresholds, without it, and by other rules (only the first is the paper's)"
-VARIED = ("reset_density", "reset_rule", "reset_recurrent")
+VARIED = ("reset_density", "reset_rule")
 RULES = {
     "published": "as published",
     "never": "never",
     "once": "each layer once",
     "empty_units": "only empty units",
-    "recurrent": "recurrent layers too",
+    "recurrent_too": "recurrent layers too",
 }
 LOOKS = {
     "published": (SPARSE, "o"),
     "never": (LAYERS[0], "s"),
     "once": (LAYERS[2], "D"),
     "empty_units": (LAYERS[4], "^"),
-    "recurrent": (LAYERS[1], "v"),
+    "recurrent_too": (LAYERS[1], "v"),
 }
 HEADS = (
     "Network", "Learning rate", "α", "Reset", "Accuracy (%)", "Remaining (%)",
@@ -58,9 +58,7 @@ class Line:
     def rule(self) -> str:
         """A key of RULES."""
         variant = self.condition.variant
-        if "reset_density" in variant:
-            return "never"
-        return "recurrent" if "reset_recurrent" in variant else str(variant.get("reset_rule", "published"))
+        return "never" if "reset_density" in variant else str(variant.get("reset_rule", "published"))
 
     @property
     def network(self) -> str:

@@ -34,6 +34,6 @@ def one_seed(seed: int) -> list[RunSpec]:
     ladders = [(name, alpha) for name in LENETS for alpha in ALPHAS] + [(LENETS[0], alpha) for alpha in MORE_ALPHAS]
     specs = [lenet(name, "dst", seed, alpha=alpha, **way) for name, alpha in ladders for way in ({}, OFF)]
     specs += [lenet(SAW_TOOTH, "dst", seed, alpha=alpha, **rule) for alpha in RULE_ALPHAS for rule in OTHER_RULES]
-    recurrent: tuple[dict[str, Any], ...] = ({}, {"reset_recurrent": True})
+    recurrent: tuple[dict[str, Any], ...] = ({}, {"reset_rule": "recurrent_too"})
     specs += [lstm(name, "dst", "paper", seed, alpha=LSTM_ALPHA, **way) for name in LSTMS for way in recurrent]
     return specs

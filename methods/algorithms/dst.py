@@ -31,7 +31,7 @@ class DST(Method):
 
     The backward pass is that of appendix A.3 (`thresholds.gradients`). Thresholds start at 0.
     Where a layer keeps less than reset_density of its weights, its thresholds return to 0 (A.1;
-    `thresholds.ResetRule`); those of recurrent layers do not, unless reset_recurrent is set.
+    `thresholds.ResetRule`); those of recurrent layers do not.
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -43,12 +43,11 @@ class DST(Method):
     | initial_threshold | t at the start and after a reset | 0 |
     | absolute_threshold | the absolute value of t takes its place | False |
     | reset_rule | what is reset in a layer below reset_density | layer |
-    | reset_recurrent | recurrent layers are reset too | False |
 
-    reset_rule: `layer` returns all thresholds of the layer to 0; `once` does so at most once for
-    each layer; `empty_units` returns only the thresholds of neurons or filters that keep no weight
-    (vector thresholds). Only `layer` is in the paper; the others are ours, to study it. The
-    momentum of thresholds is kept by all three.
+    reset_rule: `layer` returns all thresholds of the layer to 0, and leaves recurrent layers;
+    `recurrent_too` does so in these too; `once` does so at most once for each layer; `empty_units`
+    returns only the thresholds of neurons or filters that keep no weight (vector thresholds). Only
+    `layer` is in the paper; the others are ours, to study it. All keep the momentum of thresholds.
 
     A weight of exactly 0 at a threshold of 0 is pruned and gets no gradient, so a layer that is
     initialised at 0 never trains, and is reset in every step; `attach` warns of it. With a small
@@ -74,7 +73,6 @@ class DST(Method):
         "initial_threshold": 0.0,
         "absolute_threshold": False,
         "reset_rule": "layer",
-        "reset_recurrent": False,
     }
     density_knob = DensityKnob(name="alpha", low=1e-8, high=1.0)
 
@@ -86,7 +84,6 @@ class DST(Method):
     initial_threshold: float = 0.0
     absolute_threshold: bool = False
     reset_rule: str = "layer"
-    reset_recurrent: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("threshold_weight_decay", self.threshold_weight_decay)):
@@ -94,8 +91,8 @@ class DST(Method):
         check_choice("threshold", self.threshold, SHAPES)
         check_choice("estimator", self.estimator, ESTIMATORS)
         check_reset_rule(self.reset_rule, self.threshold)
-        if self.reset_density is None and (self.reset_rule != "layer" or self.reset_recurrent):
-            raise ValueError("reset_density is None, so nothing is reset: leave out reset_rule and reset_recurrent")
+        if self.reset_density is None and self.reset_rule != "layer":
+            raise ValueError("reset_density is None, so nothing is reset: leave out reset_rule")
         if self.reset_density is not None:
             check_fraction("reset_density", self.reset_density)
         if not float("-inf") < self.initial_threshold <= 0:
@@ -115,7 +112,6 @@ class DST(Method):
             initial=self.initial_threshold,
             reset_below=self.reset_density,
             reset_rule=self.reset_rule,
-            reset_recurrent=self.reset_recurrent,
         )
 
     def penalty(self, ctx: Context) -> Tensor:

@@ -176,8 +176,7 @@ def _both_ways(results: Results) -> Iterator[tuple[dict[float, Condition], dict[
     published = PUBLISHED["dst"]["reset_density"]
     for condition in (s for s in results.conditions if s.method == "dst" and s.alpha is not None and len(s.rows)):
         reset = condition.spec["method"].get("reset_density", published)
-        other_rule = {"reset_rule", "reset_recurrent"} & set(condition.variant)
-        if reset in (published, OFF) and not other_rule:
+        if reset in (published, OFF) and "reset_rule" not in condition.variant:
             ways = groups.setdefault(condition.key_without("reset_density", "alpha"), ({}, {}))
             ways[reset is OFF].setdefault(condition.alpha or 0.0, condition)
     yield from (ways for ways in groups.values() if set(ways[0]) & set(ways[1]))

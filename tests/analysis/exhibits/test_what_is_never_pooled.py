@@ -103,7 +103,9 @@ def test_no_exhibit_mixes_a_variant_with_the_method_as_published(
 
 def test_another_rule_is_not_as_published_where_it_is_in_the_table_by_itself(tmp_path: Path) -> None:
     rows = [row for row in synthetic_methods.mnist(0) if row["model"] == "lenet-5-caffe" and row["method"] == "dst"]
-    for i, changed in enumerate(({"reset_rule": "once"}, {"reset_recurrent": True}, {"absolute_threshold": True})):
+    for i, changed in enumerate(
+        ({"reset_rule": "once"}, {"reset_rule": "recurrent_too"}, {"absolute_threshold": True})
+    ):
         results = Results(load([synthetic.write(tmp_path / str(i), variants(rows, **changed))]))
         assert {c.as_published for c in results.conditions} == {False}
         assert {frozenset(c.variant.items()) for c in results.conditions} == {frozenset(changed.items())}

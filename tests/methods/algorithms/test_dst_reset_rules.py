@@ -1,4 +1,4 @@
-"""`reset_rule` and `reset_recurrent` of dst: what is reset in a layer that keeps too little."""
+"""`reset_rule` of dst: what is reset in a layer that keeps too little."""
 
 from __future__ import annotations
 
@@ -131,15 +131,15 @@ def test_empty_units_needs_a_threshold_for_each_unit(shape: str) -> None:
         attach(nn.Linear(50, 20), reset_rule="empty_units", threshold=shape)
 
 
-@pytest.mark.parametrize("useless", [{"reset_rule": "once"}, {"reset_rule": "empty_units"}, {"reset_recurrent": True}])
-def test_a_rule_without_a_reset_is_refused(useless: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rule", ["once", "empty_units", "recurrent_too"])
+def test_a_rule_without_a_reset_is_refused(rule: str) -> None:
     with pytest.raises(ValueError, match="reset_density is None, so nothing is reset: leave out"):
-        attach(nn.Linear(50, 20), reset_density=None, **useless)
+        attach(nn.Linear(50, 20), reset_density=None, reset_rule=rule)
 
 
 def test_a_method_of_ones_own_is_refused_an_unknown_rule() -> None:
     thresholds = attach(nn.Linear(50, 20)).context.thresholds
-    with pytest.raises(ValueError, match="reset_rule is 'empty_unit'; valid: layer, once, empty_units"):
+    with pytest.raises(ValueError, match="reset_rule is 'empty_unit'; valid: layer, recurrent_too, once, empty_units"):
         thresholds.attach(shape="vector", estimator="long_tailed", reset_rule="empty_unit")
 
 
@@ -148,15 +148,15 @@ def test_an_unknown_rule_is_refused() -> None:
         attach(nn.Linear(50, 20), reset_rule="twice")
 
 
-@pytest.mark.parametrize(("recurrent", "resets"), [(False, 0), (True, 1)])
-def test_recurrent_layers_are_reset_where_asked(recurrent: bool, resets: int) -> None:
-    attached = attach(model := nn.LSTM(50, 5), reset_recurrent=recurrent)
+@pytest.mark.parametrize(("rule", "resets"), [("layer", 0), ("once", 0), ("empty_units", 0), ("recurrent_too", 1)])
+def test_recurrent_layers_are_reset_where_asked(rule: str, resets: int) -> None:
+    attached = attach(model := nn.LSTM(50, 5), reset_rule=rule)
     with torch.no_grad():
         dict(model.named_parameters())["weight_ih_l0"].fill_(PRUNED)
         dict(model.named_parameters())["weight_ih_l0_threshold"].fill_(THRESHOLD)
     attached.step()
     assert attached.threshold_resets() == resets
-    assert attached.kept_counts()[0] == (1000 if recurrent else 0)
+    assert attached.kept_counts()[0] == 1000 * resets
 
 
 def test_the_rules_are_part_of_the_saved_state() -> None:
