@@ -101,9 +101,8 @@ def _measured(row: Row, values: Mapping[str, float]) -> Iterator[str]:
             yield f"{name} of a done cell is empty"
     for names, low, high in ((PERCENTAGES, 0.0, 100.0), (FRACTIONS, 0.0, 1.0), (("nonzero_density",), 0.0, 1.0)):
         for name in names:
-            outside = not low <= values[name] <= high or (name in FRACTIONS and values[name] == 0)
-            if outside and not math.isnan(values[name]):
-                yield f"{name} is {values[name]:g}, which is not in {'(' if name in FRACTIONS else '['}0, {high:g}]"
+            if not low <= values[name] <= high and not math.isnan(values[name]):
+                yield f"{name} is {values[name]:g}, which is not in [0, {high:g}]"
     for low_name, high_name in (
         ("test_accuracy", "best_test_accuracy"),
         ("test_accuracy", "test_top5_accuracy"),
@@ -139,7 +138,8 @@ def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator
     """A dense step costs three forward passes, other steps cost less. A pass uses every kept weight."""
     train, inference, executed = (values[name] for name in FLOPS)
     for name in FLOPS:
-        if values[name] <= 0:
+        nothing_is_kept = name == "inference_flops" and values["density"] == values[name] == 0
+        if values[name] <= 0 and not nothing_is_kept:
             yield f"{name} is {values[name]:g}: it must be above 0"
             return
     if train > executed:
@@ -147,7 +147,7 @@ def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator
     if promised(method) == "dense":
         if train < executed:
             yield f"train_flops is {train:g}, but {method} needs all executed_flops, {executed:g}"
-        if train % (3 * inference * values["epochs"]):
+        if inference and train % (3 * inference * values["epochs"]):
             yield f"train_flops is {train:g}, no multiple of 3 x inference_flops x epochs"
     if inference < (least := 2 * sum(kept for _, kept in layers.values())):
         yield f"inference_flops is {inference:g}, but the kept weights need {least:g}"
