@@ -127,7 +127,7 @@ def _default_results(given: list[Path]) -> list[Path]:
 
 
 def main() -> NoReturn:
-    """Entry point. A user's mistake is one line on standard error and exit code 2; a full disk is code 1."""
+    """Entry point. A user's mistake is one line on standard error and code 2; a full disk is code 1."""
     sys.exit(terminal.call(app, explain))
 
 

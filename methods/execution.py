@@ -93,7 +93,7 @@ class Execution:
             mask.changes_form = False
 
     def bind(self, optimizer: Any, *, several_processes: bool) -> None:
-        """Set the optimizer whose state is converted with the weights. Raises ValueError where it cannot be."""
+        """Set the optimizer whose state is converted too. Raises ValueError where it cannot be."""
         if self.choice == "dense":
             return
         inner = innermost(optimizer)
@@ -120,7 +120,7 @@ class Execution:
 
     @torch.no_grad()
     def set_weights_(self, values: Mapping[str, Tensor]) -> None:
-        """Write dense weights. Raises ValueError for another name or shape, before anything is written."""
+        """Write dense weights. Raises ValueError for another name or shape, and writes nothing then."""
         for name, value in values.items():
             if name not in self._all:
                 raise ValueError(f"no maskable weight '{name}'; valid: {', '.join(self._all)}")
@@ -200,7 +200,7 @@ class Execution:
         return state | {"state": states}
 
     def _loaded(self, optimizer: torch.optim.Optimizer) -> None:
-        """After the optimizer's load_state_dict: the dense state that it loaded follows the layers' forms."""
+        """After the optimizer's load_state_dict: its dense state takes the layers' forms."""
         for parameter, places in self._compressed().items():
             for key, value in (held := optimizer.state.get(parameter, {})).items():
                 held[key] = _convert(value, places.shape, places.gather)

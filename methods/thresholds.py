@@ -24,7 +24,7 @@ def threshold_shape(shape: str, weight: Tensor) -> tuple[int, ...]:
 
 
 def check_reset_rule(rule: str, shape: str) -> None:
-    """Raises ValueError unless there is such a rule, and it can be applied to thresholds of this shape."""
+    """Raises ValueError unless there is such a rule for thresholds of this shape."""
     if rule not in RESET_RULES:
         raise ValueError(f"reset_rule is '{rule}'; valid: {', '.join(RESET_RULES)}")
     if rule == "empty_units" and shape != "vector":

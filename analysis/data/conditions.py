@@ -80,7 +80,7 @@ class Condition:
         return json.dumps(self.spec, sort_keys=True)
 
     def key_without(self, *hyperparameters: str) -> str:
-        """Its spec without these hyperparameters of its method, as JSON: equal where only these differ."""
+        """Its spec as JSON without these hyperparameters: equal where conditions differ only in them."""
         method = {name: value for name, value in self.spec["method"].items() if name not in hyperparameters}
         return json.dumps({**self.spec, "method": method}, sort_keys=True)
 
@@ -178,7 +178,7 @@ class Condition:
 
     @property
     def resets_per_epoch(self) -> float:
-        """How often the thresholds of a layer were reset, mean over the finished seeds; 0 without any."""
+        """How often the thresholds of a layer were reset, mean over finished seeds; 0 without any."""
         rates = self.done["threshold_resets"].astype(float) / self.done["epochs"].astype(float)
         return 0.0 if rates.isna().all() else float(rates.mean())
 

@@ -74,7 +74,7 @@ def makers(results: Results) -> Makers:
 
 
 def _compared(found: Sequence[Group]) -> list[Group]:
-    """The groups with a dense network or DST, of a protocol where there are such; all groups if there is none."""
+    """The groups with a dense network or DST, or all if there is none; `of_protocols` of these."""
     compared = [g for g in found if g.dense is not None or any(c.method == "dst" for c in g.sparse)] or list(found)
     return of_protocols(compared)
 

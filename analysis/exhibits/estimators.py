@@ -15,7 +15,7 @@ from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
 from analysis.data.paired import against
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import WIDE, centre_and_ends, factor, points, with_seeds
-from analysis.output.plotting import LAYERS, SPARSE, greek, plain_log, small_multiples
+from analysis.output.plotting import LAYERS, SPARSE, greek, marker_legend, plain_log, small_multiples
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
 
@@ -126,8 +126,6 @@ def _finding(found: Sequence[Line]) -> str:
 
 
 def _draw(found: Sequence[Line]) -> Any:
-    from matplotlib.lines import Line2D
-
     networks = list(dict.fromkeys((line.network, line.condition.learning_rate) for line in found))
     note = "mean ± standard deviation over seeds, last epoch; text: α"
     figure, axes = small_multiples(len(networks), columns=3, size=(4.2, 3.1), title=f"{CAPTION}\n{note}")
@@ -141,8 +139,7 @@ def _draw(found: Sequence[Line]) -> Any:
         axis.set(xlabel="Remaining weights (%)", ylabel="Test accuracy (%)")
         axis.set_title(f"{network}, lr {rate:g}" if several else network)
         plain_log(axis, "x")
-    handles = [Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker in looks.values()]
-    figure.legend(handles, list(map(name, looks)), loc="outside lower left", ncols=len(looks), fontsize=8)
+    marker_legend(figure, {name(kind): look for kind, look in looks.items()})
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from analysis.output.numbers import (
     percentage_and_interval,
     t_interval,
 )
-from analysis.output.plotting import LAYERS, MODEL, SPARSE, plain_log, small_multiples
+from analysis.output.plotting import LAYERS, MODEL, SPARSE, marker_legend, plain_log, small_multiples
 from analysis.paper import printed
 from analysis.paper.printed import Target
 
@@ -276,15 +276,8 @@ def _draw(found: Sequence[SetUp]) -> Any:
     axes[1].set(xlabel="Remaining weights (%)", ylabel="Test accuracy (%)")
     for axis, name in ((axes[0], "x"), (axes[0], "y"), (axes[1], "x")):
         plain_log(axis, name)
-    _legend(figure, {f"{met} of 4 targets": colours[met] for met in sorted({one.met for one in found})})
+    marker_legend(figure, {f"{met} of 4 targets": (colours[met], "o") for met in sorted({one.met for one in found})})
     return figure
-
-
-def _legend(figure: Any, colours: Mapping[str, str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=colour, marker="o", linestyle="none") for colour in colours.values()]
-    figure.legend(handles, list(colours), loc="outside lower left", ncols=len(colours), fontsize=8)
 
 
 EXHIBIT = TableWithFigure(

@@ -13,7 +13,7 @@ from analysis.data.conditions import Condition, Results, Summary
 from analysis.exhibits.gap import ACCURACY_MARGIN, SEEDS, SetUp, Verdict, twin_of, within
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import WIDE, centre_and_ends, on_log_axis, percentage, with_seeds
-from analysis.output.plotting import MODEL, plain_log, small_multiples
+from analysis.output.plotting import MODEL, marker_legend, plain_log, small_multiples
 from analysis.paper import printed
 from analysis.paper.printed import Target
 
@@ -159,8 +159,6 @@ def _groups(found: Sequence[Line]) -> list[list[Line]]:
 
 
 def _draw(found: Sequence[Line]) -> Any:
-    from matplotlib.lines import Line2D
-
     note = (
         "mean ± standard deviation over seeds, last epoch; filled: all weights, hollow: without the last layer; "
         "box: both targets; star: printed"
@@ -190,9 +188,8 @@ def _draw(found: Sequence[Line]) -> Any:
         axis.plot([density], [accuracy], marker="*", markersize=10, color=MODEL, linestyle="none")
         axis.set(xlabel="Remaining weights (%)", ylabel="Test accuracy (%)", title=printed.architecture(network))
         plain_log(axis, "x")
-    handles = [Line2D([], [], color=colours[name], marker="o", linestyle="none") for name in names]
-    texts = [label if factor == 1 else f"{label}, alpha × {factor}" for label, factor in names]
-    figure.legend(handles, texts, loc="outside lower left", ncols=2, fontsize=8)
+    texts = {key: key[0] if key[1] == 1 else f"{key[0]}, alpha × {key[1]}" for key in names}
+    marker_legend(figure, {texts[key]: (colours[key], "o") for key in names}, columns=2)
     return figure
 
 

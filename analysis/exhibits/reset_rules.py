@@ -12,7 +12,7 @@ from analysis.data.conditions import Condition, Results
 from analysis.exhibits.accuracy_density_and_flops import printed_for
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import LEAST, WIDE, percentage, with_seeds
-from analysis.output.plotting import LAYERS, MODEL, SPARSE, plain_log, small_multiples
+from analysis.output.plotting import LAYERS, MODEL, SPARSE, marker_legend, plain_log, small_multiples
 from analysis.paper import printed
 
 CAPTION = "DST with the reset of thresholds, without it, and by other rules (only the first is the paper's)"
@@ -150,8 +150,6 @@ def _finding(found: Sequence[Line]) -> str:
 
 
 def _draw(found: Sequence[Line]) -> Any:
-    from matplotlib.lines import Line2D
-
     networks = list(dict.fromkeys((line.network, line.condition.learning_rate) for line in found))
     note = f"each seed at its last epoch ({LEAST:g} %: that or less); dashed: the density that the paper prints"
     figure, axes = small_multiples(len(networks), columns=3, size=(4.2, 3.2), title=f"{CAPTION}\n{note}")
@@ -178,8 +176,7 @@ def _draw(found: Sequence[Line]) -> Any:
         )
         plain_log(axis, "y")
     looks = {RULES[rule]: LOOKS[rule] for rule in rules}
-    handles = [Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker in looks.values()]
-    figure.legend(handles, list(looks), loc="outside lower left", ncols=len(looks), fontsize=8)
+    marker_legend(figure, looks)
     return figure
 
 

@@ -41,7 +41,7 @@ def centre_and_ends(value: Summary) -> tuple[float, float, float]:
 
 
 def on_log_axis(value: Summary) -> tuple[float, float, float]:
-    """`centre_and_ends` of a percentage, none of them below LEAST, so that a logarithmic axis shows 0."""
+    """`centre_and_ends` of a percentage, at least LEAST, so that a logarithmic axis shows 0."""
     centre, low, high = (max(LEAST, end) for end in centre_and_ends(value))
     return centre, low, high
 

@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,14 @@ def draw_far_off(axis: Any, value: float, row: int, limits: tuple[float, float],
         fontsize=7.5,
     )  # fmt: skip
     return True
+
+
+def marker_legend(figure: Any, looks: Mapping[str, tuple[Any, str]], *, columns: int = 0) -> None:
+    """Below the figure: each text beside its (colour, marker). columns: by default one for each."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, marker=marker, linestyle="none") for colour, marker in looks.values()]
+    figure.legend(handles, list(looks), loc="outside lower left", ncols=columns or len(looks), fontsize=8)
 
 
 def method_legend(

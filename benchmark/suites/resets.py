@@ -18,7 +18,8 @@ DESCRIPTION = "A.1: the reset of thresholds on the LeNets, on and off over alpha
 EXHIBITS = ("reset-rules",)
 SEEDS = range(3)
 ALPHAS = (LENET_ALPHA, 1e-3, 2e-3, 5e-3)
-MORE_ALPHAS = (1e-2, 2e-2, 5e-2)  # added when LeNet-300-100 had trained at all of ALPHAS with and without the reset
+# Added when LeNet-300-100 had trained at all of ALPHAS with and without the reset.
+MORE_ALPHAS = (1e-2, 2e-2, 5e-2)
 SAW_TOOTH = "lenet-5-caffe"
 RULE_ALPHAS = (LENET_ALPHA, 1e-3)
 OTHER_RULES: tuple[dict[str, Any], ...] = ({"reset_rule": "once"}, {"reset_rule": "empty_units"})

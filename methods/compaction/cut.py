@@ -44,7 +44,7 @@ def compact_(model: nn.Module) -> nn.Module:
 
 
 def regions(model: nn.Module) -> list[Region]:
-    """Everything in a plain model that `compact_` can cut. The model stays as it is. Raises as `compact_`."""
+    """Everything in a plain model that `compact_` can cut; the model stays as it is. Raises like it."""
     with _evaluating(model), torch.no_grad():
         network = Network(model)
         found = [network.region(node) for node in network.producers()]

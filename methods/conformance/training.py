@@ -292,7 +292,7 @@ class Training:
         }
 
     def _dense(self, name: str, value: Any) -> Any:
-        """A tensor of a parameter, in the shape of the dense weight where the layer holds kept weights only."""
+        """A parameter's tensor, in the dense weight's shape where only kept weights are held."""
         mask = self.attached.context.masks.carried().get(name)
         if value is None or mask is None or mask.places is None or value.dim() > 1:
             return value

@@ -1,4 +1,4 @@
-"""Puts this folder on the path, so that tests find its modules, and skips tests of missing C++ operators."""
+"""Puts this folder on the path for its modules, and skips tests of missing C++ operators."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A training with a chosen execution, for the tests that compare kept weights only with dense weights."""
+"""A training with a chosen execution, for tests that compare kept weights with dense ones."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ def test_weights_in_shared_memory_views_and_weights_with_hooks_stay_what_they_ar
 
 
 class Twice(nn.Module):
-    """One layer is called twice, and another lies in a part that is computed again in the backward pass."""
+    """One layer is called twice, another is computed again in the backward pass."""
 
     def __init__(self, *, reentrant: bool) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ def explains(spec: RunSpec) -> bool:
 
 
 def specs() -> list[RunSpec]:
-    """All cells on the other networks, and those of the same set-ups on LeNet-300-100; the stated ones too."""
+    """All cells on the other networks, the same set-ups on LeNet-300-100, the stated ones."""
     own = list(suites.load("gap_networks").specs)
     first = [s for s in suites.load("gap").specs if s.optimizer.epochs in (20, 40)]
     stated = [s for s in suites.load("mnist").specs if s.model.name in PRINTED and "paper" in s.protocol]
@@ -36,7 +36,7 @@ def specs() -> list[RunSpec]:
 
 
 def made(*, but: str = "") -> list[dict[str, Any]]:
-    """Rows in which one set-up explains all networks, save on `but`; the others keep three times as much."""
+    """One set-up explains all networks, save `but`; the others keep three times as much."""
     rows = []
     for spec in specs():
         share, accuracy = PRINTED[spec.model.name]
