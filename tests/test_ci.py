@@ -48,7 +48,8 @@ def test_what_cannot_be_installed_is_named_and_the_tests_run(machine: dict[str, 
     finished = run(bare)
     assert finished.returncode == 0, finished.stderr
     check = "make check TESTS=tests/methods tests/benchmark/training --ignore=tests/methods/conformance"
-    assert finished.stdout.splitlines() == ["make setup", check, "make test"]
+    first = check if "avx512f" in Path("/proc/cpuinfo").read_text() else "make lint"
+    assert finished.stdout.splitlines() == ["make setup", first, "make test"]
     *said, last = [line for line in finished.stderr.splitlines() if line.startswith(".ci/run: ")]
     assert "make test-all" in last
     assert len(said) == len(PARTS), finished.stderr

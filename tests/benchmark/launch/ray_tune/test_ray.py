@@ -84,6 +84,7 @@ def test_a_grid_on_ray_has_the_bits_of_cells_trained_alone_in_one_attempt_each(
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_grid_survives_its_driver_then_its_launcher_then_an_interruption(
     suite: str, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_power_cut_of_a_node_moves_its_cells_to_another(submit: Submit, alone:
     assert grid.owner()["host"] != node
 
 
+@pytest.mark.rare
 def test_a_controller_that_is_down_costs_nothing(submit: Submit, alone: dict[str, Any]) -> None:
     """The cells end while nobody can ask about them."""
     grid = submit(sleep=0.03).at_work()
