@@ -14,7 +14,6 @@ from analysis.paper import printed
 
 COMPARED = ("method", "density")
 DATASET_ORDER = (*printed.DATASETS, "fashion-mnist", "digits")
-MOST_RESETS = 2  # per epoch, of a condition that is shown beside other methods
 FACTOR = 1.25  # within which densities match, here and in the verdicts on the paper's numbers
 
 
@@ -107,7 +106,7 @@ def groups(conditions: Iterable[Condition]) -> list[Group]:
     members: dict[str, list[Condition]] = {}
     for condition in conditions:
         usual = condition.as_published and condition.whole_data and condition.widths is None
-        if len(condition.rows) and usual and condition.resets_per_epoch <= MOST_RESETS:
+        if len(condition.rows) and usual and condition.rarely_reset:
             members.setdefault(_key(condition), []).append(condition)
     found = [Group("", tuple(part)) for part in members.values()]
     filled = sorted((group for group in found if group.sparse), key=_order)

@@ -19,6 +19,7 @@ from benchmark.results import DRIFT, SEPARATOR
 
 OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, except by chance
 LOST = ("diverged", "failed", "cancelled")
+MOST_RESETS = 2  # per epoch; with more, the last epoch says little
 PROTOCOLS = ("paper", "official")
 # A dense network keeps every weight in every epoch. Its rows hold the first epoch's accuracy here.
 AT_LOWEST = "test_accuracy_at_min_density"
@@ -177,10 +178,10 @@ class Condition:
         return tuple(self.done["run_id"])
 
     @property
-    def resets_per_epoch(self) -> float:
-        """How often the thresholds of a layer were reset, mean over finished seeds; 0 without any."""
+    def rarely_reset(self) -> bool:
+        """Whether layers are reset at most MOST_RESETS times an epoch, mean over finished seeds."""
         rates = self.done["threshold_resets"].astype(float) / self.done["epochs"].astype(float)
-        return 0.0 if rates.isna().all() else float(rates.mean())
+        return bool(rates.isna().all() or rates.mean() <= MOST_RESETS)
 
     def lost(self) -> dict[str, int]:
         """How many cells diverged, failed or were cancelled."""

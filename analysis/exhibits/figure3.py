@@ -25,7 +25,16 @@ from analysis.data.selection import (
 )
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.numbers import WIDE_BARS, centre_and_ends, is_wide
-from analysis.output.plotting import DENSE, MODEL, SPARSE, greek, mosaic_figure, plain_log, write_in_middle
+from analysis.output.plotting import (
+    DENSE,
+    MODEL,
+    SPARSE,
+    greek,
+    mosaic_figure,
+    panels_abreast,
+    plain_log,
+    write_in_middle,
+)
 from analysis.paper import printed
 
 MODELS = ("vgg16", "wrn-16-8", "wrn-28-8")
@@ -83,7 +92,7 @@ def rows(panels: Sequence[Panel]) -> pd.DataFrame:
 
 def draw(panels: Sequence[Panel], title: str) -> Any:
     """For each panel accuracy above and remaining ratio below, at most three abreast."""
-    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    columns = panels_abreast(len(panels), 3)
     mosaic: list[list[str]] = []
     for start in range(0, len(panels), columns):
         abreast = [str(i) for i in range(start, min(start + columns, len(panels)))]

@@ -119,6 +119,11 @@ def write_in_middle(axis: Any, text: str) -> None:
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=9, color="#555555")
 
 
+def panels_abreast(count: int, most: int) -> int:
+    """How many panels stand in a row: at most so many, and of four two rather than three and one."""
+    return 2 if (count, most) == (4, 3) else min(most, count)
+
+
 def small_multiples(
     count: int, *, columns: int, size: tuple[float, float | Sequence[float]], title: str
 ) -> tuple[Any, list[Any]]:
@@ -128,7 +133,7 @@ def small_multiples(
     The title's lines stand above, to the left, broken to the figure's width.
     """
     plt, sns = _plotting()
-    columns = min(columns, count)
+    columns = panels_abreast(count, columns)
     rows = -(-count // columns)
     width = max(columns * size[0], NARROWEST)
     each = [size[1]] * count if isinstance(size[1], int | float) else list(size[1])

@@ -27,7 +27,7 @@ def shown(rows: list[dict[str, Any]], folder: Path) -> list[str]:
 
 def test_the_committed_results_have_one_panel_for_each_network() -> None:
     found = _compared(groups(Results(load([COMMITTED])).conditions))
-    assert [g.model for g in found] == [NETWORK, "lenet-5-caffe", "lstm-a"]
+    assert [g.model for g in found] == [NETWORK, "lenet-5-caffe", "lstm-a", "lstm-b"]
     assert all(printed_for(g) for g in found)
 
 

@@ -205,6 +205,18 @@ def test_a_pattern_after_resets_says_that_its_ranks_are_partly_chance(rows: list
     assert "partly chance" in remarks[1]
 
 
+def test_a_pattern_leaves_out_alphas_that_are_reset_more_than_twice_an_epoch(rows: list[Row], tmp_path: Path) -> None:
+    own = [row for row in rows if row["model"] == "lenet-300-100" and row["alpha"] != ""]
+    highest = max(own, key=lambda row: float(row["alpha"]))["alpha"]
+    for resets_an_epoch, shown in ((2, True), (3, False)):
+        counts = {highest: resets_an_epoch}
+        changed = [{**r, "threshold_resets": counts.get(r["alpha"], 0) * int(r["epochs"])} for r in own]
+        folder = tmp_path / str(resets_an_epoch)
+        found = {r["alpha"] for r in data_of(results_of(folder, changed), "mnist-figure7", tmp_path)}
+        assert found
+        assert (str(highest) in found) == shown
+
+
 def test_figure1s_example_follows_equations_1_and_2(full: Results, tmp_path: Path) -> None:
     rows = data_of(full, "figure1", tmp_path)
     assert {r["M"] for r in rows} == {"0", "1"}

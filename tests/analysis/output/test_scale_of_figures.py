@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from analysis.output.plotting import KNOWN, draw_far_off, main_range, panels_of_rows, save, small_multiples, unnamed
+from analysis.output.plotting import (
+    KNOWN,
+    draw_far_off,
+    main_range,
+    panels_abreast,
+    panels_of_rows,
+    save,
+    small_multiples,
+    unnamed,
+)
 
 
 def test_a_value_far_from_the_others_is_outside_of_the_scale() -> None:
@@ -33,6 +42,11 @@ def test_a_row_of_panels_is_as_high_as_its_highest() -> None:
     assert len(axes) == 3
     assert axes[0].get_gridspec().get_height_ratios() == [2.0, 4.0]
     assert figure.get_size_inches()[1] == pytest.approx(6.18)
+
+
+def test_four_panels_stand_two_by_two_rather_than_three_and_one() -> None:
+    assert [panels_abreast(count, 3) for count in (1, 2, 3, 4, 5)] == [1, 2, 3, 2, 3]
+    assert panels_abreast(4, 4) == 4, "pairs that belong together stay in a row"
 
 
 def test_two_layouts_that_differ_in_the_last_bits_give_the_same_bytes(tmp_path: Path) -> None:
