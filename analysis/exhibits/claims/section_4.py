@@ -195,7 +195,7 @@ def _some_alpha(
     if not sparse:
         sparsest = min(known, key=lambda entry: entry[1].difference)[0]
         least = f"alpha {sparsest.alpha:g} leaves {kept(sparsest, epoch)} % ({sparsest.seeds})"
-        return [None], f"no alpha that was run leaves so little; {least}", conditions
+        return [None], f"no alpha that was run leaves so little in the geometric mean; {least}", conditions
     best = max(sparse, key=lambda entry: entry[2].difference)
     answer = some(pairs)
     text = f"{best[2].difference:+.2f} at {kept(best[0], epoch)} % ({best[0].seeds})"
