@@ -1,4 +1,4 @@
-"""The tables of REPRODUCIBILITY.md are made from the committed exhibits and rows.
+"""The tables of REPRODUCIBILITY.md and the counts of docs/not-run.md follow from the committed exhibits and rows.
 
 `python tests/analysis/test_reproducibility_report.py` writes them.
 """
@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
 import re
+import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from analysis.data.conditions import summarize
+from analysis.exhibits.claims.table import ORDER
+from analysis.exhibits.verdict_power import WANTED, powers
 from analysis.output.numbers import percentage
-from benchmark import models, suites
+from analysis.statistics.power import seeds_needed
+from benchmark import models, results, suites
+from benchmark.commands import filters
 from benchmark.spec import Model
 from benchmark.training import measure
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "REPRODUCIBILITY.md"
+NOT_RUN = ROOT / "docs/not-run.md"
+# In a line of its table: the cells of a command, those without a committed row, and the command.
+COUNTS = re.compile(
+    r"\| \d+ \| \d+ (?P<rest>\|[^|]*\| `run --suite (?P<suite>\w+)(?: --where model=(?P<models>[\w,-]+))?` \|)"
+)
 # Claims that nothing was run for yet: what runs them, by a word of the claim or by its section.
 COMMANDS = (
     ("ImageNet", "--suite imagenet"),
@@ -33,6 +45,9 @@ COMMANDS = (
     ("l2", "--suite cifar10"),
     ("", "--suite cifar10"),
 )
+# Suites that have measured cells on which a claim rests, and the columns by which a command selects them.
+SUITES = ("mnist", "resets", "thresholds")
+FILTERS = ("model", "protocol", "method", "alpha")
 SUSTAINED = 1e13  # FLOP/s of a GPU in training: an assumption, not a measurement
 BACKWARD = 3  # a training step costs about three forward passes
 EXAMPLES = {"cifar10": 50_000, "imagenet": 1_281_167}
@@ -67,10 +82,49 @@ def line(*cells: object) -> str:
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
-def command(rows: list[dict[str, str]]) -> str:
-    """What trains these cells again."""
-    names, used = (",".join(sorted({row[column] for row in rows})) for column in ("model", "method"))
-    return f"`run --suite mnist --where model={names} --where method={used}`"
+def commands(rows: list[dict[str, str]]) -> str:
+    """What trains these cells again, and few others: one command, then another for what it leaves."""
+    left, found = {row["run_id"] for row in rows}, []
+    while left:
+        best = max(offers(left), key=lambda offer: 2 * len(offer.wanted) - offer.selected)
+        found.append(best.text)
+        left -= best.wanted
+    return ", ".join(found)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A command, which of the wanted cells it trains, and how many it trains in all."""
+
+    text: str
+    wanted: set[str]
+    selected: int
+
+
+def offers(left: set[str]) -> Iterator[Offer]:
+    """Of each suite that has some of these cells: with the suite's seeds, and with the cells' seeds."""
+    seeds = sorted(int(measured()[run_id]["seed"]) for run_id in left)
+    for name in SUITES:
+        specs = suites.load(name).specs
+        others = suites.with_seeds(specs, range(seeds[0], seeds[-1] + 1))
+        for some, given in ((specs, ""), (others, f" --seeds {seeds[0]}-{seeds[-1]}")):
+            table = [(spec, results.pending_row(spec, (name,))) for spec in some]
+            text = f"run --suite {name}"
+            for field in FILTERS:
+                every = {value(row, field) for _, row in table}
+                wanted = {value(row, field) for spec, row in table if spec.run_id in left}
+                if wanted and wanted != every and not any(results.SEPARATOR in found for found in wanted):
+                    where = f"{field}={','.join(sorted(wanted, key=float if field == 'alpha' else str))}"
+                    table, text = filters.select(table, [where]), f"{text} --where {where}"
+            ids = {spec.run_id for spec, _ in table}
+            if ids & left:
+                yield Offer(f"`{text}{given}`", ids & left, len(ids))
+
+
+def value(row: results.Row, field: str) -> str:
+    """What `--where` calls the cell's value."""
+    found = row[field]
+    return f"{found:.12g}" if isinstance(found, float) else str(found or "nan")
 
 
 def printed_numbers() -> str:
@@ -99,13 +153,26 @@ def printed_numbers() -> str:
             for column, scale in (("test_accuracy", 1), ("density", 100))
         )
         settled = (
-            "-" if "inconclusive" not in row["last_verdict"] else f"{needed[model]}, if they vary as the printed ± says"
+            "-"
+            if "inconclusive" not in row["last_verdict"]
+            else f"{needed[model]} if they vary as printed, {as_ours(model, cells)} as ours do"
         )
         text += line(
             model, said, f"{accuracy} % at {density} %", len(cells), f"{hours(cells):.1f}",
             row["last_verdict"], settled,
         )  # fmt: skip
     return text
+
+
+def as_ours(model: str, cells: list[dict[str, str]]) -> str:
+    """How many seeds would settle the number if they vary as the measured ones do."""
+    power = next(power for power in powers() if power.target.model == model)
+    sds = (
+        statistics.stdev(float(cell["test_accuracy"]) for cell in cells),
+        statistics.stdev(math.log(float(cell["density"])) for cell in cells),
+    )
+    found = seeds_needed(sds, power.margins, power=WANTED, level=power.levels[-1])
+    return "over 100" if found is None else str(found)
 
 
 def claims() -> str:
@@ -115,7 +182,7 @@ def claims() -> str:
     for row in exhibit("claims"):
         rows = of(row["run_ids"])
         if rows:
-            done = (len(rows), f"{hours(rows):.1f}", command(rows))
+            done = (len(rows), f"{hours(rows):.1f}", commands(rows))
         elif row["result"] == "not run":
             missing = next(given for word, given in COMMANDS if word in row["claim"])
             done = (0, "-", f"`run {missing}`")
@@ -123,6 +190,13 @@ def claims() -> str:
             done = (0, "-", "none: counted from the architectures")
         text += line(row["claim"], row["section"].replace("ours: ", "*ours*: "), row["result"], *done)
     return text
+
+
+def counts() -> str:
+    """How many claims have which result."""
+    rows = exhibit("claims")
+    found = Counter(row["result"] for row in rows)
+    return f"Of {len(rows)} claims, one of them ours: {', '.join(f'{found[word]} {word}' for word in ORDER)}.\n"
 
 
 def machines() -> str:
@@ -154,7 +228,7 @@ def missing() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "printed": printed_numbers, "claims": claims, "machines": machines, "missing": missing,
+    "printed": printed_numbers, "counts": counts, "claims": claims, "machines": machines, "missing": missing,
 }  # fmt: skip
 
 
@@ -166,6 +240,23 @@ def page(text: str) -> str:
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}"
     return text
+
+
+def not_run(text: str) -> str:
+    """docs/not-run.md with its counts made anew."""
+
+    def counts(found: re.Match[str]) -> str:
+        chosen = found["models"]
+        own = [s for s in suites.load(found["suite"]).specs if not chosen or s.model.name in chosen.split(",")]
+        return f"| {len(own)} | {sum(spec.run_id not in measured() for spec in own)} {found['rest']}"
+
+    return COUNTS.sub(counts, text)
+
+
+def test_the_cells_that_are_not_run_are_counted() -> None:
+    text = NOT_RUN.read_text(encoding="utf-8")
+    assert len(COUNTS.findall(text)) == 16
+    assert text == not_run(text), "python tests/analysis/test_reproducibility_report.py writes these counts"
 
 
 @pytest.mark.slow
@@ -183,4 +274,5 @@ def test_every_claim_that_is_not_run_names_cells_that_exist() -> None:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, make in ((PAGE, page), (NOT_RUN, not_run)):
+        path.write_text(make(path.read_text(encoding="utf-8")), encoding="utf-8")

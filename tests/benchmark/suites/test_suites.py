@@ -6,7 +6,6 @@ import csv
 import importlib
 import itertools
 import json
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -243,16 +242,6 @@ def test_the_protocol_page_names_the_fields_and_counts() -> None:
     assert [name for name in named if f"`{name}`" not in page] == []
     for name in (*PAPER, "resets", "gap_networks", "field", "rivals_mnist", "rivals_cifar10"):
         assert f"| `{name}` | {len(cells(name))} |" in page
-
-
-def test_the_page_of_what_is_not_run_counts_the_cells_of_its_commands() -> None:
-    """Committed ones included, so that the page holds when rows are added."""
-    page = (ROOT / "docs/not-run.md").read_text()
-    found = re.findall(r"\| (\d+) \|[^|]*\| `run --suite (\w+)(?: --where model=([\w,-]+))?` \|", page)
-    assert len(found) == 17
-    for number, name, chosen in found:
-        own = [spec for spec in cells(name) if not chosen or spec.model.name in chosen.split(",")]
-        assert int(number) == len(own), (name, chosen)
 
 
 @pytest.mark.parametrize("name", thresholds.COUNTS)
