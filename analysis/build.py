@@ -87,10 +87,17 @@ def build(tables: Tables, out: Path, *, only: Sequence[str] = ()) -> list[Writte
     _check_no_links(out)
     written = [make(out) for name, make in makers.items() if not only or name in only]
     if not only:
-        verdicts = [(v.verdict, v.match.condition.run_ids if v.match else ()) for v in deciding(verdict_rows(results))]
-        page = write_page(results, written, out, verdicts=verdicts)
+        page = write_page(results, written, out, verdicts=verdicts_beside_runs(results))
         write_manifest(tables, written, [page], out)
     return written
+
+
+def verdicts_beside_runs(results: Results) -> list[tuple[str, tuple[str, ...]]]:
+    """Every verdict that counts, and the runs beside whose accuracy it stands: top-1 is what tables of runs show."""
+    return [
+        (v.verdict, v.match.condition.run_ids if v.match and v.target.metric == "top1" else ())
+        for v in deciding(verdict_rows(results))
+    ]
 
 
 def _check_no_links(out: Path) -> None:

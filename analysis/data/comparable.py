@@ -107,7 +107,7 @@ def groups(conditions: Iterable[Condition]) -> list[Group]:
     for condition in conditions:
         usual = condition.as_published and condition.whole_data and condition.widths is None
         if len(condition.rows) and usual and condition.rarely_reset:
-            members.setdefault(_key(condition), []).append(condition)
+            members.setdefault(set_up(condition), []).append(condition)
     found = [Group("", tuple(part)) for part in members.values()]
     filled = sorted((group for group in found if group.sparse), key=_order)
     return [Group(label, group.conditions) for group, label in zip(filled, _labels(filled), strict=True)]
@@ -143,7 +143,8 @@ def _distance(condition: Condition, density: float) -> float:
     return abs(math.log(mean / density)) if mean > 0 else math.inf
 
 
-def _key(condition: Condition) -> str:
+def set_up(condition: Condition) -> str:
+    """What the conditions of one group share, as JSON: all but method and density."""
     return json.dumps(_set_up(condition), sort_keys=True)
 
 
@@ -166,7 +167,7 @@ def _order(group: Group) -> tuple[int, str, tuple[int, str], float, bool, str]:
     known, first = list(DATASET_ORDER), group.conditions[0]
     place = known.index(group.dataset) if group.dataset in known else len(known)
     rank = printed.rank(group.model)
-    return (place, group.dataset, rank, -first.learning_rate, "paper" not in _protocols(group), _key(first))
+    return (place, group.dataset, rank, -first.learning_rate, "paper" not in _protocols(group), set_up(first))
 
 
 def _protocols(group: Group) -> set[str]:

@@ -160,17 +160,31 @@ class Condition:
 
     @property
     def epochs(self) -> int:
-        """The epochs that its finished cells trained, in all phases of the method together."""
-        return int(self.done["epochs"].max())
+        """The epochs that its finished cells trained, in all phases of the method together.
+
+        Tables of an earlier version lack them; then they are those of the spec.
+        """
+        found = self.done["epochs"].max()
+        return int(found if found == found else self.spec["optimizer"]["epochs"])
 
     @cached_property
     def protocols(self) -> tuple[str, ...]:
         found = {name for text in self.rows["protocol"] for name in text.split(SEPARATOR) if name}
         return tuple(sorted(found, reverse=True))
 
+    @property
+    def protocol(self) -> str:
+        """Which of the two protocols it follows, the paper's first; empty where it follows none."""
+        return next((name for name in PROTOCOLS if name in self.protocols), "")
+
     @cached_property
     def done(self) -> pd.DataFrame:
         return self.rows[self.rows["status"] == "done"]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has cells and none of them is still to run."""
+        return len(self.rows) > 0 and len(self.done) + sum(self.lost().values()) == len(self.rows)
 
     @property
     def run_ids(self) -> tuple[str, ...]:

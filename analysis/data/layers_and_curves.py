@@ -17,6 +17,7 @@ HISTORY = ("method", "alpha", "run_id", "seed", "epoch", "step", "name", "value"
 KEPT = ("model", "alpha", "run_id", "seed", "parameter", "weights", "kept", "remaining_percent")
 CONVOLUTION = re.compile(r"(?:.*\.)?(?:conv\d*|shortcut|downsample\.\d+)\.weight")
 SHORTCUT = "(shortcut)"
+RECURRENT = re.compile(r"weight_[ih]h(_l\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,13 @@ class LayerRatios:
     def remaining(self) -> Floats:
         """Fractions, [runs, layers]."""
         return self.kept / self.weights
+
+    def by_layer(self) -> LayerRatios:
+        """The matrices of one recurrent layer, of its input and of its hidden state, taken together."""
+        names = [RECURRENT.sub(r"\1", name) for name in self.names]
+        layers = list(dict.fromkeys(names))
+        member = np.array([[name == layer for layer in layers] for name in names], dtype=float)
+        return LayerRatios(self.run_ids, tuple(layers), self.weights @ member, self.kept @ member)
 
 
 def history(tables: Tables, sparse: Condition, dense: Condition | None) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def matching(target: Target, conditions: Sequence[Condition]) -> list[Match]:
     same = [c for c in conditions if (c.model, c.method) == (target.model, target.method) and len(c.rows)]
     found: list[Match] = []
     for protocol in PROTOCOLS:
-        of = [c for c in same if c.protocols[0] == protocol]
+        of = [c for c in same if c.protocol == protocol]
         stated = [c for c in of if _is_stated(c, target)]
         others = [c for c in of if c not in stated and c.alpha is not None and len(c.done)]
         nearest = {epoch: _nearest(target, [*stated, *others], epoch) for epoch in EPOCHS}

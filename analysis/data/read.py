@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -149,14 +149,17 @@ def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
                     f"{there['file']}, row {there['line']}: run {run_id} has {name} {there[name]}, "
                     f"but {first} in {here['file']}, row {here['line']}: keep one of the two"
                 )
-    suites = rows.groupby("run_id")["suite"].agg(_union)
     kept = rows.drop_duplicates("run_id").drop(columns=["rank", "lacks"]).reset_index(drop=True)
-    kept["suite"] = kept["run_id"].map(suites)
+    for name, backwards in (("suite", False), ("protocol", True)):  # the paper's protocol comes first
+        kept[name] = kept["run_id"].map(rows.groupby("run_id")[name].agg(partial(_union, backwards=backwards)))
+    own = rows.loc[(rows["departs"] == "") & rows["status"].isin(FINISHED), "run_id"]
+    kept.loc[kept["run_id"].isin(own), "departs"] = ""  # a cell that a suite has itself departs from nothing
     return kept
 
 
-def _union(suites: pd.Series) -> str:
-    return SEPARATOR.join(sorted({name for text in suites for name in text.split(SEPARATOR) if name}))
+def _union(names: pd.Series, *, backwards: bool) -> str:
+    found = {name for text in names for name in text.split(SEPARATOR) if name}
+    return SEPARATOR.join(sorted(found, reverse=backwards))
 
 
 def _results(file: Path) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from analysis.paper import printed
 
 
 def dst_of(results: Results, dataset: str) -> list[Condition]:
-    """DST as published on a data set; on the paper's data sets only in one of the protocols."""
+    """DST as published on a whole data set; on the paper's data sets only in one of the protocols."""
     own = [c for c in results.conditions if (c.dataset, c.method) == (dataset, "dst") and len(c.rows)]
-    return [c for c in own if (c.follows_protocol if dataset in printed.DATASETS else c.as_published)]
+    return [c for c in own if (c.follows_protocol if dataset in printed.DATASETS else c.whole_data and c.as_published)]
 
 
 def dst_conditions(

@@ -35,7 +35,7 @@ NOTES = (
     "given.",
     "Epoch: the last, that of best test accuracy (selected on the test set) and that of lowest density. The sentences "
     "and the figure are of the last. A curve that crosses more than once is read at the lowest α, and the table says "
-    "so.",
+    "so. Alphas whose layers are reset more than twice an epoch are left out; the exhibit reset-rules has them.",
 )
 EXHIBITS = ("table1", "table2", "table3", "figure6")
 

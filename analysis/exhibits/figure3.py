@@ -12,7 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.data.comparable import set_up
 from analysis.data.conditions import Condition, Results, Summary, dense_twin
+from analysis.data.differences import differences
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY
 from analysis.data.selection import (
     count,
@@ -226,22 +228,28 @@ def _figure3(results: Results, out: Path) -> Written:
 
 
 def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
-    """A panel for each model, and for each protocol where its cells differ."""
+    """A panel for each model, for each protocol where its cells differ, and for each other set-up."""
     every = dst_of(results, dataset)
     panels = []
     for model in sorted({c.model for c in every}, key=printed.rank):
         own = [c for c in every if c.model == model]
         for protocols in sorted({c.protocols for c in own}, key=lambda p: p[:1] != ("paper",)):
-            panels.append(_panel(results, model, one_each_alpha(c for c in own if c.protocols == protocols)))
+            alike: dict[str, list[Condition]] = {}
+            for c in (c for c in own if c.protocols == protocols):
+                alike.setdefault(set_up(c), []).append(c)
+            panels += [_panel(results, model, one_each_alpha(members), own[0]) for members in alike.values()]
     title = f"{printed.dataset(dataset)}, layout of Figure 3: DST for different alpha"
     return _write(results, f"{dataset}-figure3", panels, title, out)
 
 
-def _panel(results: Results, model: str, chosen: tuple[Condition, ...]) -> Panel:
+def _panel(results: Results, model: str, chosen: tuple[Condition, ...], stated: Condition | None = None) -> Panel:
+    """stated: the condition from which the label names differences in the set-up."""
     label = printed.architecture(model)
     if not chosen:
         return Panel(label, model, (), None)
     label += ", official" if protocol_note(chosen[0]) else ""
+    if stated is not None and stated.protocols == chosen[0].protocols:
+        label = ", ".join([label, *differences(chosen[0].spec, stated.spec, without=("alpha",))])
     return Panel(label, model, chosen, dense_twin(chosen[0], results.conditions))
 
 

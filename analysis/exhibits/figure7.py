@@ -147,7 +147,7 @@ def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
     chosen = []
     for model in sorted({c.model for c in every}, key=printed.rank):
         own = [c for c in every if c.model == model]
-        alike = [c for c in own if c.protocols[:1] == own[0].protocols[:1]]
+        alike = [c for c in own if c.protocol == own[0].protocol]
         chosen += lowest_middle_highest(one_each_alpha(c for c in alike if c.rarely_reset))
     title = f"{printed.dataset(dataset)}, layout of Figure 7: the sparse pattern of DST"
     legend = f"{BARS}\nalphas with more than two resets an epoch are in exhibit reset-rules"

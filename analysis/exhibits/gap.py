@@ -119,8 +119,9 @@ class SetUp:
         expected = len(self.condition.rows)
         if ratios is None:
             return summarize((), expected=expected), summarize((), expected=expected)
-        without = 100 * ratios.kept[:, :-1].sum(axis=1) / ratios.weights[:-1].sum()
-        means = 100 * ratios.remaining.mean(axis=1)
+        layers = ratios.by_layer()
+        without = 100 * layers.kept[:, :-1].sum(axis=1) / layers.weights[:-1].sum()
+        means = 100 * layers.remaining.mean(axis=1)
         return summarize(without.tolist(), expected=expected), summarize(means.tolist(), expected=expected)
 
     @cached_property

@@ -65,7 +65,8 @@ def _cells(count: Count) -> tuple[str, ...]:
     return (
         count.group.title, printed.method_name(count.condition.method), count.condition.label,
         with_seeds(count.true), with_seeds(count.counted), f"{count.counted.mean - count.true.mean:+.2f}",
-        f"{count.counted.mean / count.true.mean:.2f}", "" if count.printed is None else f"{count.printed:g}",
+        f"{count.counted.mean / count.true.mean:.2f}" if count.true.mean > 0 else "",
+        "" if count.printed is None else f"{count.printed:g}",
     )  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def _panel(axis: Any, members: Sequence[Count]) -> None:
         axis.axvline(percent, color="#444444", linestyle="--", linewidth=1.1, zorder=1)
     name_rows(axis, [f"{printed.method_name(c.condition.method)}, {c.condition.label}" for c in members])
     axis.set_xlabel("Remaining weights (%)")
-    if all(centre_and_ends(c.counted)[1] > 0 for c in members):
+    if all(centre_and_ends(number)[1] > 0 for c in members for number in (c.true, c.counted)):
         plain_log(axis, "x")
 
 

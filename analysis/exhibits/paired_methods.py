@@ -27,7 +27,7 @@ NOTES = (
     "Test accuracy of the last epoch, in percentage points, over the seeds that both have: methods of one seed start "
     "from the same weights and see the same batches.",
     "A method that finds its own density (DST) is shown at the alpha with the nearest mean density, if that is within "
-    "a factor of 1.25.",
+    "a factor of 1.25. Alphas whose layers are reset more than twice an epoch are in the exhibit reset-rules only.",
     "Bootstrap: percentiles of 2,000 draws of the paired differences. It is never wider than the range of the seeds, "
     "so read it beside Student's t. No correction for the number of comparisons.",
     "P(first > second): over all pairs of runs, ties count half; its interval resamples each side separately.",
@@ -66,15 +66,19 @@ class Pair:
 
 
 def pairs(results: Results) -> list[Pair]:
-    """Every two methods at one density with a seed in common."""
+    """Every two methods at one density with a seed in common and equally many epochs."""
     found = []
     for group in groups(results.conditions):
         for match in density_matches(group):
             by_method = {c.method: c for c in match.conditions}
             for first, second in combinations(methods_in_order(by_method), 2):
                 pair = Pair(match, by_method[first], by_method[second])
-                found += [pair] if pair.differences else []
+                found += [pair] if pair.differences and _alike(pair) else []
     return found
+
+
+def _alike(pair: Pair) -> bool:
+    return pair.first.epochs == pair.second.epochs
 
 
 def _not_compared(results: Results, found: Sequence[Pair]) -> list[str]:
@@ -84,7 +88,15 @@ def _not_compared(results: Results, found: Sequence[Pair]) -> list[str]:
         for match in density_matches(group)
         for method in match.too_far
     }
-    return [f"Not compared: {text}." for text in sorted(texts)]
+    longer = {
+        f"{printed.method_name(c.method)} of {group.label} ({group.dataset}) trains for {c.epochs} epochs in all, not "
+        f"{group.epochs}: compared only with methods that do too"
+        for group in groups(results.conditions)
+        for match in density_matches(group)
+        for c in match.conditions
+        if c.epochs != group.epochs
+    }
+    return [f"Not compared: {text}." for text in sorted(texts)] + [f"{text}." for text in sorted(longer)]
 
 
 def _method(condition: Condition) -> str:

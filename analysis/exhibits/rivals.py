@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.comparable import FACTOR
-from analysis.data.conditions import Condition, Results, dense_twin, seeds, summarize
+from analysis.data.conditions import Condition, Results, dense_twin, summarize
+from analysis.data.paired import log_ratios
 from analysis.data.selection import left_out
-from analysis.exhibits.verdicts import LEVEL, MARGINS, NOT_RUN, QUOTED, Judged, judge
+from analysis.exhibits.verdicts import LEVEL, MARGINS, NOT_RUN, QUOTED, Judged, judge, with_count
 from analysis.output.exhibit import Makers, Written, write_table
 from analysis.output.numbers import p_text, percentage, points, printed_number, with_seeds
 from analysis.output.table import Row, Table
 from analysis.paper import printed, rivals
 from analysis.paper.rivals import Rival
-from analysis.statistics.small_samples import Comparison, against_fixed, log_ratios, paired
+from analysis.statistics.small_samples import Comparison, against_fixed, paired
 
 HEADS = (
     "Network", "Method", "Density (%)", "Source", "Epochs", "Dense (%)", "Accuracy (%)", "Sparse − dense (points)",
@@ -58,8 +59,8 @@ class Line:
     @property
     def remaining(self) -> Comparison:
         """ln(density / the published one)."""
-        values = [] if self.condition is None else list(self.condition.by_seed("density").values())
-        return against_fixed(log_ratios([100 * value for value in values], self.rival.density_percent), 0.0)
+        kept = {} if self.condition is None else self.condition.by_seed("density")
+        return against_fixed(log_ratios(kept.values(), self.rival.density_percent), 0.0)
 
     @property
     def difference(self) -> list[float]:
@@ -78,8 +79,7 @@ class Line:
             return QUOTED
         if self.condition is None or not self.run_ids:
             return NOT_RUN
-        n = seeds(len(self.run_ids), len(self.condition.rows))
-        text = self.judged.shown or f"inconclusive ({n})"
+        text = with_count(self.judged.shown, len(self.run_ids), len(self.condition.rows), self.condition.lost())
         return text if self.published_epochs else f"[{text}]"
 
 
@@ -92,7 +92,7 @@ def lines(name: str, conditions: Sequence[Condition]) -> list[Line]:
     own = [c for c in conditions if set(c.protocols) & set(rivals.PROTOCOLS)]
     drafts: list[Line] = []
     for rival in rivals.published(name):
-        beside = sorted((c for c in own if _is_of(rival, c)), key=lambda c: rivals.PROTOCOLS.index(c.protocols[-1]))
+        beside = sorted((c for c in own if _is_of(rival, c)), key=_place)
         drafts += [Line(rival, c, dense_twin(c, own)) for c in beside] or [Line(rival)]
     found: dict[int, Judged] = {}
     for published_epochs in (True, False):
@@ -100,6 +100,11 @@ def lines(name: str, conditions: Sequence[Condition]) -> list[Line]:
         cells = [(drafts[i].accuracy, drafts[i].remaining, MARGINS[drafts[i].rival.dataset]) for i in family]
         found |= dict(zip(family, judge(cells), strict=True))
     return [Line(d.rival, d.condition, d.twin, found.get(i, NO_VERDICT)) for i, d in enumerate(drafts)]
+
+
+def _place(condition: Condition) -> int:
+    """Where its protocol stands among those of the suites of rivals: the published epochs first."""
+    return min(i for i, name in enumerate(rivals.PROTOCOLS) if name in condition.protocols)
 
 
 def _is_of(rival: Rival, condition: Condition) -> bool:
@@ -176,10 +181,16 @@ def _record(line: Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _distance(line: Line) -> float:
+    """How far the density is from the published one, as |ln| of their ratio."""
+    return abs(line.remaining.difference) if line.run_ids else math.inf
+
+
 def _finding(found: Sequence[Line]) -> str:
     measured = [line for line in found if line.rival.origin != "quoted"]
     numbers = {line.rival: "not run" for line in measured}
-    numbers |= {line.rival: line.verdict.partition(" (")[0] for line in measured if line.published_epochs}
+    for line in sorted((line for line in measured if line.published_epochs), key=_distance, reverse=True):
+        numbers[line.rival] = line.verdict.partition(" (")[0]  # of several alphas that of the nearest
     counts = {verdict: list(numbers.values()).count(verdict) for verdict in dict.fromkeys(numbers.values())}
     text = f"Of {len(numbers)} published numbers: {', '.join(f'{n} {v}' for v, n in counts.items())}."
     short = [line.accuracy.difference for line in measured if line.run_ids and not line.published_epochs]

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary, dense_twin, summarize
+from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary, dense_twin, settings, summarize
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS, NAMES, dense_epoch, measured, read_at
 from analysis.data.matching import Match, printed_and_ours
+from analysis.data.paired import log_ratios
 from analysis.data.selection import as_stated, left_out, of_table
 from analysis.exhibits.verdicts import TABLES, Verdict, finding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_table
@@ -125,7 +126,8 @@ def paper_table(name: str, conditions: Sequence[Condition], verdicts: Sequence[V
 def dataset_table(dataset: str, conditions: Sequence[Condition]) -> ResultTable:
     """The same layout for a data set that the paper has no table of; last epoch."""
     own = [c for c in conditions if c.dataset == dataset]
-    lines = [measured_line(c, dense_twin(c, own), c.label) for c in own if c.method != "dense" and len(c.rows)]
+    sparse, names = [c for c in own if c.method != "dense" and len(c.rows)], settings(own)
+    lines = [measured_line(c, dense_twin(c, own), names[c.key]) for c in sparse]
     caption = f"Not in the paper: the data set {dataset}, in the layout of the paper's Table 2; last epoch"
     return ResultTable(dataset, caption, tuple(lines), (SUMMARY, *left_out(own)))
 
@@ -136,18 +138,17 @@ def measured_line(condition: Condition, twin: Condition | None, label: str, targ
     against: dict[tuple[str, str], Comparison] = {}
     for epoch in read_at(condition):
         values[epoch, "remaining"] = condition.summary(DENSITY[epoch], scale=100)
-        percent = [100 * value for value in condition.by_seed(DENSITY[epoch]).values()]
         for target in targets:
             if target.density_percent:
-                ratios = [math.log(value / target.density_percent) for value in percent if value > 0]
+                ratios = log_ratios(condition.by_seed(DENSITY[epoch]).values(), target.density_percent)
                 against[epoch, "remaining"] = against_fixed(ratios, 0.0)
         for metric in [target.metric for target in targets] or ["top1"]:
             stated = next((target for target in targets if target.metric == metric), None)
             _accuracies(values, against, condition, twin, epoch, metric, stated)
     _parameters(values, against, condition, targets)
     commits = {*condition.done["commit"], *([] if twin is None else twin.done["commit"])}
-    n, expected = len(condition.done), len(condition.rows)
-    status = "measured" if n == expected else f"n={n}/{expected}" if n else f"not run (n=0/{expected})"
+    n, seeds = len(condition.done), condition.seeds
+    status = "measured" if n == len(condition.rows) else seeds if n else f"not run ({seeds})"
     return Line(
         condition.model, condition.method, "ours", label, values=values, against=against, run_ids=condition.run_ids,
         dense_run_ids=() if twin is None else twin.run_ids, commits=tuple(sorted(commits)), status=status,

@@ -94,7 +94,7 @@ def _shape(condition: Condition) -> str:
     usable = (
         condition.method == "dst"
         and condition.dataset in printed.DATASETS
-        and condition.protocols[:1] == ("paper",)
+        and condition.protocol == "paper"
         and set(condition.variant) <= {"threshold"}
         and condition.whole_data
         and rate in (None, condition.learning_rate)

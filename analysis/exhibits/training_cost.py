@@ -40,7 +40,8 @@ SECONDS = "train_cpu_seconds"
 class Cost:
     """A sparse condition and its dense twin on one machine at one commit.
 
-    pairs: (dense, sparse) CPU seconds, by seed.
+    steps: of the dense cell. times: how many times as many the sparse one takes; a method with phases
+    of its own takes more. pairs: (dense, sparse) CPU seconds, by seed.
     """
 
     group: Group
@@ -48,12 +49,14 @@ class Cost:
     machine: str
     commit: str
     steps: float
+    times: float
     pairs: tuple[tuple[float, float], ...]
     run_ids: tuple[str, ...]
 
     @property
     def ratios(self) -> list[float]:
-        return [sparse / dense for dense, sparse in self.pairs]
+        """Of the seconds per step."""
+        return [sparse / self.times / dense for dense, sparse in self.pairs]
 
     @property
     def ratio(self) -> float:
@@ -65,7 +68,8 @@ class Cost:
         return math.exp(low), math.exp(high)
 
     def milliseconds(self, side: int) -> float:
-        return 1000 * float(np.mean([pair[side] for pair in self.pairs])) / self.steps
+        steps = self.steps * (self.times if side else 1)
+        return 1000 * float(np.mean([pair[side] for pair in self.pairs])) / steps
 
 
 def costs(results: Results) -> list[Cost]:
@@ -101,7 +105,8 @@ def _costs(group: Group, dense: Condition, sparse: Condition) -> list[Cost]:
     for (device, commit), rows in both.sort_values("seed").groupby(["device", "commit"], sort=True):
         pairs = tuple(zip(rows[f"{SECONDS}_dense"], rows[f"{SECONDS}_sparse"], strict=True))
         run_ids = (*rows["run_id_dense"], *rows["run_id_sparse"])
-        found.append(Cost(group, sparse, str(device), str(commit), steps_of(dense), pairs, run_ids))
+        times = sparse.epochs / dense.epochs
+        found.append(Cost(group, sparse, str(device), str(commit), steps_of(dense), times, pairs, run_ids))
     return found
 
 

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results, dense_twin, seeds
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, NAMES, dense_epoch, measured
 from analysis.data.matching import Match, printed_and_ours
+from analysis.data.paired import log_ratios
 from analysis.data.selection import as_stated
 from analysis.paper import printed
 from analysis.paper.printed import Target
-from analysis.statistics.small_samples import (
-    Comparison,
-    against_fixed,
-    against_sample,
-    equivalence,
-    holm,
-    log_ratios,
-    paired,
-)
+from analysis.statistics.small_samples import Comparison, against_fixed, against_sample, equivalence, holm, paired
 
 TABLES = ("table1", "table2", "table3")
 MARGINS = {"mnist": 0.2, "cifar10": 0.3, "imagenet": 0.5}  # percentage points of accuracy
@@ -279,11 +272,15 @@ def _verdict(draft: Verdict, claim: str) -> str:
         return NOT_RUN
     if not _near(draft):
         return NOT_NEAR
-    n = seeds(draft.n, draft.expected)
-    lost = "".join(f", {count} {status}" for status, count in draft.lost.items())
-    if not claim:
-        return f"inconclusive ({n}{lost})"
-    return f"{claim} ({n}{lost})" if lost or draft.n != draft.expected else claim
+    return with_count(claim, draft.n, draft.expected, draft.lost)
+
+
+def with_count(claim: str, n: int, expected: int, lost: Mapping[str, int]) -> str:
+    """A claim as it is shown: "inconclusive" where it is empty, and its seeds where some are missing or lost."""
+    text = seeds(n, expected) + "".join(f", {count} {status}" for status, count in lost.items())
+    if claim and not lost and n == expected:
+        return claim
+    return f"{claim or 'inconclusive'} ({text})"
 
 
 def _near(draft: Verdict) -> bool:
@@ -307,7 +304,7 @@ def _against(values: Sequence[float], printed: float | None) -> Comparison:
 def _log_density(fractions: Iterable[float], target: Target) -> list[float]:
     if not target.density_percent:
         return []
-    return log_ratios([100 * fraction for fraction in fractions], target.density_percent)
+    return log_ratios(fractions, target.density_percent)
 
 
 def _printed_difference(target: Target) -> float | None:

@@ -67,7 +67,8 @@ def write_page(
 ) -> Path:
     """Write index.html for these exhibits.
 
-    verdicts: for each printed number the verdict at the last epoch, and the runs that it judges.
+    verdicts: for each printed number the verdict at the last epoch, and the runs beside whose top-1
+    accuracy it stands.
     """
     path = out / "index.html"
     path.write_text(page(results, written, verdicts=verdicts), encoding="utf-8")

@@ -55,7 +55,7 @@ class Comparison:
         """Limits of the t interval; nan where nothing can be tested."""
         if not self.testable:
             return math.nan, math.nan
-        if self.error == 0 or math.isinf(self.difference):
+        if self.error == 0:
             return self.difference, self.difference
         half = self.error * _quantile((1 + confidence) / 2, self.df)
         return self.difference - half, self.difference + half
@@ -63,7 +63,7 @@ class Comparison:
     def _tail(self, distance: float) -> float:
         if not self.testable:
             return math.nan
-        if self.error == 0 or math.isinf(distance):
+        if self.error == 0:
             return 0.0 if distance > 0 else 1.0
         from scipy.special import ndtr, stdtr
 
@@ -77,8 +77,6 @@ def against_fixed(values: Sequence[float], reference: float) -> Comparison:
         return Comparison(math.nan, math.nan, math.nan)
     if len(values) == 1:
         return Comparison(values[0] - reference, math.nan, math.nan)
-    if any(math.isinf(value) for value in values):
-        return Comparison(statistics.fmean(values), 0.0, len(values) - 1)
     error = statistics.stdev(values) / math.sqrt(len(values))
     return Comparison(statistics.fmean(values) - reference, error, len(values) - 1)
 
@@ -106,17 +104,12 @@ def equivalence(comparison: Comparison, margin: float) -> float:
 
     It is at most 0.05 exactly where the 90 % interval lies within.
     """
-    return max(comparison.p_above(-margin), comparison.p_below(margin))
+    return largest(comparison.p_above(-margin), comparison.p_below(margin))
 
 
-def log_ratios(values: Sequence[float], reference: float) -> list[float]:
-    """ln(value / reference) of each value; -inf for 0.
-
-    Raises ValueError for a reference that is not positive.
-    """
-    if reference <= 0:
-        raise ValueError(f"reference is {reference}: it must be above 0")
-    return [math.log(value / reference) if value > 0 else -math.inf for value in values]
+def largest(*p_values: float) -> float:
+    """The p of "all of these hold"; nan where one of them cannot be tested."""
+    return math.nan if any(math.isnan(p) for p in p_values) else max(p_values)
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
-from analysis.data.paired import log_density_ratio
-from analysis.exhibits.claims.claim import Outcome, claim, judge, mean_of
+from analysis.data.paired import LEAST, log_density_ratio
+from analysis.exhibits.claims.claim import NotRunError, Outcome, claim, judge, mean_of
 from analysis.exhibits.claims.evidence import SPREAD, Answer, varies_more, within, word
 from analysis.paper import printed
 
@@ -21,8 +21,8 @@ OFF = None  # the reset_density with which thresholds are never reset
     claim="Resetting thresholds widens the range of alphas that train",
     paper='"This mechanism makes the training process smoother and enables a wider range choice of alpha"',
     tested_by=(
-        "of the alphas run with the reset and without it, all else equal, more train with it: no run is lost, and "
-        "every layer keeps weights at the end"
+        "of the alphas whose seeds have all ended with the reset and without it, all else equal, more train with it: "
+        "no run is lost, and every layer keeps weights at the end"
     ),
 )
 def reset_widens_alphas(results: Results) -> Outcome:
@@ -156,7 +156,7 @@ def _nearest_to_vector(shapes: dict[str, list[Condition]]) -> dict[str, Conditio
         return None
     shared = {s.alpha for s in shapes["scalar"]} & {s.alpha for s in shapes["matrix"]}
     vectors = [s for s in several_seeds["vector"] if s.alpha in shared] or several_seeds["vector"]
-    wanted = math.log(mean_of(vectors[0], "density"))
+    wanted = math.log(max(mean_of(vectors[0], "density"), LEAST))
 
     def distance(condition: Condition) -> float:
         density = mean_of(condition, "density")
@@ -174,7 +174,7 @@ def _both_ways(results: Results) -> Iterator[tuple[dict[float, Condition], dict[
     """(with the published reset, without any) by alpha, of networks that were run both ways at some alpha."""
     groups: dict[str, tuple[dict[float, Condition], dict[float, Condition]]] = {}
     published = PUBLISHED["dst"]["reset_density"]
-    for condition in (s for s in results.conditions if s.method == "dst" and s.alpha is not None and len(s.rows)):
+    for condition in (s for s in results.conditions if s.method == "dst" and s.alpha is not None and s.ended):
         reset = condition.spec["method"].get("reset_density", published)
         if reset in (published, OFF) and "reset_rule" not in condition.variant:
             ways = groups.setdefault(condition.key_without("reset_density", "alpha"), ({}, {}))
@@ -183,6 +183,11 @@ def _both_ways(results: Results) -> Iterator[tuple[dict[float, Condition], dict[
 
 
 def _trains(results: Results, condition: Condition) -> bool:
-    """No seed was lost, and every layer of every done one keeps weights."""
-    kept = results.tables.layers_of(condition.done["run_id"])["kept"].astype(float)
-    return bool(len(condition.done)) and not condition.lost() and bool((kept > 0).all())
+    """No seed was lost, and every layer of every one keeps weights.
+
+    Raises NotRunError where a run has no layers.
+    """
+    layers = results.tables.layers_of(condition.done["run_id"])
+    if set(condition.run_ids) - set(layers["run_id"]):
+        raise NotRunError("no layers of its runs are recorded")
+    return not condition.lost() and bool((layers["kept"].astype(float) > 0).all())

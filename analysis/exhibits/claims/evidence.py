@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, dense_epoch
+from analysis.data.paired import log_ratios
 from analysis.exhibits.claims.claim import twin_of
 from analysis.exhibits.verdicts import LEVEL
-from analysis.statistics.small_samples import Comparison, against_fixed, equivalence, log_ratios, paired
+from analysis.statistics.small_samples import Comparison, against_fixed, equivalence, largest, paired
 
 SPREAD = math.log(FACTOR)
 
@@ -49,15 +50,18 @@ def some(pairs: Sequence[tuple[float, float, bool]]) -> Answer:
     they are sparse enough: False where there are such, and each is shown not to be good.
     """
     good = min((p for p, _, _ in pairs if not math.isnan(p)), default=1.0)
-    against = [p for _, p, counts in pairs if counts]
-    return _answer(len(pairs) * good, max(against, default=1.0))
+    against = [p for _, p, counts in pairs if counts] or [1.0]
+    return _answer(len(pairs) * good, largest(*against))
 
 
 def almost_all(answers: Sequence[Answer]) -> Answer:
-    """Whether all but one at most are shown; False where two or more are contradicted."""
+    """Whether all but one at most are shown; False where two or more are contradicted.
+
+    Of fewer than three, all have to be shown: one of two is not almost all.
+    """
     if answers.count(False) > 1 or set(answers) == {False}:
         return False
-    return True if answers.count(True) >= max(1, len(answers) - 1) else None
+    return True if answers.count(True) >= max(min(len(answers), 2), len(answers) - 1) else None
 
 
 def gap(results: Results, condition: Condition, epoch: str = COUNTED) -> Comparison | None:
@@ -72,15 +76,14 @@ def gap(results: Results, condition: Condition, epoch: str = COUNTED) -> Compari
 
 def density_ratio(condition: Condition, percent: float, epoch: str = COUNTED) -> Comparison:
     """The logarithm of the remaining percentage over another."""
-    values = [100 * value for value in condition.by_seed(DENSITY[epoch]).values()]
-    return against_fixed(log_ratios(values, percent), 0.0)
+    return against_fixed(log_ratios(condition.by_seed(DENSITY[epoch]).values(), percent), 0.0)
 
 
 def varies_more(ours: Condition, theirs: Condition) -> Answer:
     """Whether the logarithm of the density varies more over seeds: an F test of the variances."""
     from scipy.special import fdtr, fdtrc
 
-    logs = [[math.log(v) for v in c.by_seed("density").values() if v > 0] for c in (ours, theirs)]
+    logs = [log_ratios(c.by_seed("density").values(), 100.0) for c in (ours, theirs)]
     if min(map(len, logs)) < 2:
         return None
     first, second = (statistics.variance(values) for values in logs)

@@ -22,6 +22,7 @@ from analysis.exhibits.claims.evidence import (
 )
 from analysis.exhibits.verdicts import MARGINS
 from analysis.paper import printed
+from analysis.statistics.small_samples import largest
 
 CIFAR10_MODELS = ("vgg16", "wrn-16-8", "wrn-28-8")  # of Figure 3
 Found = tuple[list[Answer], str, list[Condition]]  # answers, numbers, and the conditions that they are of
@@ -189,7 +190,7 @@ def _some_alpha(
     for _, density, difference in known:
         shown = 1.0 if above_dense and difference.difference <= 0 else difference.p_above(at_least)
         against = difference.p_below(0.0 if above_dense else at_least)
-        pairs.append((max(density.p_below(factor), shown), against, density.difference <= factor))
+        pairs.append((largest(density.p_below(factor), shown), against, density.difference <= factor))
     sparse = [entry for entry, pair in zip(known, pairs, strict=True) if pair[2]]
     conditions = [c for c, _, _ in known]
     if not sparse:

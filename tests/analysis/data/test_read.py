@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import synthetic
 
+from analysis.data.conditions import Results
 from analysis.data.read import InputError, load
 from benchmark.commands import check_tables
 
@@ -199,6 +200,12 @@ def test_a_table_of_an_earlier_version_without_cpu_seconds_is_read(tmp_path: Pat
     assert load([tmp_path]).results["train_cpu_seconds"].isna().all()
 
 
+def test_a_table_of_an_earlier_version_without_epochs_has_those_of_the_spec(tmp_path: Path) -> None:
+    rows = [{name: value for name, value in row.items() if name != "epochs"} for row in ROWS]
+    synthetic.save(tmp_path / "results.csv", list(rows[0]), rows)
+    assert {condition.epochs for condition in Results(load([tmp_path])).conditions} == {20}
+
+
 def test_a_run_folder_of_another_schema_version_is_named(tmp_path: Path) -> None:
     synthetic.write(tmp_path, ROWS)
     (tmp_path / "run-folder.json").write_text('{"schema": 99}')
@@ -236,6 +243,15 @@ def test_tables_of_two_machines_merge(tmp_path: Path) -> None:
     results = load([tmp_path]).results
     assert sorted(results["status"]) == ["done"] * 3
     assert results.set_index("run_id").loc[ROWS[2]["run_id"], "suite"] == "mine;mnist"
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_cell_of_a_protocol_stays_in_it_in_whatever_order_tables_are_read(tmp_path: Path, order: str) -> None:
+    """Somebody has the same cell from a suite of their own, changed by --set."""
+    synthetic.write(tmp_path / "a", [ROWS[0]])
+    synthetic.write(tmp_path / "b", [ROWS[0] | {"protocol": "mine", "departs": "set: method.alpha"}])
+    (row,) = load([tmp_path / name for name in order]).results.to_dict("records")
+    assert (row["protocol"], row["departs"]) == ("paper;official;mine", "")
 
 
 def test_rows_of_two_machines_that_conflict_are_both_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import re
 from pathlib import Path
 
@@ -99,6 +100,27 @@ def test_one_seed_shows_and_contradicts_nothing_that_needs_several(worlds: dict[
 @pytest.mark.parametrize("claim", [claim for claim in ALL if claim.id in EACH_SEED], ids=lambda claim: claim.id)
 def test_a_claim_that_one_seed_contradicts_is_mixed(worlds: dict[str, Results], claim: Claim) -> None:
     assert claim.test(worlds["mixed"]).result == "mixed"
+
+
+def test_cells_that_are_still_to_run_do_not_count_as_lost(worlds: dict[str, Results]) -> None:
+    """Neither do runs whose layers are not recorded count as trained."""
+    (claim,) = (claim for claim in ALL if claim.id == "reset-widens")
+    world = worlds["supported"].tables
+    off = world.results["spec"].str.contains('"reset_density":null')
+    pending = world.results.assign(status=world.results["status"].mask(off, "pending"))
+    assert claim.test(worlds["supported"]).result == "supported"
+    assert claim.test(Results(dataclasses.replace(world, results=pending))).result == "not run"
+    bare = dataclasses.replace(world, layers=world.layers.iloc[:0])
+    outcome = claim.test(Results(bare))
+    assert (outcome.result, outcome.numbers) == ("not run", "no layers of its runs are recorded")
+
+
+def test_a_density_does_not_show_what_the_accuracy_cannot_test(worlds: dict[str, Results]) -> None:
+    """With one dense seed there is no test against dense, whatever the densities show."""
+    world = worlds["supported"].tables
+    alone = (world.results["method"] != "dense") | (world.results["seed"] == 0)
+    outcome = section_4.lenets_prune_98(Results(dataclasses.replace(world, results=world.results[alone])))
+    assert outcome.result == "inconclusive"
 
 
 def test_the_spread_over_seeds_is_compared_by_an_f_test(tmp_path: Path) -> None:
@@ -200,6 +222,8 @@ def test_answers_are_those_of_t_tests() -> None:
     assert [within(Comparison(0.0, float("nan"), float("nan")), 0.2), some([(0.04, 1.0, True)])] == [None, True]
     assert some([(0.04, 1.0, True), (1.0, 0.01, True)]) is None, "the smallest of two p is doubled"
     assert [some([(1.0, 0.01, True), (1.0, 0.9, False)]), some([(1.0, 0.01, False)])] == [False, None]
+    assert almost_all([True, False]) is None, "one of two is not almost all"
+    assert almost_all([True, True, False]) is True
     assert [almost_all(a) for a in ([True, True, None], [True, None, None], [True, False, False], [False])] == [
         True, None, False, False,
     ]  # fmt: skip

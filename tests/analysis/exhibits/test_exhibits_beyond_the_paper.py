@@ -244,6 +244,34 @@ def test_lstm_counts_and_training_cost_are_those_of_the_rows(
     )
 
 
+def test_an_lstm_that_keeps_nothing_breaks_no_table(tmp_path: Path) -> None:
+    empty = [synthetic_methods.cell("lstm-a", "dst", seed, alpha=1e-2, kept=0.0) for seed in (0, 1)]
+    rows = [row | {"density_as_authors_count": 0.0} for row in empty]
+    found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("lstm-counting",))["lstm-counting"]
+    assert found.table is not None
+    assert found.table.rows[0].cells[5:7] == ("+0.00", "")
+
+
+def test_methods_that_train_longer_are_compared_with_their_like_and_by_the_step(tmp_path: Path) -> None:
+    """prune_finetune's phases take 40 epochs where the set-up has 20: no pair, and half the cost per second."""
+    methods = (("dense", 20, 1.0), ("set", 20, 0.05), ("static", 20, 0.05), ("prune_finetune", 40, 0.05))
+    rows = [
+        synthetic_methods.cell(NAME, name, seed, kept=kept, **({} if name == "dense" else {"density": kept}))
+        | {"epochs": epochs, "train_cpu_seconds": float(epochs)}
+        for seed in (0, 1)
+        for name, epochs, kept in methods
+    ]
+    folder = synthetic.write(tmp_path / "in", rows)
+    found = written(folder, tmp_path / "out", only=("paired-methods", "training-cost"))
+    pairs = synthetic_methods.read(tmp_path / "out/paired-methods.csv")
+    assert [(line["first_method"], line["second_method"]) for line in pairs] == [("set", "static")]
+    assert found["paired-methods"].table is not None
+    assert any("trains for 40 epochs in all, not 20" in note for note in found["paired-methods"].table.notes)
+    costs = {line["method"]: line for line in synthetic_methods.read(tmp_path / "out/training-cost.csv")}
+    assert float(costs["prune_finetune"]["ratio"]) == pytest.approx(1.0)
+    assert costs["prune_finetune"]["sparse_ms_a_step"] == costs["set"]["sparse_ms_a_step"]
+
+
 @pytest.mark.parametrize("lacks", [0, 1])
 def test_training_cost_is_in_cpu_seconds_and_never_in_wall_clock_ones(tmp_path: Path, lacks: int) -> None:
     """The machine did other work during the second cell; and one pair was trained before CPU seconds were recorded."""

@@ -203,6 +203,15 @@ def test_a_published_number_gets_the_verdict_of_the_rule_of_table_1(tmp_path: Pa
     assert rest == {"not run", "no verdict (quoted)"}
 
 
+def test_lost_seeds_and_other_suites_of_a_rivals_cells_are_told_apart(tmp_path: Path) -> None:
+    """Some of the cells are in a suite of somebody's too; one diverged."""
+    rows = [rival("dsr", seed, 98.30 + 0.01 * seed, density=0.05) | {"protocol": "rivals;paper"} for seed in range(3)]
+    lost = rival("dsr", 3, 0.0, density=0.05)
+    rows.append({**lost, "status": "diverged", "test_accuracy": "", "density": ""})
+    (line,) = (x for x in rivals.lines("rivals-mnist", results(tmp_path, rows).conditions) if x.run_ids)
+    assert line.verdict == "reproduced (n=3/4, 1 diverged)"
+
+
 def test_a_quarter_of_the_published_epochs_gets_no_verdict_that_counts(tmp_path: Path) -> None:
     rows = [
         rival(method, seed, 98.32 + 0.01 * seed, short=True, density=0.05) for method in ("dsr",) for seed in range(3)

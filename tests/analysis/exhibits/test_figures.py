@@ -190,6 +190,19 @@ def test_other_data_sets_and_mnist_have_the_layouts_too(rows: list[Row], tmp_pat
     assert {r["model"] for r in data_of(results, "digits-figure7", tmp_path)} == {"lenet-300-100", "lenet-5-caffe"}
 
 
+def test_set_ups_of_another_data_set_stand_in_panels_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        synthetic.cell("lenet-300-100", "dst", 0, dataset="digits", protocol="", epochs=epochs, alpha=alpha)
+        for alpha, epochs in ((5e-4, 20), (1e-3, 20), (1e-3, 60))
+    ]
+    rows.append(synthetic.cell("lenet-300-100", "dst", 0, dataset="digits", protocol="", alpha=2e-3,
+                               sections={"data": {"train_limit": 100}}))  # fmt: skip
+    found = data_of(results_of(tmp_path / "in", rows), "digits-figure3", tmp_path)
+    assert sorted((line["panel"], line["alpha"]) for line in found) == [
+        ("Lenet-300-100", "0.0005"), ("Lenet-300-100", "0.001"), ("Lenet-300-100, epochs 60", "0.001"),
+    ]  # fmt: skip
+
+
 def data_of(results: Results, name: str, out: Path) -> list[dict[str, str]]:
     made(results, name, out)
     return data(out, name)

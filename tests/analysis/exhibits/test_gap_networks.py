@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import suite_rows
 
 from analysis.build import exhibits
 from analysis.data.conditions import Results
+from analysis.data.layers_and_curves import LayerRatios
 from analysis.data.read import load
 from analysis.output.exhibit import Written
 from benchmark import suites
@@ -82,6 +84,15 @@ def test_a_set_up_that_meets_both_targets_everywhere_comes_first_and_is_said_to_
 def test_a_set_up_that_fails_on_one_network_explains_nothing(tmp_path: Path) -> None:
     written, _ = built(tmp_path, made(but="lstm-a"))
     assert "all three in one way of counting: 0." in written.finding
+
+
+def test_the_two_matrices_of_a_recurrent_layer_are_one_layer() -> None:
+    names = ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_ih_l1", "lstm.weight_hh_l1", "fc.weight")
+    kept = np.array([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    found = LayerRatios(("a",), names, np.array([10.0, 10.0, 20.0, 20.0, 5.0]), kept).by_layer()
+    assert found.names == ("lstm._l0", "lstm._l1", "fc.weight")
+    assert found.kept.tolist() == [[3.0, 7.0, 5.0]]
+    assert found.weights.tolist() == [20.0, 40.0, 5.0]
 
 
 def test_a_set_up_of_one_network_is_not_listed(tmp_path: Path) -> None:

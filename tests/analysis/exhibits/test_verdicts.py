@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import synthetic
 
+from analysis.build import verdicts_beside_runs
 from analysis.data.conditions import Results
 from analysis.data.read import load
 from analysis.exhibits import table1_to_3, verdict_tables
@@ -80,6 +81,23 @@ def test_diverged_seeds_are_counted_beside_the_verdict_of_the_others(tmp_path: P
     lost = synthetic.cell(MODEL, "dst", 3, alpha=5e-4, status="diverged")
     verdict = counted(tmp_path, [*cells(97.70, 2.5), lost])
     assert (verdict.verdict, verdict.n, verdict.expected) == ("reproduced (n=3/4, 1 diverged)", 3, 4)
+
+
+def test_a_cell_that_is_in_other_suites_too_keeps_its_verdict(tmp_path: Path) -> None:
+    rows = [row | {"protocol": "paper;official;quick"} for row in cells(97.70, 2.5)]
+    assert counted(tmp_path, rows).verdict == "reproduced"
+
+
+def test_beside_a_runs_top_1_accuracy_stands_the_verdict_on_it(tmp_path: Path) -> None:
+    """Table 3 prints two densities of DST, each with a top-5 accuracy, which has a verdict of its own."""
+    sections = {"optimizer": {"weight_decay": 1e-4}}
+    rows = [
+        synthetic.cell("resnet50", "dst", seed, dataset="imagenet", alpha=5e-6, lr=0.1, epochs=90, accuracy=74.0,
+                       kept=0.2, sections=sections) | {"test_top5_accuracy": 50.0}
+        for seed in range(3)
+    ]  # fmt: skip
+    beside = [set(run_ids) for _, run_ids in verdicts_beside_runs(results(tmp_path, rows)) if run_ids]
+    assert beside == 2 * [{row["run_id"] for row in rows}]
 
 
 def test_the_verdict_is_on_the_stated_alpha_and_the_nearest_stands_beside(tmp_path: Path) -> None:

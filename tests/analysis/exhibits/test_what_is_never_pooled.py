@@ -114,16 +114,16 @@ def test_another_rule_is_not_as_published_where_it_is_in_the_table_by_itself(tmp
 def test_the_claim_on_the_reset_compares_both_kinds_and_means_neither_together(tmp_path: Path) -> None:
     rows = [row for row in synthetic_methods.mnist(0) if row["model"] == "lenet-5-caffe" and row["method"] == "dst"]
     without = [row | {"status": "diverged"} for row in variants(rows, reset_density=None)]
-    results = Results(load([synthetic.write(tmp_path, [*rows, *without])]))
+    results = Results(load([synthetic_methods.write(tmp_path, [*rows, *without])]))
     outcome = reset_widens_alphas(results)
     assert (outcome.result, outcome.numbers) == (
         "supported",
         f"lenet-5-caffe: of {len(rows)} alphas {len(rows)} train with the reset, 0 without",
     )
-    other = Results(load([synthetic.write(tmp_path / "other", [*rows, *variants(rows, reset_density=0.02)])]))
+    other = Results(load([synthetic_methods.write(tmp_path / "other", [*rows, *variants(rows, reset_density=0.02)])]))
     assert reset_widens_alphas(other).result == "not run", "another threshold of the reset is not its absence"
     by_rule = variants(rows, reset_rule="once")
-    other = Results(load([synthetic.write(tmp_path / "rule", [*by_rule, *variants(rows, reset_density=None)])]))
+    other = Results(load([synthetic_methods.write(tmp_path / "rule", [*by_rule, *variants(rows, reset_density=None)])]))
     assert reset_widens_alphas(other).result == "not run", "another rule is not the paper's reset"
 
 

@@ -8,13 +8,14 @@ import statistics
 import pytest
 from scipy import stats as scipy_stats
 
+from analysis.data.paired import log_ratios
 from analysis.statistics.small_samples import (
     Comparison,
     against_fixed,
     against_sample,
     equivalence,
     holm,
-    log_ratios,
+    largest,
     mean_interval,
     paired,
 )
@@ -83,10 +84,23 @@ def test_equal_values_have_no_error_and_decide_by_the_margin_alone() -> None:
     assert against_fixed([5.0, 5.0], 5.25).interval() == (-0.25, -0.25)
 
 
-def test_log_ratios_are_symmetric_about_the_reference() -> None:
-    assert log_ratios([1.25, 0.8, 1.0, 0.0], 1.0) == [math.log(1.25), pytest.approx(-math.log(1.25)), 0.0, -math.inf]
-    with pytest.raises(ValueError, match="reference is 0"):
+def test_log_ratios_are_symmetric_about_the_printed_percentage() -> None:
+    assert log_ratios([0.0125, 0.008, 0.01], 1.0) == pytest.approx([math.log(1.25), -math.log(1.25), 0.0])
+    with pytest.raises(ValueError, match="percent is 0"):
         log_ratios([1.0], 0)
+
+
+def test_one_seed_that_keeps_nothing_is_no_certainty() -> None:
+    """It counts as a millionth of the weights: neither left out, nor enough for a verdict."""
+    four = log_ratios([0.0248, 0.025, 0.0246, 0.0249, 0.0], 2.48)
+    assert four[-1] == pytest.approx(math.log(1e-6 / 0.0248))
+    assert 0.05 < against_fixed(four, 0.0).p_below(0.0) < 0.5
+
+
+def test_what_one_part_cannot_test_is_not_shown_by_the_other() -> None:
+    assert largest(0.01, 0.2) == 0.2
+    assert math.isnan(largest(0.001, math.nan))
+    assert math.isnan(largest(math.nan, 0.001))
 
 
 def test_differences_are_paired_by_seed() -> None:
