@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,12 @@ class Masks:
         self._begun = self._watched = False
         self._count()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy sets the masks of its model: these follow no original."""
+        self.__dict__.update(state)
+        for held in self._masks.values():
+            held.lead()
+
     def __contains__(self, name: str) -> bool:
         return name in self._masks and self._masks[name].prunes
 
@@ -69,7 +76,6 @@ class Masks:
                 raise ValueError(f"mask of {name} is {found}, not torch.bool {list(parameter.shape)}")
         for name, mask in masks.items():
             held, parameter = self._masks[name], self._weights[name].parameter
-            held.lead()
             if not self._begun and held.before is None and not held.forward:
                 held.before = parameter.detach().clone()
             held.replace(~mask.to(parameter.device))

@@ -105,7 +105,7 @@ class KeptLinear(nn.Linear):
             if isinstance(value, Tensor) and value.shape == values.shape:
                 memo[id(value)] = self.places.scatter(value)
         if (mask := masks_of(copied).get("weight")) is not None:
-            mask.note(copied.weight)
+            mask.note_copy(copied.weight)
         return copied
 
     def __reduce_ex__(self, protocol: Any) -> Any:

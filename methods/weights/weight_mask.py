@@ -10,7 +10,8 @@ is loaded.
 
 A module carries its masks in its `__dict__`: they are no part of its `state_dict`, and copies and
 pickles take them along. A copy that is written to, such as an average of weights, follows the masks
-of its original; one that is not written to keeps those that it was copied with.
+of its original, the last ones where the original was finalized or dropped; a copy that is not
+written to keeps those that it was copied with.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ class WeightMask:
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
-    on. final: what was kept when the model was finalized. at_finish: a weak reference to what is
-    called before that. places: where the kept weights are, while the layer holds only these; None
-    otherwise. `pruned` is computed from them then. changes: how often the mask was replaced.
-    changes_form: whether the layer may hold only its kept weights.
+    on. final: what was kept when the model was finalized. last: `pruned` before that, for copies.
+    at_finish: a weak reference to what is called before finalizing. places: where the kept weights
+    are, while the layer holds only these; None otherwise. `pruned` is computed from them then.
+    changes: how often the mask was replaced. changes_form: whether the layer may hold only its kept
+    weights.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -57,13 +59,15 @@ class WeightMask:
         self._pruned: Tensor | None = None
         self.before: Tensor | None = None
         self.final: Tensor | None = None
+        self.last: Tensor | None = None
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
         self.changes = 0
         self.changes_form = False
         self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
         self._version: int | None = None
         self._hooked: weakref.ref[Tensor] | None = None
-        self._original: weakref.ref[WeightMask] | None = None  # of a copy
+        self._original: WeightMask | None = None  # of a copy
+        self._copied: tuple[torch.dtype, Tensor] | None = None  # of a copy: type and bits of the copied weight
 
     @property
     def pruned(self) -> Tensor | None:
@@ -144,7 +148,7 @@ class WeightMask:
             return None
         is_other = self._masked is not None and weight is not self._masked()
         stands_in = not isinstance(weight, nn.Parameter) or (is_other and not written)
-        if changed and (self.forward or not stands_in):
+        if (changed or self._differs(weight)) and (self.forward or not stands_in):
             self._follow()
         if self.pruned is None:
             return None
@@ -161,13 +165,27 @@ class WeightMask:
         """The model is being finalized: remember what the mask and, where there are any, thresholds keep."""
         keep = torch.zeros(0, dtype=torch.bool) if weight is None else self.keep(weight)
         self.final = keep if kept is None else keep & kept
-        self.pruned = None
+        self.last, self.pruned = self.pruned, None
+
+    def note_copy(self, weight: Tensor) -> None:
+        """This mask and its weight, which is masked, were copied from others."""
+        self.note(weight)
+        self._copied = weight.dtype, _sum_of_bits(weight)
+
+    def _differs(self, weight: Tensor) -> bool:
+        """Whether a copy's weight has other values than it was copied with, such as after a write to `.data`."""
+        if self._copied is None or weight.is_meta or weight.dtype != self._copied[0]:
+            return False
+        return bool(_sum_of_bits(weight).cpu() != self._copied[1].cpu())
 
     def _follow(self) -> None:
-        """Take over the present mask of the weight that this one's was copied from."""
-        original = self._original() if self._original is not None else None
-        if original is not None and original.pruned is not None and original.changes != self.changes:
-            self.replace(original.pruned)
+        """Take over the present or last mask of the weight that this one's was copied from."""
+        original = self._original
+        if original is None or original.changes == self.changes:
+            return
+        pruned = original.pruned if original.final is None else original.last
+        if pruned is not None:
+            self.replace(pruned)
             self.changes = original.changes
 
     def _zero_gradient(self, weight: Tensor) -> None:
@@ -176,7 +194,7 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("at_finish", "places", "_masked", "_version", "_hooked", "_original")
+        forgotten = ("at_finish", "places", "_masked", "_version", "_hooked", "_original", "_copied")
         return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned, "changes_form": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
@@ -189,12 +207,12 @@ class WeightMask:
         memo[id(self)] = copy
         copy.pruned = None if (pruned := self.pruned) is None else pruned.clone()
         copy.changes = self.changes
-        copy._original = self._original or weakref.ref(self)
+        copy._original = self._original or self
         weight = self._masked() if self._masked is not None else None
         if weight is not None and (not self.prunes or not self.written(weight)):
             copied = memo.get(id(weight))
             if copied is not None:
-                copy._masked, copy._version = weakref.ref(copied), _version(copied)
+                copy.note_copy(copied)
         return copy
 
 
@@ -225,6 +243,12 @@ def _is_called_by(module: str) -> bool:
 def _version(weight: Tensor) -> int | None:
     """Grows with each write to the weight; None for tensors of inference mode, which count none."""
     return None if weight.is_inference() else weight._version
+
+
+def _sum_of_bits(weight: Tensor) -> Tensor:
+    """The sum of the values' bits as whole numbers, the same on every device and in any order: 0-dim int64."""
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    return weight.detach().view(whole).sum(dtype=torch.int64)
 
 
 def masks_of(module: nn.Module) -> dict[str, WeightMask]:

@@ -178,6 +178,52 @@ def test_finalize_gives_a_snapshot_the_masks_that_it_was_copied_with() -> None:
         assert torch.equal(snapshot.get_parameter(name) != 0, mask)
 
 
+def average_through_data(average: nn.Module, model: nn.Module) -> None:
+    for mine, other in zip(average.parameters(), model.parameters(), strict=True):
+        mine.data.mul_(0.9).add_(other.data, alpha=0.1)
+
+
+@pytest.mark.parametrize("ending", ["model finalized first", "model dropped", "written through data"])
+@pytest.mark.parametrize("method", ["gradual", "set", "rigl"])
+def test_finalize_gives_an_average_the_last_masks_whichever_model_ends_first(method: str, ending: str) -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, method, density=0.3, update_every=1, total_steps=6)
+    sgd(attached)
+    average, snapshot = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9)), copy.deepcopy(model)
+    first = attached.masks()
+    for _ in range(6):
+        backward(model, attached)
+        attached.step()
+        average_through_data(average, model) if "data" in ending else average.update_parameters(model)
+    last = attached.masks()
+    assert any(not torch.equal(mask, first[name]) for name, mask in last.items())
+    if "first" in ending:
+        methods.finalize(model)
+    elif "dropped" in ending:
+        del model, attached
+        gc.collect()
+    methods.finalize(average)
+    methods.finalize(snapshot)
+    for name, mask in last.items():
+        assert not average.module.get_parameter(name)[~mask].any()
+        assert torch.equal(snapshot.get_parameter(name) != 0, first[name])  # nobody wrote to it
+
+
+def test_a_snapshot_that_moves_to_another_type_keeps_its_masks() -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, "gradual", density=0.3, update_every=1)
+    sgd(attached)
+    snapshot = copy.deepcopy(model).to(torch.bfloat16)
+    for _ in range(3):
+        backward(model, attached)
+        attached.step()
+    methods.finalize(snapshot)
+    assert attached.density() < 1
+    assert all(parameter.all() for name, parameter in snapshot.named_parameters() if name in attached.masks())
+
+
 def test_an_earlier_state_without_masks_makes_the_model_dense_again() -> None:
     torch.manual_seed(0)
     model = Block()
@@ -389,6 +435,22 @@ def test_a_model_and_its_attachment_that_are_copied_together_go_their_own_way() 
     other(torch.randn(4, 6))
     assert all(torch.equal(mask, masks[name]) for name, mask in other_attached.masks().items())
     assert zeros_where_pruned(other, other_attached)
+
+
+def test_a_state_loaded_into_a_copied_pair_is_its_own() -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, "set", density=0.3, total_steps=20)
+    sgd(attached)
+    other, other_attached = copy.deepcopy((model, attached))
+    states = copy.deepcopy((attached.state_dict(), model.state_dict()))
+    for _ in range(5):
+        backward(model, attached)
+        attached.step()
+    other_attached.load_state_dict(states[0])
+    other.load_state_dict(states[1])
+    assert all(torch.equal(mask, states[0]["masks"][name]) for name, mask in other_attached.masks().items())
+    assert all(torch.equal(value, states[1][name]) for name, value in other.state_dict().items())
 
 
 def test_loading_one_layer_leaves_the_others_values_for_set_masks() -> None:
