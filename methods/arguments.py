@@ -12,17 +12,26 @@ from methods.base import Method, Phase, class_problem
 from methods.execution import CHOICES, Choice
 from methods.registry import create, native
 
+USED = "used"  # of a Method's __dict__: set once it was attached
 STATE = ("method", "version", "hyperparameters", "step", "phase", "generator", "masks", "thresholds", "own")
 
 
 def method_of(method_or_name: Method | str, hyperparameters: Mapping[str, Any]) -> Method:
-    """The method itself, or a new one by its name. Raises ValueError for one that cannot be used."""
+    """The method itself, or a new one by its name.
+
+    Raises ValueError for one that cannot be used, or that was attached before: it may remember that training.
+    """
     if not isinstance(method_or_name, Method):
         return create(method_or_name, **hyperparameters)
     if hyperparameters:
         raise ValueError("hyperparameters go with a method's name, not with a Method")
     if problem := class_problem(cls := type(method_or_name)):
         raise ValueError(f"method {cls.__name__} {problem}")
+    if USED in vars(method_or_name):
+        raise ValueError(
+            f"this {cls.__name__} was attached before and may remember that training: give each attach a method "
+            "of its own, by name or from methods.create"
+        )
     return method_or_name
 
 

@@ -55,8 +55,8 @@ def attach(
     their kept weights, with `auto` where it pays (docs/sparse-execution.md). The model carries the
     method until `finalize`. Warns where less than 90 % of the model's weights can be masked. Raises
     ValueError for an unknown method, hyperparameter or execution, for one that the method or model
-    cannot have, for a pattern that matches no module, for a model with nothing to prune, and for a
-    model that carries a method already or is wrapped for several processes.
+    cannot have, for a Method that was attached before, a pattern that matches no module, a model
+    with nothing to prune, and one that carries a method already or is wrapped for several processes.
     """
     method = arguments.method_of(method_or_name, hyperparameters)
     execution = arguments.execution_of(execution, method)
@@ -100,12 +100,11 @@ class Attachment:
     def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...], coverage: Coverage) -> None:
         self.method, self.context, self.phases = method, context, phases
         self._starts = [0, *itertools.accumulate(phase.steps for phase in phases)]  # the steps at which they begin
-        self._phase = 0
+        self._phase, self._warned_of_decay = 0, False
         self._coverage = coverage
         self._structure = Structure(context.model, context.weights, context.masks.carried())
         self._bound: BoundOptimizer | None = None
         self._process_group: Any = None
-        self._warned_of_decay = False
         method.enter_phase(context)
         if method.density_promise != "dense" and not len(context.thresholds):
             context.masks.watch()  # copies that are made now follow masks that come later
@@ -113,6 +112,7 @@ class Attachment:
         self._structure.expect_thresholds(list(context.thresholds.parameters()))
         next(iter(context.masks.carried().values())).at_finish = weakref.WeakMethod(self._before_finalize)
         self._schedule_gradients()
+        vars(method)[arguments.USED] = True
 
     def _before_finalize(self) -> None:
         method, ctx, idle = self.method, self.context, self._bound is not None and self._bound.stepped

@@ -103,6 +103,23 @@ def test_a_second_method_is_refused_until_the_first_is_finalized(first: str, sec
     attach(methods.finalize(model), second)
 
 
+@pytest.mark.parametrize("name", ["prune_finetune", "deep_r", "dsr", "lottery", "static"])
+def test_a_method_that_was_attached_is_refused_for_another_model(name: str) -> None:
+    method = methods.create(name)
+    attached, model = attach(Block(), method), Block()
+    with pytest.raises(ValueError, match=r"was attached before .*: give each attach a method of its own, by name or"):
+        attach(model, method)
+    assert attached.method is method
+    attach(model, methods.create(name, **method.hyperparameters()))
+
+
+def test_a_method_whose_attach_failed_may_be_attached() -> None:
+    method = methods.create("snip")
+    with pytest.raises(ValueError, match="give attach"):
+        attach(Block(), method, train_batches=None)
+    attach(Block(), method)
+
+
 # ---- names and values
 
 
