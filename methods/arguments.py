@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from methods.base import Method, Phase, class_problem
+from methods.base import Context, Method, Phase, class_problem
 from methods.execution import CHOICES, Choice
 from methods.registry import create, native
 
@@ -101,19 +101,28 @@ def no_batches() -> Iterable[tuple[Tensor, Tensor]]:
     raise ValueError("this method scores on data: give attach(train_batches=...)")
 
 
-def check_state(method: Method, state: Mapping[str, Any]) -> None:
-    """Raises ValueError for the state of another method or version, or of other hyperparameters."""
+def check_state(method: Method, ctx: Context, state: Mapping[str, Any]) -> None:
+    """Raises ValueError for the state of another method, version, hyperparameters, steps or maskable weights."""
     if missing := [key for key in STATE if key not in state]:
         raise ValueError(f"this is no state of an attachment, which has {', '.join(missing)} too")
     identity = (method.name, method.version)
     if (state["method"], state["version"]) != identity:
         raise ValueError(f"the state is of {state['method']} {state['version']}, not {identity[0]} {identity[1]}")
     saved = method.added_hyperparameters() | state["hyperparameters"]
-    now = method.hyperparameters()
-    changed = [
-        f"{name} {saved.get(name)!r} -> {now.get(name)!r}"
-        for name in {**saved, **now}
-        if saved.get(name) != now.get(name)
-    ]
-    if changed:
-        raise ValueError(f"the state was saved with other hyperparameters: {', '.join(changed)}")
+    if changed := _changes(saved, method.hyperparameters()):
+        raise ValueError(f"the state was saved with other hyperparameters: {changed}")
+    now = ctx.attach_arguments()
+    if changed := _changes(_by_name(state.get("attach", now)), _by_name(now)):  # states of earlier versions have none
+        raise ValueError(f"attach as before: the state was saved with other steps or maskable weights: {changed}")
+
+
+def _by_name(attach_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with an entry for each maskable weight."""
+    weights = dict.fromkeys(attach_arguments["weights"], "maskable")
+    return {name: value for name, value in attach_arguments.items() if name != "weights"} | weights
+
+
+def _changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs, as text; empty where nothing does."""
+    names = [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+    return ", ".join(f"{name} {saved.get(name)!r} -> {now.get(name)!r}" for name in names)

@@ -387,11 +387,11 @@ class Attachment:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore structure, masks and clocks without scoring again.
 
-        Raises ValueError for the state of another method or version, or of other hyperparameters.
+        Raises ValueError for the state of another method, version, hyperparameters, steps or weights.
         """
         self._check("load_state_dict")
-        arguments.check_state(self.method, state)
         ctx = self.context
+        arguments.check_state(self.method, ctx, state)
         self._set_phase(state["phase"])
         ctx.load_state_dict(state)
         self._structure.expect_thresholds(list(ctx.thresholds.parameters()))

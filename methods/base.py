@@ -95,7 +95,7 @@ class Context:
         return self.masks.total
 
     def state_dict(self) -> dict[str, Any]:
-        """The clock, the generator, the masks and the structure of the thresholds."""
+        """The clock, the generator, the masks, the structure of the thresholds, and what was attached how."""
         scored = {"scored_examples": self.scored_examples} if self.scored_examples else {}
         chosen = {} if self.execution.choice == "dense" else {"execution": self.execution.state_dict()}
         return {
@@ -103,9 +103,15 @@ class Context:
             "generator": self.generator.get_state(),
             "masks": self.masks.state_dict(),
             "thresholds": self.thresholds.state_dict(),
+            "attach": self.attach_arguments(),
             **scored,
             **chosen,
         }
+
+    def attach_arguments(self) -> dict[str, Any]:
+        """What a resumed training has to be attached with too: the steps, and the names of the maskable weights."""
+        steps = {"total_steps": self.total_steps, "steps_per_epoch": self.steps_per_epoch}
+        return {**steps, "weights": list(self.weights)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what state_dict returned."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from attached_model import Block, attach, backward, ones, sgd
@@ -124,7 +126,38 @@ def test_a_state_saved_with_other_hyperparameters_is_refused_by_name() -> None:
         attach(Block(), "dst", threshold="scalar").load_state_dict(state)
 
 
-def test_masks_of_excluded_weights_are_refused() -> None:
+@pytest.mark.parametrize("method", ["static", "dst"])
+@pytest.mark.parametrize(
+    ("saved", "resumed", "message"),
+    [
+        ({"exclude": ["head"]}, {}, r"head\.weight None -> 'maskable'$"),
+        ({}, {"exclude": ["head"]}, r"head\.weight 'maskable' -> None$"),
+        ({"total_steps": 6}, {"total_steps": 12}, r"total_steps 6 -> 12$"),
+        ({"steps_per_epoch": 2}, {"steps_per_epoch": 3}, r"steps_per_epoch 2 -> 3$"),
+    ],
+)
+def test_a_state_of_a_model_attached_otherwise_is_refused_by_name(
+    method: str, saved: dict[str, Any], resumed: dict[str, Any], message: str
+) -> None:
+    state = attach(Block(), method, **saved).state_dict()
+    attached = attach(Block(), method, **resumed)
+    before = attached.state_dict()["masks"]
+    with pytest.raises(ValueError, match=rf"attach as before: the state was saved with other .*: {message}"):
+        attached.load_state_dict(state)
+    assert all(torch.equal(mask, before[name]) for name, mask in attached.state_dict()["masks"].items())
+
+
+def test_the_steps_of_all_phases_count() -> None:
+    state = attach(Block(), "dns", total_steps=4).state_dict()
+    with pytest.raises(ValueError, match=r"total_steps 8 -> 16$"):
+        attach(Block(), "dns", total_steps=8).load_state_dict(state)
+
+
+def test_a_state_from_before_these_were_saved_still_loads() -> None:
     state = attach(Block(), density=0.5).state_dict()
+    del state["attach"]
+    resumed = attach(Block(), density=0.5, total_steps=12, seed=1)
+    resumed.load_state_dict(state)
+    assert all(torch.equal(mask, state["masks"][name]) for name, mask in resumed.masks().items())
     with pytest.raises(ValueError, match=r"saved masks of head\.weight, which are no maskable weights here"):
         attach(Block(), density=0.5, exclude=["head"]).load_state_dict(state)

@@ -17,7 +17,7 @@ from benchmark import data
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
 from benchmark.training import records
-from benchmark.training.loop import Training, learning_rate, train_epoch, train_step
+from benchmark.training.loop import Training, digest, learning_rate, train_epoch, train_step
 
 PIXELS = Data(name="synthetic", train_limit=200, test_limit=50)
 CPU = torch.device("cpu")
@@ -279,3 +279,11 @@ def test_a_density_that_leaves_a_layer_without_weights_is_the_users_mistake() ->
 def test_an_optimizer_that_cannot_be_is_refused_before_any_training(change: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         spec("dense", **change)
+
+
+def test_the_digest_of_a_state_is_as_before_what_was_attached_was_saved() -> None:
+    live = training(spec("static"))
+    state = live.attached.state_dict()
+    earlier = ("method", "version", "hyperparameters", "step", "phase", "generator", "masks", "thresholds", "own")
+    assert digest(live.model, state) == digest(live.model, {key: state[key] for key in earlier})
+    assert digest(live.model, state) != digest(live.model, state | {"step": 1})
