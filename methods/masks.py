@@ -38,7 +38,7 @@ class Masks:
             carry(weight, self._masks[name])
             if forward:
                 reparametrize(weight, ForwardMask(self._masks[name]))
-        self._begun = self._watched = False
+        self._watched = False
         self._count()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class Masks:
                 raise ValueError(f"mask of {name} is {found}, not torch.bool {list(parameter.shape)}")
         for name, mask in masks.items():
             held, parameter = self._masks[name], self._weights[name].parameter
-            if not self._begun and held.before is None and not held.forward:
+            if not held.begun and held.before is None and not held.forward:
                 held.before = parameter.detach().clone()
             held.replace(~mask.to(parameter.device))
         self.watch()
@@ -101,10 +101,8 @@ class Masks:
 
     def begin(self) -> None:
         """Training goes on: free the weights' values from before they were masked."""
-        if not self._begun:
-            self._begun = True
         for held in self._masks.values():
-            held.before = None
+            held.before, held.begun = None, True
 
     def apply_(self) -> None:
         """Zero every pruned weight that is masked in place, of all layers at once."""

@@ -17,6 +17,7 @@ written to keeps those that it was copied with.
 from __future__ import annotations
 
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
@@ -33,6 +34,10 @@ from methods.weights.reparametrization import EffectiveWeight, extra_name
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
 StandIn = tuple[nn.Module, str, Tensor]  # a module, the name of its parameter, the tensor in the parameter's place
 AVERAGES = "torch.optim.swa_utils"
+LOST = (
+    "load_state_dict gave values to weights that the present masks prune, and they are 0 now: to return to an earlier "
+    "state, load attached.state_dict() of the same step first"
+)
 HOLDERS = "masked_modules"  # of a module's __dict__: the modules that its hook looks at
 
 
@@ -43,11 +48,11 @@ class WeightMask:
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
-    on. final: what was kept when the model was finalized. last: `pruned` before that, for copies.
-    at_finish: a weak reference to what is called before finalizing. places: where the kept weights
-    are, while the layer holds only these; None otherwise. `pruned` is computed from them then.
-    changes: how often the mask was replaced. changes_form: whether the layer may hold only its kept
-    weights.
+    on. begun: whether it did. final: what was kept when the model was finalized. last: `pruned`
+    before that, for copies. at_finish: a weak reference to what is called before finalizing.
+    places: where the kept weights are, while the layer holds only these; None otherwise. `pruned`
+    is computed from them then. changes: how often the mask was replaced. changes_form: whether the
+    layer may hold only its kept weights.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -58,6 +63,7 @@ class WeightMask:
         self.places: Places | None = None
         self._pruned: Tensor | None = None
         self.before: Tensor | None = None
+        self.begun = False
         self.final: Tensor | None = None
         self.last: Tensor | None = None
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
@@ -167,6 +173,12 @@ class WeightMask:
         self.final = keep if kept is None else keep & kept
         self.last, self.pruned = self.pruned, None
 
+    def loses(self, loaded: Tensor) -> bool:
+        """Whether training has begun and the mask zeroes some of these loaded values."""
+        if self._pruned is None or self.forward or not (self._original or self).begun:
+            return False
+        return bool(loaded[self._pruned].any())
+
     def note_copy(self, weight: Tensor) -> None:
         """This mask and its weight, which is masked, were copied from others."""
         self.note(weight)
@@ -206,7 +218,7 @@ class WeightMask:
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
         copy.pruned = None if (pruned := self.pruned) is None else pruned.clone()
-        copy.changes = self.changes
+        copy.changes, copy.begun = self.changes, self.begun
         copy._original = self._original or self
         weight = self._masked() if self._masked is not None else None
         if weight is not None and (not self.prunes or not self.written(weight)):
@@ -332,12 +344,19 @@ def _put_back_after(caller: nn.Module, replaced: list[StandIn]) -> None:
 
 
 def _mask_loaded(module: nn.Module, _: Any) -> None:
-    """Mask weights that were loaded, and keep their values in case other masks are loaded next."""
+    """Mask weights that were loaded, and keep their values in case other masks are loaded next.
+
+    Warns where training has begun and the masks zero some values: those of an earlier step had other masks.
+    """
+    loses = False
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
         if weight is not None and mask.pruned is not None and mask.written(weight):
             mask.before = weight.detach().clone()
             mask.settle_(module, name, written=True)
+            loses |= mask.loses(mask.before)
+    if loses:
+        warnings.warn(LOST, stacklevel=2)
 
 
 OWN_HOOKS = (_settle, _mask_loaded)

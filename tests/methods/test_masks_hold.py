@@ -108,6 +108,50 @@ def test_a_state_may_be_loaded_before_or_after_the_models(first: str) -> None:
     assert zeros_where_pruned(other, resumed)
 
 
+def with_moving_masks(method: str) -> tuple[Block, methods.Attachment]:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, method, density=0.3, total_steps=20, **({} if method == "static" else {"update_every": 2}))
+    sgd(attached)
+    return model, attached
+
+
+def train(model: Block, attached: methods.Attachment, steps: int) -> None:
+    for _ in range(steps):
+        backward(model, attached)
+        attached.step()
+
+
+@pytest.mark.parametrize("loads", ["model", "average", "copy"])
+@pytest.mark.parametrize("method", ["set", "rigl", "gradual"])
+def test_an_earlier_state_that_the_present_masks_prune_is_warned_of(method: str, loads: str) -> None:
+    model, attached = with_moving_masks(method)
+    average = AveragedModel(model)
+    train(model, attached, 5)
+    earlier = copy.deepcopy(model.state_dict())
+    train(model, attached, 10)
+    target = {"model": model, "average": average.module, "copy": copy.deepcopy(model)}[loads]
+    with pytest.warns(UserWarning, match=r"masks prune, .* load attached\.state_dict\(\) of the same step first"):
+        target.load_state_dict(earlier)
+
+
+@pytest.mark.parametrize("method", ["set", "rigl", "gradual", "static"])
+def test_states_that_the_masks_keep_are_loaded_in_silence(method: str, recwarn: pytest.WarningsRecorder) -> None:
+    model, attached = with_moving_masks(method)
+    model.load_state_dict(dense_weights(model))  # pretrained weights, before training
+    train(model, attached, 5)
+    snapshot, earlier = copy.deepcopy(model), copy.deepcopy((attached.state_dict(), model.state_dict()))
+    train(model, attached, 10)
+    snapshot.load_state_dict(model.state_dict())
+    attached.load_state_dict(earlier[0])
+    model.load_state_dict(earlier[1])
+    assert all(torch.equal(value, earlier[1][name]) for name, value in model.state_dict().items())
+    fresh, resumed = with_moving_masks(method)
+    fresh.load_state_dict(earlier[1])
+    resumed.load_state_dict(earlier[0])
+    assert not [str(warning.message) for warning in recwarn if "load_state_dict" in str(warning.message)]
+
+
 # ---- copies and averages
 
 
