@@ -218,7 +218,7 @@ class Attachment:
         """Raises where the model is finalized, or a weight is not where it was."""
         if self._structure.finalized:
             raise RuntimeError(f"{call}() after finalize: the model carries no method now; attach one again")
-        self._structure.check()
+        self._structure.check(ties=call != "step")  # `bind` looked; `step` names tensors that are new since
 
     def penalty(self) -> Tensor:
         """What the method adds to the task loss: a 0-dim tensor, 0 where it adds nothing.

@@ -99,8 +99,6 @@ class Execution:
         inner = innermost(optimizer)
         kind = type(inner if inner is not None else optimizer)
         problem = "it works in one process only" if several_processes else ""
-        if len({id(weight.held) for weight in self._all.values()}) < len(self._all):
-            problem = "the weights of some layers are one tensor"
         if not kind.__module__.startswith("torch.optim.") or kind.__name__ not in BY_ELEMENT:
             problem = f"the optimizer {kind.__name__} is none of {', '.join(BY_ELEMENT)}"
         if self._refuses(problem) or inner is None:

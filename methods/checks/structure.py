@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from methods.layers import MaskableWeight
+from methods.ties import sharing
 from methods.weights.reparametrization import extra_name
 from methods.weights.weight_mask import WeightMask, masks_of
 
@@ -48,8 +49,11 @@ class Structure:
             if name in self._thresholds:
                 yield weight.module._parameters, extra_name(weight.parameter_name), f"the threshold of {name}"
 
-    def check(self) -> None:
-        """Raises ValueError, naming the weight, where one is not the model's any more."""
+    def check(self, *, ties: bool) -> None:
+        """Raises ValueError, naming the weight, where one is not the model's any more.
+
+        ties: also where one shares numbers with another parameter, which takes longer to find.
+        """
         if any(held.get(key) is not module for held, key, module in self._places):
             self._places = self._find()
         for name, weight in self._weights.items():
@@ -71,6 +75,25 @@ class Structure:
             weight = self._weights[name]
             if extra_name(weight.parameter_name) not in weight.module._parameters:
                 raise ValueError(f"{name} has lost its thresholds since attach: attach the method again")
+        if ties:
+            self._check_ties()
+
+    def _check_ties(self) -> None:
+        """Raises ValueError where a weight was tied to another parameter since attach, which refuses tied ones."""
+        known = {(id(weight.module), weight.parameter_name): name for name, weight in self._weights.items()}
+        parameters = {
+            known.get((id(module), key), f"{path}.{key}".lstrip(".")): parameter
+            for path, module in self._model.named_modules()
+            for key, parameter in module._parameters.items()
+            if parameter is not None
+        }
+        shared = sharing(parameters)
+        for name in self._weights:
+            if len(names := shared[name]) > 1:
+                raise ValueError(
+                    f"{' and '.join(sorted(names))} were tied since attach, and a mask prunes them all: tie weights "
+                    "before attaching, and exclude those that are tied to no embedding"
+                )
 
     def _find(self) -> list[Place]:
         """Where the modules are now, each with the modules that it lies in.

@@ -177,6 +177,27 @@ def test_an_attach_that_fails_leaves_the_model_as_it_was() -> None:
     attach(model)
 
 
+@pytest.mark.parametrize(
+    ("target", "source", "names"),
+    [("a", "b", r"a\.weight and b\.weight"), ("a", "e", r"a\.weight and e\.weight"), ("e", "b", r"b\.weight and e\.w")],
+)
+def test_weights_tied_after_attach_are_refused_by_name(target: str, source: str, names: str) -> None:
+    model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4), "e": nn.Embedding(4, 4)})
+    attached = attach(model)
+    model[target].weight = model[source].weight
+    for call in (sgd, methods.Attachment.density, methods.Attachment.state_dict):
+        with pytest.raises(ValueError, match=rf"{names}.* were tied since attach"):
+            call(attached)
+
+
+def test_a_layer_under_a_second_name_since_attach_is_one_layer() -> None:
+    model = Block()
+    attached = attach(model, density=0.5)
+    model.alias = model.head
+    sgd(attached)
+    assert attached.density() == pytest.approx(0.5, abs=0.01)
+
+
 # ---- one life at a time
 
 
