@@ -29,7 +29,9 @@ class BoundOptimizer:
 
     def __init__(self, optimizer: torch.optim.Optimizer, places: Iterable[Place]) -> None:
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self._held = [(held, key, name, held[key]) for held, key, name in places if id(held[key]) in ids]
+        trained = [(held, key, name, held[key]) for held, key, name in places]
+        self._held = [place for place in trained if id(place[3]) in ids]
+        self._lacking = {name: parameter for _, _, name, parameter in trained if id(parameter) not in ids}
         self.optimizer = optimizer
         self._stepped = self._warned = False
         self._versions_after = self._versions()
@@ -65,8 +67,10 @@ class BoundOptimizer:
 
         Wrappers that accumulate gradients and scalers that find infinite gradients make none. The
         hook is not called where an optimizer's own `step` calls this, so writes count too. Warns
-        once where the optimizer also steps elsewhere, so that its weights move twice.
+        once where the optimizer also steps elsewhere, so that its weights move twice, and once where
+        it lacks parameters that have a gradient.
         """
+        self._warn_of_lacking()
         before = self._versions()
         if self._stepped and not self._warned and before != self._versions_after:
             self._warned = True
@@ -83,6 +87,17 @@ class BoundOptimizer:
         self._versions_after = self._versions()
         stepped, self._stepped = self._stepped, False
         return stepped or before != self._versions_after
+
+    def _warn_of_lacking(self) -> None:
+        lacking = [n for n, p in self._lacking.items() if p is not None and p.requires_grad and p.grad is not None]
+        if lacking:
+            self._lacking = {}
+            warnings.warn(
+                f"the optimizer does not train {', '.join(lacking)}, but the method takes weights with a gradient for "
+                "trained ones: freeze them with requires_grad_(False), or build the optimizer from parameter_groups() "
+                "and bind it again",
+                stacklevel=4,
+            )
 
     def _versions(self) -> list[int]:
         return [parameter._version for _, _, _, parameter in self._held if parameter is not None]

@@ -231,3 +231,28 @@ def test_a_decay_of_thresholds_that_was_asked_for_is_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attached.bind(torch.optim.AdamW(model.parameters()))
+
+
+def test_masked_weights_that_train_without_the_optimizer_are_named_once() -> None:
+    model = Block()
+    attached = attach(model, "set", density=0.5)
+    attached.bind(torch.optim.SGD(model.head.parameters(), lr=0.1))
+    backward(model, attached)
+    message = r"^the optimizer does not train features\.0\.weight, features\.1\.0\.weight, .*: freeze them"
+    with pytest.warns(UserWarning, match=message) as at:
+        attached.step()
+    assert [one.filename for one in at] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backward(model, attached)
+        attached.step()
+
+
+def test_frozen_weights_that_the_optimizer_lacks_are_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    model = Block()
+    attached = attach(model, "set", density=0.5)
+    model.features.requires_grad_(False)
+    attached.bind(torch.optim.SGD(model.head.parameters(), lr=0.1))
+    backward(model, attached)
+    attached.step()
+    assert not recwarn.list
