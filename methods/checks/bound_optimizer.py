@@ -33,7 +33,7 @@ class BoundOptimizer:
         self._held = [place for place in trained if id(place[3]) in ids]
         self._lacking = {name: parameter for _, _, name, parameter in trained if id(parameter) not in ids}
         self.optimizer = optimizer
-        self._stepped = self._warned = False
+        self._stepped = self._skipped = self._warned = False
         self._versions_after = self._versions()
         inner = innermost(optimizer)
         self.direct = inner is optimizer
@@ -79,14 +79,14 @@ class BoundOptimizer:
                 "attached.step() in place of optimizer.step(), and give each attached model an optimizer of its own",
                 stacklevel=3,
             )
-        self._stepped = False
+        self._stepped = self._skipped = False
         if scaler_step is not None:
             scaler_step(self.optimizer)
         else:
             self.optimizer.step(*(() if closure is None else (closure,)))
         self._versions_after = self._versions()
         stepped, self._stepped = self._stepped, False
-        return stepped or before != self._versions_after
+        return (stepped or before != self._versions_after) and not (self._skipped or skips(self.optimizer))
 
     def _warn_of_lacking(self) -> None:
         lacking = [n for n, p in self._lacking.items() if p is not None and p.requires_grad and p.grad is not None]
@@ -103,7 +103,7 @@ class BoundOptimizer:
         return [parameter._version for _, _, _, parameter in self._held if parameter is not None]
 
     def _note(self, *_: Any) -> None:
-        self._stepped = True
+        self._stepped, self._skipped = True, skips(self.optimizer)
 
 
 def groups_of(
@@ -154,6 +154,11 @@ def chain(optimizer: Any) -> list[Any]:
         seen.append(optimizer)
         optimizer = next((vars(optimizer)[name] for name in INNER if name in vars(optimizer)), None)
     return seen
+
+
+def skips(optimizer: Any) -> bool:
+    """Whether a scaler makes the optimizer's current step skip its update, inside of a fused kernel."""
+    return any(bool(getattr(one, "found_inf", None)) for one in chain(optimizer))
 
 
 def innermost(optimizer: Any) -> torch.optim.Optimizer | None:

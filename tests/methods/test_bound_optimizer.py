@@ -62,6 +62,27 @@ def test_steps_that_a_scaler_skips_are_not_counted_and_masks_hold() -> None:
     assert attached.context.step == 1
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_a_scaler_that_found_infinite_gradients_makes_no_step(kind: Any, fused: bool) -> None:
+    """A fused optimizer skips the update inside of its step, which the scaler calls all the same."""
+    model = Block()
+    attached = attach(model, "granet", density=0.3, update_every=2)
+    optimizer = kind(attached.parameter_groups(), lr=0.1, fused=fused)
+    attached.bind(optimizer)
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=1024.0), attached.masks()
+    for size, steps in ((1.0, 1), (float("inf"), 1), (1.0, 2)):
+        model.zero_grad()
+        loss = F.cross_entropy(model(torch.randn(8, 6)), torch.arange(8) % 3)
+        scaler.scale(size * loss).backward()
+        scaler.unscale_(optimizer)
+        attached.step(scaler.step)
+        scaler.update()
+        assert attached.context.step == steps
+        moved = any(not torch.equal(mask, before[name]) for name, mask in attached.masks().items())
+        assert moved == (steps == 2)
+
+
 def test_another_optimizer_takes_over_at_bind() -> None:
     model = Block()
     attached = attach(model)
