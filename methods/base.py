@@ -121,6 +121,12 @@ class Context:
         assert self.optimizer is not None, "no optimizer is bound yet"
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def lr_of(self, parameter: nn.Parameter) -> float:
+        """The learning rate of the optimizer's group that holds the parameter; 0 where none does."""
+        assert self.optimizer is not None, "no optimizer is bound yet"
+        groups = [group for group in self.optimizer.param_groups if any(p is parameter for p in group["params"])]
+        return float(groups[0]["lr"]) if groups else 0.0
+
 
 class Method:
     """Base of every method. Every hook has a default that does nothing.
