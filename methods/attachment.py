@@ -262,10 +262,11 @@ class Attachment:
                 "a wrapper does not know of the thresholds; attach the method first, then wrap the model"
             )
         ctx.masks.begin()
-        if self.method.after_backward(ctx) and not self._bound.update(scaler_step, closure):
-            ctx.masks.apply_()
-            return False
+        keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
+        stepped = not self.method.after_backward(ctx) or self._bound.update(scaler_step, closure, keep_gradients=keep)
         ctx.masks.apply_()
+        if not stepped:
+            return False
         ctx.step += 1
         self.method.after_step(ctx)
         return self._advance()

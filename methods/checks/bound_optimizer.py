@@ -62,15 +62,21 @@ class BoundOptimizer:
         self,
         scaler_step: Callable[[torch.optim.Optimizer], Any] | None = None,
         closure: Callable[[], Any] | None = None,
+        *,
+        keep_gradients: bool = False,
     ) -> bool:
         """Step the optimizer, by a scaler or with a closure; whether it made an update in it.
 
         Wrappers that accumulate gradients and scalers that find infinite gradients make none. The
         hook is not called where an optimizer's own `step` calls this, so writes count too. Warns
         once where the optimizer also steps elsewhere, so that its weights move twice, and once where
-        it lacks parameters that have a gradient.
+        it lacks parameters that have a gradient. keep_gradients: weights have the gradients from
+        before the update after it too, unless a closure computes them; torch's SGD with Nesterov
+        momentum overwrites them with its direction where foreach is on, as it is on a GPU.
         """
         self._warn_of_lacking()
+        weights = [p for _, _, _, p in self._held if p is not None and keep_gradients and closure is None]
+        gradients = [(p.grad, p.grad.clone()) for p in weights if p.grad is not None]
         before = self._versions()
         if self._stepped and not self._warned and before != self._versions_after:
             self._warned = True
@@ -84,6 +90,8 @@ class BoundOptimizer:
             scaler_step(self.optimizer)
         else:
             self.optimizer.step(*(() if closure is None else (closure,)))
+        for gradient, own in gradients:
+            gradient.copy_(own)
         self._versions_after = self._versions()
         stepped, self._stepped = self._stepped, False
         return (stepped or before != self._versions_after) and not (self._skipped or skips(self.optimizer))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import methods
 from methods import Context, Method
+from methods.algorithms.granet import GraNet
 
 
 class Accumulating(torch.optim.Optimizer):
@@ -277,3 +278,24 @@ def test_frozen_weights_that_the_optimizer_lacks_are_no_warning(recwarn: pytest.
     backward(model, attached)
     attached.step()
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_after_a_dense_step_hooks_find_the_gradients_that_the_loop_computed(foreach: bool) -> None:
+    """SGD overwrites them with g + mu * momentum where foreach is on, and granet would grow by that."""
+    found = []
+
+    class Reads(GraNet):
+        def after_step(self, ctx: Context) -> None:
+            if self.due(ctx):
+                found.append([weight.parameter.grad.clone() for weight in ctx.weights.values()])
+
+    model = Block()
+    attached = attach(model, Reads(density=0.3, update_every=2))
+    sgd = torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9, nesterov=True, foreach=foreach)
+    attached.bind(sgd)
+    for _ in range(2):
+        backward(model, attached)
+        want = [weight.parameter.grad.clone() for weight in attached.context.weights.values()]
+        attached.step()
+    assert all(torch.equal(a, b) for a, b in zip(found[-1], want, strict=True))
