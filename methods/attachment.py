@@ -194,7 +194,7 @@ class Attachment:
             self._bound.release()
         several = ranks.usable(process_group) or ranks.usable(ranks.DEFAULT)
         self.context.execution.bind(optimizer, several_processes=several)
-        self._bound = BoundOptimizer(optimizer, self._structure.trained())
+        self._bound = BoundOptimizer(optimizer, self._structure.trained(), self.context.model.named_parameters())
         if self._reads_gradients() and not self._bound.direct:
             raise ValueError(
                 f"{self.method.name} reads each step's gradients, and {type(optimizer).__name__} wraps an optimizer "
@@ -312,7 +312,7 @@ class Attachment:
         self._check("set_masks")
         if not len(self.context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
-        self.context.masks.set(masks)
+        self.context.masks.set(masks, frozen_too=True)
         self.context.masks.restore_before_()
 
     @torch.no_grad()

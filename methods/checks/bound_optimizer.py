@@ -23,15 +23,21 @@ Place = tuple[Mapping[str, nn.Parameter | None], str, str]  # a module's paramet
 class BoundOptimizer:
     """An optimizer, and the model's weights and thresholds that it holds.
 
-    places: where modules hold weights and thresholds. direct: whether it is an optimizer of torch
-    and not a wrapper around one.
+    places: where modules hold weights and thresholds. parameters: all of the model's, by name.
+    direct: whether it is an optimizer of torch and not a wrapper around one.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, places: Iterable[Place]) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        places: Iterable[Place],
+        parameters: Iterable[tuple[str, nn.Parameter]],
+    ) -> None:
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
         trained = [(held, key, name, held[key]) for held, key, name in places]
         self._held = [place for place in trained if id(place[3]) in ids]
-        self._lacking = {name: parameter for _, _, name, parameter in trained if id(parameter) not in ids}
+        masked = {name: p for _, _, name, p in trained if p is not None and id(p) not in ids}
+        self._lacking = masked | {name: p for name, p in parameters if not p.requires_grad and id(p) not in ids}
         self.optimizer = optimizer
         self._stepped = self._skipped = self._warned = False
         self._versions_after = self._versions()
@@ -67,12 +73,14 @@ class BoundOptimizer:
     ) -> bool:
         """Step the optimizer, by a scaler or with a closure; whether it made an update in it.
 
+        keep_gradients: weights have the gradients from before the update after it too, unless a
+        closure computes them; torch's SGD with Nesterov momentum overwrites them with its direction
+        where foreach is on, as it is on a GPU.
+
         Wrappers that accumulate gradients and scalers that find infinite gradients make none. The
         hook is not called where an optimizer's own `step` calls this, so writes count too. Warns
         once where the optimizer also steps elsewhere, so that its weights move twice, and once where
-        it lacks parameters that have a gradient. keep_gradients: weights have the gradients from
-        before the update after it too, unless a closure computes them; torch's SGD with Nesterov
-        momentum overwrites them with its direction where foreach is on, as it is on a GPU.
+        it lacks masked weights, or parameters that were frozen at first, and these have a gradient.
         """
         self._warn_of_lacking()
         weights = [p for _, _, _, p in self._held if p is not None and keep_gradients and closure is None]
@@ -97,13 +105,13 @@ class BoundOptimizer:
         return (stepped or before != self._versions_after) and not (self._skipped or skips(self.optimizer))
 
     def _warn_of_lacking(self) -> None:
-        lacking = [n for n, p in self._lacking.items() if p is not None and p.requires_grad and p.grad is not None]
+        lacking = [name for name, p in self._lacking.items() if p.requires_grad and p.grad is not None]
         if lacking:
             self._lacking = {}
             warnings.warn(
-                f"the optimizer does not train {', '.join(lacking)}, but the method takes weights with a gradient for "
-                "trained ones: freeze them with requires_grad_(False), or build the optimizer from parameter_groups() "
-                "and bind it again",
+                f"the optimizer does not train {', '.join(lacking)}, which have gradients: build it from "
+                "parameter_groups() again and bind it, or freeze them with requires_grad_(False); the method takes "
+                "masked weights with a gradient for trained ones",
                 stacklevel=4,
             )
 

@@ -260,10 +260,30 @@ def test_masked_weights_that_train_without_the_optimizer_are_named_once() -> Non
     attached = attach(model, "set", density=0.5)
     attached.bind(torch.optim.SGD(model.head.parameters(), lr=0.1))
     backward(model, attached)
-    message = r"^the optimizer does not train features\.0\.weight, features\.1\.0\.weight, .*: freeze them"
+    message = (
+        r"^the optimizer does not train features\.0\.weight, features\.1\.0\.weight, which have .*, or freeze them"
+    )
     with pytest.warns(UserWarning, match=message) as at:
         attached.step()
     assert [one.filename for one in at] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backward(model, attached)
+        attached.step()
+
+
+def test_parameters_that_are_unfrozen_after_bind_are_named_once() -> None:
+    model = Block()
+    model.features[0].requires_grad_(False)
+    attached = attach(model, "set", density=0.5)
+    sgd(attached)
+    model.requires_grad_(True)
+    backward(model, attached)
+    with pytest.warns(
+        UserWarning, match=r"^the optimizer does not train features\.0\.weight, features\.0\.bias, which"
+    ):
+        attached.step()
+    sgd(attached)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backward(model, attached)
