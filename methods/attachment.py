@@ -104,7 +104,6 @@ class Attachment:
         self._coverage = coverage
         self._structure = Structure(context.model, context.weights, context.masks.carried())
         self._bound: BoundOptimizer | None = None
-        self._process_group: Any = None
         self._warned_of_decay = False
         method.enter_phase(context)
         if method.density_promise != "dense" and not len(context.thresholds):
@@ -202,17 +201,15 @@ class Attachment:
             )
         self.context.optimizer = optimizer
         if first:
-            self._process_group = process_group
+            self.context.process_group = process_group
             self._compare_processes("attach with the same seed, weights and include in every process")
 
     def _reads_gradients(self) -> bool:
         return type(self.method).after_backward is not Method.after_backward
 
     def _compare_processes(self, advice: str) -> None:
-        if ranks.usable(self._process_group):
-            held = self.masks() if len(self.context.masks) else {}
-            if not ranks.equal(held | self.context.thresholds.parameters(), self._process_group):
-                raise RuntimeError(f"processes hold different masks or thresholds: {advice}")
+        held = self.masks() if len(self.context.masks) else {}
+        ranks.check(held | self.context.thresholds.parameters(), self.context.process_group, advice)
 
     def _check(self, call: str) -> None:
         """Raises where the model is finalized, or a weight is not where it was."""
@@ -243,8 +240,8 @@ class Attachment:
         evaluate several times. Where the optimizer makes no update (a wrapper accumulates
         gradients, a scaler found infinite ones), no step is counted. Raises RuntimeError where no
         optimizer is bound, for a finalized model, where the optimizer trains tensors that are no
-        longer the model's, and at the second step where the thresholds of processes differ;
-        ValueError where a weight is no longer the model's.
+        longer the model's, and where the thresholds of processes (at the second step) or their scored
+        masks differ; ValueError where a weight is no longer the model's.
         """
         ctx = self.context
         self._check("step")
@@ -258,9 +255,7 @@ class Attachment:
                 f"{self.method.name} reads the gradients before each step: a closure computes them too late"
             )
         if ctx.step == 1 and len(ctx.thresholds):
-            self._compare_processes(
-                "a wrapper does not know of the thresholds; attach the method first, then wrap the model"
-            )
+            self._compare_processes("a wrapper does not know of the thresholds; attach first, then wrap the model")
         ctx.masks.begin()
         keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
         stepped = not self.method.after_backward(ctx) or self._bound.update(scaler_step, closure, keep_gradients=keep)
@@ -268,8 +263,12 @@ class Attachment:
         if not stepped:
             return False
         ctx.step += 1
+        scored = ctx.scored_examples
         self.method.after_step(ctx)
-        return self._advance()
+        begins = self._advance()
+        if ctx.scored_examples > scored:
+            self._compare_processes("score on the same train_batches, or average scores with scoring.over_processes")
+        return begins
 
     def _advance(self) -> bool:
         """Get ready for the next step. True where it begins a phase."""
@@ -362,8 +361,7 @@ class Attachment:
         if not self._structure.finalized:
             self._check("density")
             self.context.masks.apply_()
-        masks = self.masks().values()
-        return sum(int(torch.count_nonzero(mask)) for mask in masks) / sum(mask.numel() for mask in masks)
+        return sum(int(torch.count_nonzero(mask)) for mask in self.masks().values()) / self.context.total_weights
 
     def coverage(self) -> Coverage:
         """The share of the model's weights that is maskable, and what is dense, as of `attach`."""

@@ -52,7 +52,8 @@ class Context:
     step counts the completed optimizer steps: 0 in the first after_backward, 1 in the first
     after_step; phase_start: what it was when the phase began. generator: a CPU generator, the
     method's only source of randomness. scored_examples: examples that were passed through the model
-    to score weights (`methods.scoring`), outside of the training steps.
+    to score weights (`methods.scoring`), outside of the training steps. process_group: that of `bind`;
+    None before it.
     """
 
     model: nn.Module
@@ -70,6 +71,7 @@ class Context:
     phase_start: int = 0
     scored_examples: int = 0
     method_name: str = ""
+    process_group: Any = None
     execution: Execution = field(default_factory=Execution)
 
     @property
