@@ -236,12 +236,11 @@ class Attachment:
         """One update, in place of optimizer.step(). True when a new phase began.
 
         scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before and
-        `scaler.update()` after. closure: recomputes the loss and its gradients, for optimizers that
-        evaluate several times. Where the optimizer makes no update (a wrapper accumulates
-        gradients, a scaler found infinite ones), no step is counted. Raises RuntimeError where no
-        optimizer is bound, for a finalized model, where the optimizer trains tensors that are no
-        longer the model's, and where the thresholds of processes (at the second step) or their scored
-        masks differ; ValueError where a weight is no longer the model's.
+        `scaler.update()` after. closure: recomputes loss and gradients, where an optimizer evaluates
+        them several times. No step is counted where it makes no update (a wrapper accumulates
+        gradients, a scaler found infinite ones). Raises RuntimeError where no optimizer is bound, for
+        a finalized model, where the optimizer's tensors are not the model's any more, and where
+        thresholds (at step 2) or scored masks of processes differ; ValueError for a replaced weight.
         """
         ctx = self.context
         self._check("step")
@@ -262,8 +261,7 @@ class Attachment:
         ctx.masks.apply_()
         if not stepped:
             return False
-        ctx.step += 1
-        scored = ctx.scored_examples
+        ctx.step, scored = ctx.step + 1, ctx.scored_examples
         self.method.after_step(ctx)
         begins = self._advance()
         if ctx.scored_examples > scored:
