@@ -104,7 +104,6 @@ class Attachment:
         self._coverage = coverage
         self._structure = Structure(context.model, context.weights, context.masks.carried())
         self._bound: BoundOptimizer | None = None
-        self._process_group: Any = None
         method.enter_phase(context)
         if method.density_promise != "dense" and not len(context.thresholds):
             context.masks.watch()  # copies that are made now follow masks that come later
@@ -194,7 +193,7 @@ class Attachment:
             self._bound.release()
         several = ranks.usable(process_group) or ranks.usable(ranks.DEFAULT)
         self.context.execution.bind(optimizer, several_processes=several)
-        self._bound = BoundOptimizer(optimizer, self._structure.trained())
+        self._bound = BoundOptimizer(optimizer, self._structure.trained(), self.context.model.named_parameters())
         if self._reads_gradients() and not self._bound.direct:
             raise ValueError(
                 f"{self.method.name} reads each step's gradients, and {type(optimizer).__name__} wraps an optimizer "
@@ -202,17 +201,15 @@ class Attachment:
             )
         self.context.optimizer = optimizer
         if first:
-            self._process_group = process_group
+            self.context.process_group = process_group
             self._compare_processes("attach with the same seed, weights and include in every process")
 
     def _reads_gradients(self) -> bool:
         return type(self.method).after_backward is not Method.after_backward
 
     def _compare_processes(self, advice: str) -> None:
-        if ranks.usable(self._process_group):
-            held = self.masks() if len(self.context.masks) else {}
-            if not ranks.equal(held | self.context.thresholds.parameters(), self._process_group):
-                raise RuntimeError(f"processes hold different masks or thresholds: {advice}")
+        held = self.masks() if len(self.context.masks) else {}
+        ranks.check(held | self.context.thresholds.parameters(), self.context.process_group, advice)
 
     def _check(self, call: str) -> None:
         """Raises where the model is finalized, or a weight is not where it was."""
@@ -239,12 +236,11 @@ class Attachment:
         """One update, in place of optimizer.step(). True when a new phase began.
 
         scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before and
-        `scaler.update()` after. closure: recomputes the loss and its gradients, for optimizers that
-        evaluate several times. Where the optimizer makes no update (a wrapper accumulates
-        gradients, a scaler found infinite ones), no step is counted. Raises RuntimeError where no
-        optimizer is bound, for a finalized model, where the optimizer trains tensors that are no
-        longer the model's, and at the second step where the thresholds of processes differ;
-        ValueError where a weight is no longer the model's.
+        `scaler.update()` after. closure: recomputes loss and gradients, where an optimizer evaluates
+        them several times. No step is counted where it makes no update (a wrapper accumulates
+        gradients, a scaler found infinite ones). Raises RuntimeError where no optimizer is bound, for
+        a finalized model, where the optimizer's tensors are not the model's any more, and where
+        thresholds (at step 2) or scored masks of processes differ; ValueError for a replaced weight.
         """
         ctx = self.context
         self._check("step")
@@ -258,17 +254,19 @@ class Attachment:
                 f"{self.method.name} reads the gradients before each step: a closure computes them too late"
             )
         if ctx.step == 1 and len(ctx.thresholds):
-            self._compare_processes(
-                "a wrapper does not know of the thresholds; attach the method first, then wrap the model"
-            )
+            self._compare_processes("a wrapper does not know of the thresholds; attach first, then wrap the model")
         ctx.masks.begin()
-        if self.method.after_backward(ctx) and not self._bound.update(scaler_step, closure):
-            ctx.masks.apply_()
-            return False
+        keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
+        stepped = not self.method.after_backward(ctx) or self._bound.update(scaler_step, closure, keep_gradients=keep)
         ctx.masks.apply_()
-        ctx.step += 1
+        if not stepped:
+            return False
+        ctx.step, scored = ctx.step + 1, ctx.scored_examples
         self.method.after_step(ctx)
-        return self._advance()
+        begins = self._advance()
+        if ctx.scored_examples > scored:
+            self._compare_processes("score on the same train_batches, or average scores with scoring.over_processes")
+        return begins
 
     def _advance(self) -> bool:
         """Get ready for the next step. True where it begins a phase."""
@@ -311,7 +309,7 @@ class Attachment:
         self._check("set_masks")
         if not len(self.context.masks):
             raise ValueError(f"{self.method.name} has no masks of its own to set")
-        self.context.masks.set(masks)
+        self.context.masks.set(masks, frozen_too=True)
         self.context.masks.restore_before_()
 
     @torch.no_grad()
@@ -361,8 +359,7 @@ class Attachment:
         if not self._structure.finalized:
             self._check("density")
             self.context.masks.apply_()
-        masks = self.masks().values()
-        return sum(int(torch.count_nonzero(mask)) for mask in masks) / sum(mask.numel() for mask in masks)
+        return sum(int(torch.count_nonzero(mask)) for mask in self.masks().values()) / self.context.total_weights
 
     def coverage(self) -> Coverage:
         """The share of the model's weights that is maskable, and what is dense, as of `attach`."""

@@ -52,7 +52,8 @@ class Context:
     step counts the completed optimizer steps: 0 in the first after_backward, 1 in the first
     after_step; phase_start: what it was when the phase began. generator: a CPU generator, the
     method's only source of randomness. scored_examples: examples that were passed through the model
-    to score weights (`methods.scoring`), outside of the training steps.
+    to score weights (`methods.scoring`), outside of the training steps. process_group: that of `bind`;
+    None before it.
     """
 
     model: nn.Module
@@ -70,6 +71,7 @@ class Context:
     phase_start: int = 0
     scored_examples: int = 0
     method_name: str = ""
+    process_group: Any = None
     execution: Execution = field(default_factory=Execution)
 
     @property
@@ -126,6 +128,12 @@ class Context:
         """The learning rate of the optimizer's first group."""
         assert self.optimizer is not None, "no optimizer is bound yet"
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def lr_of(self, parameter: nn.Parameter) -> float:
+        """The learning rate of the optimizer's group that holds the parameter; 0 where none does."""
+        assert self.optimizer is not None, "no optimizer is bound yet"
+        groups = [group for group in self.optimizer.param_groups if any(p is parameter for p in group["params"])]
+        return float(groups[0]["lr"]) if groups else 0.0
 
 
 class Method:

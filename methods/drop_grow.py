@@ -70,11 +70,12 @@ class Rewiring(Method):
             ctx.masks.zero_optimizer_state_(ctx.optimizer, new)
 
     def moving(self, ctx: Context) -> list[str]:
-        """The layers that take part in updates: those that train. Others keep their masks.
+        """The layers that take part in updates: those that train and have a gradient. Others keep their masks.
 
-        Weights that grow in a frozen layer would stay 0.
+        Weights that grow in a layer that is frozen or unused would stay 0.
         """
-        return [name for name, weight in ctx.weights.items() if weight.parameter.requires_grad]
+        weights = {name: weight.parameter for name, weight in ctx.weights.items()}
+        return [name for name, weight in weights.items() if weight.requires_grad and weight.grad is not None]
 
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
         """Bool mask of the entries of one weight to drop. mask: the entries that are kept now."""

@@ -33,6 +33,7 @@ class Masks:
     ) -> None:
         self._model = model
         self._weights = weights
+        self._trained = {name for name, weight in weights.items() if weight.parameter.requires_grad}
         self._masks = {n: WeightMask(n, zeroes_gradients=zeroes_gradients, forward=forward) for n in weights}
         for name, weight in weights.items():
             carry(weight, self._masks[name])
@@ -61,11 +62,12 @@ class Masks:
         """What the modules carry, by the weights' names."""
         return self._masks
 
-    def set(self, masks: Mapping[str, Tensor]) -> None:
+    def set(self, masks: Mapping[str, Tensor], *, frozen_too: bool = False) -> None:
         """Replace the masks of some weights and zero the weights that they prune, where masks act in place.
 
-        Raises ValueError for a name without a maskable weight, and for a mask of another shape or
-        type than bool; no mask is changed then.
+        Weights that trained at `attach` and are frozen now keep their masks, unless frozen_too is
+        True; those that were frozen before do not. Raises ValueError for a name without a maskable
+        weight, and for a mask of another shape or type than bool; no mask is changed then.
         """
         for name, mask in masks.items():
             if name not in self._weights:
@@ -74,6 +76,8 @@ class Masks:
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != parameter.shape:
                 found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
                 raise ValueError(f"mask of {name} is {found}, not torch.bool {list(parameter.shape)}")
+        frozen = {name for name in self._trained if not self._weights[name].held.requires_grad}
+        masks = {name: mask for name, mask in masks.items() if frozen_too or name not in frozen}
         for name, mask in masks.items():
             held, parameter = self._masks[name], self._weights[name].parameter
             if not held.begun and held.before is None and not held.forward:

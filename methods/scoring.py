@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods import scores
 from methods.base import Context
+from methods.checks import ranks
 
 LOSS = "the loss of a batch to score on"
 
@@ -204,6 +205,15 @@ def keep_highest(
             stacklevel=2,
         )
     ctx.masks.set(masks)
+
+
+def over_processes(ctx: Context, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of scores over the processes that train the model, so that all choose the same weights.
+
+    Each process may score on batches of its own. All of them have to call this. Before `bind`, or in
+    one process, the scores stay as they are.
+    """
+    return ranks.mean(found, ctx.process_group)
 
 
 def check_finite(ctx: Context, found: Mapping[str, Tensor]) -> None:

@@ -37,8 +37,8 @@ class ACDC(Method):
     the last one lasts from epoch 75 to 85. The network is compressed from epoch 85 to the end.
 
     Departures: the momentum of maskable weights is reset, but not that of biases and
-    normalisation. With Adam both moments are reset. Frozen layers are never decompressed, because
-    their pruned weights would stay 0.
+    normalisation. With Adam both moments are reset. Layers that are frozen at `attach` are never
+    decompressed, because their pruned weights would stay 0.
     """
 
     name = "acdc"

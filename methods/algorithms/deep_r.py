@@ -93,7 +93,7 @@ class DeepR(Rewiring):
         if self.noise:
             drawn = torch.randn(len(change), generator=ctx.generator, dtype=torch.float32, device="cpu")
             change += self.noise * drawn.to(weight)
-        weight[kept] += ctx.lr * change
+        weight[kept] += ctx.lr_of(weight) * change
 
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
         weight = ctx.weights[name].parameter

@@ -111,9 +111,6 @@ class GraNet(DropGrow):
             )
         return total - held
 
-    def moving(self, ctx: Context) -> list[str]:
-        return [name for name in super().moving(ctx) if ctx.weights[name].parameter.grad is not None]
-
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
         rate = cosine(ctx.step, ctx.total_steps, start=self.drop_fraction, end=self.final_drop_fraction)
         count = math.ceil(rate * int(torch.count_nonzero(mask)))

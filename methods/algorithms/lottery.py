@@ -116,7 +116,9 @@ class Lottery(Method):
 
 @torch.no_grad()
 def _restore_(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Give the model's parameters and buffers these values, in place."""
+    """Give the model's buffers, and the parameters that are not frozen, these values, in place."""
     now = model.state_dict()
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     for name, value in values.items():
-        now[name].copy_(value)
+        if name not in frozen:
+            now[name].copy_(value)

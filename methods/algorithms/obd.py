@@ -84,6 +84,7 @@ class OBD(Method):
         """s_k of each weight, in its shape."""
         curvature = second_derivatives(ctx, batches=self.score_batches)
         found = {name: curvature[name] * w.parameter.detach() ** 2 / 2 for name, w in ctx.weights.items()}
+        found = scoring.over_processes(ctx, found)
         scoring.check_finite(ctx, found)
         return found
 

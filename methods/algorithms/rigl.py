@@ -76,9 +76,6 @@ class RigL(DropGrow):
     def after_step(self, ctx: Context) -> None:
         """Nothing: the update replaces a step."""
 
-    def moving(self, ctx: Context) -> list[str]:
-        return [name for name in super().moving(ctx) if ctx.weights[name].parameter.grad is not None]
-
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
         fraction = cosine(ctx.step, self._end(ctx), start=self.drop_fraction)
         count = int(fraction * int(torch.count_nonzero(mask)))

@@ -116,6 +116,7 @@ class Taylor(Method):
                 for name in unseen:
                     product = gradients[name] * weights[name].parameter.detach()
                     theta[name] = theta[name] + units.by_unit(weights[name], product).sum(1).abs() / len(among)
+        theta = scoring.over_processes(ctx, theta)
         scoring.check_finite(ctx, theta)
         return theta
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,7 +42,7 @@ class VariationalDropout(Method):
     | threshold | of log alpha | 3 |
     | initial_log_sigma2 | | -10 (the authors' code) |
     | warm_up | r | epochs 5 to 20 of 200 (the authors' code), here as fractions of the training |
-    | train_examples | N | by default steps_per_epoch times the examples of the first batch |
+    | train_examples | N | by default the batches of an epoch times the examples of the first one |
 
     A lower threshold or a smaller train_examples keeps fewer weights. The KL term pulls theta to 0
     with a force of about 1 / (N theta), so it needs many steps times learning rate; the authors
@@ -54,7 +55,7 @@ class VariationalDropout(Method):
     noise for each output, so all examples of a batch share a filter and all time steps a recurrent
     weight. alpha is sigma^2 / (theta^2 + 1e-8), as in the authors' convolutions. Where a step has
     several passes or processes, each of them draws its noise, so the result depends on their
-    number.
+    number. Activation checkpointing is refused, since the second pass would draw other noise.
     """
 
     name = "variational_dropout"
@@ -148,8 +149,14 @@ def divergence(log_alpha: Tensor) -> Tensor:
 def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Normal noise in the shape, type and on the device of `like`.
 
-    On other devices than the CPU it comes from a generator there, seeded by this one.
+    On other devices than the CPU it comes from a generator there, seeded by this one. Raises
+    RuntimeError in a backward pass, which would compute a layer again with other noise.
     """
+    if torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(
+            "variational_dropout: activation checkpointing computes this layer again, with other noise than before: "
+            "train without checkpointing, or exclude the layers in it"
+        )
     if like.device.type == "cpu":
         return torch.randn(like.shape, generator=generator, dtype=like.dtype, device="cpu")
     seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
@@ -158,7 +165,11 @@ def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def examples_of(ctx: Context) -> int:
-    """The number of training examples: steps per epoch times the examples of the first batch."""
+    """The number of training examples: the batches of an epoch times the examples of the first one.
+
+    An epoch has at least a batch per step, and all batches of `train_batches` where it has a length:
+    a step that accumulates gradients takes several.
+    """
     try:
         _, target = scoring.batches(ctx, 1)[0]
     except ValueError as error:
@@ -166,7 +177,7 @@ def examples_of(ctx: Context) -> int:
             f"{ctx.method_name}: give train_examples=…, the number of training examples, or attach(train_batches=…) "
             f"of known size ({error})"
         ) from error
-    return ctx.steps_per_epoch * len(target)
+    return max(ctx.steps_per_epoch, operator.length_hint(ctx.train_batches())) * len(target)
 
 
 def check_interval(name: str, value: Sequence[float]) -> None:

@@ -23,15 +23,23 @@ Place = tuple[Mapping[str, nn.Parameter | None], str, str]  # a module's paramet
 class BoundOptimizer:
     """An optimizer, and the model's weights and thresholds that it holds.
 
-    places: where modules hold weights and thresholds. direct: whether it is an optimizer of torch
-    and not a wrapper around one.
+    places: where modules hold weights and thresholds. parameters: all of the model's, by name.
+    direct: whether it is an optimizer of torch and not a wrapper around one.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, places: Iterable[Place]) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        places: Iterable[Place],
+        parameters: Iterable[tuple[str, nn.Parameter]],
+    ) -> None:
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        self._held = [(held, key, name, held[key]) for held, key, name in places if id(held[key]) in ids]
+        trained = [(held, key, name, held[key]) for held, key, name in places]
+        self._held = [place for place in trained if id(place[3]) in ids]
+        masked = {name: p for _, _, name, p in trained if p is not None and id(p) not in ids}
+        self._lacking = masked | {name: p for name, p in parameters if not p.requires_grad and id(p) not in ids}
         self.optimizer = optimizer
-        self._stepped = self._warned = False
+        self._stepped = self._skipped = self._warned = False
         self._versions_after = self._versions()
         inner = innermost(optimizer)
         self.direct = inner is optimizer
@@ -60,13 +68,23 @@ class BoundOptimizer:
         self,
         scaler_step: Callable[[torch.optim.Optimizer], Any] | None = None,
         closure: Callable[[], Any] | None = None,
+        *,
+        keep_gradients: bool = False,
     ) -> bool:
         """Step the optimizer, by a scaler or with a closure; whether it made an update in it.
 
+        keep_gradients: weights have the gradients from before the update after it too, unless a
+        closure computes them; torch's SGD with Nesterov momentum overwrites them with its direction
+        where foreach is on, as it is on a GPU.
+
         Wrappers that accumulate gradients and scalers that find infinite gradients make none. The
         hook is not called where an optimizer's own `step` calls this, so writes count too. Warns
-        once where the optimizer also steps elsewhere, so that its weights move twice.
+        once where the optimizer also steps elsewhere, so that its weights move twice, and once where
+        it lacks masked weights, or parameters that were frozen at first, and these have a gradient.
         """
+        self._warn_of_lacking()
+        weights = [p for _, _, _, p in self._held if p is not None and keep_gradients and closure is None]
+        gradients = [(p.grad, p.grad.clone()) for p in weights if p.grad is not None]
         before = self._versions()
         if self._stepped and not self._warned and before != self._versions_after:
             self._warned = True
@@ -75,20 +93,33 @@ class BoundOptimizer:
                 "attached.step() in place of optimizer.step(), and give each attached model an optimizer of its own",
                 stacklevel=3,
             )
-        self._stepped = False
+        self._stepped = self._skipped = False
         if scaler_step is not None:
             scaler_step(self.optimizer)
         else:
             self.optimizer.step(*(() if closure is None else (closure,)))
+        for gradient, own in gradients:
+            gradient.copy_(own)
         self._versions_after = self._versions()
         stepped, self._stepped = self._stepped, False
-        return stepped or before != self._versions_after
+        return (stepped or before != self._versions_after) and not (self._skipped or skips(self.optimizer))
+
+    def _warn_of_lacking(self) -> None:
+        lacking = [name for name, p in self._lacking.items() if p.requires_grad and p.grad is not None]
+        if lacking:
+            self._lacking = {}
+            warnings.warn(
+                f"the optimizer does not train {', '.join(lacking)}, which have gradients: build it from "
+                "parameter_groups() again and bind it, or freeze them with requires_grad_(False); the method takes "
+                "masked weights with a gradient for trained ones",
+                stacklevel=4,
+            )
 
     def _versions(self) -> list[int]:
         return [parameter._version for _, _, _, parameter in self._held if parameter is not None]
 
     def _note(self, *_: Any) -> None:
-        self._stepped = True
+        self._stepped, self._skipped = True, skips(self.optimizer)
 
 
 def groups_of(
@@ -139,6 +170,11 @@ def chain(optimizer: Any) -> list[Any]:
         seen.append(optimizer)
         optimizer = next((vars(optimizer)[name] for name in INNER if name in vars(optimizer)), None)
     return seen
+
+
+def skips(optimizer: Any) -> bool:
+    """Whether a scaler makes the optimizer's current step skip its update, inside of a fused kernel."""
+    return any(bool(getattr(one, "found_inf", None)) for one in chain(optimizer))
 
 
 def innermost(optimizer: Any) -> torch.optim.Optimizer | None:

@@ -21,6 +21,12 @@ def warn_where_early(method: str, step: int, total_steps: int, *, density: float
     density, promised: shares of the weights, in [0, 1].
     """
     if density > SLACK * promised:
+        if step >= total_steps:
+            _warn(
+                f"{method} keeps {density:.1%} of the weights at the end, and not {promised:.1%}: layers that are "
+                "frozen after attach keep their masks. Exclude them, or freeze them before"
+            )
+            return
         _warn(
             f"the training ended after {step:,} of {total_steps:,} steps: {method} keeps {density:.1%} of the "
             f"weights then, and {promised:.1%} at the end. Train to the end, or attach with fewer total_steps"

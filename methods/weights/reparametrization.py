@@ -70,24 +70,34 @@ class _Reparametrized:
         """The base's forward, in which the attribute is a plain tensor."""
         if torch.compiler.is_compiling() or id(self) in _RUNNING.weights:
             return self.base_class.forward(self, *args, **kwargs)
-        _RUNNING.weights[id(self)] = self.at_forward()
+        computed = self.at_forward()
+        _RUNNING.weights.update(computed)
         try:
             return self.base_class.forward(self, *args, **kwargs)
         finally:
-            del _RUNNING.weights[id(self)]
+            for layer in computed:
+                del _RUNNING.weights[layer]
 
-    def at_forward(self) -> dict[str, Tensor]:
-        """The effective weights that are computed once, before the base's forward."""
-        return {}
+    def at_forward(self) -> dict[int, dict[str, Tensor]]:
+        """The layers whose weights the base's forward reads, by id, with what is computed once before it."""
+        return {id(self): {}}
+
+    def computed(self) -> dict[str, Tensor]:
+        """The effective weights of a forward, by the parameter's name."""
+        return {name: self.effective_weight(name, in_forward=True) for name in self.effective}
 
     def attribute(self, name: str) -> Tensor:
-        """The effective weight as the module's attribute; outside its forward it refuses writes."""
+        """The effective weight as the module's attribute; outside its forward it refuses writes.
+
+        Compiled code cannot tell where it is read: there it is as in a forward.
+        """
         running = _RUNNING.weights.get(id(self))
         if running and name in running:
             return running[name]
-        weight = self.effective_weight(name, in_forward=running is not None)
+        in_forward = running is not None or torch.compiler.is_compiling()
+        weight = self.effective_weight(name, in_forward=in_forward)
         dense = cast(nn.Module, self)._parameters[name]
-        if running is not None or torch.compiler.is_compiling() or not isinstance(dense, nn.Parameter):
+        if in_forward or not isinstance(dense, nn.Parameter):
             return weight
         return ComputedWeight.of(weight, dense, self.__dict__["names"][name])
 
@@ -136,10 +146,14 @@ class _Reparametrized:
 
 
 class _Once(_Reparametrized):
-    """A layer of torch whose forward reads its weights often. Each is computed once per forward."""
+    """A layer of torch whose forward reads its weights often. Each is computed once per forward.
 
-    def at_forward(self) -> dict[str, Tensor]:
-        return {name: self.effective_weight(name, in_forward=True) for name in self.effective}
+    The forward of attention also reads the weight of its layer out_proj, which it does not call.
+    """
+
+    def at_forward(self) -> dict[int, dict[str, Tensor]]:
+        layers = (layer for layer in (self, getattr(self, "out_proj", None)) if isinstance(layer, _Reparametrized))
+        return {id(layer): layer.computed() for layer in layers}
 
 
 class _Recurrent(_Once):
@@ -157,7 +171,7 @@ class _Recurrent(_Once):
         dense: list[Tensor | None] = self.__dict__["_flat_weights"]
         computed = _RUNNING.weights.get(id(self))
         if torch.compiler.is_compiling():
-            computed = self.at_forward()
+            computed = self.computed()
         if computed is None:
             return dense
         names = cast(nn.RNNBase, self)._flat_weights_names

@@ -9,6 +9,9 @@ import torch
 from attached_model import Block, attach, backward, ones, sgd
 from torch import Tensor
 
+import methods
+from methods.registry import method_class
+
 
 def test_masks_are_bool_copies_by_the_parameters_original_names() -> None:
     model = Block()
@@ -161,3 +164,32 @@ def test_a_state_from_before_these_were_saved_still_loads() -> None:
     assert all(torch.equal(mask, state["masks"][name]) for name, mask in resumed.masks().items())
     with pytest.raises(ValueError, match=r"saved masks of head\.weight, which are no maskable weights here"):
         attach(Block(), density=0.5, exclude=["head"]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", methods.available())
+def test_a_layer_that_is_frozen_after_attach_keeps_its_mask_and_weights(name: str) -> None:
+    torch.manual_seed(0)
+    kind = method_class(name)
+    values = {"update_every": 1} | ({"density": 0.4} if kind.granularity == "weight" else {})
+    options = {key: value for key, value in values.items() if key in kind.hyperparameter_names()}
+    model = Block()
+    attached = attach(model, name, total_steps=20, **options)
+    sgd(attached)
+    backward(model, attached)
+    attached.step()
+    model.features[0].requires_grad_(False)
+    masks, weight = attached.masks(), attached.weights()["features.0.weight"].detach().clone()
+    for _ in range(attached.total_steps - 1):
+        backward(model, attached)
+        if attached.step() and attached.phase.new_optimizer:
+            sgd(attached)
+    assert torch.equal(attached.masks()["features.0.weight"], masks["features.0.weight"])
+    assert torch.equal(attached.weights()["features.0.weight"], weight)
+
+
+def test_set_masks_reaches_a_frozen_layer() -> None:
+    model = Block()
+    attached = attach(model, density=0.5)
+    model.requires_grad_(False)
+    attached.set_masks({"head.weight": ones(3, 8)})
+    assert attached.masks()["head.weight"].all()

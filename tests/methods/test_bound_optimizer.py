@@ -14,6 +14,7 @@ from torch import Tensor
 
 import methods
 from methods import Context, Method
+from methods.algorithms.granet import GraNet
 
 
 class Accumulating(torch.optim.Optimizer):
@@ -60,6 +61,27 @@ def test_steps_that_a_scaler_skips_are_not_counted_and_masks_hold() -> None:
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     attached.step(lambda optimizer: optimizer.step())
     assert attached.context.step == 1
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_a_scaler_that_found_infinite_gradients_makes_no_step(kind: Any, fused: bool) -> None:
+    """A fused optimizer skips the update inside of its step, which the scaler calls all the same."""
+    model = Block()
+    attached = attach(model, "granet", density=0.3, update_every=2)
+    optimizer = kind(attached.parameter_groups(), lr=0.1, fused=fused)
+    attached.bind(optimizer)
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=1024.0), attached.masks()
+    for size, steps in ((1.0, 1), (float("inf"), 1), (1.0, 2)):
+        model.zero_grad()
+        loss = F.cross_entropy(model(torch.randn(8, 6)), torch.arange(8) % 3)
+        scaler.scale(size * loss).backward()
+        scaler.unscale_(optimizer)
+        attached.step(scaler.step)
+        scaler.update()
+        assert attached.context.step == steps
+        moved = any(not torch.equal(mask, before[name]) for name, mask in attached.masks().items())
+        assert moved == (steps == 2)
 
 
 def test_another_optimizer_takes_over_at_bind() -> None:
@@ -231,3 +253,69 @@ def test_a_decay_of_thresholds_that_was_asked_for_is_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attached.bind(torch.optim.AdamW(model.parameters()))
+
+
+def test_masked_weights_that_train_without_the_optimizer_are_named_once() -> None:
+    model = Block()
+    attached = attach(model, "set", density=0.5)
+    attached.bind(torch.optim.SGD(model.head.parameters(), lr=0.1))
+    backward(model, attached)
+    message = (
+        r"^the optimizer does not train features\.0\.weight, features\.1\.0\.weight, which have .*, or freeze them"
+    )
+    with pytest.warns(UserWarning, match=message) as at:
+        attached.step()
+    assert [one.filename for one in at] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backward(model, attached)
+        attached.step()
+
+
+def test_parameters_that_are_unfrozen_after_bind_are_named_once() -> None:
+    model = Block()
+    model.features[0].requires_grad_(False)
+    attached = attach(model, "set", density=0.5)
+    sgd(attached)
+    model.requires_grad_(True)
+    backward(model, attached)
+    with pytest.warns(
+        UserWarning, match=r"^the optimizer does not train features\.0\.weight, features\.0\.bias, which"
+    ):
+        attached.step()
+    sgd(attached)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backward(model, attached)
+        attached.step()
+
+
+def test_frozen_weights_that_the_optimizer_lacks_are_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    model = Block()
+    attached = attach(model, "set", density=0.5)
+    model.features.requires_grad_(False)
+    attached.bind(torch.optim.SGD(model.head.parameters(), lr=0.1))
+    backward(model, attached)
+    attached.step()
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_after_a_dense_step_hooks_find_the_gradients_that_the_loop_computed(foreach: bool) -> None:
+    """SGD overwrites them with g + mu * momentum where foreach is on, and granet would grow by that."""
+    found = []
+
+    class Reads(GraNet):
+        def after_step(self, ctx: Context) -> None:
+            if self.due(ctx):
+                found.append([weight.parameter.grad.clone() for weight in ctx.weights.values()])
+
+    model = Block()
+    attached = attach(model, Reads(density=0.3, update_every=2))
+    sgd = torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9, nesterov=True, foreach=foreach)
+    attached.bind(sgd)
+    for _ in range(2):
+        backward(model, attached)
+        want = [weight.parameter.grad.clone() for weight in attached.context.weights.values()]
+        attached.step()
+    assert all(torch.equal(a, b) for a, b in zip(found[-1], want, strict=True))

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from two_processes import in_two_processes
 
 import methods
 from methods import Context, Method, scoring
+from methods.algorithms.obd import OBD, second_derivatives
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -180,3 +184,54 @@ def test_outputs_come_with_the_gradient_of_the_summed_loss_and_hooks_are_gone_af
     torch.testing.assert_close(calls["inner"][1][1], gradient @ model.head.weight)
     assert at.scored_examples == 4
     assert not any(module._forward_hooks for module in modules.values())
+
+
+# ---- several processes
+
+
+class ScoresAlone(OBD):
+    """Chooses weights by the examples of one process."""
+
+    def saliencies(self, ctx: Context) -> dict[str, Tensor]:
+        return second_derivatives(ctx, batches=2)
+
+
+def _train(rank: int, case: str) -> tuple[dict[str, Any], str]:
+    """The masks at the end of a training whose processes score on examples of their own, and its error."""
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    x, y = torch.randn(64, 6)[rank::2], (torch.arange(64) % 3)[rank::2]
+    method = {
+        "obd": OBD(density=0.3, rounds=2),
+        "taylor": methods.create("taylor", density=0.6, update_every=1),
+        "alone": ScoresAlone(density=0.3, rounds=2),
+    }[case]
+    batches = [(x[:16], y[:16]), (x[16:], y[16:])]
+    attached = methods.attach(model, method, total_steps=8, steps_per_epoch=2, train_batches=lambda: batches)
+    network = DistributedDataParallel(model)
+    attached.bind(torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9))
+    try:
+        for _ in range(attached.total_steps):
+            model.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            attached.step()
+    except RuntimeError as error:
+        return {}, str(error)
+    return {name: mask.tolist() for name, mask in attached.masks().items()}, ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("obd", ""),
+        ("taylor", ""),
+        ("alone", "processes hold different masks or thresholds: score on the same train_batches, or average scores"),
+    ],
+)
+def test_processes_that_score_on_their_own_examples_choose_the_same_weights(case: str, message: str) -> None:
+    first, second = in_two_processes(_train, case)
+    assert first == second
+    assert first[1].startswith(message)
+    assert bool(first[1]) == bool(message)

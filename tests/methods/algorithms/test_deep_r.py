@@ -64,6 +64,18 @@ def test_weights_that_change_their_sign_are_dropped(l1: float, survivors: set[in
     assert layer.weight.flatten().tolist() == pytest.approx([*values, 0, 0, 0, 0], abs=1e-6)
 
 
+@pytest.mark.parametrize("weights_first", [True, False])
+def test_a_weight_moves_by_the_learning_rate_of_its_own_group(weights_first: bool) -> None:
+    layer = nn.Linear(20, 20)
+    attached = methods.attach(layer, "deep_r", total_steps=9, steps_per_epoch=9, density=0.5, l1=0.1, noise=0.0)
+    nn.init.ones_(layer.weight)
+    groups = [{"params": [layer.weight], "lr": 0.1}, {"params": [layer.bias], "lr": 0.0}]
+    attached.bind(torch.optim.SGD(groups if weights_first else groups[::-1], lr=0.5))
+    layer.weight.grad = torch.zeros_like(layer.weight)
+    attached.step()
+    assert layer.weight[attached.masks()["weight"]].tolist() == pytest.approx([1 - 0.1 * 0.1] * 200)
+
+
 def test_weights_grow_uniformly_among_those_not_kept() -> None:
     """400 draws of 2 of the 5 free places: each is drawn about 160 times."""
     method, mask = DeepR(), torch.tensor([POSITIVE])

@@ -27,6 +27,7 @@ def attached(first: list[float] = FIRST, second: list[float] = SECOND, **values:
     with torch.no_grad():
         for layer, row in zip(model, (first, second), strict=True):
             layer.weight.copy_(torch.tensor([row]))
+            layer.weight.grad = torch.zeros_like(layer.weight)  # a layer without a gradient takes no part
     made.bind(torch.optim.SGD(made.parameter_groups(), lr=0.1, momentum=0.9))
     return made
 

@@ -161,26 +161,6 @@ def test_a_frozen_layer_keeps_its_mask() -> None:
     assert moved == ["2.weight", "4.weight"]
 
 
-def test_a_layer_without_a_gradient_keeps_its_mask() -> None:
-    class Unused(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(20, 5), nn.Linear(20, 5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = self.used(x)
-            return logits
-
-    torch.manual_seed(0)
-    attached = methods.attach(
-        model := Unused(), "rigl", total_steps=60, steps_per_epoch=10, density=0.3, update_every=4
-    )
-    start = attached.masks()
-    train(model, attached, torch.optim.SGD(model.parameters(), lr=0.1))
-    assert torch.equal(attached.masks()["unused.weight"], start["unused.weight"])
-    assert not torch.equal(attached.masks()["used.weight"], start["used.weight"])
-
-
 def test_a_closure_is_refused_by_name() -> None:
     _, attached, _ = eight(50)
     with pytest.raises(RuntimeError, match="rigl reads the gradients before each step"):

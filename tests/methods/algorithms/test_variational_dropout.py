@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import methods
 from methods.algorithms.variational_dropout import divergence, log_alpha
@@ -74,6 +75,43 @@ def test_a_convolution_draws_a_weight_for_the_whole_batch() -> None:
     assert torch.equal(got[0], got[4])
 
 
+LAYERS: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
+    "convolution": (nn.Conv1d(2, 2, 2), (torch.ones(1, 2, 4),)),
+    "bilinear": (nn.Bilinear(2, 3, 4), (torch.ones(1, 2), torch.ones(1, 3))),
+    "cell": (nn.GRUCell(2, 3), (torch.ones(1, 2), torch.ones(1, 3))),
+    "attention": (nn.MultiheadAttention(4, 2), (torch.rand(3, 1, 4),) * 3),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_weight_of_every_layer_has_noise(layer: str, compiled: bool) -> None:
+    given, inputs = LAYERS[layer]
+    torch._dynamo.reset()
+    model, _ = attached(copy.deepcopy(given), initial_log_sigma2=-2.0)
+    forward = torch.compile(model, backend="eager") if compiled else model
+
+    def outputs() -> Tensor:
+        found = forward(*inputs)
+        return found if isinstance(found, Tensor) else found[0]
+
+    first = outputs()
+    assert not torch.equal(first, outputs())
+    first.square().sum().backward()
+    spread = {name: p.grad for name, p in model.named_parameters() if name.endswith("_threshold")}
+    assert all(gradient is not None and bool(gradient.any()) for gradient in spread.values()), spread
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_that_would_draw_other_noise_in_the_backward_pass_is_refused(reentrant: bool) -> None:
+    model, _ = attached()
+    x = torch.randn(3, 4, requires_grad=True)
+    loss = checkpoint(model, x, use_reentrant=reentrant).square().sum()
+    with pytest.raises(RuntimeError, match="activation checkpointing computes this layer again, with other noise"):
+        loss.backward()
+    checkpoint(model.eval(), x, use_reentrant=reentrant).square().sum().backward()
+
+
 def test_pruned_weights_get_the_gradient_of_their_noise_only() -> None:
     model, at = attached()
     x = torch.tensor([[1.0, 2.0, 2.0, 4.0]])
@@ -112,6 +150,9 @@ def test_the_number_of_examples_is_that_of_an_epoch_of_first_batches() -> None:
     _, given = attached()
     at.context.step = given.context.step = 39
     assert at.penalty().item() == pytest.approx(given.penalty().item())
+    _, at = attached(train_examples=None, train_batches=lambda: [batch] * 16)  # four of them in each step
+    at.context.step = 39
+    assert 4 * at.penalty().item() == pytest.approx(given.penalty().item())
     with pytest.raises(ValueError, match="variational_dropout: give train_examples=…, the number of training examples"):
         attached(train_examples=None)
 

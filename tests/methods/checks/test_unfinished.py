@@ -56,3 +56,15 @@ def test_a_model_of_which_a_layer_is_gone_can_be_finalized() -> None:
     attached.step()
     model.head = None  # type: ignore[assignment]
     methods.finalize(model)
+
+
+def test_a_density_that_frozen_layers_keep_from_being_reached_warns() -> None:
+    model = Block()
+    attached = attach(model, "gradual", total_steps=12, density=0.1)
+    sgd(attached)
+    model.features.requires_grad_(False)
+    for _ in range(12):
+        backward(model, attached)
+        attached.step()
+    with pytest.warns(UserWarning, match=r"gradual keeps \d+\.\d% .* at the end, and not 10\.0%: layers .* frozen"):
+        methods.finalize(model)
