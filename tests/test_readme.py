@@ -217,6 +217,21 @@ def test_what_is_said_of_the_gap_on_other_networks_is_what_its_table_says() -> N
     assert [caffe[column] for column in met] == ["False", "True", "False", "True"]
     assert [lstm[column] for column in met] == 4 * ["False"]
     assert f"LSTM-a less, {number(stated['lstm-a'], 'all_weights_percent')}" in page
+    twins = " and ".join(f"{float(one['dense_accuracy_mean']):.2f}" for one in (caffe, lstm))
+    with (ROOT / "analysis/paper/targets.csv").open() as file:
+        printed_dense = {
+            row["model"]: float(row["dense"]) for row in csv.DictReader(file) if row["exhibit"] == "table1"
+        }
+    said = " and ".join(f"{printed_dense[model]:.2f}" for model in ("lenet-5-caffe", "lstm-a"))
+    assert f"Its dense twins reach {twins} % (n=3 each), printed {said} %" in page
+    dense = {
+        model: float(of[model]["dense_accuracy_mean"]) for model, of in (("lenet-5-caffe", best), ("lstm-a", best))
+    }
+    assert {model: abs(value - printed_dense[model]) > 0.2 for model, value in dense.items()} == {
+        "lenet-5-caffe": False,
+        "lstm-a": True,
+    }
+    assert f"With plain inputs it reaches {float(stated['lstm-a']['dense_accuracy_mean']):.2f} %" in page
     for model in ("lenet-300-100", "lstm-a"):
         kept = [float(of[model]["all_weights_percent_mean"]) for of in (best, stated)]
         assert kept[0] < kept[1], "the set-up makes both keep less"
