@@ -191,6 +191,27 @@ def test_what_is_said_of_lenet_5_caffe_without_resets_is_what_its_table_says() -
     assert f"Twice the alpha keeps anything from {min(ends):.2f} to {max(ends):.2f} % on LeNet-5-Caffe" in page
 
 
+def test_what_is_said_of_other_rules_of_the_reset_is_what_their_table_says() -> None:
+    page = " ".join((ROOT / "docs/protocols.md").read_text().split())
+    with (ROOT / "paper_figures/reset-rules.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["model"] == "lenet-5-caffe"]
+
+    def both(reset: str, columns: tuple[str, str], between: str, form: str) -> str:
+        found = [line for alpha in ("0.0005", "0.001") for line in lines if _is(line, reset, alpha)]
+        assert [line["n"] for line in found] == ["3", "3"]
+        return " and ".join(
+            between.join(format(float(line[f"remaining_percent_{column}"]), form) for column in columns)
+            for line in found
+        )
+
+    kept = {reset: both(reset, ("mean", "sd"), " ± ", ".2f") for reset in ("never", "once")}
+    assert f"without resets {kept['never']} % remain, with one reset a layer {kept['once']} %" in page
+    assert f"empty units are reset {both('empty_units', ('min', 'max'), ' to ', '.1f')} %" in page
+    low, high = 1.64 * 0.8, 1.64 * 1.25
+    others = [line for line in lines if line["reset"] != "published" and line["alpha"] in ("0.0005", "0.001")]
+    assert all(not low <= float(line["remaining_percent_mean"]) <= high for line in others)
+
+
 def _is(line: dict[str, str], reset: str, alpha: str) -> bool:
     return (line["reset"], line["alpha"]) == (reset, alpha)
 
