@@ -248,6 +248,10 @@ def test_what_is_said_of_the_gap_on_other_networks_is_what_its_table_says() -> N
     above = {one["model"]: float(one["dense_accuracy_mean"]) - printed_dense[one["model"]] for one in (caffe, lstm)}
     assert abs(above["lenet-5-caffe"]) <= 0.2 < above["lstm-a"]
     assert f"With plain inputs it reaches {float(stated['lstm-a']['dense_accuracy_mean']):.2f} %" in page
+    (twice,) = [one for one in lines if (one["set_up"], one["model"]) == ("only the alpha", "lstm-a")]
+    kept_twice = f"{number(twice, 'all_weights_percent')} at {number(twice, 'test_accuracy')}"
+    assert f"On LSTM-a it keeps {kept_twice}, and meets no target" in page
+    assert [twice[column] for column in met] == 4 * ["False"]
     for model in ("lenet-300-100", "lstm-a"):
         kept = [float(of[model]["all_weights_percent_mean"]) for of in (best, stated)]
         assert kept[0] < kept[1], "the set-up makes both keep less"

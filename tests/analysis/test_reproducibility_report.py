@@ -46,7 +46,7 @@ COMMANDS = (
     ("", "--suite cifar10"),
 )
 # Suites that have measured cells on which a claim rests, and the columns by which a command selects them.
-SUITES = ("mnist", "resets", "thresholds")
+SUITES = ("mnist", "resets", "thresholds", "estimators", "gap", "gap_networks")
 FILTERS = ("model", "protocol", "method", "alpha")
 SUSTAINED = 1e13  # FLOP/s of a GPU in training: an assumption, not a measurement
 BACKWARD = 3  # a training step costs about three forward passes
@@ -86,7 +86,7 @@ def commands(rows: list[dict[str, str]]) -> str:
     """What trains these cells again, and few others: one command, then another for what it leaves."""
     left, found = {row["run_id"] for row in rows}, []
     while left:
-        best = max(offers(left), key=lambda offer: 2 * len(offer.wanted) - offer.selected)
+        best = max(offers(left), key=lambda offer: 4 * len(offer.wanted) - offer.selected)
         found.append(best.text)
         left -= best.wanted
     return ", ".join(found)
