@@ -75,8 +75,6 @@ def attach(
     context = Context(
         model=model,
         weights=weights,
-        masks=Masks(model, weights, zeroes_gradients=zeroes_gradients, forward=forward),
-        thresholds=Thresholds(weights),
         generator=generator,
         total_steps=sum(phase.steps for phase in phases),
         steps_per_epoch=steps_per_epoch,
@@ -85,6 +83,9 @@ def attach(
         train_batches=arguments.batches_of(train_batches),
         method_name=method.name,
         execution=Execution(execution, weights),
+        thresholds=Thresholds(weights),
+        # last: the model carries them, and stays free where an argument above is refused
+        masks=Masks(model, weights, zeroes_gradients=zeroes_gradients, forward=forward),
     )
     try:
         return Attachment(method, context, phases, coverage)

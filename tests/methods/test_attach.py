@@ -120,6 +120,14 @@ def test_a_method_whose_attach_failed_may_be_attached() -> None:
     attach(Block(), method)
 
 
+@pytest.mark.parametrize("bad", [{"loss_fn": "cross_entropy"}, {"train_batches": 3}])
+def test_a_model_whose_attach_was_refused_is_free(bad: dict[str, Any]) -> None:
+    model = Block()
+    with pytest.raises((TypeError, ValueError), match=next(iter(bad))):
+        attach(model, "static", **bad)
+    attach(model, "static")
+
+
 # ---- names and values
 
 
