@@ -55,7 +55,7 @@ class Cost:
 
     @property
     def ratios(self) -> list[float]:
-        """Of the seconds per step."""
+        """Sparse over dense seconds per step, one for each seed."""
         return [sparse / self.times / dense for dense, sparse in self.pairs]
 
     @property

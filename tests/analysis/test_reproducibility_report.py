@@ -102,7 +102,7 @@ class Offer:
 
 
 def offers(left: set[str]) -> Iterator[Offer]:
-    """Of each suite that has some of these cells: with the suite's seeds, and with the cells' seeds."""
+    """For each suite with some of these cells, a command with its own seeds and one with the cells' seeds."""
     seeds = sorted(int(measured()[run_id]["seed"]) for run_id in left)
     for name in SUITES:
         specs = suites.load(name).specs

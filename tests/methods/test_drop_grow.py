@@ -1,4 +1,4 @@
-"""What methods that drop and grow weights leave alone."""
+"""Methods that drop and grow weights do not touch layers without a gradient."""
 
 from __future__ import annotations
 

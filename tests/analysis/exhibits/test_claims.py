@@ -118,8 +118,8 @@ def test_cells_that_are_still_to_run_do_not_count_as_lost(worlds: dict[str, Resu
 def test_a_density_does_not_show_what_the_accuracy_cannot_test(worlds: dict[str, Results]) -> None:
     """With one dense seed there is no test against dense, whatever the densities show."""
     world = worlds["supported"].tables
-    alone = (world.results["method"] != "dense") | (world.results["seed"] == 0)
-    outcome = section_4.lenets_prune_98(Results(dataclasses.replace(world, results=world.results[alone])))
+    kept = (world.results["method"] != "dense") | (world.results["seed"] == 0)
+    outcome = section_4.lenets_prune_98(Results(dataclasses.replace(world, results=world.results[kept])))
     assert outcome.result == "inconclusive"
 
 
