@@ -21,6 +21,7 @@ from analysis.exhibits import (
     gap,
     gap_networks,
     lstm_counting,
+    narrow_vgg16,
     other_reproductions,
     paired_methods,
     pattern_consistency,
@@ -68,6 +69,7 @@ MAKERS = (
     training_cost.EXHIBIT.makers,
     verdict_power.makers,
     claims.makers,
+    narrow_vgg16.makers,
 )
 
 

@@ -220,11 +220,16 @@ def _span(name: str, values: Sequence[float], unit: str, form: str) -> str:
 
 
 def _figure3(results: Results, out: Path) -> Written:
+    return of_models(results, "figure3", MODELS, printed.CAPTIONS["figure3"], out)
+
+
+def of_models(results: Results, name: str, models: Sequence[str], title: str, out: Path) -> Written:
+    """A panel for each of these networks on CIFAR-10, at the learning rate of Figure 3."""
     panels = []
-    for model in MODELS:
+    for model in models:
         found = dst_conditions(results, "cifar10", model, learning_rate=LEARNING_RATE, done=False)
         panels.append(_panel(results, model, one_each_alpha(found)))
-    return _write(results, "figure3", panels, printed.CAPTIONS["figure3"], out)
+    return _write(results, name, panels, title, out)
 
 
 def _of_dataset(results: Results, dataset: str, out: Path) -> Written:

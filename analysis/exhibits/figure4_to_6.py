@@ -24,7 +24,8 @@ from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.plotting import DENSE, MODEL, SPARSE, layer_colours, mosaic_figure, write_in_middle
 from analysis.paper import printed
 
-FIGURES = {  # name: data set, model, alpha, initial learning rate
+Cell = tuple[str, str, float, float | None]  # data set, model, alpha, initial learning rate
+FIGURES: Mapping[str, Cell] = {
     "figure4": ("mnist", "lenet-300-100", 5e-4, None),
     "figure5": ("cifar10", "vgg16", 5e-6, 0.1),
     "figure6": ("cifar10", "vgg16", 5e-6, 0.01),
@@ -236,16 +237,20 @@ def _density_names(data: pd.DataFrame) -> list[str]:
 
 
 def _figure(results: Results, name: str, out: Path) -> Written:
-    dataset, model, alpha, rate = FIGURES[name]
+    return of_cell(results, name, FIGURES[name], printed.CAPTIONS[name], out)
+
+
+def of_cell(results: Results, name: str, cell: Cell, title: str, out: Path) -> Written:
+    """The curves of one of the paper's cells, as the exhibit `name`."""
+    dataset, model, alpha, rate = cell
     chosen = dst_conditions(results, dataset, model, alpha=alpha, learning_rate=rate)
-    return _write(results, name, chosen, printed.CAPTIONS[name], out)
+    return _write(results, name, chosen, title, out)
 
 
 def _at_default_alpha(results: Results, name: str, out: Path) -> Written:
     dataset, model, _, rate = FIGURES[name]
-    chosen = dst_conditions(results, dataset, model, alpha=DEFAULT_ALPHA, learning_rate=rate)
     title = f"As {printed.number(name)}, at appendix A.1's default alpha: {printed.architecture(model)}"
-    return _write(results, f"{name}-default-alpha", chosen, title, out)
+    return of_cell(results, f"{name}-default-alpha", (dataset, model, DEFAULT_ALPHA, rate), title, out)
 
 
 def _of_dataset(results: Results, dataset: str, out: Path) -> Written:

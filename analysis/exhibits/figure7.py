@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,13 +133,17 @@ def _thousands(weights: float) -> str:
 
 
 def _figure(results: Results, name: str, out: Path) -> Written:
-    model, title = MODELS[name], printed.CAPTIONS[name]
+    return of_model(results, name, MODELS[name], printed.CAPTIONS[name], out)
+
+
+def of_model(results: Results, name: str, model: str, title: str, out: Path) -> Written:
+    """The pattern of one of the paper's networks on CIFAR-10 at the three alphas."""
     every = one_each_alpha(dst_conditions(results, "cifar10", model, learning_rate=LEARNING_RATE))
     legend = f"the three α are our choice, the paper's text names none; {BARS}"
     chosen = [c for c in every if c.alpha in SHOWN_ALPHAS]
-    if not chosen:
-        return _write(results, name, lowest_middle_highest(every), title, legend, out)
-    return _write(results, name, chosen, title, legend, out, wanted=[(model, alpha) for alpha in SHOWN_ALPHAS])
+    wanted = [(model, alpha) for alpha in SHOWN_ALPHAS] if chosen else []
+    shown = chosen or lowest_middle_highest(every)
+    return _write(results, name, shown, title, legend, out, draw=one_model, wanted=wanted)
 
 
 def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
@@ -151,7 +155,7 @@ def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
         chosen += lowest_middle_highest(one_each_alpha(c for c in alike if c.rarely_reset))
     title = f"{printed.dataset(dataset)}, layout of Figure 7: the sparse pattern of DST"
     legend = f"{BARS}\nalphas with more than two resets an epoch are in exhibit reset-rules"
-    return _write(results, f"{dataset}-figure7", chosen, title, legend, out)
+    return _write(results, f"{dataset}-figure7", chosen, title, legend, out, draw=several_models)
 
 
 def _write(
@@ -162,6 +166,7 @@ def _write(
     legend: str,
     out: Path,
     *,
+    draw: Callable[[pd.DataFrame, str, Counts], Any],
     wanted: Sequence[tuple[str, float]] = (),
 ) -> Written:
     """wanted: the models and alphas that are named as not run where they are."""
@@ -171,7 +176,6 @@ def _write(
     if data.empty:
         return Written(name=name, title=title, remark="no layers.csv beside the results of its runs")
     counts = dict.fromkeys(wanted, "not run") | {(c.model, c.alpha or 0.0): count([c]) for c in chosen}
-    draw = one_model if name in MODELS else several_models
     missing = [f"alpha {alpha:g}: not run" for (_, alpha), seeds in counts.items() if seeds == "not run"]
     return write_figure(
         name, data, draw(data, f"{title}\n{protocol_note(chosen[0])}{legend}", counts), out, title=title,

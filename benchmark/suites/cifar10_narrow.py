@@ -13,7 +13,7 @@ from benchmark.suites import cell
 from benchmark.suites.cifar10 import ALPHA, CIFAR10, FIGURE_6_LR, SGD
 
 DESCRIPTION = "VGG-16 with every width divided by 8 on CIFAR-10: dense and DST over alpha, learning rates 0.1 and 0.01"
-EXHIBITS = ()
+EXHIBITS = tuple(f"vgg16-narrow-{name}" for name in ("figure3", "figure5", "figure6", "figure7", "claims"))
 SEEDS = range(2)
 NARROW = Model(name="vgg16", widths=(8, 8, 16, 16, 32, 32, 32, *6 * (64,), 64))  # models.vgg.WIDTHS / 8
 ALPHAS = (1e-7, 1e-6, ALPHA, 1e-5, 2e-5, 5e-5)  # meant to span 5 to 80 % of the weights; not measured

@@ -24,7 +24,7 @@ from analysis.output.numbers import percentage
 from analysis.statistics.power import seeds_needed
 from benchmark import models, results, suites
 from benchmark.commands import filters
-from benchmark.spec import Model
+from benchmark.spec import Model, RunSpec
 from benchmark.training import measure
 
 ROOT = Path(__file__).parents[2]
@@ -105,10 +105,8 @@ def offers(left: set[str]) -> Iterator[Offer]:
     """For each suite with some of these cells, a command with its own seeds and one with the cells' seeds."""
     seeds = sorted(int(measured()[run_id]["seed"]) for run_id in left)
     for name in SUITES:
-        specs = suites.load(name).specs
-        others = suites.with_seeds(specs, range(seeds[0], seeds[-1] + 1))
-        for some, given in ((specs, ""), (others, f" --seeds {seeds[0]}-{seeds[-1]}")):
-            table = [(spec, results.pending_row(spec, (name,))) for spec in some]
+        others = range(seeds[0], seeds[-1] + 1)
+        for table, given in ((cells_of(name), ""), (cells_of(name, others), f" --seeds {seeds[0]}-{seeds[-1]}")):
             text = f"run --suite {name}"
             for field in FILTERS:
                 every = {value(row, field) for _, row in table}
@@ -119,6 +117,14 @@ def offers(left: set[str]) -> Iterator[Offer]:
             ids = {spec.run_id for spec, _ in table}
             if ids & left:
                 yield Offer(f"`{text}{given}`", ids & left, len(ids))
+
+
+@functools.cache
+def cells_of(suite: str, seeds: range | None = None) -> list[tuple[RunSpec, results.Row]]:
+    """A suite's cells, or those that it has at other seeds, with their rows."""
+    specs = suites.load(suite).specs
+    some = specs if seeds is None else suites.with_seeds(specs, seeds)
+    return [(spec, results.pending_row(spec, (suite,))) for spec in some]
 
 
 def value(row: results.Row, field: str) -> str:

@@ -50,7 +50,7 @@ def claims() -> list[Claim]:
 
 
 def makers(results: Results) -> Makers:
-    return {"claims": partial(_write, results)}
+    return {"claims": partial(write, results, name="claims", title=TITLE, chosen=claims())}
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -59,12 +59,15 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return f"Of {len(outcomes)} claims: {', '.join(f'{counts[name]} {name}' for name in ORDER if counts[name])}."
 
 
-def _write(results: Results, out: Path) -> Written:
-    tested = [(claim, claim.test(results)) for claim in claims()]
+def write(
+    results: Results, out: Path, *, name: str, title: str, chosen: Sequence[Claim], notes: Sequence[str] = NOTES
+) -> Written:
+    """These claims, tested on the results."""
+    tested = [(claim, claim.test(results)) for claim in chosen]
     rows = tuple(Row(_cells(claim, outcome), outcome.run_ids) for claim, outcome in tested)
     names = [head.lower().replace(" ", "_") for head in HEADS]
     records = [dict(zip(names, row.cells, strict=True)) | {"run_ids": ";".join(row.run_ids)} for row in rows]
-    table = Table("claims", TITLE, HEADS, rows, NOTES, labels=len(HEADS), measured=HEADS[-2:], widths=WIDTHS)
+    table = Table(name, title, HEADS, rows, tuple(notes), labels=len(HEADS), measured=HEADS[-2:], widths=WIDTHS)
     return write_table(table, records, out, finding=summary([outcome for _, outcome in tested]))
 
 

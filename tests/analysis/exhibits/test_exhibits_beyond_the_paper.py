@@ -84,16 +84,6 @@ def test_full_tables_fill_every_exhibit_with_a_finding_and_run_ids(built: tuple[
         assert all(path.parent == out for path in exhibit.files)
 
 
-@pytest.mark.slow
-def test_two_builds_of_ours_are_equal_byte_for_byte(
-    folder: Path, built: tuple[Path, dict[str, Written]], tmp_path: Path
-) -> None:
-    written(folder, tmp_path, only=TABLES)
-    names = sorted(path.name for path in built[0].iterdir())
-    assert names == sorted(path.name for path in tmp_path.iterdir())
-    assert [n for n in names if (built[0] / n).read_bytes() != (tmp_path / n).read_bytes()] == []
-
-
 def test_pending_cells_alone_leave_every_exhibit_unwritten(tmp_path: Path) -> None:
     pending = [synthetic_methods.cell(NAME, method, 0, status="pending") for method in ("dense", "static")]
     found = written(synthetic.write(tmp_path / "in", pending), tmp_path / "out")
@@ -317,7 +307,7 @@ def test_the_patterns_agreement_is_that_of_the_layer_table(
 @pytest.mark.slow
 def test_the_whole_grid_fills_every_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.output.plotting.FORMATS", {"png": {}})
-    found = written(synthetic_methods.write(tmp_path / "in", synthetic_methods.full(seeds=(0, 1))), tmp_path / "out")
+    found = written(synthetic_methods.write(tmp_path / "in", synthetic_methods.full(seeds=(0,))), tmp_path / "out")
     assert {f"{d}-{kind}" for d in ("mnist", "cifar10") for kind in ("accuracy-density", "accuracy-flops")} < set(found)
     assert all(exhibit.files for exhibit in found.values())
 

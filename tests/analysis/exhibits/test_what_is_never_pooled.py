@@ -82,14 +82,20 @@ def world(request: pytest.FixtureRequest) -> tuple[str, list[Row]]:
     return request.param, curves() if request.param == "curves" else methods()
 
 
+@pytest.fixture(scope="module")
+def before(world: tuple[str, list[Row]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
+    """The records of every exhibit without variants."""
+    folder = tmp_path_factory.mktemp("before")
+    return written(tables(folder / "in", *world), folder / "out")
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_exhibit_mixes_a_variant_with_the_method_as_published(
-    world: tuple[str, list[Row]], variant: str, tmp_path: Path
+    world: tuple[str, list[Row]], before: dict[str, list[dict[str, str]]], variant: str, tmp_path: Path
 ) -> None:
     name, rows = world
     both = [*rows, *variants(rows, **VARIANTS[variant])]
     specs = {row["run_id"]: json.loads(row["spec"])["method"] for row in both}
-    before = written(tables(tmp_path / "in", name, rows), tmp_path / "before")
     after = written(tables(tmp_path / "both", name, both), tmp_path / "after")
     assert set(before) == set(after)
     assert len(after) > 10

@@ -247,9 +247,9 @@ def test_what_was_tampered_with_is_named_by_file_and_row(name: str, bench: Bench
 
 
 def test_a_network_that_prunes_everything_is_no_problem(bench: Bench) -> None:
-    """DST without its reset at a large alpha; the committed rows have seven such cells."""
+    """DST without its reset at a large alpha, as in some of the committed rows."""
     rows = read(COMMITTED / "mnist-resets" / "results.csv")
-    assert sum(float(row["density"]) == 0 for row in rows) == 7
+    assert any(float(row["density"]) == 0 for row in rows)
     finished = bench("check", str(COMMITTED / "mnist-resets"))
     assert finished.code == 0, finished.stdout
     assert finished.stdout.rstrip().endswith("no problem")

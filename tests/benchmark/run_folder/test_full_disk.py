@@ -23,6 +23,7 @@ from benchmark.training.execution import Execution
 from benchmark.training.publish import Outcome
 
 SIZE_BYTES = 24 * 2**20
+SLOW, RARE = (pytest.mark.slow,), (pytest.mark.slow, pytest.mark.rare)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,9 @@ def fill(disk: Path, free_bytes: int) -> Path:
     [
         pytest.param(2 * 2**20, id="2048 KiB"),
         *[
-            pytest.param(kib * 2**10, id=f"{kib} KiB", marks=pytest.mark.slow)
-            for kib in (0, 8, 24, 40, 64, 96, 512, 1280)
+            pytest.param(kib * 2**10, id=f"{kib} KiB", marks=marks)
+            for marks, sizes in ((SLOW, (0, 24, 512)), (RARE, (8, 40, 64, 96, 1280)))
+            for kib in sizes
         ],
     ],
 )
