@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from benchmark.spec import RunSpec, SpecError
 from benchmark.training.execution import MaskedLayers
 
-CHANNELS_LAST_ON_CPU = ("lenet-5-caffe",)  # slower for vgg16 there
+CHANNELS_LAST_ON_CPU = ("lenet-5-caffe",)  # slower for vgg16 there, unless it is narrow (decision 15)
+NARROW = 64  # the most channels of a narrow one
 RECURRENT = ("lstm-a", "lstm-b")
 WITHOUT_CONVOLUTIONS = ("lenet-300-100", *RECURRENT)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
@@ -55,7 +56,8 @@ class Engine:
     def channels_last(self) -> bool:
         """Whether images, and so all outputs of convolutions, are [b, h, w, c] in memory."""
         if self.device == "cpu":
-            return self.spec.model.name in CHANNELS_LAST_ON_CPU and self.spec.precision == "float32"
+            narrow = self.spec.model.name == "vgg16" and max(self.spec.model.widths or (512,)) <= NARROW
+            return (narrow or self.spec.model.name in CHANNELS_LAST_ON_CPU) and self.spec.precision == "float32"
         return self.spec.precision != "float32" and self.spec.model.name not in WITHOUT_CONVOLUTIONS
 
     def loss(self, network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from benchmark import data
 from benchmark.run_folder.files import read_json
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
 from benchmark.suites import cell
+from benchmark.suites.cifar10_narrow import NARROW
 from benchmark.training import environment
 from benchmark.training.engine import Engine, channels_last
 from benchmark.training.loop import Training, digest, make_optimizer, train_epoch
@@ -63,6 +64,14 @@ def test_a_convolution_computes_in_channels_last_and_its_weights_stay_as_they_ar
     assert {strides[1] for strides in layouts} == {1}
     assert loss.item() == pytest.approx(torch.nn.functional.cross_entropy(live.model(inputs), labels).item(), rel=1e-5)
     assert all(parameter.is_contiguous() for parameter in live.model.parameters())
+
+
+def test_only_networks_that_gain_from_it_are_in_channels_last_on_a_cpu() -> None:
+    models = {name: Model(name=name) for name in ("lenet-300-100", "lenet-5-caffe", "lstm-a", "vgg16", "wrn-16-8")}
+    models["narrow"], models["half as wide"] = NARROW, Model(name="vgg16", widths=(*13 * (256,), 64))
+    turned = {name for name, model in models.items() if Engine(spec("dst", model), "cpu").channels_last}
+    assert turned == {"lenet-5-caffe", "narrow"}
+    assert not Engine(spec("dst", NARROW, "bfloat16"), "cpu").channels_last
 
 
 def every_method_and_each_family_on_other_layers() -> list[Any]:
