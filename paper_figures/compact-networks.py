@@ -22,10 +22,16 @@ NETWORKS = [
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(5, 2)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(4, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-300-100', widths=(3, 1)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(15, 26, 6)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(3, 8, 85)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(8, 6, 7)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(1, 3, 35)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(6, 3, 5)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(1, 2, 19)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(5, 2, 5)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
     (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(1, 2, 15)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(4, 1, 6)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
+    (Data(name='mnist', standardize=False), Model(name='lenet-5-caffe', widths=(1, 1, 12)), Optimizer(batch_size=64, epochs=20, lr=0.01, momentum=0.9, name='sgd', nesterov=False, schedule='constant', weight_decay=0.0)),
 ]
 
 

@@ -270,6 +270,14 @@ def test_what_is_said_of_lenet_5_caffe_is_what_its_rows_say() -> None:
     (sparsest, twice), (resets, more) = zip(*spans.values(), strict=True)
     assert f"the sparsest epochs keep {sparsest} % at 5e-4 and {twice} % at 1e-3" in protocols
     assert f"with {resets} and {more} resets per run" in protocols
+    with (ROOT / "paper_figures/alpha-interpolation.csv").open() as file:
+        (read,) = [r for r in csv.DictReader(file) if (r["model"], r["epoch"]) == ("lenet-5-caffe", "lowest")]
+    of = ("alpha", "alpha_low", "alpha_high")
+    alpha, low, high = (f"{float(read[name]):.1e}".replace("e-0", "e-") for name in of)
+    assert f"belongs to alpha {alpha}, 95 % interval {low} to {high}" in protocols
+    between = sorted(100 * float(row["density"]) for row in measured("mnist-ladder")["dst", "0.00075"]
+                     if row["model"] == "lenet-5-caffe")  # fmt: skip
+    assert "At the last epoch 7.5e-4 keeps {:.2f}, {:.2f} and {:.2f} %".format(*between) in protocols
     ends = [100 * float(row["density"]) for row in rows["dst", "0.0005"] + rows["dst", "0.001"]]
     assert f"anything from {min(ends):.0f} to {max(ends):.0f} %" in WORDS
 
