@@ -257,6 +257,9 @@ def test_what_a_cell_that_was_not_run_would_take_follows_from_the_tables() -> No
     )
     assert stated["VGG-16"] == f"{steps * vgg / 3600:.0f} hours"
     assert stated["WRN-16-8"] == f"{steps * wrn / 86400:.1f} days"
+    changes = json.loads((SPEED / "engine-narrow-cpu.json").read_text())["changes"]
+    (narrow,) = (change["after_seconds"] for change in changes if change["method"] == "dst")
+    assert stated["VGG-16 of an eighth of the width"] == f"{steps * narrow / 3600:.1f} hours"
 
 
 def test_every_committed_command_is_on_the_page_and_its_verdict_follows() -> None:

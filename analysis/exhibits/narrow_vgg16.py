@@ -10,6 +10,8 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from analysis.data.conditions import Results
 from analysis.exhibits import figure3, figure4_to_6, figure7
 from analysis.exhibits.claims import table as claims
@@ -40,7 +42,7 @@ def as_vgg16(results: Results) -> Results:
     for tree in trees:
         tree["model"].pop("widths", None)
     whole = rows.assign(spec=[json.dumps(tree) for tree in trees])
-    return Results(dataclasses.replace(results.tables, results=whole[own]))
+    return Results(dataclasses.replace(results.tables, results=whole[np.array(own, dtype=bool)]))
 
 
 def _figure3(narrow: Results, out: Path) -> Written:

@@ -305,6 +305,7 @@ def test_the_patterns_agreement_is_that_of_the_layer_table(
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_the_whole_grid_fills_every_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.output.plotting.FORMATS", {"png": {}})
     found = written(synthetic_methods.write(tmp_path / "in", synthetic_methods.full(seeds=(0,))), tmp_path / "out")

@@ -182,6 +182,7 @@ def test_reading_commands_name_each_damaged_file_of_a_cell(
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 @pytest.mark.parametrize("name", IN_A_DONE_CELL + IN_A_STOPPED_CELL)
 def test_a_run_goes_on_with_cells_of_damaged_files_and_ends_in_the_same_bits(
     name: str, suite: str, done: Path, stopped: Path, bench: Bench, tmp_path: Path

@@ -79,6 +79,7 @@ def test_inductor_agrees_with_float64(shape: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_process_compiles_every_variant_that_a_grid_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch gives up on a function after some. They are traced as for inductor and not compiled: that takes long."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
