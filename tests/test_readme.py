@@ -212,6 +212,16 @@ def test_what_is_said_of_other_rules_of_the_reset_is_what_their_table_says() -> 
     assert all(not low <= float(line["remaining_percent_mean"]) <= high for line in others)
 
 
+def test_what_is_said_of_a_reset_of_recurrent_layers_is_what_its_table_says() -> None:
+    page = " ".join((ROOT / "docs/protocols.md").read_text().split())
+    rows = [row for row in measured("mnist-resets")["dst", "0.001"] if row["model"] == "lstm-a"]
+    kept = [100 * float(row["density"]) for row in rows]
+    assert f"ends with {min(kept):.2f} to {max(kept):.2f} %" in page
+    for column in ("test_accuracy", "min_density"):
+        assert mean_and_deviation(rows, column, seeds=3) in page, column
+    assert {float(row["threshold_resets"]) for row in rows} == {2}, "each seed is reset twice"
+
+
 def _is(line: dict[str, str], reset: str, alpha: str) -> bool:
     return (line["reset"], line["alpha"]) == (reset, alpha)
 
