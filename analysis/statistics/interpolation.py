@@ -46,9 +46,13 @@ def crossing_interval(
 
     runs: densities of each alpha's seeds; their geometric mean is the point of the curve. low,
     high: percentiles. share: of the draws that cross at all; the interval is over those. (nan, nan,
-    nan) where every alpha has a single run.
+    nan) where an alpha beside the crossing has a single run, which cannot vary.
     """
-    if all(len(densities) < 2 for densities in runs):
+    beside = list(range(len(alphas)))
+    if found := crossings(alphas, [geometric_mean(densities) for densities in runs], wanted):
+        after = min(int(np.searchsorted(alphas, found[0])), len(alphas) - 1)
+        beside = [max(after - 1, 0), after]
+    if any(len(runs[i]) < 2 for i in beside):
         return float("nan"), float("nan"), float("nan")
     generator = np.random.default_rng(seed)
     logs = [np.log(np.asarray(densities, dtype=float)) for densities in runs]
