@@ -103,5 +103,5 @@ def test_a_crossings_interval_comes_from_the_seeds() -> None:
     assert (low, high) == pytest.approx(ends)
     assert share == 1
     assert crossing_interval(alphas, [[2.0, 0.5], [0.2, 0.2]], 0.7)[2] == pytest.approx(0.75, abs=0.05)
-    for alone in ([[2.0], [0.2]], [[2.0, 0.5], [0.2]]):
-        assert all(math.isnan(value) for value in crossing_interval(alphas, alone, 0.63)), "one run cannot vary"
+    for single in ([[2.0], [0.2]], [[2.0, 0.5], [0.2]]):
+        assert all(math.isnan(value) for value in crossing_interval(alphas, single, 0.63)), "one run cannot vary"
