@@ -144,7 +144,6 @@ def test_the_names_of_a_data_sets_exhibits_are_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.rare
 def test_two_builds_are_equal_byte_for_byte(tmp_path: Path) -> None:
     results = synthetic.write(tmp_path / "results", synthetic.vgg16(seeds=(0, 1)), vgg=True)
     first, second = tmp_path / "first", tmp_path / "second"
