@@ -30,6 +30,7 @@ NOT_IDENTITY = ("protocol", "departs")
 PRECISIONS = ("bfloat16", "float32", "tf32")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "step")
+SCHEDULED = ("thresholds", "weights")
 FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 RUN_ID = re.compile(r"[0-9a-f]{12}")
 _Kind = typing.TypeVar("_Kind")
@@ -109,6 +110,8 @@ class Model:
 class Optimizer:
     """name: sgd or adam. schedule: constant, or step (times gamma at each milestone, in epochs).
 
+    schedule_of: what follows the schedule. None: all parameters; `thresholds`: a method's
+    thresholds only; `weights`: all parameters but these. The others keep lr.
     micro_batch_size: examples in one forward pass; None: the whole batch. A step adds up the
     gradients of batch_size / micro_batch_size passes, in one process or in several. Batch
     normalisation sees one pass at a time.
@@ -125,6 +128,7 @@ class Optimizer:
     milestones: tuple[int, ...] | None = None
     gamma: float | None = None
     micro_batch_size: int | None = None
+    schedule_of: str | None = None
 
 
 @by_name
@@ -362,6 +366,10 @@ def _check_optimizer(optimizer: Optimizer) -> None:
         raise SpecError(
             "optimizer.schedule=step needs optimizer.milestones, the epochs at which lr falls, such as [80, 120]"
         )
+    if optimizer.schedule_of is not None:
+        check_names([optimizer.schedule_of], SCHEDULED, "optimizer.schedule_of")
+        if optimizer.schedule == "constant":
+            raise SpecError("optimizer.schedule_of is set, but optimizer.schedule is constant: use schedule=step")
     if optimizer.nesterov and not optimizer.momentum:
         raise SpecError("optimizer.nesterov needs optimizer.momentum above 0")
     _check_counts("optimizer.milestones", optimizer.milestones, "epochs")

@@ -32,7 +32,7 @@ NOTES = (
     "extrapolated.",
     "Interval: percentiles of 2,000 bootstrap draws of each alpha's seeds. It includes no uncertainty of the printed "
     "number or of the line between two alphas. Where some draws do not reach the printed percentage, their share is "
-    "given. None where an alpha beside the one that is read has a single seed.",
+    "given. No interval is given where an alpha next to the interpolated one has a single seed, which cannot vary.",
     "Epoch: the last, that of best test accuracy (selected on the test set) and that of lowest density. The sentences "
     "and the figure are of the last. A curve that crosses more than once is read at the lowest α, and the table says "
     "so. Alphas whose layers are reset more than twice an epoch are left out; the exhibit reset-rules has them.",

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from analysis.paper import printed
 
 MODELS = ("vgg16", "wrn-16-8", "wrn-28-8")
 LEARNING_RATE = 0.1
+LEAST_STEP = 0.15  # of the axis, between two ticks whose labels stand side by side
 NOTABLE = 0.05  # the remaining ratio under which section 4.2 sees accuracy drop
 
 
@@ -100,7 +102,7 @@ def draw(panels: Sequence[Panel], title: str) -> Any:
         abreast = [str(i) for i in range(start, min(start + columns, len(panels)))]
         gap = ["."] * (columns - len(abreast))
         mosaic += [[f"accuracy{i}" for i in abreast] + gap, [f"ratio{i}" for i in abreast] + gap]
-    size = (max(7.0, 3.4 * columns + 0.4), 0.9 + 1.9 * len(mosaic))
+    size = (max(8.0, 3.4 * columns + 0.4), 0.9 + 1.9 * len(mosaic))
     figure, axes = mosaic_figure(mosaic, size, title)
     for i, panel in enumerate(panels):
         _draw_panel(axes[f"accuracy{i}"], axes[f"ratio{i}"], panel, first=i % columns == 0)
@@ -131,10 +133,13 @@ def _draw_panel(upper: Any, lower: Any, panel: Panel, *, first: bool) -> None:
 def _log_alphas(axis: Any, alphas: Sequence[float]) -> None:
     """A log scale with a tick per decade; a tick per alpha below a span of two decades."""
     axis.set_xscale("log")
-    axis.set_xlim(min(alphas) / 1.8, max(alphas) * 1.8)
+    ends = min(alphas) / 1.8, max(alphas) * 1.8
+    axis.set_xlim(*ends)
     axis.minorticks_off()
     if max(alphas) < 100 * min(alphas):
-        axis.set_xticks(alphas, [greek(f"{alpha:g}") for alpha in alphas], rotation=90 if len(alphas) > 4 else 0)
+        steps = [math.log(after / before) for before, after in pairwise(alphas)]
+        upright = any(step < LEAST_STEP * math.log(ends[1] / ends[0]) for step in steps)
+        axis.set_xticks(alphas, [greek(f"{alpha:g}") for alpha in alphas], rotation=90 if upright else 0)
 
 
 def _dense_band(axis: Any, panel: Panel) -> None:

@@ -109,8 +109,8 @@ def _steps(axis: Any, data: pd.DataFrame) -> None:
     names = _layers_of(data)
     colours = layer_colours(list(names.values()))
     for parameter, label in names.items():
-        _lines(inset, first[first["name"] == f"density/{parameter}"], "step", colours[label], width=1.2)
-    _lines(inset, first[first["name"] == "density"], "step", MODEL, style="--", width=1.2)
+        lines(inset, first[first["name"] == f"density/{parameter}"], "step", colours[label], width=1.2)
+    lines(inset, first[first["name"] == "density"], "step", MODEL, style="--", width=1.2)
     inset.set(xlim=(0, FIRST_STEPS))
     inset.set_title(f"the first {FIRST_STEPS} steps", fontsize=8, fontweight="normal")
     inset.tick_params(labelsize=7)
@@ -126,15 +126,15 @@ def _ratios(axis: Any, data: pd.DataFrame, clock: str, *, layers: bool, marks: M
     labels = []
     for parameter, label in names.items():
         part = data[data["name"] == f"density/{parameter}"]
-        _lines(axis, part, clock, colours[label], width=1.7 if len(names) < 8 else 1.2)
-        labels.append((_end(part, clock), label, colours[label]))
+        lines(axis, part, clock, colours[label], width=1.7 if len(names) < 8 else 1.2)
+        labels.append((end(part, clock), label, colours[label]))
     whole = data[data["name"] == "density"]
-    _lines(axis, whole, clock, MODEL, style="--" if layers else "-")
-    labels.append((_end(whole, clock), "Model", MODEL))
+    lines(axis, whole, clock, MODEL, style="--" if layers else "-")
+    labels.append((end(whole, clock), "Model", MODEL))
     axis.set_ylim(-0.02, 1.03)
     axis.set_xlim(_range(data[clock].min() if clock == "epoch" else 0, data[clock].max()))
     _mark(axis, data[clock].max(), [(marks.printed.get("density"), MODEL)], marks.milestones)
-    _label_lines(axis, labels)
+    label_lines(axis, labels)
 
 
 def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
@@ -148,14 +148,14 @@ def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
         ("Sparse", accuracy[accuracy["method"] != "dense"], SPARSE),
     ):
         if len(part):
-            _lines(axis, part, "epoch", colour)
-            labels.append((_end(part, "epoch"), label, colour))
+            lines(axis, part, "epoch", colour)
+            labels.append((end(part, "epoch"), label, colour))
     axis.set(xlabel="Epoch", ylabel=ACCURACY, xlim=_range(accuracy["epoch"].min(), accuracy["epoch"].max()))
     if not (accuracy["method"] == "dense").any():
         axis.set_title("dense: not run", fontsize=8, fontweight="normal", color="#555555", loc="right")
     printed = [(marks.printed.get("dense"), DENSE), (marks.printed.get("sparse"), SPARSE)]
     _mark(axis, accuracy["epoch"].max(), printed, marks.milestones)
-    _label_lines(axis, labels)
+    label_lines(axis, labels)
 
 
 def _range(first: float, last: float) -> tuple[float, float]:
@@ -175,7 +175,8 @@ def _mark(axis: Any, last: float, printed: Sequence[tuple[float | None, Any]], m
             )  # fmt: skip
 
 
-def _lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str = "-", width: float = 1.7) -> None:
+def lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str = "-", width: float = 1.7) -> None:
+    """A recorded value over epochs or steps: seeds thin or as a band, their mean bold."""
     seeds = data.pivot(index=clock, columns="run_id", values="value").astype(float)
     mean = seeds.mean(axis=1)
     if seeds.shape[1] > MANY_SEEDS:
@@ -188,11 +189,12 @@ def _lines(axis: Any, data: pd.DataFrame, clock: str, colour: Any, *, style: str
     axis.plot(seeds.index, mean, **drawn, clip_on=False)
 
 
-def _end(data: pd.DataFrame, clock: str) -> float:
+def end(data: pd.DataFrame, clock: str) -> float:
+    """The mean over seeds at the last epoch or step."""
     return float(data.loc[data[clock] == data[clock].max(), "value"].astype(float).mean())
 
 
-def _label_lines(axis: Any, labels: Sequence[tuple[float, str, Any]]) -> None:
+def label_lines(axis: Any, labels: Sequence[tuple[float, str, Any]]) -> None:
     """Names at the right end of the lines, moved apart where they would overlap."""
     low, high = axis.get_ylim()
     inches = axis.get_figure().get_size_inches()[1] * axis.get_subplotspec().rowspan.__len__()

@@ -30,6 +30,7 @@ NAMES = {
     "vgg16-narrow-figure5": "VGG-16 scaled down: training at learning rate 0.1",
     "vgg16-narrow-figure6": "VGG-16 scaled down: training at learning rate 0.01",
     "vgg16-narrow-figure7": "VGG-16 scaled down: the sparse pattern",
+    "vgg16-narrow-schedules": "VGG-16 scaled down: whose learning rate decays",
     "vgg16-narrow-claims": "VGG-16 scaled down: the claims of 5.2 and 5.3",
 }
 # names of exhibits of one data set or network; {} stands for it

@@ -146,8 +146,9 @@ def number(exhibit: str) -> str:
 
 
 def architecture(model: str) -> str:
-    """An architecture in the paper's words; other models keep their name."""
-    return ARCHITECTURES.get(model, model)
+    """An architecture in the paper's words, with its widths where they are others; other models keep their name."""
+    name, _, widths = model.partition(" ")
+    return f"{ARCHITECTURES.get(name, name)} {widths}".strip()
 
 
 def method_name(method: str) -> str:

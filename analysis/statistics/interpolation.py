@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from analysis.statistics.resampling import DRAWS, SEED, Floats, percentile_interval
 
@@ -46,29 +48,28 @@ def crossing_interval(
 
     runs: densities of each alpha's seeds; their geometric mean is the point of the curve. low,
     high: percentiles. share: of the draws that cross at all; the interval is over those. (nan, nan,
-    nan) where an alpha beside the crossing has a single run, which cannot vary.
+    nan) where more draws than either tail holds cross beside an alpha with a single run, which
+    cannot vary.
     """
-    beside = list(range(len(alphas)))
-    if found := crossings(alphas, [geometric_mean(densities) for densities in runs], wanted):
-        after = min(int(np.searchsorted(alphas, found[0])), len(alphas) - 1)
-        beside = [max(after - 1, 0), after]
-    if any(len(runs[i]) < 2 for i in beside):
-        return float("nan"), float("nan"), float("nan")
     generator = np.random.default_rng(seed)
     logs = [np.log(np.asarray(densities, dtype=float)) for densities in runs]
     drawn = np.exp(
         np.stack([values[generator.integers(0, len(values), (draws, len(values)))].mean(axis=1) for values in logs])
     )
-    firsts = _first_crossings(np.asarray(alphas, dtype=float), drawn, wanted)
+    firsts, segments = _first_crossings(np.asarray(alphas, dtype=float), drawn, wanted)
+    single = np.array([min(map(len, ends)) < 2 for ends in pairwise(runs)])
+    if single[segments[~np.isnan(firsts)]].sum() > (1 - confidence) / 2 * draws:
+        return float("nan"), float("nan"), float("nan")
     return *percentile_interval(firsts, confidence=confidence), float((~np.isnan(firsts)).mean())
 
 
-def _first_crossings(alphas: Floats, curves: Floats, wanted: float) -> Floats:
-    """The first of `crossings` of each curve, [alphas, draws] -> [draws]; nan for none."""
+def _first_crossings(alphas: Floats, curves: Floats, wanted: float) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """The first of `crossings` of each curve and its segment, [alphas, draws] -> [draws]; nan for none."""
     x, above = np.log(alphas)[:, None], np.log(curves) - np.log(wanted)
     left, right = above[:-1], above[1:]
     crosses = (left * right <= 0) & (left != right)
     share = left / np.where(crosses, left - right, 1.0)
     places = np.exp(np.where(crosses, x[:-1] + share * (x[1:] - x[:-1]), 0.0))
-    first = np.take_along_axis(places, crosses.argmax(axis=0)[None], axis=0)[0]
-    return np.asarray(np.where(crosses.any(axis=0), first, np.nan))
+    segments = crosses.argmax(axis=0)
+    first = np.take_along_axis(places, segments[None], axis=0)[0]
+    return np.asarray(np.where(crosses.any(axis=0), first, np.nan)), segments

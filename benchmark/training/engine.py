@@ -20,7 +20,7 @@ from benchmark.spec import RunSpec, SpecError
 from benchmark.training.execution import MaskedLayers
 
 CHANNELS_LAST_ON_CPU = ("lenet-5-caffe",)  # slower for vgg16 there, unless it is narrow (decision 15)
-NARROW = 64  # the most channels of a narrow one
+NARROW = 64  # a VGG-16 whose widest layer has at most this many channels
 RECURRENT = ("lstm-a", "lstm-b")
 WITHOUT_CONVOLUTIONS = ("lenet-300-100", *RECURRENT)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>

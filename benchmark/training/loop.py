@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +40,19 @@ def make_optimizer(spec: Optimizer, groups: list[dict[str, Any]]) -> torch.optim
     if spec.name == "adam":
         return torch.optim.Adam(groups, lr=spec.lr, fused=True)
     return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True)
+
+
+def scheduled_apart(
+    groups: list[dict[str, Any]], thresholds: Iterable[Tensor], schedule_of: str
+) -> list[dict[str, Any]]:
+    """The groups, split into thresholds and other parameters; `scheduled` says which follow the schedule."""
+    ids = {id(threshold) for threshold in thresholds}
+    split = []
+    for group in groups:
+        for of, are_thresholds in (("weights", False), ("thresholds", True)):
+            params = [parameter for parameter in group["params"] if (id(parameter) in ids) is are_thresholds]
+            split += [group | {"params": params, "scheduled": of == schedule_of}] if params else []
+    return split
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -158,8 +171,13 @@ class Training:
         return min(batch_size, self.data.train_size - self.step * batch_size)
 
     def _new_optimizer(self) -> None:
-        groups = self.attached.parameter_groups(weight_decay=self.spec.optimizer.weight_decay)
-        self.optimizer = make_optimizer(self.spec.optimizer, groups)
+        optimizer, thresholds = self.spec.optimizer, self.attached.context.thresholds.parameters()
+        groups = self.attached.parameter_groups(weight_decay=optimizer.weight_decay)
+        if optimizer.schedule_of is not None:
+            if not thresholds:
+                raise UnfitError(f"{self.spec.label}: optimizer.schedule_of is set, but this method has no thresholds")
+            groups = scheduled_apart(groups, thresholds.values(), optimizer.schedule_of)
+        self.optimizer = make_optimizer(optimizer, groups)
         self.attached.bind(self.optimizer)
         self.gradient.wrap()
 
@@ -182,9 +200,9 @@ class Training:
     def set_learning_rate(self) -> None:
         phase = self.attached.phase
         epoch = (self.steps_done - self.phase_start) // self.steps_per_epoch
-        lr = learning_rate(self.spec.optimizer, epoch) * phase.lr_scale if isinstance(phase.lr, str) else phase.lr
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            scheduled = learning_rate(self.spec.optimizer, epoch if group.get("scheduled", True) else 0)
+            group["lr"] = scheduled * phase.lr_scale if isinstance(phase.lr, str) else phase.lr
 
     def count_step(self, examples: int) -> None:
         """Count one step on this many examples."""

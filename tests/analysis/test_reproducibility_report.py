@@ -82,23 +82,30 @@ def line(*cells: object) -> str:
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
-def commands(rows: list[dict[str, str]]) -> str:
-    """What trains these cells again, and few others: one command, then another for what it leaves."""
-    left, found = {row["run_id"] for row in rows}, []
-    while left:
-        best = max(offers(left), key=lambda offer: 4 * len(offer.wanted) - offer.selected)
-        found.append(best.text)
-        left -= best.wanted
-    return ", ".join(found)
+def commands(rows: list[dict[str, str]]) -> tuple[str, int]:
+    """What trains these cells again, and few others; and how many cells that is.
+
+    Of each network one command, then another for what it leaves. Networks with the same command
+    share it.
+    """
+    networks: dict[str, list[str]] = {}
+    trained: set[str] = set()
+    for model in dict.fromkeys(row["model"] for row in rows):
+        left = {row["run_id"] for row in rows if row["model"] == model}
+        while left:
+            best = max(offers(left), key=lambda offer: 2 * len(offer.cells & left) - len(offer.cells))
+            networks.setdefault(best.text.replace(f"model={model}", "model={}"), []).append(model)
+            left -= best.cells
+            trained |= best.cells
+    return ", ".join(text.format(",".join(names)) for text, names in networks.items()), len(trained)
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A command, which of the wanted cells it trains, and how many it trains in all."""
+    """A command and the cells that it trains."""
 
     text: str
-    wanted: set[str]
-    selected: int
+    cells: set[str]
 
 
 def offers(left: set[str]) -> Iterator[Offer]:
@@ -116,7 +123,7 @@ def offers(left: set[str]) -> Iterator[Offer]:
                     table, text = filters.select(table, [where]), f"{text} --where {where}"
             ids = {spec.run_id for spec, _ in table}
             if ids & left:
-                yield Offer(f"`{text}{given}`", ids & left, len(ids))
+                yield Offer(f"`{text}{given}`", ids)
 
 
 @functools.cache
@@ -183,17 +190,17 @@ def as_ours(model: str, cells: list[dict[str, str]]) -> str:
 
 def claims() -> str:
     """Each claim with its result, cost and command."""
-    text = line("claim", "section", "result", "runs", "hours", "command")
-    text += line(*["---"] * 6)
+    text = line("claim", "section", "result", "runs", "hours", "command", "cells")
+    text += line(*["---"] * 7)
     for row in exhibit("claims"):
         rows = of(row["run_ids"])
         if rows:
-            done = (len(rows), f"{hours(rows):.1f}", commands(rows))
+            done = (len(rows), f"{hours(rows):.1f}", *commands(rows))
         elif row["result"] == "not run":
             missing = next(given for word, given in COMMANDS if word in row["claim"])
-            done = (0, "-", f"`run {missing}`")
+            done = (0, "-", f"`run {missing}`", "-")
         else:
-            done = (0, "-", "none: counted from the architectures")
+            done = (0, "-", "none: counted from the architectures", "-")
         text += line(row["claim"], row["section"].replace("ours: ", "*ours*: "), row["result"], *done)
     return text
 

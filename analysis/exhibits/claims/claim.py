@@ -131,6 +131,11 @@ def by_alpha(results: Results, model: str) -> list[Condition]:
     return sorted((c for c in found if c.alpha is not None), key=lambda c: c.alpha or 0.0)
 
 
+def testable(conditions: Sequence[Condition]) -> list[Condition]:
+    """Those with two finished seeds or more, which a t test needs; all of them where none has."""
+    return [c for c in conditions if len(c.done) > 1] or list(conditions)
+
+
 def above_dense(results: Results, condition: Condition) -> pd.DataFrame:
     """Sparse minus dense test accuracy by epoch, one column per seed that both have.
 

@@ -9,7 +9,7 @@ from itertools import pairwise, product
 from analysis.data.conditions import Condition, Results
 from analysis.data.epochs import COUNTED, EPOCHS, NAMES
 from analysis.data.paired import log_density_ratio
-from analysis.exhibits.claims.claim import MNIST_MODELS, Outcome, by_alpha, claim, judge, kept
+from analysis.exhibits.claims.claim import MNIST_MODELS, Outcome, by_alpha, claim, judge, kept, testable
 from analysis.exhibits.claims.evidence import (
     SPREAD,
     Answer,
@@ -111,7 +111,7 @@ def density_falls_on_mnist(results: Results) -> Outcome:
 def accuracy_drops_below_5(results: Results) -> Outcome:
     held: list[Answer] = []
     said, used = [], []
-    for condition in (s for model in CIFAR10_MODELS for s in by_alpha(results, model)):
+    for condition in (s for model in CIFAR10_MODELS for s in testable(by_alpha(results, model))):
         difference, density = gap(results, condition), mean_density(condition)
         if difference is not None and density < 0.05:
             held.append(below(difference, -MARGINS["cifar10"]))
@@ -154,7 +154,7 @@ def _density_falls(results: Results, models: Sequence[str]) -> Outcome:
     held: list[Answer] = []
     said, used, missing = [], [], []
     for model in models:
-        found = by_alpha(results, model)
+        found = testable(by_alpha(results, model))
         if len(found) < 3:
             missing.append(f"{model}: not run")
             continue
@@ -183,7 +183,8 @@ def _some_alpha(
     answer where nothing was run. An alpha counts against the claim only if it got as sparse.
     """
     found = [(c, gap(results, c, epoch)) for c in by_alpha(results, model)]
-    known = [(c, density_ratio(c, percent, epoch), difference) for c, difference in found if difference is not None]
+    every = [(c, density_ratio(c, percent, epoch), difference) for c, difference in found if difference is not None]
+    known = [entry for entry in every if entry[2].testable] or every
     if not known:
         return [], "not run", []
     pairs = []

@@ -36,7 +36,8 @@ NOTES = (
     "those of the verdicts (docs/verdicts.md). A number of ours, where the paper gives none, is marked as ours.",
     "Each claim is tested at its own level, without a correction over the claims: of those that t tests decide, up to "
     "one in twenty may be answered wrongly by chance. Within a claim all units have to show it; where some alpha is "
-    "enough, its p is multiplied by the number of alphas that were run.",
+    "enough, its p is multiplied by the number of alphas that were run. An alpha with one seed is in no t test where "
+    "others have more.",
     "n: seeds done, of those in the suite where some are missing. Runs: how many runs the numbers are of. Departing, "
     "failed and diverged cells are in no test except A.1's.",
 )

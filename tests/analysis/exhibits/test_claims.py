@@ -115,6 +115,20 @@ def test_cells_that_are_still_to_run_do_not_count_as_lost(worlds: dict[str, Resu
     assert (outcome.result, outcome.numbers) == ("not run", "no layers of its runs are recorded")
 
 
+def test_an_alpha_with_one_seed_leaves_the_answer_to_those_with_more(tmp_path: Path) -> None:
+    kept = {5e-4: 0.02, 1e-3: 0.015, 2e-3: 0.01}
+    rows = [synthetic.cell("lstm-a", "dense", seed, accuracy=98.6 + seed / 100) for seed in range(3)]
+    for alpha, share in kept.items():
+        cells = [synthetic.cell("lstm-a", "dst", seed, alpha=alpha, kept=share) for seed in range(3)]
+        rows += [row | {"test_accuracy": 98.1 + row["seed"] / 200} for row in cells]
+    extra = synthetic.cell("lstm-a", "dst", 0, alpha=7e-4, kept=0.017, accuracy=98.5)
+    for name, given in (("without", rows), ("with", [*rows, extra])):
+        world = results(synthetic.write(tmp_path / name, given))
+        assert section_4.lstms_beat_dense(world).result == "not supported", name
+        falls = section_4.density_falls_on_mnist(world)
+        assert (falls.result, len(falls.run_ids)) == ("supported", 9), name
+
+
 def test_a_density_does_not_show_what_the_accuracy_cannot_test(worlds: dict[str, Results]) -> None:
     """With one dense seed there is no test against dense, whatever the densities show."""
     world = worlds["supported"].tables

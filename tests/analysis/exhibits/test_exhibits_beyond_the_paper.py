@@ -308,7 +308,7 @@ def test_the_patterns_agreement_is_that_of_the_layer_table(
 @pytest.mark.rare
 def test_the_whole_grid_fills_every_exhibit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.output.plotting.FORMATS", {"png": {}})
-    found = written(synthetic_methods.write(tmp_path / "in", synthetic_methods.full(seeds=(0,))), tmp_path / "out")
+    found = written(synthetic_methods.write(tmp_path / "in", synthetic_methods.full(seeds=(0, 1))), tmp_path / "out")
     assert {f"{d}-{kind}" for d in ("mnist", "cifar10") for kind in ("accuracy-density", "accuracy-flops")} < set(found)
     assert all(exhibit.files for exhibit in found.values())
 

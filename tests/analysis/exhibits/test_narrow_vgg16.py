@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import synthetic_figures
 from analysis.build import exhibits
 from analysis.data.conditions import Results
 from analysis.data.read import load
-from analysis.exhibits.narrow_vgg16 import MODEL, OF_THE_PRINTED_NUMBERS, SCALED_DOWN, WIDTHS
+from analysis.exhibits.narrow_vgg16 import OF_PRINTED_LEVELS, SCALED_DOWN, SCHEDULES, WHOLE, WIDTHS
 from analysis.output.exhibit import Written
 from benchmark import suites
 from benchmark.spec import Model
@@ -22,7 +24,7 @@ from benchmark.suites.cifar10_narrow import NARROW
 
 Row = dict[str, Any]
 FIGURES = ("figure3", "figure5", "figure6", "figure7")
-NAMES = tuple(f"vgg16-narrow-{name}" for name in (*FIGURES, "claims"))
+NAMES = tuple(f"vgg16-narrow-{name}" for name in (*FIGURES, "claims", "schedules"))
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +43,26 @@ def narrow(whole: list[Row]) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
+def scheduled(narrow: list[Row]) -> list[Row]:
+    """The cell of Figure 5 with a schedule of weights only, and of thresholds only."""
+    (cell,) = (row for row in narrow if (row["alpha"], json.loads(row["spec"])["optimizer"]["lr"]) == (5e-6, 0.1))
+    cell = cell | {"protocol": ""}
+    weights = synthetic.changed(cell, lambda tree: tree["optimizer"].update(schedule_of="weights"))
+    return [weights, synthetic.changed(cell, lambda tree: tree["optimizer"].update(schedule_of="thresholds"))]
+
+
+@pytest.fixture(scope="module")
 def of_whole(tmp_path_factory: pytest.TempPathFactory, whole: list[Row]) -> dict[str, Written]:
     return made(tmp_path_factory.mktemp("whole"), whole)
 
 
 @pytest.fixture(scope="module")
-def of_narrow(tmp_path_factory: pytest.TempPathFactory, narrow: list[Row]) -> dict[str, Written]:
-    return made(tmp_path_factory.mktemp("narrow"), narrow)
+def of_narrow(tmp_path_factory: pytest.TempPathFactory, narrow: list[Row], scheduled: list[Row]) -> dict[str, Written]:
+    return made(tmp_path_factory.mktemp("narrow"), [*narrow, *scheduled])
 
 
 def made(folder: Path, rows: list[Row]) -> dict[str, Written]:
-    """The exhibits of both networks, without the files of figures: test_build.py writes them."""
+    """The exhibits of both networks, without the files of figures."""
     made_of = exhibits(Results(load([synthetic_figures.write(folder / "in", rows)])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("analysis.output.exhibit.save", lambda figure, out, name: plt.close(figure) or [])
@@ -59,9 +70,10 @@ def made(folder: Path, rows: list[Row]) -> dict[str, Written]:
 
 
 def measured(written: Written) -> list[Row]:
-    """The exhibit's CSV without what names the runs, in an order that does not depend on their names."""
+    """The exhibit's CSV without what names network and runs, in an order that does not depend on their names."""
     path = next(path for path in written.files if path.suffix == ".csv")
-    rows = [{k: v for k, v in row.items() if k not in ("run_id", "run_ids")} for row in csv.DictReader(path.open())]
+    named = ("run_id", "run_ids", "model", "panel")
+    rows = [{k: v for k, v in row.items() if k not in named} for row in csv.DictReader(path.open())]
     return sorted(rows, key=str)
 
 
@@ -69,19 +81,19 @@ def test_each_exhibit_is_that_of_vgg16_on_the_narrow_rows(
     of_whole: dict[str, Written], of_narrow: dict[str, Written]
 ) -> None:
     for name in FIGURES:
-        expected = [row for row in measured(of_whole[name]) if row.get("model", "vgg16") == "vgg16"]
+        expected = measured(of_whole[name])
         found = measured(of_narrow[f"vgg16-narrow-{name}"])
         assert found == expected, name
         assert len(found) >= 4, name
     claims = {row["claim"]: row for row in measured(of_whole["claims"]) if row["section"] in ("5.2", "5.3")}
     found = measured(of_narrow["vgg16-narrow-claims"])
     assert found == sorted((claims[row["claim"]] for row in found), key=str)
-    assert len(found) == len(claims) - len(OF_THE_PRINTED_NUMBERS)
+    assert len(found) == len(claims) - len(OF_PRINTED_LEVELS)
     assert {row["result"] for row in found} > {"supported"}
 
 
 def test_the_network_is_the_suites() -> None:
-    assert Model(name=MODEL, widths=WIDTHS) == NARROW
+    assert Model(name=WHOLE, widths=WIDTHS) == NARROW
 
 
 def test_every_title_says_that_it_is_scaled_down(of_narrow: dict[str, Written]) -> None:
@@ -98,3 +110,56 @@ def test_rows_of_one_width_are_in_no_exhibit_of_the_other(
     ids = {row["run_id"] for row in narrow}
     assert ids & set(of_narrow["vgg16-narrow-claims"].run_ids)
     assert not ids & set(of_narrow["claims"].run_ids)
+
+
+def test_findings_name_the_widths(of_narrow: dict[str, Written]) -> None:
+    for name in ("vgg16-narrow-figure3", "vgg16-narrow-figure7"):
+        assert of_narrow[name].finding.startswith("VGG-16 8-8-16-16-32-32-32-64-"), name
+
+
+def test_the_schedules_stand_beside_the_cell_of_figure_5_and_in_no_other_exhibit(
+    of_narrow: dict[str, Written], narrow: list[Row], scheduled: list[Row]
+) -> None:
+    """The made-up output layer keeps 10 % through epoch 80, and everything from 81 on."""
+    own = {row["run_id"] for row in scheduled}
+    written = of_narrow["vgg16-narrow-schedules"]
+    assert own < set(written.run_ids)
+    assert len(written.run_ids) == 3
+    assert not any(own & set(of_narrow[name].run_ids) for name in of_narrow if name != "vgg16-narrow-schedules")
+    kept = "10 % at epoch 80, 100 % at epoch 90, 100 % at epoch 160"
+    assert written.finding == (
+        f"What FC 2 keeps where the learning rate decays for weights and thresholds: {kept}; for weights only: {kept}; "
+        f"for thresholds only: {kept}."
+    )
+    path = next(path for path in written.files if path.suffix == ".csv")
+    rows = list(csv.DictReader(path.open()))
+    assert Counter(row["decays"] for row in rows) == dict.fromkeys(SCHEDULES.values(), 160)
+
+
+def test_without_a_finished_dst_cell_every_exhibit_says_not_run(tmp_path: Path, narrow: list[Row]) -> None:
+    pending = [row | {"status": "pending"} for row in narrow if row["method"] == "dst"]
+    dense = [row for row in narrow if row["method"] == "dense"]
+    for name, rows in (("pending", pending), ("dense", [*pending, *dense])):
+        found = made(tmp_path / name, rows)
+        assert [found[each].remark for each in NAMES] == ["not run"] * len(NAMES), name
+
+
+def test_a_title_fits_above_its_figure(tmp_path: Path, narrow: list[Row], scheduled: list[Row]) -> None:
+    """A picture is as wide as its figure, not as its title."""
+    made_of = exhibits(Results(load([synthetic_figures.write(tmp_path / "in", [*narrow, *scheduled])])))
+    sizes = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "analysis.output.exhibit.save", lambda figure, out, name: sizes.update({name: widths(figure)}) or []
+        )
+        for name in ("vgg16-narrow-figure3", "vgg16-narrow-schedules"):
+            made_of[name](tmp_path)
+    assert all(drawn <= 1.01 * figure for drawn, figure in sizes.values()), sizes
+
+
+def widths(figure: Any) -> tuple[float, float]:
+    """In inches: of all that is drawn, and of the figure."""
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox().width
+    plt.close(figure)
+    return float(drawn), float(figure.get_figwidth())

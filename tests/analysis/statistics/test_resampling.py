@@ -103,5 +103,20 @@ def test_a_crossings_interval_comes_from_the_seeds() -> None:
     assert (low, high) == pytest.approx(ends)
     assert share == 1
     assert crossing_interval(alphas, [[2.0, 0.5], [0.2, 0.2]], 0.7)[2] == pytest.approx(0.75, abs=0.05)
-    for single in ([[2.0], [0.2]], [[2.0, 0.5], [0.2]]):
-        assert all(math.isnan(value) for value in crossing_interval(alphas, single, 0.63)), "one run cannot vary"
+
+
+@pytest.mark.parametrize(
+    ("runs", "has_interval"),
+    [
+        ([[4.0], [2.0, 2.2], [0.2, 0.18], [0.1]], True),
+        ([[4.0, 4.4], [2.0], [0.2, 0.18], [0.1, 0.11]], False),
+        ([[4.0, 4.4], [2.0, 2.2], [0.2], [0.1, 0.11]], False),
+        ([[4.0, 4.4], [0.62, 0.5], [0.2], [0.1, 0.11]], True),
+        ([[4.0, 4.4], [0.7, 0.5], [0.2], [0.1, 0.11]], False),
+    ],
+    ids=["far from the crossing", "left of it", "right of it", "no draw crosses beside it", "some draws do"],
+)
+def test_a_single_run_has_no_part_in_an_interval(runs: list[list[float]], has_interval: bool) -> None:
+    """It cannot vary, so an interval between it and its neighbour would be too short."""
+    found = crossing_interval([1e-4, 3e-4, 1e-3, 3e-3], runs, 0.63)
+    assert [math.isnan(value) for value in found] == [not has_interval] * 3

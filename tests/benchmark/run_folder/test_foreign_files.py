@@ -137,6 +137,7 @@ def is_said_in_order(finished: Finished, *, codes: tuple[int, ...] = (0,)) -> Fi
 
 
 IN_A_DONE_CELL = ["result.json", "metrics.jsonl"]
+CHECKPOINT = "attempts/0001/checkpoint-0000000003.json"
 IN_A_STOPPED_CELL = [
     "spec.json",
     "environment.json",
@@ -145,7 +146,7 @@ IN_A_STOPPED_CELL = [
     "attempts/0001/environment.json",
     "attempts/0001/heartbeat",
     "attempts/0001/metrics.jsonl",
-    "attempts/0001/checkpoint-0000000003.json",
+    CHECKPOINT,
     "attempts/0001/checkpoint-0000000003.pt",
 ]
 NAMED_BY_STATUS = ("result.json", "attempts/0001/end.json")
@@ -182,8 +183,13 @@ def test_reading_commands_name_each_damaged_file_of_a_cell(
 
 
 @pytest.mark.slow
-@pytest.mark.rare
-@pytest.mark.parametrize("name", IN_A_DONE_CELL + IN_A_STOPPED_CELL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == CHECKPOINT else pytest.mark.rare)
+        for name in IN_A_DONE_CELL + IN_A_STOPPED_CELL
+    ],
+)
 def test_a_run_goes_on_with_cells_of_damaged_files_and_ends_in_the_same_bits(
     name: str, suite: str, done: Path, stopped: Path, bench: Bench, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import sys
 import time
@@ -203,6 +204,37 @@ def test_step_schedule_multiplies_by_gamma_at_each_milestone() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("schedule_of", "decay", "rates"),
+    [
+        (None, 0.0, {"weights": 0.005, "thresholds": 0.005}),
+        ("weights", 0.0, {"weights": 0.005, "thresholds": 0.05}),
+        ("thresholds", 0.0, {"weights": 0.05, "thresholds": 0.005}),
+        ("thresholds", 0.5, {"weights": 0.05, "thresholds": 0.005}),
+    ],
+)
+def test_the_schedule_is_of_all_parameters_or_of_weights_or_thresholds_only(
+    schedule_of: str | None, decay: float, rates: dict[str, float]
+) -> None:
+    """Also for biases, where thresholds share the weights' group and where they do not, and after a resume."""
+    of = spec("dst", schedule="step", milestones=(1,), schedule_of=schedule_of)
+    of = dataclasses.replace(of, method={**of.method, "threshold_weight_decay": decay})
+    live, resumed = training(of), training(of)
+    for _ in range(2):
+        train_epoch(live, lambda: None)
+    resumed.load_state_dict(copy.deepcopy(live.state_dict()))
+    for each in (live, resumed):
+        thresholds = set(map(id, each.attached.context.thresholds.parameters().values()))
+        rate_of = {id(p): group["lr"] for group in each.optimizer.param_groups for p in group["params"]}
+        assert set(rate_of) == thresholds | set(map(id, each.model.parameters()))
+        assert rate_of == pytest.approx({p: rates["thresholds" if p in thresholds else "weights"] for p in rate_of})
+
+
+def test_a_schedule_of_thresholds_needs_a_method_that_has_them() -> None:
+    with pytest.raises(SpecError, match=r"schedule_of is set, but this method has no thresholds"):
+        training(spec("dense", schedule="step", milestones=(1,), schedule_of="thresholds"))
+
+
 def test_an_unknown_optimizer_is_named_with_the_valid_ones() -> None:
     with pytest.raises(SpecError, match=r"adamw.*did you mean 'adam'"):
         training(spec("dense", name="adamw", momentum=0.0))
@@ -274,6 +306,8 @@ def test_a_density_that_leaves_a_layer_without_weights_is_the_users_mistake() ->
         ({"schedule": "steps"}, "did you mean 'step'"),
         ({"milestones": (0,)}, "it must hold epochs"),
         ({"gamma": 0.0}, "optimizer.gamma is 0"),
+        ({"schedule_of": "biases"}, "thresholds, weights"),
+        ({"schedule_of": "weights"}, "optimizer.schedule is constant"),
     ],
 )
 def test_an_optimizer_that_cannot_be_is_refused_before_any_training(change: dict[str, Any], message: str) -> None:
