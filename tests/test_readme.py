@@ -331,6 +331,19 @@ def test_what_is_said_of_the_lstms_is_what_their_rows_say() -> None:
         times.append(statistics.fmean(float(row["density"]) for row in own) / printed_density)
         below.append(printed_accuracy - statistics.fmean(float(row["test_accuracy"]) for row in own))
     shares, points = (" and ".join(f"{value:.2f}" for value in values) for values in (times, below))
+    with (ROOT / "paper_figures/alpha-interpolation.csv").open() as file:
+        (read,) = [r for r in csv.DictReader(file) if (r["model"], r["epoch"]) == ("lstm-a", "last")]
+    alpha, low, high = (
+        f"{float(read[name]):.1e}".replace("e-0", "e-") for name in ("alpha", "alpha_low", "alpha_high")
+    )
+    protocols = " ".join((ROOT / "docs/protocols.md").read_text().split())
+    assert f"belongs to alpha {alpha}, 95 % interval {low} to {high}" in protocols
+    assert (
+        f"there the accuracy is {float(read['accuracy']):.2f} %, printed {float(read['printed_accuracy']):.2f} %"
+        in protocols
+    )
+    stated = mean_and_deviation([row for row in cells if row["model"] == "lstm-a"], "density")
+    assert f"1e-3: {stated} (n=5), printed 1.93 %" in protocols
     assert f"The LSTMs keep {shares} times the printed share and are {points} points less accurate" in WORDS
 
 

@@ -156,7 +156,7 @@ def _density_falls(results: Results, models: Sequence[str]) -> Outcome:
     for model in models:
         found = testable(by_alpha(results, model))
         if len(found) < 3:
-            missing.append(f"{model}: not run")
+            missing.append(f"{model}: fewer than three alphas run")
             continue
         steps = [below(log_density_ratio(after, before), 0.0) for before, after in pairwise(found)]
         held += steps
