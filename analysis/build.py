@@ -31,6 +31,7 @@ from analysis.exhibits import (
     table_a2,
     threshold_resets,
     training_cost,
+    validation,
     verdict_power,
     verdict_tables,
 )
@@ -65,6 +66,7 @@ MAKERS = (
     estimators.EXHIBIT.makers,
     gap.EXHIBIT.makers,
     gap_networks.EXHIBIT.makers,
+    validation.makers,
     lstm_counting.EXHIBIT.makers,
     training_cost.EXHIBIT.makers,
     verdict_power.makers,

@@ -19,6 +19,7 @@ NAMES = {
     "gap-networks": "Does one set-up explain all rows of Table 1?",
     "lstm-counting": "Two ways to count an LSTM's weights",
     "training-cost": "Seconds per training step",
+    "validation": "Which epoch held-out examples choose",
     "verdict-power": "How often a verdict would be right",
     "other-reproductions": "Another reproduction of DST",
     "rivals-mnist": "Rivals' published numbers, MNIST",

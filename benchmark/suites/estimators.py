@@ -12,12 +12,13 @@ from typing import Any
 from benchmark.spec import RunSpec
 from benchmark.suites import cifar10, mnist
 
-DESCRIPTION = "the long-tailed estimator against the straight-through one: LeNets and VGG-16, two alphas each"
+DESCRIPTION = "the long-tailed estimator against the straight-through one: LeNets, LSTM-a and VGG-16, two alphas each"
 EXHIBITS = ("estimators",)
 SEEDS = range(3)
 ALPHAS = {
     "lenet-300-100": (mnist.LENET_ALPHA, 1e-3),
     "lenet-5-caffe": (mnist.LENET_ALPHA, 1e-3),
+    "lstm-a": (mnist.LSTM_ALPHA, 2e-3),
     "vgg16": (cifar10.ALPHA, 1e-5),
 }
 OTHER = {"estimator": "straight_through"}
@@ -35,5 +36,7 @@ def suite() -> list[RunSpec]:
 
 
 def dst(name: str, seed: int, **hyperparameters: Any) -> RunSpec:
+    if name in mnist.LSTMS:
+        return mnist.lstm(name, "dst", "paper", seed, **hyperparameters)
     make = mnist.lenet if name in mnist.LENETS else cifar10.by_paper
     return make(name, "dst", seed, **hyperparameters)

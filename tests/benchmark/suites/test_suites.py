@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib
 import itertools
 import json
@@ -26,7 +27,7 @@ from benchmark.suites import cifar10, gap, gap_networks, imagenet, mnist, thresh
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPER = ("cifar10", "estimators", "imagenet", "mnist", "thresholds")
-CELLS = {"cifar10": 85, "estimators": 12, "imagenet": 19, "thresholds": 48}  # with seed 0
+CELLS = {"cifar10": 85, "estimators": 16, "imagenet": 19, "thresholds": 48}  # with seed 0
 
 
 def cells(name: str) -> tuple[RunSpec, ...]:
@@ -269,11 +270,11 @@ def test_thresholds_have_all_three_comparisons() -> None:
 
 
 def test_cells_that_two_suites_share_are_one_cell() -> None:
-    known = {spec.run_id for name in ("mnist", "cifar10") for spec in cells(name)}
+    known = {spec.run_id for name in ("mnist", "cifar10", "gap_networks") for spec in cells(name)}
     default = [*where("thresholds", **{"method.threshold": "vector"})]
     default += where("estimators", **{"method.estimator": "long_tailed"})
     assert {spec.run_id for spec in default} <= known
-    assert len(where("estimators", **{"method.estimator": "straight_through"})) == 18
+    assert len(where("estimators", **{"method.estimator": "straight_through"})) == 24
 
 
 def test_the_models_behind_the_counts_of_imagenet() -> None:
@@ -371,6 +372,25 @@ def test_each_candidate_for_the_gap_is_on_both_networks_beside_its_dense_twin() 
 def test_the_narrow_vgg_has_an_eighth_of_every_width() -> None:
     (model,) = {spec.model for spec in cells("cifar10_narrow")}
     assert model.widths == tuple(width // 8 for width in WIDTHS)
+
+
+def test_the_epochs_of_the_first_seed_of_the_narrow_vgg_decay_for_all_weights_or_thresholds() -> None:
+    """The stated schedule in both seeds; a schedule of one kind of parameter once, in no protocol."""
+    of = Counter((spec.optimizer.schedule_of, spec.seed, spec.protocol) for spec in cells("cifar10_narrow"))
+    assert of == {(None, 0, ("paper",)): 9, (None, 1, ("paper",)): 9, ("weights", 0, ()): 1, ("thresholds", 0, ()): 1}
+
+
+def test_the_cells_of_validation_are_table_1s_on_fewer_examples_twice() -> None:
+    """On the first 55,000, evaluated on the others, and on the test set."""
+    stated = {key_without_seed(s) for s in cells("mnist") if s.protocol[:1] == ("paper",) and s.method["name"] == "dst"}
+    found = cells("validation")
+    assert len(found) == 2 * 4 * 3
+    for spec in found:
+        assert spec.protocol == ()
+        assert (spec.data.validation, spec.data.train_limit) in ((5_000, None), (None, 55_000))
+        whole = dataclasses.replace(spec, data=mnist.MNIST)
+        figure4 = dataclasses.replace(whole, step_records=1)
+        assert {key_without_seed(whole), key_without_seed(figure4)} & stated
 
 
 def test_a_name_with_hyphens_is_that_of_the_suite() -> None:

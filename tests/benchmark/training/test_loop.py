@@ -235,6 +235,16 @@ def test_a_schedule_of_thresholds_needs_a_method_that_has_them() -> None:
         training(spec("dense", schedule="step", milestones=(1,), schedule_of="thresholds"))
 
 
+def test_held_out_examples_and_a_limit_of_as_many_fewer_are_one_training() -> None:
+    """Suite `validation` relies on it: what a cell is evaluated on changes nothing in its training."""
+    found = []
+    for part in (Data(name="digits", validation=100), Data(name="digits", train_limit=1337)):
+        live, rows = run(dataclasses.replace(spec("dst"), data=part))
+        found.append((digest(live.model, live.attached.state_dict()), rows[-1]["density"], rows[-1]["train_loss"]))
+        assert rows[-1]["test_accuracy"] > 0
+    assert found[0] == found[1]
+
+
 def test_an_unknown_optimizer_is_named_with_the_valid_ones() -> None:
     with pytest.raises(SpecError, match=r"adamw.*did you mean 'adam'"):
         training(spec("dense", name="adamw", momentum=0.0))
