@@ -236,16 +236,17 @@ def test_what_is_said_of_the_gap_on_other_networks_is_what_its_table_says() -> N
     def number(one: dict[str, str], column: str) -> str:
         return f"{float(one[f'{column}_mean']):.2f} ± {float(one[f'{column}_sd']):.2f} %"
 
-    for model in ("lenet-5-caffe", "lstm-a"):
-        one = best[model]
-        printed = f"printed {float(one['printed_percent']):.2f} % at {float(one['printed_accuracy']):.2f} %"
-        measured = f"{number(one, 'all_weights_percent')} at {number(one, 'test_accuracy')}"
-        assert f"keeps {measured}, {printed}" in page
-        assert one["n"] == "3"
     caffe, lstm = best["lenet-5-caffe"], best["lstm-a"]
-    assert f"the mean is {float(caffe['without_the_last_layer_percent_mean']):.2f} %, within the factor" in page
+    rows = measured("mnist-gap-networks")["dst", "0.0005"]
+    seeds = sorted(100 * float(row["density"]) for row in rows if row["model"] == "lenet-5-caffe")
+    middle = f"{statistics.median(seeds):.2f} [{seeds[0]:.2f}, {seeds[-1]:.2f}] %"
+    assert [len(seeds), sum(kept > 10 for kept in seeds)] == [5, 1], "one of five seeds was reset shortly before"
+    for one, kept in ((caffe, middle), (lstm, number(lstm, "all_weights_percent"))):
+        printed = f"printed {float(one['printed_percent']):.2f} % at {float(one['printed_accuracy']):.2f} %"
+        assert f"keeps {kept} at {number(one, 'test_accuracy')}, {printed}" in page
+        assert one["n"] == "5"
     met = ("all_weights_met", "without_the_last_layer_met", "mean_of_the_layers_met", "accuracy_met")
-    assert [caffe[column] for column in met] == ["False", "True", "False", "True"]
+    assert [caffe[column] for column in met] == ["False", "False", "False", "True"]
     assert [lstm[column] for column in met] == 4 * ["False"]
     assert f"LSTM-a less, {number(stated['lstm-a'], 'all_weights_percent')}" in page
     twins = " and ".join(f"{float(one['dense_accuracy_mean']):.2f}" for one in (caffe, lstm))
@@ -254,7 +255,7 @@ def test_what_is_said_of_the_gap_on_other_networks_is_what_its_table_says() -> N
             row["model"]: float(row["dense"]) for row in csv.DictReader(file) if row["exhibit"] == "table1"
         }
     said = " and ".join(f"{printed_dense[model]:.2f}" for model in ("lenet-5-caffe", "lstm-a"))
-    assert f"Its dense twins reach {twins} % (n=3 each), printed {said} %" in page
+    assert f"Its dense twins reach {twins} % (n=5 each), printed {said} %" in page
     above = {one["model"]: float(one["dense_accuracy_mean"]) - printed_dense[one["model"]] for one in (caffe, lstm)}
     assert abs(above["lenet-5-caffe"]) <= 0.2 < above["lstm-a"]
     assert f"With plain inputs it reaches {float(stated['lstm-a']['dense_accuracy_mean']):.2f} %" in page
