@@ -39,8 +39,8 @@ HEADS = (
 )  # fmt: skip
 NOTES = (
     "Ranked by targets met, then by the ratio of the density as shown to the printed one. Set-up: what differs "
-    "from the stated one. τ = α · lr · T / (1 − m) after T steps with momentum m: a threshold that nothing opposes "
-    "ends at ln(1 + τ).",
+    "from the stated one. τ = α · lr · T / (1 − m) after T steps with momentum m: a threshold that only the penalty "
+    "moves ends at ln(1 + τ).",
     "Largest t: the largest threshold of any layer after the last step, mean over seeds. A reset sets a layer's "
     "thresholds back to 0, so resets lower it below ln(1 + τ).",
     f"Last epoch, mean ± standard deviation over n seeds [95 % t interval]. {WIDE} {CUT}",
