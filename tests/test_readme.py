@@ -343,6 +343,9 @@ def test_what_is_said_of_the_lstms_is_what_their_rows_say() -> None:
         f"there the accuracy is {float(read['accuracy']):.2f} %, printed {float(read['printed_accuracy']):.2f} %"
         in protocols
     )
+    ends = sorted(float(row["test_accuracy"]) for row in measured("mnist-ladder")["dst", "0.00063"])
+    assert len(ends) == 5
+    assert f"five seeds at 6.3e-4 end between {ends[0]:.2f} and {ends[-1]:.2f} %" in protocols
     stated = mean_and_deviation([row for row in cells if row["model"] == "lstm-a"], "density")
     assert f"1e-3: {stated} (n=5), printed 1.93 %" in protocols
     assert f"The LSTMs keep {shares} times the printed share and are {points} points less accurate" in WORDS
