@@ -335,7 +335,7 @@ def test_what_is_said_of_the_lstms_is_what_their_rows_say() -> None:
         below.append(printed_accuracy - statistics.fmean(float(row["test_accuracy"]) for row in own))
     shares, points = (" and ".join(f"{value:.2f}" for value in values) for values in (times, below))
     with (ROOT / "paper_figures/alpha-interpolation.csv").open() as file:
-        (read,) = [r for r in csv.DictReader(file) if (r["model"], r["epoch"]) == ("lstm-a", "last")]
+        (read,) = [r for r in csv.DictReader(file) if (r["recipe"], r["epoch"]) == ("LSTM-a", "last")]
     alpha, low, high = (
         f"{float(read[name]):.1e}".replace("e-0", "e-") for name in ("alpha", "alpha_low", "alpha_high")
     )
@@ -348,6 +348,14 @@ def test_what_is_said_of_the_lstms_is_what_their_rows_say() -> None:
     ends = sorted(float(row["test_accuracy"]) for row in measured("mnist-ladder")["dst", "0.00063"])
     assert len(ends) == 5
     assert f"five seeds at 6.3e-4 end between {ends[0]:.2f} and {ends[-1]:.2f} %" in protocols
+    official = [row for rows in measured("mnist-lstm").values() for row in rows if row["protocol"] == "official"]
+    sparse, dense = ([row for row in official if row["method"] == method] for method in ("dst", "dense"))
+    kept, reached, beside = (
+        mean_and_deviation(rows, column)
+        for rows, column in ((sparse, "density"), (sparse, "test_accuracy"), (dense, "test_accuracy"))
+    )
+    assert f"at the code's alpha of 1e-4, {kept} remain at {reached} (dense: {beside})" in protocols
+    assert {float(row["alpha"]) for row in sparse} == {1e-4}
     stated = mean_and_deviation([row for row in cells if row["model"] == "lstm-a"], "density")
     assert f"1e-3: {stated} (n=5), printed 1.93 %" in protocols
     assert f"The LSTMs keep {shares} times the printed share and are {points} points less accurate" in WORDS
