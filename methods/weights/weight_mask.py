@@ -2,11 +2,12 @@
 
 A mask in the forward pass multiplies the weight there (`ForwardMask`). Masks in place hold wherever
 the weight is used. A weight may be written from outside: by a checkpoint, an initialisation, an
-average of weights, or an optimizer that evaluates inside its step. Each write raises the tensor's
-version, so a hook before the module's forward pass sees it and zeroes the pruned weights again.
-Writes through `.data` raise no version; `Attachment.step`, `density` and `finalize` zero them. A
-forward pass compiled by torch.compile has no such hook: there a loaded checkpoint is masked when it
-is loaded.
+average of weights, or an optimizer that evaluates inside its step. Each write raises the tensor's version
+or, as `parameter.data = values` does, gives the tensor another memory. So a hook before the
+module's forward pass sees it and zeroes the pruned weights again, in the memory that the parameter
+has then. Writes in place through `.data`, such as `parameter.data.mul_(0.9)`, do neither;
+`Attachment.step`, `density` and `finalize` zero them. A forward pass compiled by torch.compile has
+no such hook: there a loaded checkpoint is masked when it is loaded.
 
 A module carries its masks in its `__dict__`: they are no part of its `state_dict`, and copies and
 pickles take them along. A copy that is written to, such as an average of weights, follows the masks
@@ -25,6 +26,7 @@ from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from methods import kernels
 from methods.kernels.places import Places
@@ -71,6 +73,8 @@ class WeightMask:
         self.changes_form = False
         self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
         self._version: int | None = None
+        self._memory: tuple[int, int] | None = None  # where its numbers were then
+        self._storage: StorageWeakRef | None = None  # keeps no numbers, but torch reuses no number of `_memory`
         self._hooked: weakref.ref[Tensor] | None = None
         self._original: WeightMask | None = None  # of a copy
         self._copied: tuple[torch.dtype, Tensor] | None = None  # of a copy: type and bits of the copied weight
@@ -99,7 +103,8 @@ class WeightMask:
     def replace(self, pruned: Tensor) -> None:
         """Prune these entries from now on. The mask's memory stays where its shape does."""
         self.changes += 1
-        self._masked = None
+        if not self.forward:
+            self._masked = None  # the weight is to be masked again
         if self.pruned is not None and (self.pruned.shape, self.pruned.device) == (pruned.shape, pruned.device):
             self.pruned.copy_(pruned)
         else:
@@ -125,15 +130,30 @@ class WeightMask:
         if self._masked is None or self._masked() is not weight:
             self._masked = weakref.ref(weight)  # its hook holds this mask: a reference back would never be freed
         self._version = _version(weight)
+        self._note_memory(weight)
         hooked = self._hooked is not None and self._hooked() is weight
         if self.zeroes_gradients and self.pruned is not None and weight.requires_grad and not hooked:
             weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
 
     def written(self, weight: Tensor) -> bool:
-        """Whether something wrote to the weight, or put it in place, since it was masked last."""
+        """Whether something wrote to the weight, or replaced it or its memory, since it was masked last."""
+        return self._changed(weight) or self._moved(weight)
+
+    def _note_memory(self, weight: Tensor) -> None:
+        if self._moved(weight):
+            self._memory = _memory_of(weight)
+            storage = None if self._memory is None else weight.untyped_storage()
+            self._storage = None if storage is None else StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+
+    def _changed(self, weight: Tensor) -> bool:
+        """Whether the weight is another tensor, or was written in place, since it was masked last."""
         masked = self._masked() if self._masked is not None else None
         return weight is not masked or self._version is None or weight._version != self._version
+
+    def _moved(self, weight: Tensor) -> bool:
+        """Whether the weight's numbers are elsewhere in memory: by `weight.data = values`, or on another device."""
+        return self._memory != _memory_of(weight)
 
     def lead(self) -> None:
         """An attachment sets this mask: a copy of it follows no original."""
@@ -149,14 +169,16 @@ class WeightMask:
         if self.places is not None:
             return None  # the layer has no pruned entries to zero
         weight = module._parameters.get(parameter_name)
-        changed = weight is not None and self.written(weight)
-        if weight is None or not (changed or written):
+        changed = weight is not None and self._changed(weight)
+        if weight is None or not (changed or written or self._moved(weight)):
             return None
         is_other = self._masked is not None and weight is not self._masked()
         stands_in = not isinstance(weight, nn.Parameter) or (is_other and not written)
-        if (changed or self._differs(weight)) and (self.forward or not stands_in):
+        if self._lags() and (self.forward or not stands_in) and (changed or self._differs(weight)):
             self._follow()
         if self.pruned is None:
+            if not changed and self._lags():
+                self._note_memory(weight)  # a snapshot of a dense model was moved: look at its values once
             return None
         if self.forward:
             self.note(weight)
@@ -165,6 +187,8 @@ class WeightMask:
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)  # type: ignore[assignment]
             return weight
         self.apply_(weight)
+        if self._original is not None and (self._copied is None or self._copied[0] != weight.dtype):
+            self.note_copy(weight)
         return None
 
     def finish(self, weight: Tensor | None, kept: Tensor | None) -> None:
@@ -190,11 +214,13 @@ class WeightMask:
             return False
         return bool(_sum_of_bits(weight).cpu() != self._copied[1].cpu())
 
+    def _lags(self) -> bool:
+        """Whether this is the mask of a copy, and that of its original was replaced since."""
+        return self._original is not None and self._original.changes != self.changes
+
     def _follow(self) -> None:
         """Take over the present or last mask of the weight that this one's was copied from."""
-        original = self._original
-        if original is None or original.changes == self.changes:
-            return
+        original = cast(WeightMask, self._original)
         pruned = original.pruned if original.final is None else original.last
         if pruned is not None:
             self.replace(pruned)
@@ -206,8 +232,8 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("at_finish", "places", "_masked", "_version", "_hooked", "_original", "_copied")
-        return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned, "changes_form": False}
+        forgotten = ("at_finish", "places", "_masked", "_version", "_memory", "_storage", "_hooked", "_original")
+        return vars(self) | dict.fromkeys((*forgotten, "_copied")) | {"_pruned": self.pruned, "changes_form": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         if self.changes_form and _is_called_by(AVERAGES):
@@ -221,10 +247,12 @@ class WeightMask:
         copy.changes, copy.begun = self.changes, self.begun
         copy._original = self._original or self
         weight = self._masked() if self._masked is not None else None
-        if weight is not None and (not self.prunes or not self.written(weight)):
+        if weight is not None and (self.forward or not self.prunes or not self._changed(weight)):
             copied = memo.get(id(weight))
             if copied is not None:
                 copy.note_copy(copied)
+                if self._moved(weight) and not self.forward:
+                    copy._memory = None  # the copied values were not masked: they are before the copy computes
         return copy
 
 
@@ -255,6 +283,14 @@ def _is_called_by(module: str) -> bool:
 def _version(weight: Tensor) -> int | None:
     """Grows with each write to the weight; None for tensors of inference mode, which count none."""
     return None if weight.is_inference() else weight._version
+
+
+def _memory_of(weight: Tensor) -> tuple[int, int] | None:
+    """The weight's storage and its place there; None for tensors without storage, as inside torch.func.vmap."""
+    try:
+        return weight.untyped_storage()._cdata, int(weight.storage_offset())
+    except NotImplementedError:
+        return None
 
 
 def _sum_of_bits(weight: Tensor) -> Tensor:
