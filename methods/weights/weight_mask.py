@@ -27,6 +27,7 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.hooks import RemovableHandle
 
 from methods import kernels
 from methods.kernels.places import Places
@@ -75,7 +76,8 @@ class WeightMask:
         self._version: int | None = None
         self._memory: tuple[int, int] | None = None  # where its numbers were then
         self._storage: StorageWeakRef | None = None  # keeps no numbers, but torch reuses no number of `_memory`
-        self._hooked: weakref.ref[Tensor] | None = None
+        self._hooked: weakref.ref[Tensor] | None = None  # whose gradient is zeroed, and what ends that
+        self._hook: RemovableHandle | None = None
         self._original: WeightMask | None = None  # of a copy
         self._copied: tuple[torch.dtype, Tensor] | None = None  # of a copy: type and bits of the copied weight
 
@@ -133,7 +135,8 @@ class WeightMask:
         self._note_memory(weight)
         hooked = self._hooked is not None and self._hooked() is weight
         if self.zeroes_gradients and self.pruned is not None and weight.requires_grad and not hooked:
-            weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
+            self._unhook()
+            self._hook = weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
 
     def written(self, weight: Tensor) -> bool:
@@ -196,6 +199,13 @@ class WeightMask:
         keep = torch.zeros(0, dtype=torch.bool) if weight is None else self.keep(weight)
         self.final = keep if kept is None else keep & kept
         self.last, self.pruned = self.pruned, None
+        self._unhook()
+
+    def _unhook(self) -> None:
+        """Leave the gradient of the weight as it arrives: its hook would hold this mask as long as the weight."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._hooked = None
 
     def loses(self, loaded: Tensor) -> bool:
         """Whether training has begun and the mask zeroes some of these loaded values."""
@@ -232,8 +242,9 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("at_finish", "places", "_masked", "_version", "_memory", "_storage", "_hooked", "_original")
-        return vars(self) | dict.fromkeys((*forgotten, "_copied")) | {"_pruned": self.pruned, "changes_form": False}
+        seen = ("_masked", "_version", "_memory", "_storage", "_hooked", "_hook")
+        forgotten = ("at_finish", "places", "_original", "_copied", *seen)
+        return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned, "changes_form": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         if self.changes_form and _is_called_by(AVERAGES):

@@ -437,6 +437,21 @@ def test_an_infinite_gradient_of_a_pruned_weight_does_no_harm() -> None:
     assert zeros_where_pruned(model, attached)
 
 
+def test_a_method_that_was_taken_off_leaves_no_hooks_and_no_masks() -> None:
+    model, seen = Block(), []
+    for seed in range(3):
+        attached = attach(model, "static", seed=seed, density=0.3)
+        sgd(attached)
+        backward(model, attached)
+        attached.step()
+        seen += [weakref.ref(mask) for mask in attached.context.masks.carried().values()]
+        methods.finalize(model)
+        del attached
+    gc.collect()
+    assert not any(mask() for mask in seen)
+    assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
+
+
 # ---- loops that evaluate within a step
 
 
