@@ -371,6 +371,11 @@ def settle_(module: nn.Module, *, written: bool = False) -> list[StandIn]:
 
 def _settle(module: nn.Module, _: Any) -> None:
     if not torch.compiler.is_compiling():
+        if HOLDERS not in module.__dict__:
+            raise RuntimeError(
+                f"a {type(module).__name__} was made from a layer with a mask, and carries none (quantization and "
+                "fusion do so): call methods.finalize(model) first, and convert the finalized model"
+            )
         replaced: list[StandIn] = []
         for holder in module.__dict__[HOLDERS]:
             replaced += settle_(holder)
