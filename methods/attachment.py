@@ -204,6 +204,8 @@ class Attachment:
         if first:
             self.context.process_group = process_group
             self._compare_processes("attach with the same seed, weights and include in every process")
+        if self.context.step == 0:
+            self.method.before_first_step(self.context)
 
     def _reads_gradients(self) -> bool:
         return type(self.method).after_backward is not Method.after_backward
@@ -256,6 +258,8 @@ class Attachment:
             )
         if ctx.step == 1 and len(ctx.thresholds):
             self._compare_processes("a wrapper does not know of the thresholds; attach first, then wrap the model")
+        if ctx.step == 0:
+            self.method.before_first_step(ctx)
         ctx.masks.begin()
         keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
         stepped = not self.method.after_backward(ctx) or self._bound.update(scaler_step, closure, keep_gradients=keep)
