@@ -26,12 +26,12 @@ from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.hooks import RemovableHandle
 
 from methods import kernels
 from methods.kernels.places import Places
 from methods.layers import MaskableWeight
+from methods.weights.last_seen import LastSeen
 from methods.weights.reparametrization import EffectiveWeight, extra_name
 
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
@@ -79,10 +79,7 @@ class WeightMask:
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
         self.changes = 0
         self.changes_form = False
-        self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
-        self._version: int | None = None
-        self._memory: tuple[int, int] | None = None  # where its numbers were then
-        self._storage: StorageWeakRef | None = None  # keeps no numbers, but torch reuses no number of `_memory`
+        self._masked = LastSeen()  # the weight when it was masked last
         self._hooked: weakref.ref[Tensor] | None = None  # whose gradient is zeroed, and what ends that
         self._hook: RemovableHandle | None = None
         self._original: WeightMask | None = None  # of a copy
@@ -113,7 +110,7 @@ class WeightMask:
         """Prune these entries from now on. The mask's memory stays where its shape does."""
         self.changes += 1
         if not self.forward:
-            self._masked = None  # the weight is to be masked again
+            self._masked.forget()  # the weight is to be masked again
         if self.pruned is not None and (self.pruned.shape, self.pruned.device) == (pruned.shape, pruned.device):
             self.pruned.copy_(pruned)
         else:
@@ -136,10 +133,7 @@ class WeightMask:
 
     def note(self, weight: Tensor) -> None:
         """The weight is masked now; it is masked again once something writes to it."""
-        if self._masked is None or self._masked() is not weight:
-            self._masked = weakref.ref(weight)  # its hook holds this mask: a reference back would never be freed
-        self._version = _version(weight)
-        self._note_memory(weight)
+        self._masked.note(weight)
         hooked = self._hooked is not None and self._hooked() is weight
         if self.zeroes_gradients and self.pruned is not None and weight.requires_grad and not hooked:
             self._unhook()
@@ -148,22 +142,7 @@ class WeightMask:
 
     def written(self, weight: Tensor) -> bool:
         """Whether something wrote to the weight, or replaced it or its memory, since it was masked last."""
-        return self._changed(weight) or self._moved(weight)
-
-    def _note_memory(self, weight: Tensor) -> None:
-        if self._moved(weight):
-            self._memory = _memory_of(weight)
-            storage = None if self._memory is None else weight.untyped_storage()
-            self._storage = None if storage is None else StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-
-    def _changed(self, weight: Tensor) -> bool:
-        """Whether the weight is another tensor, or was written in place, since it was masked last."""
-        masked = self._masked() if self._masked is not None else None
-        return weight is not masked or self._version is None or weight._version != self._version
-
-    def _moved(self, weight: Tensor) -> bool:
-        """Whether the weight's numbers are elsewhere in memory: by `weight.data = values`, or on another device."""
-        return self._memory != _memory_of(weight)
+        return self._masked.changed(weight) or self._masked.moved(weight)
 
     def begin(self) -> None:
         """Training goes on: free the weight's values from before it was masked."""
@@ -185,16 +164,16 @@ class WeightMask:
         if self.places is not None:
             return None  # the layer has no pruned entries to zero
         weight = module._parameters.get(parameter_name)
-        changed = weight is not None and self._changed(weight)
-        if weight is None or not (changed or written or self._moved(weight)):
+        changed = weight is not None and self._masked.changed(weight)
+        if weight is None or not (changed or written or self._masked.moved(weight)):
             return None
-        is_other = self._masked is not None and weight is not self._masked()
+        is_other = bool(self._masked) and weight is not self._masked.tensor
         stands_in = not isinstance(weight, nn.Parameter) or (is_other and not written)
         if self._lags() and (self.forward or not stands_in) and (changed or self._differs(weight)):
             self._follow()
         if self.pruned is None:
             if not changed and self._lags():
-                self._note_memory(weight)  # a snapshot of a dense model was moved: look at its values once
+                self._masked.note_memory(weight)  # a snapshot of a dense model was moved: look at its values once
             return None
         if self.forward:
             self.note(weight)
@@ -235,7 +214,7 @@ class WeightMask:
         lead = self._original or self
         if not self.forward or not lead.begun or lead.restored or lead.changes == lead.changes_at_begin:
             return False
-        weight = lead._masked() if lead is not self and lead._masked is not None else None
+        weight = None if lead is self else lead._masked.tensor
         return weight is None or not torch.equal(weight.to(loaded), loaded)
 
     def note_copy(self, weight: Tensor) -> None:
@@ -267,9 +246,8 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        seen = ("_masked", "_version", "_memory", "_storage", "_hooked", "_hook")
-        forgotten = ("at_finish", "places", "_original", "_copied", *seen)
-        return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned, "changes_form": False}
+        forgotten = dict.fromkeys(("at_finish", "places", "_hooked", "_hook", "_original", "_copied"))
+        return vars(self) | forgotten | {"_masked": LastSeen(), "_pruned": self.pruned, "changes_form": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         if self.changes_form and _is_called_by(AVERAGES):
@@ -283,13 +261,13 @@ class WeightMask:
         copy.changes, copy.changes_at_begin = self.changes, self.changes_at_begin
         copy.begun, copy.restored = self.begun, self.restored
         copy._original = self._original or self
-        weight = self._masked() if self._masked is not None else None
-        if weight is not None and (self.forward or not self.prunes or not self._changed(weight)):
+        weight = self._masked.tensor
+        if weight is not None and (self.forward or not self.prunes or not self._masked.changed(weight)):
             copied = memo.get(id(weight))
             if copied is not None:
                 copy.note_copy(copied)
-                if self._moved(weight) and not self.forward:
-                    copy._memory = None  # the copied values were not masked: they are before the copy computes
+                if self._masked.moved(weight) and not self.forward:
+                    copy._masked.forget_memory()  # the copied values were not masked: they are before the copy computes
         return copy
 
 
@@ -315,19 +293,6 @@ def _is_called_by(module: str) -> bool:
     while frame is not None and frame.f_globals.get("__name__") != module:
         frame = frame.f_back
     return frame is not None
-
-
-def _version(weight: Tensor) -> int | None:
-    """Grows with each write to the weight; None for tensors of inference mode, which count none."""
-    return None if weight.is_inference() else weight._version
-
-
-def _memory_of(weight: Tensor) -> tuple[int, int] | None:
-    """The weight's storage and its place there; None for tensors without storage, as inside torch.func.vmap."""
-    try:
-        return weight.untyped_storage()._cdata, int(weight.storage_offset())
-    except NotImplementedError:
-        return None
 
 
 def _sum_of_bits(weight: Tensor) -> Tensor:
