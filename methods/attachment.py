@@ -15,12 +15,20 @@ from torch import Tensor, nn
 from methods import arguments, layers
 from methods.base import Context, Method, Phase
 from methods.checks import ranks
-from methods.checks.bound_optimizer import BoundOptimizer, check_thresholds, groups_of, unwanted_decay
+from methods.checks.bound_optimizer import (
+    BoundOptimizer,
+    check_thresholds,
+    groups_of,
+    unscale,
+    unused_decay,
+    unwanted_decay,
+)
 from methods.checks.structure import Structure, check_free, check_model, check_weights
-from methods.checks.unfinished import warn_where_early, warn_where_idle
+from methods.checks.unfinished import warn_where_early, warn_where_idle, warn_where_unbound
 from methods.execution import Choice, Execution
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
+from methods.training_loop import LoopWatch
 from methods.weights import weight_mask
 from methods.weights.coverage import Coverage, warn_where_little
 from methods.weights.finalization import finalize
@@ -101,7 +109,7 @@ class Attachment:
     def __init__(self, method: Method, context: Context, phases: tuple[Phase, ...], coverage: Coverage) -> None:
         self.method, self.context, self.phases = method, context, phases
         self._starts = [0, *itertools.accumulate(phase.steps for phase in phases)]  # the steps at which they begin
-        self._phase, self._warned_of_decay = 0, False
+        self._phase, self._warned_of_decay, self._chose_decay = 0, False, True
         self._coverage = coverage
         self._structure = Structure(context.model, context.weights, context.masks.carried())
         self._bound: BoundOptimizer | None = None
@@ -113,6 +121,8 @@ class Attachment:
         next(iter(context.masks.carried().values())).at_finish = weakref.WeakMethod(self._before_finalize)
         self._schedule_gradients()
         vars(method)[arguments.USED] = True
+        self._loop = LoopWatch(method, context)
+        self._versions = self._weight_versions()
 
     def _before_finalize(self) -> None:
         method, ctx, idle = self.method, self.context, self._bound is not None and self._bound.stepped
@@ -122,6 +132,13 @@ class Attachment:
             warn_where_early(method.name, ctx.step, ctx.total_steps, density=density, promised=method.density)
         elif not ctx.step and method.density_promise != "dense" and idle:
             warn_where_idle(method.name)
+        elif not ctx.step and self._bound is None and method.density_promise in ("final", "emergent"):
+            written = self._weight_versions() != self._versions
+            warn_where_unbound(method.name) if written else None
+
+    def _weight_versions(self) -> list[int]:
+        """How often each weight was written."""
+        return [weight.held._version for weight in self.context.weights.values()]
 
     def _schedule_gradients(self) -> None:
         """Gradients of pruned weights stay in the next step where the method needs them then."""
@@ -162,21 +179,24 @@ class Attachment:
         """How each maskable weight is held now, by name: `dense`, or `sparse` for kept weights only."""
         return self.context.execution.forms()
 
-    def parameter_groups(self, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    def parameter_groups(self, weight_decay: float | None = None) -> list[dict[str, Any]]:
         """Groups for an optimizer: the model's parameters, and thresholds where they decay otherwise.
 
-        Thresholds share the group of the other parameters where the method's
-        threshold_weight_decay equals weight_decay.
+        weight_decay: of all parameters but thresholds; the one that the optimizer is given does not
+        reach them. None is 0, and `bind` warns of an optimizer that has another. Thresholds share
+        the group of the other parameters where the method's threshold_weight_decay equals weight_decay.
         """
+        self._chose_decay = weight_decay is not None
         thresholds = self.context.thresholds.parameters().values()
-        return groups_of(self.context.model, thresholds, weight_decay, self.method.threshold_weight_decay)
+        return groups_of(self.context.model, thresholds, weight_decay or 0.0, self.method.threshold_weight_decay)
 
     def bind(self, optimizer: torch.optim.Optimizer, *, process_group: Any = ranks.DEFAULT) -> None:
         """Set the optimizer that `step` calls.
 
         Where torch.distributed is initialized, every process of process_group (by default the
         default group; None compares nothing) has to bind: the first time, their masks and
-        thresholds are compared. Warns once where thresholds decay otherwise than the method wants.
+        thresholds are compared. Warns once where thresholds decay otherwise than the method wants, and
+        where the optimizer's weight decay reaches no weight.
         Raises ValueError where the optimizer lacks thresholds, where the method cannot use it, or
         where a weight is no longer the model's; RuntimeError where processes differ, and for a
         finalized model.
@@ -185,6 +205,8 @@ class Attachment:
         thresholds = self.context.thresholds.parameters()
         check_thresholds(optimizer, thresholds)
         decay = unwanted_decay(optimizer, thresholds, self.method.name, self.method.threshold_weight_decay)
+        if decay is None and not self._chose_decay:
+            decay = unused_decay(optimizer)
         if decay is not None and not self._warned_of_decay:
             self._warned_of_decay = True
             warnings.warn(decay, stacklevel=2)
@@ -227,6 +249,7 @@ class Attachment:
         """
         if self._structure.finalized:
             self._check("penalty")
+        self._loop.penalties += 1
         value = self.method.penalty(self.context)
         return next(iter(self.context.weights.values())).held.new_zeros(()) if value is None else value
 
@@ -238,7 +261,7 @@ class Attachment:
     ) -> bool:
         """One update, in place of optimizer.step(). True when a new phase began.
 
-        scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before and
+        scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before, as for clipping, and
         `scaler.update()` after. closure: recomputes loss and gradients, where an optimizer evaluates
         them several times. No step is counted where it makes no update (a wrapper accumulates
         gradients, a scaler found infinite ones). Raises RuntimeError where no optimizer is bound, for
@@ -260,9 +283,14 @@ class Attachment:
             self._compare_processes("a wrapper does not know of the thresholds; attach first, then wrap the model")
         if ctx.step == 0:
             self.method.before_first_step(ctx)
+        self._loop.before_step(ctx.optimizer)
         ctx.masks.begin()
+        ctx.with_gradient = frozenset()
+        if self._reads_gradients():
+            unscale(scaler_step, ctx.optimizer)
         keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
         stepped = not self.method.after_backward(ctx) or self._bound.update(scaler_step, closure, keep_gradients=keep)
+        ctx.with_gradient = self._bound.with_gradient
         ctx.masks.apply_()
         if not stepped:
             return False
@@ -395,6 +423,7 @@ class Attachment:
         ctx = self.context
         arguments.check_state(self.method, ctx, state)
         self._set_phase(state["phase"])
+        self._loop = LoopWatch(self.method, ctx)
         ctx.load_state_dict(state)
         self._structure.expect_thresholds(list(ctx.thresholds.parameters()))
         self.method.load_state_dict(state["own"])

@@ -72,10 +72,11 @@ class Rewiring(Method):
     def moving(self, ctx: Context) -> list[str]:
         """The layers that take part in updates: those that train and have a gradient. Others keep their masks.
 
-        Weights that grow in a layer that is frozen or unused would stay 0.
+        Weights that grow in a layer that is frozen or unused would stay 0. A gradient that the
+        optimizer cleared in its step counts.
         """
-        weights = {name: weight.parameter for name, weight in ctx.weights.items()}
-        return [name for name, weight in weights.items() if weight.requires_grad and weight.grad is not None]
+        trained = {name: weight.parameter for name, weight in ctx.weights.items() if weight.held.requires_grad}
+        return [name for name, weight in trained.items() if weight.grad is not None or name in ctx.with_gradient]
 
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
         """Bool mask of the entries of one weight to drop. mask: the entries that are kept now."""
@@ -113,9 +114,29 @@ class DropGrow(Rewiring):
         check_fraction("drop_fraction", self.drop_fraction, low_open=False)
         check_duration("update_every", self.update_every)
 
+    def enter_phase(self, ctx: Context) -> None:
+        super().enter_phase(ctx)
+        warn_where_never_due(ctx, self.update_every, stops=self.stops(ctx))
+
+    def stops(self, ctx: Context) -> int:
+        """The step from which on there are no updates."""
+        return ctx.total_steps
+
     def due(self, ctx: Context) -> bool:
         period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
-        return every(ctx.step, period) and ctx.step < ctx.total_steps
+        return every(ctx.step, period) and ctx.step < self.stops(ctx)
+
+
+def warn_where_never_due(ctx: Context, update_every: int | str, *, stops: float) -> None:
+    """Warn that a training has no update: the first would come at the step `stops` or later."""
+    period = steps_of(update_every, steps_per_epoch=ctx.steps_per_epoch)
+    if period >= stops:
+        warnings.warn(
+            f"{ctx.method_name} changes its masks every {period:,} steps, and the training has {ctx.total_steps:,}: "
+            "they never change. Give attach the total_steps of the training, in optimizer steps, or a smaller "
+            "update_every",
+            stacklevel=6,
+        )
 
 
 def random_masks(ctx: Context, *, density: float, allocation: str, pattern: Sequence[float] | None = None) -> None:

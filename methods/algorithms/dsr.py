@@ -12,7 +12,7 @@ from torch import Tensor
 from methods import scores
 from methods.base import Context, check_duration, check_fraction
 from methods.budgets import share
-from methods.drop_grow import Rewiring
+from methods.drop_grow import Rewiring, warn_where_never_due
 from methods.schedules import every, steps_of
 
 
@@ -73,6 +73,10 @@ class DSR(Rewiring):
         if not self.initial_threshold > 0:
             raise ValueError(f"initial_threshold is {self.initial_threshold}: it must be above 0")
         self._threshold = self.initial_threshold
+
+    def enter_phase(self, ctx: Context) -> None:
+        super().enter_phase(ctx)
+        warn_where_never_due(ctx, self.update_every, stops=self.stops_at * ctx.total_steps)
 
     def due(self, ctx: Context) -> bool:
         progress = ctx.step / ctx.total_steps

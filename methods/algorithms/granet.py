@@ -118,5 +118,9 @@ class GraNet(DropGrow):
 
     def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
         gradient = ctx.weights[name].parameter.grad
-        assert gradient is not None, "layers without a gradient grow nothing"
+        if gradient is None:
+            raise RuntimeError(
+                f"granet grows the weights of largest gradient after the step, and the gradient of {name} was cleared "
+                "in it: let the optimizer keep gradients (zero_grad=False)"
+            )
         return scores.top(gradient.abs(), count, among=~kept)

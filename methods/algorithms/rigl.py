@@ -62,7 +62,7 @@ class RigL(DropGrow):
     def due(self, ctx: Context) -> bool:
         """Whether the next step is an update."""
         period = steps_of(self.update_every, steps_per_epoch=ctx.steps_per_epoch)
-        return every(ctx.step, period) and ctx.step < self._end(ctx)
+        return every(ctx.step, period) and ctx.step < self.stops(ctx)
 
     def dense_gradient(self, ctx: Context) -> bool:
         return self.due(ctx)
@@ -77,14 +77,14 @@ class RigL(DropGrow):
         """Nothing: the update replaces a step."""
 
     def dropped(self, ctx: Context, name: str, mask: Tensor) -> Tensor:
-        fraction = cosine(ctx.step, self._end(ctx), start=self.drop_fraction)
+        fraction = cosine(ctx.step, self.stops(ctx), start=self.drop_fraction)
         count = int(fraction * int(torch.count_nonzero(mask)))
         return scores.top(-scores.magnitude(ctx.weights[name].parameter), count, among=mask)
 
     def grown(self, ctx: Context, name: str, mask: Tensor, kept: Tensor, count: int) -> Tensor:
         return scores.top(_gradient(ctx, name).abs(), count, among=~kept)
 
-    def _end(self, ctx: Context) -> int:
+    def stops(self, ctx: Context) -> int:
         """T_end in steps."""
         return max(1, round(self.stops_at * ctx.total_steps))
 

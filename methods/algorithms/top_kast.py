@@ -97,7 +97,7 @@ class TopKAST(Method):
             return None
         parts = []
         for name, weight in ctx.weights.items():
-            scaled = self._factors[name] * weight.parameter.detach()
+            scaled = self._factors[name].to(weight.parameter.dtype) * weight.parameter.detach()
             parts.append(torch.dot(scaled.flatten(), weight.parameter.flatten()))
         total = torch.stack([part.to(parts[0].device) for part in parts]).sum()
         return self.l2 * (total - total.detach() / 2)  # the gradient is l2 * scaled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -24,7 +25,8 @@ class BoundOptimizer:
     """An optimizer, and the model's weights and thresholds that it holds.
 
     places: where modules hold weights and thresholds. parameters: all of the model's, by name.
-    direct: whether it is an optimizer of torch and not a wrapper around one.
+    direct: whether it is an optimizer of torch and not a wrapper around one. with_gradient: names of
+    those that had a gradient in the last update, before it or after it.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class BoundOptimizer:
         self._lacking = masked | {name: p for name, p in parameters if not p.requires_grad and id(p) not in ids}
         self.optimizer = optimizer
         self._stepped = self._skipped = self._warned = False
+        self.with_gradient: frozenset[str] = frozenset()
         self._versions_after = self._versions()
         inner = innermost(optimizer)
         self.direct = inner is optimizer
@@ -94,6 +97,7 @@ class BoundOptimizer:
                 stacklevel=3,
             )
         self._stepped = self._skipped = False
+        had = self._with_gradient()
         if scaler_step is not None:
             scaler_step(self.optimizer)
         else:
@@ -101,10 +105,17 @@ class BoundOptimizer:
         for gradient, own in gradients:
             gradient.copy_(own)
         self._versions_after = self._versions()
+        self.with_gradient = had | self._with_gradient()
         stepped, self._stepped = self._stepped, False
         return (stepped or before != self._versions_after) and not (self._skipped or skips(self.optimizer))
 
+    def _with_gradient(self) -> frozenset[str]:
+        return frozenset(name for _, _, name, p in self._held if p is not None and p.grad is not None)
+
     def _warn_of_lacking(self) -> None:
+        if self._lacking:
+            held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+            self._lacking = {name: p for name, p in self._lacking.items() if id(p) not in held}
         lacking = [name for name, p in self._lacking.items() if p.requires_grad and p.grad is not None]
         if lacking:
             self._lacking = {}
@@ -163,6 +174,17 @@ def unwanted_decay(
     return None
 
 
+def unused_decay(optimizer: torch.optim.Optimizer) -> str | None:
+    """What to do if the weight decay that the optimizer was given is in none of its groups; None otherwise."""
+    given = getattr(optimizer, "defaults", {}).get("weight_decay") or 0
+    if not given or any(group.get("weight_decay") for group in optimizer.param_groups):
+        return None
+    return (
+        f"the optimizer's weight_decay of {given:g} reaches no weight, because parameter_groups() has its own, 0: call "
+        f"attached.parameter_groups(weight_decay={given:g}), or with weight_decay=0 to train without decay"
+    )
+
+
 def chain(optimizer: Any) -> list[Any]:
     """The optimizer and those that it wraps, outermost first. Each may hold a part of the state."""
     seen: list[Any] = []
@@ -170,6 +192,14 @@ def chain(optimizer: Any) -> list[Any]:
         seen.append(optimizer)
         optimizer = next((vars(optimizer)[name] for name in INNER if name in vars(optimizer)), None)
     return seen
+
+
+def unscale(scaler_step: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Unscale the gradients by the GradScaler whose `step` this is, where the loop has not done so."""
+    scaler = getattr(scaler_step, "__self__", None)
+    if isinstance(scaler, torch.amp.GradScaler) and scaler.is_enabled():
+        with contextlib.suppress(RuntimeError):  # it was done already
+            scaler.unscale_(optimizer)
 
 
 def skips(optimizer: Any) -> bool:

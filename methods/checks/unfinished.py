@@ -15,6 +15,14 @@ def warn_where_idle(method: str) -> None:
     )
 
 
+def warn_where_unbound(method: str) -> None:
+    """Warn, when a model is finalized, that its weights changed and the method never did a step."""
+    _warn(
+        f"the weights changed since attach, but attached.step() was never called, so {method} did nothing in this "
+        "training: call attached.bind(optimizer), then attached.step() in place of optimizer.step()"
+    )
+
+
 def warn_where_early(method: str, step: int, total_steps: int, *, density: float, promised: float) -> None:
     """Warn, when a model is finalized, that its density is not the one promised for the end.
 

@@ -65,6 +65,7 @@ def test_once_does_not_warn_of_a_layer_that_stays_empty(recwarn: pytest.Warnings
     attached.bind(torch.optim.SGD(attached.parameter_groups(), lr=0.0))
     for _ in range(60):
         prune(model, kept=0)
+        attached.penalty()
         attached.step()
     assert attached.threshold_resets() == 1
     assert not [str(warning.message) for warning in recwarn]
