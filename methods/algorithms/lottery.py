@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from methods import scores
@@ -59,6 +60,7 @@ class Lottery(Method):
     rewind_at: float = 0.0
     _level: int = field(init=False, repr=False, default=0)
     _start: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
+    _looked: list[tuple[int, int]] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
@@ -112,9 +114,18 @@ class Lottery(Method):
     def _remember(self, ctx: Context) -> None:
         values = ctx.model.state_dict().items()
         self._start = {name: value.clone() for name, value in values if isinstance(value, Tensor)}
+        self._looked = [(parameter._version, parameter.data_ptr()) for parameter in ctx.model.parameters()]
 
     def _written(self, model: nn.Module) -> bool:
-        """Whether a parameter is not the one that is remembered."""
+        """Whether a parameter is not the one that is remembered.
+
+        Values are compared, which waits for the device, only where something wrote since the last
+        look; with several processes always, because their exchange may write without a trace.
+        """
+        looked = [(parameter._version, parameter.data_ptr()) for parameter in model.parameters()]
+        if looked == self._looked and not (dist.is_available() and dist.is_initialized()):
+            return False
+        self._looked = looked
         now, start = model.state_dict(), self._start
         names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in now]
         return any(name not in start or not _equal(now[name], start[name]) for name in names)
