@@ -226,6 +226,8 @@ class Attachment:
         if first:
             self.context.process_group = process_group
             self._compare_processes("attach with the same seed, weights and include in every process")
+        if self.context.step == 0:
+            self.method.before_first_step(self.context)
 
     def _reads_gradients(self) -> bool:
         return type(self.method).after_backward is not Method.after_backward
@@ -279,6 +281,8 @@ class Attachment:
             )
         if ctx.step == 1 and len(ctx.thresholds):
             self._compare_processes("a wrapper does not know of the thresholds; attach first, then wrap the model")
+        if ctx.step == 0:
+            self.method.before_first_step(ctx)
         self._loop.before_step(ctx.optimizer)
         ctx.masks.begin()
         ctx.with_gradient = frozenset()

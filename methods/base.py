@@ -198,6 +198,12 @@ class Method:
     def enter_phase(self, ctx: Context) -> None:
         """Runs at the start of a phase, before its optimizer is made: wrap layers, score, prune."""
 
+    def before_first_step(self, ctx: Context) -> None:
+        """Runs when an optimizer is bound before the first step, and in `step` before the first update.
+
+        Weights may be loaded, and DistributedDataParallel sends those of rank 0, after `enter_phase`.
+        """
+
     def dense_gradient(self, ctx: Context) -> bool:
         """Whether the next backward pass has to compute the gradients of pruned weights."""
         return self.weight_gradient == "dense"

@@ -106,7 +106,7 @@ class Masks:
     def begin(self) -> None:
         """Training goes on: free the weights' values from before they were masked."""
         for held in self._masks.values():
-            held.before, held.begun = None, True
+            held.begin()
 
     def apply_(self) -> None:
         """Zero every pruned weight that is masked in place, of all layers at once."""
@@ -165,6 +165,8 @@ class Masks:
                 held.replace(torch.zeros_like(held.pruned))
         for name, mask in state.items():
             self._masks[name].replace(~mask.to(self._weights[name].parameter.device))
+        for held in self._masks.values():
+            held.restored = True
         self.watch()
         self._count()
         self.restore_before_()

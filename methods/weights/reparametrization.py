@@ -118,6 +118,18 @@ class _Reparametrized:
             "wrapping"
         )
 
+    @property
+    def qconfig(self) -> Any:
+        """How torch.ao.quantization converts the layer: never, so that setting it is an error."""
+        raise AttributeError("qconfig")
+
+    @qconfig.setter
+    def qconfig(self, _: Any) -> NoReturn:
+        names = ", ".join(self.__dict__["names"].values())
+        raise RuntimeError(
+            f"{names} is computed, which torch.ao.quantization does not convert: call methods.finalize(model) first"
+        )
+
     def on_dense_weights(self, method: str) -> Any:
         """Call a method of the base, such as reset_parameters, that writes the dense weights."""
         module, kind = cast(nn.Module, self), cast(type[nn.Module], type(self))

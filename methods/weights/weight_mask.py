@@ -2,11 +2,12 @@
 
 A mask in the forward pass multiplies the weight there (`ForwardMask`). Masks in place hold wherever
 the weight is used. A weight may be written from outside: by a checkpoint, an initialisation, an
-average of weights, or an optimizer that evaluates inside its step. Each write raises the tensor's
-version, so a hook before the module's forward pass sees it and zeroes the pruned weights again.
-Writes through `.data` raise no version; `Attachment.step`, `density` and `finalize` zero them. A
-forward pass compiled by torch.compile has no such hook: there a loaded checkpoint is masked when it
-is loaded.
+average of weights, or an optimizer that evaluates inside its step. Each write raises the tensor's version
+or, as `parameter.data = values` does, gives the tensor another memory. So a hook before the
+module's forward pass sees it and zeroes the pruned weights again, in the memory that the parameter
+has then. Writes in place through `.data`, such as `parameter.data.mul_(0.9)`, do neither;
+`Attachment.step`, `density` and `finalize` zero them. A forward pass compiled by torch.compile has
+no such hook: there a loaded checkpoint is masked when it is loaded.
 
 A module carries its masks in its `__dict__`: they are no part of its `state_dict`, and copies and
 pickles take them along. A copy that is written to, such as an average of weights, follows the masks
@@ -25,10 +26,12 @@ from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from methods import kernels
 from methods.kernels.places import Places
 from methods.layers import MaskableWeight
+from methods.weights.last_seen import LastSeen
 from methods.weights.reparametrization import EffectiveWeight, extra_name
 
 KEY = "weight_masks"  # of a module's __dict__: its WeightMasks by parameter name
@@ -37,6 +40,10 @@ AVERAGES = "torch.optim.swa_utils"
 LOST = (
     "load_state_dict gave values to weights that the present masks prune, and they are 0 now: to return to an earlier "
     "state, load attached.state_dict() of the same step first"
+)
+OTHERS = (
+    "load_state_dict gave values to weights that are masked in the forward pass, and their masks are those of the "
+    "present step: to return to an earlier state, load attached.state_dict() of the same step first"
 )
 HOLDERS = "masked_modules"  # of a module's __dict__: the modules that its hook looks at
 
@@ -48,11 +55,12 @@ class WeightMask:
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
-    on. begun: whether it did. final: what was kept when the model was finalized. last: `pruned`
-    before that, for copies. at_finish: a weak reference to what is called before finalizing.
-    places: where the kept weights are, while the layer holds only these; None otherwise. `pruned`
-    is computed from them then. changes: how often the mask was replaced. changes_form: whether the
-    layer may hold only its kept weights.
+    on. begun: whether it did. restored: whether the mask was loaded, and training has not gone on
+    since. final: what was kept when the model was finalized. last: `pruned` before that, for
+    copies. at_finish: a weak reference to what is called before finalizing. places: where the kept
+    weights are, while the layer holds only these; None otherwise. `pruned` is computed from them
+    then. changes: how often the mask was replaced. changes_at_begin: the same when training began.
+    changes_form: whether the layer may hold only its kept weights.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -64,14 +72,16 @@ class WeightMask:
         self._pruned: Tensor | None = None
         self.before: Tensor | None = None
         self.begun = False
+        self.restored = False
+        self.changes_at_begin = 0
         self.final: Tensor | None = None
         self.last: Tensor | None = None
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
         self.changes = 0
         self.changes_form = False
-        self._masked: weakref.ref[Tensor] | None = None  # what was masked last, and its version then
-        self._version: int | None = None
-        self._hooked: weakref.ref[Tensor] | None = None
+        self._masked = LastSeen()  # the weight when it was masked last
+        self._hooked: weakref.ref[Tensor] | None = None  # whose gradient is zeroed, and what ends that
+        self._hook: RemovableHandle | None = None
         self._original: WeightMask | None = None  # of a copy
         self._copied: tuple[torch.dtype, Tensor] | None = None  # of a copy: type and bits of the copied weight
 
@@ -99,7 +109,8 @@ class WeightMask:
     def replace(self, pruned: Tensor) -> None:
         """Prune these entries from now on. The mask's memory stays where its shape does."""
         self.changes += 1
-        self._masked = None
+        if not self.forward:
+            self._masked.forget()  # the weight is to be masked again
         if self.pruned is not None and (self.pruned.shape, self.pruned.device) == (pruned.shape, pruned.device):
             self.pruned.copy_(pruned)
         else:
@@ -122,18 +133,22 @@ class WeightMask:
 
     def note(self, weight: Tensor) -> None:
         """The weight is masked now; it is masked again once something writes to it."""
-        if self._masked is None or self._masked() is not weight:
-            self._masked = weakref.ref(weight)  # its hook holds this mask: a reference back would never be freed
-        self._version = _version(weight)
+        self._masked.note(weight)
         hooked = self._hooked is not None and self._hooked() is weight
         if self.zeroes_gradients and self.pruned is not None and weight.requires_grad and not hooked:
-            weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
+            self._unhook()
+            self._hook = weight.register_post_accumulate_grad_hook(self._zero_gradient)  # type: ignore[no-untyped-call]
             self._hooked = weakref.ref(weight)
 
     def written(self, weight: Tensor) -> bool:
-        """Whether something wrote to the weight, or put it in place, since it was masked last."""
-        masked = self._masked() if self._masked is not None else None
-        return weight is not masked or self._version is None or weight._version != self._version
+        """Whether something wrote to the weight, or replaced it or its memory, since it was masked last."""
+        return self._masked.changed(weight) or self._masked.moved(weight)
+
+    def begin(self) -> None:
+        """Training goes on: free the weight's values from before it was masked."""
+        if not self.begun:
+            self.changes_at_begin = self.changes
+        self.before, self.begun, self.restored = None, True, False
 
     def lead(self) -> None:
         """An attachment sets this mask: a copy of it follows no original."""
@@ -149,14 +164,16 @@ class WeightMask:
         if self.places is not None:
             return None  # the layer has no pruned entries to zero
         weight = module._parameters.get(parameter_name)
-        changed = weight is not None and self.written(weight)
-        if weight is None or not (changed or written):
+        changed = weight is not None and self._masked.changed(weight)
+        if weight is None or not (changed or written or self._masked.moved(weight)):
             return None
-        is_other = self._masked is not None and weight is not self._masked()
+        is_other = bool(self._masked) and weight is not self._masked.tensor
         stands_in = not isinstance(weight, nn.Parameter) or (is_other and not written)
-        if (changed or self._differs(weight)) and (self.forward or not stands_in):
+        if self._lags() and (self.forward or not stands_in) and (changed or self._differs(weight)):
             self._follow()
         if self.pruned is None:
+            if not changed and self._lags():
+                self._masked.note_memory(weight)  # a snapshot of a dense model was moved: look at its values once
             return None
         if self.forward:
             self.note(weight)
@@ -165,6 +182,8 @@ class WeightMask:
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)  # type: ignore[assignment]
             return weight
         self.apply_(weight)
+        if self._original is not None and (self._copied is None or self._copied[0] != weight.dtype):
+            self.note_copy(weight)
         return None
 
     def finish(self, weight: Tensor | None, kept: Tensor | None) -> None:
@@ -172,12 +191,31 @@ class WeightMask:
         keep = torch.zeros(0, dtype=torch.bool) if weight is None else self.keep(weight)
         self.final = keep if kept is None else keep & kept
         self.last, self.pruned = self.pruned, None
+        self._unhook()
+
+    def _unhook(self) -> None:
+        """Leave the gradient of the weight as it arrives: its hook would hold this mask as long as the weight."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._hooked = None
 
     def loses(self, loaded: Tensor) -> bool:
         """Whether training has begun and the mask zeroes some of these loaded values."""
         if self._pruned is None or self.forward or not (self._original or self).begun:
             return False
         return bool(loaded[self._pruned].any())
+
+    def mismatches(self, loaded: Tensor) -> bool:
+        """Whether these loaded values may be those of another mask in the forward pass than this one.
+
+        Dense values do not show their mask. It is this one if it was loaded just before, if it has not
+        changed in this training, or if they are what the weight that this one was copied from has now.
+        """
+        lead = self._original or self
+        if not self.forward or not lead.begun or lead.restored or lead.changes == lead.changes_at_begin:
+            return False
+        weight = None if lead is self else lead._masked.tensor
+        return weight is None or not torch.equal(weight.to(loaded), loaded)
 
     def note_copy(self, weight: Tensor) -> None:
         """This mask and its weight, which is masked, were copied from others."""
@@ -190,11 +228,13 @@ class WeightMask:
             return False
         return bool(_sum_of_bits(weight).cpu() != self._copied[1].cpu())
 
+    def _lags(self) -> bool:
+        """Whether this is the mask of a copy, and that of its original was replaced since."""
+        return self._original is not None and self._original.changes != self.changes
+
     def _follow(self) -> None:
         """Take over the present or last mask of the weight that this one's was copied from."""
-        original = self._original
-        if original is None or original.changes == self.changes:
-            return
+        original = cast(WeightMask, self._original)
         pruned = original.pruned if original.final is None else original.last
         if pruned is not None:
             self.replace(pruned)
@@ -206,8 +246,8 @@ class WeightMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: a mask in another process has no original, and its weight is looked at anew."""
-        forgotten = ("at_finish", "places", "_masked", "_version", "_hooked", "_original", "_copied")
-        return vars(self) | dict.fromkeys(forgotten) | {"_pruned": self.pruned, "changes_form": False}
+        forgotten = dict.fromkeys(("at_finish", "places", "_hooked", "_hook", "_original", "_copied"))
+        return vars(self) | forgotten | {"_masked": LastSeen(), "_pruned": self.pruned, "changes_form": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> WeightMask:
         if self.changes_form and _is_called_by(AVERAGES):
@@ -218,13 +258,16 @@ class WeightMask:
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
         copy.pruned = None if (pruned := self.pruned) is None else pruned.clone()
-        copy.changes, copy.begun = self.changes, self.begun
+        copy.changes, copy.changes_at_begin = self.changes, self.changes_at_begin
+        copy.begun, copy.restored = self.begun, self.restored
         copy._original = self._original or self
-        weight = self._masked() if self._masked is not None else None
-        if weight is not None and (not self.prunes or not self.written(weight)):
+        weight = self._masked.tensor
+        if weight is not None and (self.forward or not self.prunes or not self._masked.changed(weight)):
             copied = memo.get(id(weight))
             if copied is not None:
                 copy.note_copy(copied)
+                if self._masked.moved(weight) and not self.forward:
+                    copy._masked.forget_memory()  # the copied values were not masked: they are before the copy computes
         return copy
 
 
@@ -250,11 +293,6 @@ def _is_called_by(module: str) -> bool:
     while frame is not None and frame.f_globals.get("__name__") != module:
         frame = frame.f_back
     return frame is not None
-
-
-def _version(weight: Tensor) -> int | None:
-    """Grows with each write to the weight; None for tensors of inference mode, which count none."""
-    return None if weight.is_inference() else weight._version
 
 
 def _sum_of_bits(weight: Tensor) -> Tensor:
@@ -324,6 +362,11 @@ def settle_(module: nn.Module, *, written: bool = False) -> list[StandIn]:
 
 def _settle(module: nn.Module, _: Any) -> None:
     if not torch.compiler.is_compiling():
+        if HOLDERS not in module.__dict__:
+            raise RuntimeError(
+                f"a {type(module).__name__} was made from a layer with a mask, and carries none (quantization and "
+                "fusion do so): call methods.finalize(model) first, and convert the finalized model"
+            )
         replaced: list[StandIn] = []
         for holder in module.__dict__[HOLDERS]:
             replaced += settle_(holder)
@@ -346,17 +389,19 @@ def _put_back_after(caller: nn.Module, replaced: list[StandIn]) -> None:
 def _mask_loaded(module: nn.Module, _: Any) -> None:
     """Mask weights that were loaded, and keep their values in case other masks are loaded next.
 
-    Warns where training has begun and the masks zero some values: those of an earlier step had other masks.
+    Warns where training has begun and the masks zero some values, or act in the forward pass and are
+    those of another step: values of an earlier step had other masks.
     """
-    loses = False
+    loses = mismatches = False
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
         if weight is not None and mask.pruned is not None and mask.written(weight):
             mask.before = weight.detach().clone()
             mask.settle_(module, name, written=True)
             loses |= mask.loses(mask.before)
-    if loses:
-        warnings.warn(LOST, stacklevel=2)
+            mismatches |= mask.mismatches(mask.before)
+    if loses or mismatches:
+        warnings.warn(LOST if loses else OTHERS, stacklevel=2)
 
 
 OWN_HOOKS = (_settle, _mask_loaded)

@@ -33,6 +33,17 @@ def write_by_init(model: nn.Module) -> None:
         nn.init.constant_(parameter, 0.5)
 
 
+def write_by_data_assigned(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        for _ in range(3):  # the allocator may give the first memory again
+            parameter.data = torch.full_like(parameter, 0.5)
+
+
+def write_by_vector(model: nn.Module) -> None:
+    vector = torch.full_like(nn.utils.parameters_to_vector(model.parameters()), 0.5).detach()
+    nn.utils.vector_to_parameters(vector, model.parameters())
+
+
 def write_by_data(model: nn.Module) -> None:
     for parameter in model.parameters():
         parameter.data.fill_(0.5)
@@ -44,6 +55,8 @@ WRITES: dict[str, Callable[[nn.Module], object]] = {
     "load of one layer": lambda model: [m.load_state_dict(dense_weights(m)) for m in model.modules() if not m._modules],
     "copy_": write_by_copy,
     "nn.init": write_by_init,
+    "data =": write_by_data_assigned,
+    "vector_to_parameters": write_by_vector,
     "reset_parameters": lambda model: [m.reset_parameters() for m in model.modules() if isinstance(m, nn.Linear)],
 }
 
@@ -80,6 +93,25 @@ def test_written_weights_are_masked_before_anything_is_said_of_them(write: str, 
         sgd(attached)
         attached.step()
     assert zeros_where_pruned(model, attached)
+
+
+def test_weights_that_are_exchanged_through_data_are_masked_each_time() -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, "set", density=0.3, update_every=1)
+    sgd(attached)
+    shadow = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for _ in range(4):
+        backward(model, attached)
+        attached.step()
+        shadow = {name: 0.9 * shadow[name] + 0.1 * p.detach() for name, p in model.named_parameters()}
+        backup = {name: p.data for name, p in model.named_parameters()}
+        for values in (shadow, backup):
+            for name, parameter in model.named_parameters():
+                parameter.data = values[name]
+            model(torch.randn(4, 6))
+            for name, mask in attached.masks().items():
+                assert not model.get_parameter(name)[~mask].any()
 
 
 def test_a_layer_called_without_its_model_is_sparse() -> None:
@@ -123,7 +155,7 @@ def train(model: Block, attached: methods.Attachment, steps: int) -> None:
 
 
 @pytest.mark.parametrize("loads", ["model", "average", "copy"])
-@pytest.mark.parametrize("method", ["set", "rigl", "gradual"])
+@pytest.mark.parametrize("method", ["set", "rigl", "gradual", "top_kast"])
 def test_an_earlier_state_that_the_present_masks_prune_is_warned_of(method: str, loads: str) -> None:
     model, attached = with_moving_masks(method)
     average = AveragedModel(model)
@@ -131,11 +163,13 @@ def test_an_earlier_state_that_the_present_masks_prune_is_warned_of(method: str,
     earlier = copy.deepcopy(model.state_dict())
     train(model, attached, 10)
     target = {"model": model, "average": average.module, "copy": copy.deepcopy(model)}[loads]
-    with pytest.warns(UserWarning, match=r"masks prune, .* load attached\.state_dict\(\) of the same step first"):
+    with pytest.warns(
+        UserWarning, match=r"(masks prune|the present step).* load attached\.state_dict\(\) of the same step first"
+    ):
         target.load_state_dict(earlier)
 
 
-@pytest.mark.parametrize("method", ["set", "rigl", "gradual", "static"])
+@pytest.mark.parametrize("method", ["set", "rigl", "gradual", "static", "top_kast"])
 def test_states_that_the_masks_keep_are_loaded_in_silence(method: str, recwarn: pytest.WarningsRecorder) -> None:
     model, attached = with_moving_masks(method)
     model.load_state_dict(dense_weights(model))  # pretrained weights, before training
@@ -220,6 +254,45 @@ def test_finalize_gives_a_snapshot_the_masks_that_it_was_copied_with() -> None:
     methods.finalize(snapshot)
     for name, mask in first.items():
         assert torch.equal(snapshot.get_parameter(name) != 0, mask)
+
+
+@pytest.mark.parametrize("method", ["set", "top_kast"])
+def test_a_copy_whose_data_are_replaced_follows_the_masks_and_a_copy_that_moves_does_not(
+    method: str,
+) -> None:
+    torch.manual_seed(0)
+    model = Block()
+    attached = attach(model, method, density=0.3, update_every=1)
+    sgd(attached, lr=1.0)
+    average, moved = copy.deepcopy(model), copy.deepcopy(model)
+    moved_to_half, first = copy.deepcopy(model).to(torch.bfloat16), attached.masks()
+    x = torch.randn(4, 6)
+    average(x)
+    for _ in range(3):
+        backward(model, attached)
+        attached.step()
+        for mine, other in zip(average.parameters(), model.parameters(), strict=True):
+            mine.data = 0.9 * mine.data + 0.1 * other.data
+    for parameter in moved.parameters():
+        parameter.data = parameter.data.clone()  # as `to` another device does
+    for other, masks in ((average, attached.masks()), (moved, first), (moved_to_half, first)):
+        dtype = next(other.parameters()).dtype
+        got = other.eval()(x.to(dtype))
+        assert torch.equal(got, methods.finalize(copy.deepcopy(other))(x.to(dtype)))
+        methods.finalize(other)
+        for name, mask in masks.items():
+            assert not other.get_parameter(name)[~mask].any()
+    assert any(not torch.equal(mask, first[name]) for name, mask in attached.masks().items())
+    assert all(torch.equal(moved.get_parameter(name) != 0, mask) for name, mask in first.items())
+
+
+def test_a_copy_of_a_model_whose_data_were_replaced_is_sparse() -> None:
+    model = Block()
+    attached = attach(model, density=0.3)
+    write_by_data_assigned(model)
+    copied = copy.deepcopy(model).eval()
+    copied(torch.randn(4, 6))
+    assert zeros_where_pruned(copied, attached)
 
 
 def average_through_data(average: nn.Module, model: nn.Module) -> None:
@@ -364,6 +437,21 @@ def test_an_infinite_gradient_of_a_pruned_weight_does_no_harm() -> None:
         model.get_parameter(name).grad = torch.where(mask, 0.0, float("inf"))
     attached.step()
     assert zeros_where_pruned(model, attached)
+
+
+def test_a_method_that_was_taken_off_leaves_no_hooks_and_no_masks() -> None:
+    model, seen = Block(), []
+    for seed in range(3):
+        attached = attach(model, "static", seed=seed, density=0.3)
+        sgd(attached)
+        backward(model, attached)
+        attached.step()
+        seen += [weakref.ref(mask) for mask in attached.context.masks.carried().values()]
+        methods.finalize(model)
+        del attached
+    gc.collect()
+    assert not any(mask() for mask in seen)
+    assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
 
 
 # ---- loops that evaluate within a step

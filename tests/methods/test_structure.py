@@ -14,6 +14,7 @@ import torch.distributed.tensor
 import torch.nn.functional as F
 from attached_model import Block, attach, backward, sgd
 from torch import Tensor, nn
+from torch.ao import quantization
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, prune
 from two_processes import in_two_processes
@@ -279,3 +280,35 @@ def test_a_model_wrapped_for_several_processes_is_refused(method: str) -> None:
             attach(DistributedDataParallel(Block()), method)
     finally:
         dist.destroy_process_group()
+
+
+# ---- conversions by torch.ao
+
+
+def quantize_dynamic(model: nn.Module) -> nn.Module:
+    return quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
+
+
+def prepare_qat(model: nn.Module) -> nn.Module:
+    model.qconfig = quantization.get_default_qat_qconfig("fbgemm")
+    return quantization.prepare_qat(model.train())
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    return quantization.fuse_modules(model.eval(), [["0", "1"]])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("convert", [quantize_dynamic, prepare_qat, fuse])
+@pytest.mark.parametrize("method", ["set", "top_kast", "dst"])
+def test_quantization_and_fusion_say_to_finalize_first(method: str, convert: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    attach(model, method, **({} if method == "dst" else {"density": 0.3}))
+    x = torch.randn(4, 6)
+    if (method, convert) in (("top_kast", fuse), ("dst", fuse)):
+        with pytest.raises(AssertionError, match=r"did not find fuser method for.*Masked"):
+            convert(copy.deepcopy(model))
+    else:
+        with pytest.raises(RuntimeError, match=r"call methods\.finalize\(model\) first"):
+            convert(copy.deepcopy(model))(x)
+    assert convert(methods.finalize(model))(x).shape == (4, 3)

@@ -51,7 +51,11 @@ def test_every_cell_of_the_suite_is_in_it_beside_its_pair(tmp_path: Path) -> Non
     assert set(written.run_ids) == {row["run_id"] for row in rows}
     assert [(x["model"], float(x["alpha"]), x["estimator"]) for x in lines] == [
         (model, alpha, estimator)
-        for model, alphas in (("lenet-300-100", (5e-4, 1e-3)), ("lenet-5-caffe", (5e-4, 1e-3)), ("vgg16", (5e-6, 1e-5)))
+        for model, alphas in (
+            *((lenet, (5e-4, 1e-3)) for lenet in ("lenet-300-100", "lenet-5-caffe")),
+            ("lstm-a", (1e-3, 2e-3)),
+            ("vgg16", (5e-6, 1e-5)),
+        )
         for alpha in alphas
         for estimator in ("long_tailed", "straight_through")
     ]

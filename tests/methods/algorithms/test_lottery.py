@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from two_processes import in_two_processes
 
 import methods
 from methods.algorithms.lottery import Lottery
@@ -101,6 +104,7 @@ def test_biases_and_normalisation_are_rewound_with_the_weights_and_a_resume_reme
     model = Normalised()
     first = {name: value.clone() for name, value in model.state_dict().items()}
     attached = methods.attach(model, "lottery", total_steps=5, steps_per_epoch=5, density=0.4, prune_fraction=0.4)
+    bind(attached)
     train(model, attached, 3)
     file = io.BytesIO()
     torch.save({"attached": attached.state_dict(), "model": model.state_dict()}, file)
@@ -110,6 +114,7 @@ def test_biases_and_normalisation_are_rewound_with_the_weights_and_a_resume_reme
     attached = methods.attach(model, "lottery", total_steps=5, steps_per_epoch=5, density=0.4, prune_fraction=0.4)
     attached.load_state_dict(saved["attached"])
     model.load_state_dict(saved["model"])
+    bind(attached)
     train(model, attached, 2)
     assert attached.phase.name == "level 1"
     masks = attached.masks()
@@ -117,11 +122,61 @@ def test_biases_and_normalisation_are_rewound_with_the_weights_and_a_resume_reme
         assert torch.equal(value, first[name] * masks[name] if name in masks else first[name]), name
 
 
+@pytest.mark.parametrize("when", ["before bind", "after bind", "after a forward pass"])
+def test_weights_that_are_loaded_after_attach_are_rewound_to(when: str) -> None:
+    torch.manual_seed(0)
+    other, model = Normalised(), Normalised()
+    other(torch.randn(16, 20))
+    attached = methods.attach(model, "lottery", total_steps=5, steps_per_epoch=5, density=0.4, prune_fraction=0.4)
+    if when == "after a forward pass":
+        model(torch.randn(16, 20))
+    if when == "after bind":
+        bind(attached)
+    model.load_state_dict(other.state_dict())
+    if when != "after bind":
+        bind(attached)
+    train(model, attached, 5)
+    assert attached.phase.name == "level 1"
+    masks, want = attached.masks(), other.state_dict()
+    values = dict(model.named_parameters()) if when == "after bind" else model.state_dict()
+    for name, value in values.items():
+        assert torch.equal(value, want[name] * masks[name] if name in masks else want[name]), name
+
+
+def test_a_state_of_step_0_with_the_values_of_attach_can_be_loaded() -> None:
+    torch.manual_seed(0)
+    layer, attached = eight()
+    state = attached.state_dict()
+    assert torch.equal(state["own"]["start"]["weight"], torch.tensor([START]))
+    state["own"]["start"] = {"weight": torch.zeros(1, 8)}  # of a process whose weights DDP replaced
+    attached.load_state_dict(state)
+    assert weights_after_each_step(layer, attached)[1] == [0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0]
+
+
+def _train_in_two(rank: int) -> list[Any]:
+    dist.init_process_group("gloo")
+    torch.manual_seed(rank)
+    model = Normalised()
+    attached = methods.attach(model, "lottery", total_steps=3, steps_per_epoch=3, density=0.4, prune_fraction=0.4)
+    network = DistributedDataParallel(model)
+    bind(attached)
+    train(network, attached, attached.total_steps)
+    return [p.tolist() for p in model.parameters()]
+
+
+@pytest.mark.slow
+def test_processes_that_were_initialised_differently_are_rewound_to_the_same_weights() -> None:
+    first, second = in_two_processes(_train_in_two)
+    assert first == second
+
+
+def bind(attached: methods.Attachment) -> None:
+    attached.bind(torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9))
+
+
 def train(model: nn.Module, attached: methods.Attachment, steps: int) -> None:
-    optimizer = torch.optim.SGD(attached.parameter_groups(), lr=0.1, momentum=0.9)
-    attached.bind(optimizer)
     for _ in range(steps):
-        optimizer.zero_grad()
+        model.zero_grad()
         F.cross_entropy(model(torch.randn(16, 20)), torch.arange(16) % 4).backward()
         attached.step()
 
