@@ -137,7 +137,7 @@ class Lottery(Method):
         return {"level": self._level, "start": self._start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._level, self._start = state["level"], dict(state["start"])
+        self._level, self._start, self._looked = state["level"], dict(state["start"]), []
 
 
 def _equal(value: Tensor, other: Tensor) -> bool:
