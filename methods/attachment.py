@@ -126,15 +126,15 @@ class Attachment:
 
     def _before_finalize(self) -> None:
         method, ctx, idle = self.method, self.context, self._bound is not None and self._bound.stepped
+        unbound = self._bound is None and self._weight_versions() != self._versions
         ctx.execution.end()
         if ctx.step and method.density_promise == "final" and hasattr(method, "density"):
             density = int(self.kept_counts().sum()) / ctx.total_weights
             warn_where_early(method.name, ctx.step, ctx.total_steps, density=density, promised=method.density)
         elif not ctx.step and method.density_promise != "dense" and idle:
             warn_where_idle(method.name)
-        elif not ctx.step and self._bound is None and method.density_promise in ("final", "emergent"):
-            written = self._weight_versions() != self._versions
-            warn_where_unbound(method.name) if written else None
+        elif not ctx.step and unbound and method.density_promise in ("final", "emergent"):
+            warn_where_unbound(method.name)
 
     def _weight_versions(self) -> list[int]:
         """How often each weight was written."""

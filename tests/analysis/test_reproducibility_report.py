@@ -85,7 +85,7 @@ def line(*cells: object) -> str:
 def commands(rows: list[dict[str, str]]) -> tuple[str, int]:
     """What trains these cells again, and few others; and how many cells that is.
 
-    Of each network one command, then another for what it leaves. Networks with the same command
+    Each network has a command, and others for what the first leaves. Networks with the same command
     share it.
     """
     networks: dict[str, list[str]] = {}
