@@ -25,9 +25,10 @@ def shown(rows: list[dict[str, Any]], folder: Path) -> list[str]:
     return [g.label for g in _compared(groups(Results(load([synthetic.write(folder, rows)])).conditions))]
 
 
-def test_the_committed_results_have_one_panel_for_each_network() -> None:
+def test_the_committed_results_have_a_panel_for_each_network_and_no_two_of_one_name() -> None:
     found = _compared(groups(Results(load([COMMITTED])).conditions))
-    assert [g.model for g in found] == [NETWORK, "lenet-5-caffe", "lstm-a", "lstm-b"]
+    assert list(dict.fromkeys(g.model for g in found)) == [NETWORK, "lenet-5-caffe", "lstm-a", "lstm-b"]
+    assert len({g.label for g in found}) == len(found)
     assert all(printed_for(g) for g in found)
 
 
