@@ -29,11 +29,11 @@ check: lint  ## what a change must pass before it is committed: lint, and the fa
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 test: setup  ## all tests but the rare ones, two at a time
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15 -m "not rare"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15 --no-loadscope-reorder -m "not rare"
 
 test-all: setup  ## install the libraries that tests/libraries tries, then run all tests, the rare ones too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/libraries/requirements.txt
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15 --no-loadscope-reorder
 
 coverage: setup  ## the share of lines that the fast tests run in their own process: coverage/index.html; half an hour on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cov --cov-report term --cov-report html:coverage $(TESTS)

@@ -129,6 +129,7 @@ def kill_the_task(grid: Submitted) -> None:
     cluster("exec", owner["host"], "bash", "-c", script)
 
 
+@pytest.mark.rare  # two minutes: the least time limit that SLURM knows is one
 def test_a_time_limit_puts_the_job_back_into_the_queue(storm: Storm, alone: dict[str, Any]) -> None:
     finished = storm.finished["limited"]
     assert_same_bits(storm.limited, finished, alone)
