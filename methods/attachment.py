@@ -122,11 +122,10 @@ class Attachment:
         self._schedule_gradients()
         vars(method)[arguments.USED] = True
         self._loop = LoopWatch(method, context)
-        self._versions = self._weight_versions()
 
     def _before_finalize(self) -> None:
         method, ctx, idle = self.method, self.context, self._bound is not None and self._bound.stepped
-        unbound = self._bound is None and self._weight_versions() != self._versions
+        unbound = self._bound is None and any(p.grad is not None for p in ctx.model.parameters())
         ctx.execution.end()
         if ctx.step and method.density_promise == "final" and hasattr(method, "density"):
             density = int(self.kept_counts().sum()) / ctx.total_weights
@@ -135,10 +134,6 @@ class Attachment:
             warn_where_idle(method.name)
         elif not ctx.step and unbound and method.density_promise in ("final", "emergent"):
             warn_where_unbound(method.name)
-
-    def _weight_versions(self) -> list[int]:
-        """How often each weight was written."""
-        return [weight.held._version for weight in self.context.weights.values()]
 
     def _schedule_gradients(self) -> None:
         """Gradients of pruned weights stay in the next step where the method needs them then."""
@@ -227,7 +222,7 @@ class Attachment:
             self.context.process_group = process_group
             self._compare_processes("attach with the same seed, weights and include in every process")
         if self.context.step == 0:
-            self.method.before_first_step(self.context)
+            self.method.begin_training(self.context)
 
     def _reads_gradients(self) -> bool:
         return type(self.method).after_backward is not Method.after_backward
@@ -249,7 +244,7 @@ class Attachment:
         """
         if self._structure.finalized:
             self._check("penalty")
-        self._loop.penalties += 1
+        self._loop.penalty_asked = True
         value = self.method.penalty(self.context)
         return next(iter(self.context.weights.values())).held.new_zeros(()) if value is None else value
 
@@ -281,16 +276,16 @@ class Attachment:
             )
         if ctx.step == 1 and len(ctx.thresholds):
             self._compare_processes("a wrapper does not know of the thresholds; attach first, then wrap the model")
-        if ctx.step == 0:
-            self.method.before_first_step(ctx)
         self._loop.before_step(ctx.optimizer)
         ctx.masks.begin()
         ctx.with_gradient = frozenset()
         if self._reads_gradients():
             unscale(scaler_step, ctx.optimizer)
         keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
-        stepped = not self.method.after_backward(ctx) or self._bound.update(scaler_step, closure, keep_gradients=keep)
-        ctx.with_gradient = self._bound.with_gradient
+        stepped = not self.method.after_backward(ctx)
+        if not stepped:
+            stepped = self._bound.update(scaler_step, closure, keep_gradients=keep)
+            ctx.with_gradient = self._bound.with_gradient
         ctx.masks.apply_()
         if not stepped:
             return False

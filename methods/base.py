@@ -49,8 +49,8 @@ class Phase:
 class Context:
     """What a method's hooks see and act on.
 
-    with_gradient: names of the weights that had a gradient in the step that was just made, also
-    where the optimizer cleared it; empty in after_backward. step counts the completed optimizer
+    with_gradient: names of the weights that had a gradient in the optimizer's step that was just
+    made, also where the optimizer cleared it; empty in after_backward. step counts the completed optimizer
     steps: 0 in the first after_backward, 1 in the first after_step; phase_start: what it was when the
     phase began. generator: a CPU generator, the method's only source of randomness. scored_examples:
     examples that were passed through the model to score weights (`methods.scoring`), outside of the
@@ -198,10 +198,10 @@ class Method:
     def enter_phase(self, ctx: Context) -> None:
         """Runs at the start of a phase, before its optimizer is made: wrap layers, score, prune."""
 
-    def before_first_step(self, ctx: Context) -> None:
-        """Runs when an optimizer is bound before the first step, and in `step` before the first update.
+    def begin_training(self, ctx: Context) -> None:
+        """Runs whenever an optimizer is bound before the first step.
 
-        Weights may be loaded, and DistributedDataParallel sends those of rank 0, after `enter_phase`.
+        Since `enter_phase`, weights may have been loaded, or sent by DistributedDataParallel.
         """
 
     def dense_gradient(self, ctx: Context) -> bool:

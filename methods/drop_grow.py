@@ -132,10 +132,10 @@ def warn_where_never_due(ctx: Context, update_every: int | str, *, stops: float)
     period = steps_of(update_every, steps_per_epoch=ctx.steps_per_epoch)
     if period >= stops:
         warnings.warn(
-            f"{ctx.method_name} changes its masks every {period:,} steps, and the training has {ctx.total_steps:,}: "
-            "they never change. Give attach the total_steps of the training, in optimizer steps, or a smaller "
-            "update_every",
-            stacklevel=6,
+            f"{ctx.method_name} changes its masks every {period:,} steps before step {stops:,.0f}: in this training of "
+            f"{ctx.total_steps:,} they never change. Give attach the total_steps of the training, in optimizer steps, "
+            "or a smaller update_every",
+            stacklevel=5,
         )
 
 

@@ -165,8 +165,6 @@ class Masks:
                 held.replace(torch.zeros_like(held.pruned))
         for name, mask in state.items():
             self._masks[name].replace(~mask.to(self._weights[name].parameter.device))
-        for held in self._masks.values():
-            held.restored = True
         self.watch()
         self._count()
         self.restore_before_()

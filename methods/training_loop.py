@@ -5,44 +5,30 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import Tensor
 
 from methods.base import Context, Method, Phase
 
-MESSAGE_LEVEL = 4  # the caller of Attachment.step
-
 
 class LoopWatch:
-    """Sees the steps of one attachment, and warns once of each part that is left out.
-
-    penalties: how often the method's penalty was asked for.
-    """
+    """Sees the steps of one attachment. penalty_asked: whether the loop asked for the method's penalty."""
 
     def __init__(self, method: Method, ctx: Context) -> None:
         self._method, self._ctx = method, ctx
-        self.penalties = self._steps = 0
+        self.penalty_asked = self._overrun = False
         self._phase: Phase | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._rates: list[float] = []
-        self._overrun = False
 
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Warn of what is missing by now."""
         ctx = self._ctx
-        if self._steps == 1 and not self.penalties:
-            self._warn_of_penalty()
-        rates = [group["lr"] for group in optimizer.param_groups if not isinstance(group["lr"], Tensor)]  # may wait
-        if self._phase is not None and ctx.phase is not self._phase:
+        if ctx.step and not self.penalty_asked and not ctx.step & (ctx.step - 1):
+            self._warn_of_penalty()  # at steps 1, 2, 4, 8 and so on: a penalty may begin as 0, and to look may wait
+        rates = [rate for group in optimizer.param_groups if isinstance(rate := group.get("lr"), float | int)]
+        if self._phase is not None and ctx.phase is not self._phase and optimizer is self._optimizer:
             self._warn_of_phase(optimizer, rates)
-        changes = type(self._method).after_step is not Method.after_step
-        timed = self._method.density_promise in ("exact", "final")
-        if ctx.step == ctx.total_steps and changes and timed and not self._overrun:
-            self._overrun = True
-            _warn(
-                f"the training goes on after the {ctx.total_steps:,} optimizer steps that attach was told: "
-                f"{self._method.name} changes no more masks. total_steps counts steps, not epochs"
-            )
-        self._steps += 1
+        if ctx.step == ctx.total_steps and not self._overrun:
+            self._warn_of_overrun()
         self._phase, self._optimizer, self._rates = ctx.phase, optimizer, rates
 
     def _warn_of_penalty(self) -> None:
@@ -50,16 +36,17 @@ class LoopWatch:
             return
         value = self._method.penalty(self._ctx)
         if value is not None and value.requires_grad and float(value.detach()) != 0:
+            self.penalty_asked = True  # said once
             _warn(
-                f"{self._method.name} has a penalty, and the loop does not add it: without it, the method does not "
-                "prune as it should. Use loss + attached.penalty()"
+                f"{self._method.name} has a penalty, and the loop does not add it: the training is not the method's. "
+                "Use loss + attached.penalty()"
             )
 
     def _warn_of_phase(self, optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
-        """At the first step of a phase: is its optimizer new, and its learning rate the phase's?"""
+        """At the first step of a phase that has the optimizer of the last one: its state, and its learning rate."""
         phase, before = self._ctx.phase, self._phase
         assert before is not None
-        if phase.new_optimizer and optimizer is self._optimizer:
+        if phase.new_optimizer and getattr(optimizer, "state", None):
             _warn(
                 f"{self._method.name}: the phase '{phase.name}' wants a new optimizer, and the old one is still bound: "
                 "where attached.step() returns True and attached.phase.new_optimizer is True, build one from "
@@ -74,6 +61,15 @@ class LoopWatch:
                 "where attached.step() returns True"
             )
 
+    def _warn_of_overrun(self) -> None:
+        changes = type(self._method).after_step is not Method.after_step
+        if changes and self._method.density_promise in ("exact", "final"):
+            self._overrun = True
+            _warn(
+                f"attach was told that the training has {self._ctx.total_steps:,} optimizer steps, and it goes on "
+                f"after them: {self._method.name} needs the number of steps, not of epochs"
+            )
+
 
 def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=MESSAGE_LEVEL + 1)
+    warnings.warn(text, stacklevel=5)  # the caller of Attachment.step

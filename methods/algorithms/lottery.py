@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from methods import scores
@@ -24,8 +23,7 @@ class Lottery(Method):
     mode connectivity and the lottery ticket hypothesis", ICML 2020, arXiv:1912.05671.
 
     Level 0 trains the dense network, and remembers all its parameters and buffers after k steps
-    (after 0 steps: those from before the first update, also where they were loaded after `attach`;
-    where they were loaded after `bind`, the first forward pass has changed the buffers).
+    (after 0 steps: those of `bind`, so load weights before it).
     Each further level
         prunes the prune_fraction of the kept weights of least |w|, over all layers;
         gives everything that is left the values after k steps;
@@ -60,7 +58,6 @@ class Lottery(Method):
     rewind_at: float = 0.0
     _level: int = field(init=False, repr=False, default=0)
     _start: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
-    _looked: list[tuple[int, int]] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         check_fraction("density", self.density)
@@ -86,19 +83,14 @@ class Lottery(Method):
     def enter_phase(self, ctx: Context) -> None:
         if ctx.phase.name == "level 0":
             ctx.kept_count(self.density)  # a density that keeps no weight fails at once
-            self._remember(ctx)
             return
         masks = self._tickets(ctx)
         self._level += 1
         _restore_(ctx.model, self._start)
         ctx.masks.set(masks)
 
-    def before_first_step(self, ctx: Context) -> None:
-        """Remember all values anew where a parameter was written since `attach`.
-
-        Otherwise the values of then stay: the first forward pass has changed a BatchNorm's buffers.
-        """
-        if self._rewind_step(ctx.phase.steps) == 0 and self._written(ctx.model):
+    def begin_training(self, ctx: Context) -> None:
+        if self._rewind_step(ctx.phase.steps) == 0:
             self._remember(ctx)
 
     def after_step(self, ctx: Context) -> None:
@@ -114,21 +106,6 @@ class Lottery(Method):
     def _remember(self, ctx: Context) -> None:
         values = ctx.model.state_dict().items()
         self._start = {name: value.clone() for name, value in values if isinstance(value, Tensor)}
-        self._looked = [(parameter._version, parameter.data_ptr()) for parameter in ctx.model.parameters()]
-
-    def _written(self, model: nn.Module) -> bool:
-        """Whether a parameter is not the one that is remembered.
-
-        Values are compared, which waits for the device, only where something wrote since the last
-        look; with several processes always, because their exchange may write without a trace.
-        """
-        looked = [(parameter._version, parameter.data_ptr()) for parameter in model.parameters()]
-        if looked == self._looked and not (dist.is_available() and dist.is_initialized()):
-            return False
-        self._looked = looked
-        now, start = model.state_dict(), self._start
-        names = [name for name, _ in model.named_parameters(remove_duplicate=False) if name in now]
-        return any(name not in start or not _equal(now[name], start[name]) for name in names)
 
     def _rewind_step(self, total_steps: int) -> int:
         return min(round(self.rewind_at * total_steps), total_steps - 1)
@@ -137,11 +114,7 @@ class Lottery(Method):
         return {"level": self._level, "start": self._start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._level, self._start, self._looked = state["level"], dict(state["start"]), []
-
-
-def _equal(value: Tensor, other: Tensor) -> bool:
-    return value.dtype == other.dtype and torch.equal(value, other.to(value.device))
+        self._level, self._start = state["level"], dict(state["start"])
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -35,18 +34,27 @@ class BoundOptimizer:
         places: Iterable[Place],
         parameters: Iterable[tuple[str, nn.Parameter]],
     ) -> None:
-        ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        trained = [(held, key, name, held[key]) for held, key, name in places]
-        self._held = [place for place in trained if id(place[3]) in ids]
-        masked = {name: p for _, _, name, p in trained if p is not None and id(p) not in ids}
-        self._lacking = masked | {name: p for name, p in parameters if not p.requires_grad and id(p) not in ids}
         self.optimizer = optimizer
+        self._places = [(held, key, name, held[key]) for held, key, name in places]
+        self._at_stake = {name: p for _, _, name, p in self._places if p is not None}
+        self._at_stake |= {name: p for name, p in parameters if not p.requires_grad}
+        self._look()
         self._stepped = self._skipped = self._warned = False
         self.with_gradient: frozenset[str] = frozenset()
         self._versions_after = self._versions()
         inner = innermost(optimizer)
         self.direct = inner is optimizer
         self._handle = inner.register_step_post_hook(self._note) if inner is not None else None
+
+    def _look(self) -> None:
+        """Which weights and thresholds the optimizer holds, and what it lacks: loops add groups later."""
+        self._count = self._parameter_count()
+        ids = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self._held = [place for place in self._places if id(place[3]) in ids]
+        self._lacking = {name: p for name, p in self._at_stake.items() if id(p) not in ids}
+
+    def _parameter_count(self) -> int:
+        return sum(len(group["params"]) for group in self.optimizer.param_groups)
 
     def release(self) -> None:
         """Another optimizer is bound: this one is no longer looked at."""
@@ -85,6 +93,8 @@ class BoundOptimizer:
         once where the optimizer also steps elsewhere, so that its weights move twice, and once where
         it lacks masked weights, or parameters that were frozen at first, and these have a gradient.
         """
+        if self._parameter_count() != self._count:
+            self._look()
         self._warn_of_lacking()
         weights = [p for _, _, _, p in self._held if p is not None and keep_gradients and closure is None]
         gradients = [(p.grad, p.grad.clone()) for p in weights if p.grad is not None]
@@ -113,9 +123,6 @@ class BoundOptimizer:
         return frozenset(name for _, _, name, p in self._held if p is not None and p.grad is not None)
 
     def _warn_of_lacking(self) -> None:
-        if self._lacking:
-            held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-            self._lacking = {name: p for name, p in self._lacking.items() if id(p) not in held}
         lacking = [name for name, p in self._lacking.items() if p.requires_grad and p.grad is not None]
         if lacking:
             self._lacking = {}
@@ -180,8 +187,9 @@ def unused_decay(optimizer: torch.optim.Optimizer) -> str | None:
     if not given or any(group.get("weight_decay") for group in optimizer.param_groups):
         return None
     return (
-        f"the optimizer's weight_decay of {given:g} reaches no weight, because parameter_groups() has its own, 0: call "
-        f"attached.parameter_groups(weight_decay={given:g}), or with weight_decay=0 to train without decay"
+        f"the optimizer's weight_decay of {given:g} (its default, if you gave none) reaches no weight, because "
+        f"parameter_groups() has its own, 0: call attached.parameter_groups(weight_decay={given:g}), or with "
+        "weight_decay=0 to train without decay"
     )
 
 
@@ -198,8 +206,11 @@ def unscale(scaler_step: Any, optimizer: torch.optim.Optimizer) -> None:
     """Unscale the gradients by the GradScaler whose `step` this is, where the loop has not done so."""
     scaler = getattr(scaler_step, "__self__", None)
     if isinstance(scaler, torch.amp.GradScaler) and scaler.is_enabled():
-        with contextlib.suppress(RuntimeError):  # it was done already
+        try:
             scaler.unscale_(optimizer)
+        except RuntimeError as error:
+            if "already been called" not in str(error):
+                raise
 
 
 def skips(optimizer: Any) -> bool:

@@ -16,9 +16,9 @@ def warn_where_idle(method: str) -> None:
 
 
 def warn_where_unbound(method: str) -> None:
-    """Warn, when a model is finalized, that its weights changed and the method never did a step."""
+    """Warn, when a model is finalized, that it has gradients and the method never did a step."""
     _warn(
-        f"the weights changed since attach, but attached.step() was never called, so {method} did nothing in this "
+        f"the model has gradients, but attached.step() was never called, so {method} did nothing in this "
         "training: call attached.bind(optimizer), then attached.step() in place of optimizer.step()"
     )
 

@@ -41,10 +41,6 @@ LOST = (
     "load_state_dict gave values to weights that the present masks prune, and they are 0 now: to return to an earlier "
     "state, load attached.state_dict() of the same step first"
 )
-OTHERS = (
-    "load_state_dict gave values to weights that are masked in the forward pass, and their masks are those of the "
-    "present step: to return to an earlier state, load attached.state_dict() of the same step first"
-)
 HOLDERS = "masked_modules"  # of a module's __dict__: the modules that its hook looks at
 
 
@@ -55,12 +51,11 @@ class WeightMask:
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
-    on. begun: whether it did. restored: whether the mask was loaded, and training has not gone on
-    since. final: what was kept when the model was finalized. last: `pruned` before that, for
-    copies. at_finish: a weak reference to what is called before finalizing. places: where the kept
-    weights are, while the layer holds only these; None otherwise. `pruned` is computed from them
-    then. changes: how often the mask was replaced. changes_at_begin: the same when training began.
-    changes_form: whether the layer may hold only its kept weights.
+    on. begun: whether it did. final: what was kept when the model was finalized. last: `pruned`
+    before that, for copies. at_finish: a weak reference to what is called before finalizing.
+    places: where the kept weights are, while the layer holds only these; None otherwise. `pruned`
+    is computed from them then. changes: how often the mask was replaced. changes_form: whether the
+    layer may hold only its kept weights.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -72,8 +67,6 @@ class WeightMask:
         self._pruned: Tensor | None = None
         self.before: Tensor | None = None
         self.begun = False
-        self.restored = False
-        self.changes_at_begin = 0
         self.final: Tensor | None = None
         self.last: Tensor | None = None
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
@@ -146,9 +139,7 @@ class WeightMask:
 
     def begin(self) -> None:
         """Training goes on: free the weight's values from before it was masked."""
-        if not self.begun:
-            self.changes_at_begin = self.changes
-        self.before, self.begun, self.restored = None, True, False
+        self.before, self.begun = None, True
 
     def lead(self) -> None:
         """An attachment sets this mask: a copy of it follows no original."""
@@ -201,21 +192,9 @@ class WeightMask:
 
     def loses(self, loaded: Tensor) -> bool:
         """Whether training has begun and the mask zeroes some of these loaded values."""
-        if self._pruned is None or self.forward or not (self._original or self).begun:
+        if self._pruned is None or not (self._original or self).begun:
             return False
         return bool(loaded[self._pruned].any())
-
-    def mismatches(self, loaded: Tensor) -> bool:
-        """Whether these loaded values may be those of another mask in the forward pass than this one.
-
-        Dense values do not show their mask. It is this one if it was loaded just before, if it has not
-        changed in this training, or if they are what the weight that this one was copied from has now.
-        """
-        lead = self._original or self
-        if not self.forward or not lead.begun or lead.restored or lead.changes == lead.changes_at_begin:
-            return False
-        weight = None if lead is self else lead._masked.tensor
-        return weight is None or not torch.equal(weight.to(loaded), loaded)
 
     def note_copy(self, weight: Tensor) -> None:
         """This mask and its weight, which is masked, were copied from others."""
@@ -258,8 +237,7 @@ class WeightMask:
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
         copy.pruned = None if (pruned := self.pruned) is None else pruned.clone()
-        copy.changes, copy.changes_at_begin = self.changes, self.changes_at_begin
-        copy.begun, copy.restored = self.begun, self.restored
+        copy.changes, copy.begun = self.changes, self.begun
         copy._original = self._original or self
         weight = self._masked.tensor
         if weight is not None and (self.forward or not self.prunes or not self._masked.changed(weight)):
@@ -389,19 +367,18 @@ def _put_back_after(caller: nn.Module, replaced: list[StandIn]) -> None:
 def _mask_loaded(module: nn.Module, _: Any) -> None:
     """Mask weights that were loaded, and keep their values in case other masks are loaded next.
 
-    Warns where training has begun and the masks zero some values, or act in the forward pass and are
-    those of another step: values of an earlier step had other masks.
+    Warns where training has begun and the masks zero some values: those of an earlier step had other masks.
     """
-    loses = mismatches = False
+    loses = False
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
-        if weight is not None and mask.pruned is not None and mask.written(weight):
-            mask.before = weight.detach().clone()
-            mask.settle_(module, name, written=True)
-            loses |= mask.loses(mask.before)
-            mismatches |= mask.mismatches(mask.before)
-    if loses or mismatches:
-        warnings.warn(LOST if loses else OTHERS, stacklevel=2)
+        if weight is None or mask.forward or mask.pruned is None or not mask.written(weight):
+            continue
+        mask.before = weight.detach().clone()
+        mask.settle_(module, name, written=True)
+        loses |= mask.loses(mask.before)
+    if loses:
+        warnings.warn(LOST, stacklevel=2)
 
 
 OWN_HOOKS = (_settle, _mask_loaded)

@@ -155,7 +155,7 @@ def train(model: Block, attached: methods.Attachment, steps: int) -> None:
 
 
 @pytest.mark.parametrize("loads", ["model", "average", "copy"])
-@pytest.mark.parametrize("method", ["set", "rigl", "gradual", "top_kast"])
+@pytest.mark.parametrize("method", ["set", "rigl", "gradual"])
 def test_an_earlier_state_that_the_present_masks_prune_is_warned_of(method: str, loads: str) -> None:
     model, attached = with_moving_masks(method)
     average = AveragedModel(model)
@@ -163,9 +163,7 @@ def test_an_earlier_state_that_the_present_masks_prune_is_warned_of(method: str,
     earlier = copy.deepcopy(model.state_dict())
     train(model, attached, 10)
     target = {"model": model, "average": average.module, "copy": copy.deepcopy(model)}[loads]
-    with pytest.warns(
-        UserWarning, match=r"(masks prune|the present step).* load attached\.state_dict\(\) of the same step first"
-    ):
+    with pytest.warns(UserWarning, match=r"masks prune.* load attached\.state_dict\(\) of the same step first"):
         target.load_state_dict(earlier)
 
 

@@ -298,6 +298,13 @@ def fuse(model: nn.Module) -> nn.Module:
     return quantization.fuse_modules(model.eval(), [["0", "1"]])
 
 
+def test_a_model_of_inference_mode_can_be_attached_to() -> None:
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        attach(model, "static", density=0.3)
+        assert model(torch.randn(2, 6)).shape == (2, 3)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("convert", [quantize_dynamic, prepare_qat, fuse])
 @pytest.mark.parametrize("method", ["set", "top_kast", "dst"])

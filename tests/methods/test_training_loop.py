@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import methods
 from methods import Attachment
@@ -51,10 +52,23 @@ def train(
 
 @pytest.mark.parametrize("method", PENALIZED)
 def test_a_loss_without_the_penalty_is_told_once(method: str) -> None:
-    model, attached = attach(method)
-    (told,) = train(model, attached, sgd(attached), 5, penalty=False)
+    model, attached = attach(method, steps=400)  # the penalty of variational_dropout begins as 0
+    (told,) = train(model, attached, sgd(attached), 40, penalty=False)
     assert told.startswith(f"{method} has a penalty, and the loop does not add it")
-    assert not train(model, attached, sgd(attached), 5, penalty=False)
+    assert not train(model, attached, sgd(attached), 40, penalty=False)
+
+
+@pytest.mark.parametrize("method", ["dst", "set"])
+def test_a_compiled_loss_with_the_penalty_is_compiled_once(method: str) -> None:
+    model, attached = attach(method)
+    sgd(attached)
+    torch._dynamo.reset()
+    graphs = CompileCounter()
+    compiled = torch.compile(lambda: F.cross_entropy(model(X), Y) + attached.penalty(), backend=graphs, fullgraph=True)
+    for _ in range(12):
+        compiled().backward()
+        attached.step()
+    assert graphs.frame_count == 1
 
 
 @pytest.mark.parametrize(
@@ -91,6 +105,33 @@ def test_a_phase_that_keeps_the_old_optimizer_or_rate_is_told() -> None:
     )
 
 
+def test_a_new_optimizer_whose_rate_is_the_decayed_one_is_told_nothing() -> None:
+    model, attached = attach("prune_finetune", lr_scale=0.1)
+    optimizer = sgd(attached)
+    train(model, attached, optimizer, 10)
+    optimizer.param_groups[0]["lr"] = rate = 0.1 * 0.1  # as StepLR would
+    assert not train(model, attached, optimizer, 10)
+    assert attached.phase.lr_scale == 0.1
+    assert not train(model, attached, sgd(attached, lr=rate), 20)
+
+
+@pytest.mark.parametrize("rate", [None, "absent"])
+def test_an_optimizer_without_a_learning_rate_can_be_used(rate: str | None) -> None:
+    class Relative(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            with torch.no_grad():
+                for parameter in self.param_groups[0]["params"]:
+                    parameter.sub_(0.1 * parameter.grad)
+
+    model, attached = attach("prune_finetune", lr_scale=0.1)
+    optimizer = Relative(attached.parameter_groups(weight_decay=0), lr=0.1)
+    optimizer.param_groups[0]["lr"] = None
+    if rate == "absent":
+        del optimizer.param_groups[0]["lr"]
+    attached.bind(optimizer)
+    assert not train(model, attached, optimizer, 25)
+
+
 def test_a_phase_with_its_optimizer_and_rate_is_told_nothing() -> None:
     model, attached = attach("prune_finetune", lr_scale=0.1)
     assert not train(model, attached, sgd(attached), 20)
@@ -103,7 +144,7 @@ def test_a_training_longer_than_attach_was_told_is_told_once(method: str) -> Non
     optimizer = sgd(attached)
     assert not train(model, attached, optimizer, 10)
     (told,) = train(model, attached, optimizer, 5)
-    assert told.startswith("the training goes on after the 10 optimizer steps that attach was told")
+    assert told.startswith("attach was told that the training has 10 optimizer steps, and it goes on after them")
 
 
 @pytest.mark.parametrize("method", ["dst", "static"])
@@ -115,9 +156,10 @@ def test_a_method_without_a_plan_for_the_steps_may_train_on(method: str) -> None
 @pytest.mark.parametrize("method", ["set", "rigl", "dsr", "sparse_momentum"])
 def test_masks_that_never_change_in_so_few_steps_are_told_in_attach(method: str) -> None:
     with pytest.warns(
-        UserWarning, match=f"{method} changes its masks every .* steps, and the training has 4: they never change"
-    ):
+        UserWarning, match=f"{method} changes its masks every .* in this training of 4 they never change"
+    ) as told:
         attach(method, steps=4, epoch=100)
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize("method", ["gradual", "dst", "lottery"])
@@ -131,8 +173,12 @@ def test_finalize_tells_of_a_training_that_was_never_bound(method: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_finalize_without_a_training_tells_nothing() -> None:
-    model, _ = attach("gradual")
+@pytest.mark.parametrize("method", ["gradual", "dst"])
+def test_finalize_without_a_training_tells_nothing(method: str) -> None:
+    """A model is attached to load a checkpoint, and to evaluate it."""
+    model, attached = attach(method)
+    model.load_state_dict(model.state_dict())
+    attached.load_state_dict(attached.state_dict())
     model(X)
     methods.finalize(model)
 
@@ -194,6 +240,20 @@ def test_granet_says_that_the_gradients_it_grows_by_were_cleared() -> None:
         attached.step()
 
 
+def test_a_scaler_that_fails_for_another_reason_than_a_second_unscaling_is_not_silenced() -> None:
+    class Full(torch.amp.GradScaler):
+        def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+            raise torch.OutOfMemoryError("no memory")
+
+    model, attached = attach("rigl", update_every=2, density=0.3)
+    optimizer = sgd(attached)
+    train(model, attached, optimizer, 2)  # the third step is an update, which reads unscaled gradients
+    scaler = Full("cpu", init_scale=8.0)
+    scaler.scale(F.cross_entropy(model(X), Y)).backward()
+    with pytest.raises(torch.OutOfMemoryError):
+        attached.step(scaler.step)
+
+
 @pytest.mark.parametrize("unscaled", [False, True])
 def test_rigl_trains_with_a_scaler_that_was_not_asked_to_unscale(unscaled: bool) -> None:
     """Its update takes the place of the optimizer's step, and the scaler wants gradients that were looked at."""
@@ -209,15 +269,21 @@ def test_rigl_trains_with_a_scaler_that_was_not_asked_to_unscale(unscaled: bool)
     assert attached.density() == pytest.approx(0.3, abs=0.01)
 
 
-def test_a_group_that_was_added_later_is_trained() -> None:
+@pytest.mark.parametrize("kind", [torch.optim.SGD, Clearing])
+def test_a_group_that_was_added_later_is_trained(kind: type[torch.optim.SGD]) -> None:
     model = mlp()
     model[0].requires_grad_(False)
-    attached = methods.attach(model, "set", total_steps=20, steps_per_epoch=5, include=["0", "2"])
-    optimizer = sgd(attached)
+    attached = methods.attach(
+        model, "set", total_steps=20, steps_per_epoch=5, include=["0", "2"], density=0.3, update_every=2
+    )
+    optimizer = kind(attached.parameter_groups(weight_decay=0), lr=0.1)
+    attached.bind(optimizer)
     train(model, attached, optimizer, 2)
     model[0].requires_grad_(True)
     optimizer.add_param_group({"params": list(model[0].parameters())})
-    assert not train(model, attached, optimizer, 2)
+    before = attached.masks()["0.weight"]
+    assert not train(model, attached, optimizer, 4)
+    assert not torch.equal(attached.masks()["0.weight"], before)
 
 
 def test_top_kast_trains_a_model_that_is_cast_after_attach() -> None:
