@@ -29,7 +29,7 @@ from methods.execution import Choice, Execution
 from methods.masked_layers import Thresholds
 from methods.masks import Masks
 from methods.training_loop import LoopWatch
-from methods.weights import weight_mask
+from methods.weights import masked_modules
 from methods.weights.coverage import Coverage, warn_where_little
 from methods.weights.finalization import finalize
 
@@ -351,7 +351,7 @@ class Attachment:
         if model is None:
             self.context.masks.apply_()
         else:
-            weight_mask.mask_others_(model, self.masks())
+            masked_modules.mask_others_(model, self.masks())
 
     def thresholds(self) -> dict[str, Tensor]:
         """Thresholds by the name of the weight they prune, detached; {} for methods without any."""

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from methods import kernels
 from methods.checks.bound_optimizer import chain
 from methods.layers import MaskableWeight
+from methods.weights.masked_modules import carry, watch
 from methods.weights.reparametrization import reparametrize
-from methods.weights.weight_mask import ForwardMask, WeightMask, carry, watch
+from methods.weights.weight_mask import ForwardMask, WeightMask
 
 
 class Masks:
     """Boolean masks of maskable weights; a weight without a mask is dense.
 
-    Each module carries the masks of its own weights (`methods.weights.weight_mask`). zeroes_gradients:
+    Each module carries the masks of its own weights (`methods.weights.masked_modules`). zeroes_gradients:
     whether gradients of pruned weights become 0 as they arrive. forward: layers compute with W * M
     and the parameters stay dense; otherwise pruned weights are zeroed in place.
     """

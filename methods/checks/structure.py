@@ -8,8 +8,9 @@ from torch import nn
 
 from methods.layers import MaskableWeight
 from methods.ties import sharing
+from methods.weights.masked_modules import masks_of
 from methods.weights.reparametrization import extra_name
-from methods.weights.weight_mask import WeightMask, masks_of
+from methods.weights.weight_mask import WeightMask
 
 WRAPPERS = {
     "DistributedDataParallel": "attach the method first, then wrap the model",

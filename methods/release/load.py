@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from methods.compaction.load import check_compact, check_layers_fit, load_compact
 from methods.plug_ins import PlugIns
 from methods.release import csr_and_bits, files
-from methods.weights import weight_mask
+from methods.weights import masked_modules
 
 Form = Literal["dense", "csr", "compact"]
 networks = PlugIns("network", group="sparse_training.networks", own=lambda name: None, form="package.module:function")
@@ -84,7 +84,7 @@ def _given(model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
     made = model() if callable(model) and not isinstance(model, nn.Module) else model
     if not isinstance(made, nn.Module):
         raise ValueError(f"model makes {type(made).__name__}: give a torch.nn.Module, or a function that returns one")
-    if next(weight_mask.carriers(made), None) is not None:
+    if next(masked_modules.carriers(made), None) is not None:
         raise ValueError("the model carries a method: give a plain model, or call methods.finalize(model) first")
     return made
 

@@ -18,7 +18,7 @@ from methods.release import csr_and_bits, files
 from methods.release.card import Card, Layer, card_text
 from methods.release.onnx_program import onnx_program
 from methods.release.source import source
-from methods.weights import weight_mask
+from methods.weights import masked_modules
 
 CSR_BELOW = 0.2
 
@@ -102,7 +102,7 @@ def _plain(model: nn.Module) -> nn.Module:
     """A copy on the CPU in evaluation mode. Raises ValueError for a model that carries a method."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is {type(model).__name__}: give a torch.nn.Module")
-    if next(weight_mask.carriers(model), None) is not None:
+    if next(masked_modules.carriers(model), None) is not None:
         raise ValueError("the model carries a method: call methods.finalize(model) first")
     for name, value in model.state_dict().items():
         files.check_name(name)

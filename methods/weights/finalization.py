@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from methods import kernels
 from methods.compaction.cut import compact_
 from methods.kernels.places import Places
-from methods.weights import kept_linear, reparametrization, weight_mask
+from methods.weights import kept_linear, masked_modules, reparametrization
 
 
 def finalize(model: nn.Module, *, compact: bool = False, execution: Literal["dense", "sparse"] = "dense") -> nn.Module:
@@ -29,18 +29,18 @@ def finalize(model: nn.Module, *, compact: bool = False, execution: Literal["den
     if execution not in ("dense", "sparse"):
         raise ValueError(f"execution is {execution!r}; valid: dense, sparse")
     for module in model.modules():
-        for mask in weight_mask.masks_of(module).values():
+        for mask in masked_modules.masks_of(module).values():
             if mask.at_finish is not None and (call := mask.at_finish()) is not None:
                 call()
     for module in list(model.modules()):
         kept_linear.expand_(module)
-        weight_mask.settle_(module, written=True)
-        masks = weight_mask.masks_of(module)
+        masked_modules.settle_(module, written=True)
+        masks = masked_modules.masks_of(module)
         kept = {name: reparametrization.kept(module, name) for name in masks}
         reparametrization.restore(module)
         for name, mask in masks.items():
             mask.finish(module._parameters.get(name), kept[name])
-        weight_mask.release(module)
+        masked_modules.release(module)
     if compact:
         compact_(model)
     if execution == "sparse":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from methods import kernels
 from methods.kernels.places import Places
 from methods.weights.computed_weight import ComputedWeight
-from methods.weights.weight_mask import masks_of
+from methods.weights.masked_modules import masks_of
 
 TYPES = (torch.float32, torch.float64)
 MOST = 2**31 - 1  # the kernels' indices are int32
