@@ -31,6 +31,7 @@ ALIASED = (
     "Resets follow each other in less than an epoch, so each epoch ends a little later after a reset than the epoch "
     "before it. This is why the density seems to fall over several epochs."
 )
+PER_ROW = 5  # panels
 SHADE = 0.16  # of an epoch with one reset; twice as dark with two
 
 
@@ -98,20 +99,21 @@ def _epochs(tables: Tables, condition: Condition) -> pd.DataFrame:
 
 
 def draw(found: Sequence[Saw], title: str) -> Any:
-    """A row for each alpha, a panel for each seed."""
-    columns = max(len(saw.seeds) for saw in found)
-    mosaic = [[f"{i} {seed}" for seed in saw.seeds] + ["."] * (columns - len(saw.seeds)) for i, saw in enumerate(found)]
-    size = (max(6.4, 2.35 * columns + 0.5), 1.0 + 1.95 * len(found))
+    """A panel for each seed; each alpha begins a row."""
+    rows = [(saw, saw.seeds[k : k + PER_ROW]) for saw in found for k in range(0, len(saw.seeds), PER_ROW)]
+    columns = max(len(seeds) for _, seeds in rows)
+    mosaic = [[f"{i} {seed}" for seed in seeds] + ["."] * (columns - len(seeds)) for i, (_, seeds) in enumerate(rows)]
+    size = (max(6.4, 2.35 * columns + 0.5), 1.0 + 1.95 * len(rows))
     figure, axes = mosaic_figure(mosaic, size, title)
     lowest = min(saw.epochs[KEPT].min() for saw in found)
-    for i, saw in enumerate(found):
-        for seed in saw.seeds:
+    for i, (saw, seeds) in enumerate(rows):
+        for seed in seeds:
             axis = axes[f"{i} {seed}"]
             _panel(axis, saw, seed)
             axis.set(yscale="log", ylim=(0.6 * lowest, 130))
             plain_log(axis, "y", most=5)
-            first = seed == saw.seeds[0]
-            axis.set(ylabel="Weights kept (%)" if first else "", xlabel="Epoch" if i == len(found) - 1 else "")
+            first = seed == seeds[0]
+            axis.set(ylabel="Weights kept (%)" if first else "", xlabel="Epoch" if i == len(rows) - 1 else "")
             axis.set_title(greek(f"α = {saw.condition.alpha:g}, seed {seed}"), fontsize=8.5)
     return figure
 
