@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from analysis.exhibits.validation import READINGS, pairs
 from analysis.output.exhibit import Written
 from benchmark.suites import validation
 
+ROOT = Path(__file__).resolve().parents[3]
 Row = dict[str, Any]
 HELD_OUT = (90.0, 97.0, 96.0)  # by epoch
 TEST = (91.0, 95.0, 96.5)
@@ -76,6 +78,19 @@ def test_one_of_the_two_runs_shows_nothing(kind: dict[str, int], tmp_path: Path)
     rows = cells(**kind)
     _, written = made(tmp_path, rows, traces(rows, TEST))
     assert written.remark == "not run"
+
+
+def test_the_page_says_what_the_committed_table_says() -> None:
+    kept: dict[str, list[float]] = {}
+    with (ROOT / "paper_figures/validation.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["reading"] == READINGS[0]:
+                kept.setdefault(row["model"], []).append(100 * float(row["density"]))
+    first, second = kept["lenet-300-100"], kept["lenet-5-caffe"]
+    page = " ".join((ROOT / "REPRODUCIBILITY.md").read_text().split())
+    assert f"keeps {fmean(first):.2f} ± {stdev(first):.2f} % on LeNet-300-100" in page
+    assert f"and {min(second):.2f} to {max(second):.2f} % on LeNet-5-Caffe (n=3)" in page
+    assert len(first) == len(second) == 3
 
 
 def test_the_suite_has_pairs_for_the_exhibit(tmp_path: Path) -> None:
