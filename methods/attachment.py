@@ -122,10 +122,14 @@ class Attachment:
         self._schedule_gradients()
         vars(method)[arguments.USED] = True
         self._loop = LoopWatch(method, context)
+        self._had_gradients = self._has_gradients()
+
+    def _has_gradients(self) -> bool:
+        return any(parameter.grad is not None for parameter in self.context.model.parameters())
 
     def _before_finalize(self) -> None:
         method, ctx, idle = self.method, self.context, self._bound is not None and self._bound.stepped
-        unbound = self._bound is None and any(p.grad is not None for p in ctx.model.parameters())
+        unbound = self._bound is None and self._has_gradients() and not self._had_gradients
         ctx.execution.end()
         if ctx.step and method.density_promise == "final" and hasattr(method, "density"):
             density = int(self.kept_counts().sum()) / ctx.total_weights

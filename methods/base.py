@@ -50,11 +50,11 @@ class Context:
     """What a method's hooks see and act on.
 
     with_gradient: names of the weights that had a gradient in the optimizer's step that was just
-    made, also where the optimizer cleared it; empty in after_backward. step counts the completed optimizer
-    steps: 0 in the first after_backward, 1 in the first after_step; phase_start: what it was when the
-    phase began. generator: a CPU generator, the method's only source of randomness. scored_examples:
-    examples that were passed through the model to score weights (`methods.scoring`), outside of the
-    training steps. process_group: that of `bind`; None before it.
+    made, also where the optimizer cleared it; empty in after_backward. step counts the completed
+    optimizer steps: 0 in the first after_backward, 1 in the first after_step; phase_start: what it
+    was when the phase began. generator: a CPU generator, the method's only source of randomness.
+    scored_examples: examples that were passed through the model to score weights
+    (`methods.scoring`), outside of the training steps. process_group: that of `bind`; None before it.
     """
 
     model: nn.Module

@@ -18,12 +18,16 @@ class LoopWatch:
         self._phase: Phase | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._rates: list[float] = []
+        self._first: int | None = None  # the step at which this training began or was resumed
 
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Warn of what is missing by now."""
         ctx = self._ctx
-        if ctx.step and not self.penalty_asked and not ctx.step & (ctx.step - 1):
-            self._warn_of_penalty()  # at steps 1, 2, 4, 8 and so on: a penalty may begin as 0, and to look may wait
+        if self._first is None:
+            self._first = ctx.step
+        steps = ctx.step - self._first
+        if steps and not self.penalty_asked and not steps & (steps - 1):
+            self._warn_of_penalty()  # after 1, 2, 4, 8 … steps: it may begin as 0, and reading it waits for the device
         rates = [rate for group in optimizer.param_groups if isinstance(rate := group.get("lr"), float | int)]
         if self._phase is not None and ctx.phase is not self._phase and optimizer is self._optimizer:
             self._warn_of_phase(optimizer, rates)

@@ -83,6 +83,7 @@ class Lottery(Method):
     def enter_phase(self, ctx: Context) -> None:
         if ctx.phase.name == "level 0":
             ctx.kept_count(self.density)  # a density that keeps no weight fails at once
+            self._remember(ctx)  # a state may be saved before `bind`
             return
         masks = self._tickets(ctx)
         self._level += 1

@@ -39,7 +39,7 @@ class BoundOptimizer:
         self._at_stake = {name: p for _, _, name, p in self._places if p is not None}
         self._at_stake |= {name: p for name, p in parameters if not p.requires_grad}
         self._look()
-        self._stepped = self._skipped = self._warned = False
+        self._stepped = self._skipped = self._warned = self._warned_of_lacking = False
         self.with_gradient: frozenset[str] = frozenset()
         self._versions_after = self._versions()
         inner = innermost(optimizer)
@@ -47,14 +47,10 @@ class BoundOptimizer:
         self._handle = inner.register_step_post_hook(self._note) if inner is not None else None
 
     def _look(self) -> None:
-        """Which weights and thresholds the optimizer holds, and what it lacks: loops add groups later."""
-        self._count = self._parameter_count()
+        """Find which weights and thresholds the optimizer holds now, and what it lacks."""
         ids = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         self._held = [place for place in self._places if id(place[3]) in ids]
         self._lacking = {name: p for name, p in self._at_stake.items() if id(p) not in ids}
-
-    def _parameter_count(self) -> int:
-        return sum(len(group["params"]) for group in self.optimizer.param_groups)
 
     def release(self) -> None:
         """Another optimizer is bound: this one is no longer looked at."""
@@ -93,9 +89,9 @@ class BoundOptimizer:
         once where the optimizer also steps elsewhere, so that its weights move twice, and once where
         it lacks masked weights, or parameters that were frozen at first, and these have a gradient.
         """
-        if self._parameter_count() != self._count:
+        if self._lacking_gradients():  # a loop may have given the optimizer another group
             self._look()
-        self._warn_of_lacking()
+            self._warn_of_lacking()
         weights = [p for _, _, _, p in self._held if p is not None and keep_gradients and closure is None]
         gradients = [(p.grad, p.grad.clone()) for p in weights if p.grad is not None]
         before = self._versions()
@@ -122,10 +118,14 @@ class BoundOptimizer:
     def _with_gradient(self) -> frozenset[str]:
         return frozenset(name for _, _, name, p in self._held if p is not None and p.grad is not None)
 
+    def _lacking_gradients(self) -> list[str]:
+        """What has a gradient, and is not in the optimizer."""
+        return [name for name, p in self._lacking.items() if p.requires_grad and p.grad is not None]
+
     def _warn_of_lacking(self) -> None:
-        lacking = [name for name, p in self._lacking.items() if p.requires_grad and p.grad is not None]
-        if lacking:
-            self._lacking = {}
+        lacking = self._lacking_gradients()
+        if lacking and not self._warned_of_lacking:
+            self._warned_of_lacking = True
             warnings.warn(
                 f"the optimizer does not train {', '.join(lacking)}, which have gradients: build it from "
                 "parameter_groups() again and bind it, or freeze them with requires_grad_(False); the method takes "

@@ -20,7 +20,7 @@ class LastSeen:
         self._tensor: weakref.ref[Tensor] | None = None  # whoever holds this may be held by the tensor's hook
         self._version: int | None = None
         self._memory: tuple[int, int] | None = None
-        self._storage: StorageWeakRef | None = None  # keeps no values, but their address from new ones
+        self._storage: StorageWeakRef | None = None  # while it lives, no new storage has this address
 
     def __bool__(self) -> bool:
         """Whether a tensor was looked at, even if it is gone."""

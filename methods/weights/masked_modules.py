@@ -128,11 +128,12 @@ def _mask_loaded(module: nn.Module, _: Any) -> None:
     loses = False
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
-        if weight is None or mask.forward or mask.pruned is None or not mask.written(weight):
+        if weight is None or mask.pruned is None or not mask.written(weight):
             continue
-        mask.before = weight.detach().clone()
+        if not mask.forward:
+            mask.before = weight.detach().clone()
         mask.settle_(module, name, written=True)
-        loses |= mask.loses(mask.before)
+        loses |= mask.before is not None and mask.loses(mask.before)
     if loses:
         warnings.warn(LOST, stacklevel=2)
 

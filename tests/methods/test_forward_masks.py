@@ -151,6 +151,17 @@ def test_a_compiled_model_follows_changing_masks() -> None:
     torch.testing.assert_close(compiled(x), with_masks(model, at, x))
 
 
+@pytest.mark.slow
+def test_a_compiled_copy_that_loads_the_model_follows_its_masks() -> None:
+    model, at = attached()
+    average, x = copy.deepcopy(model), torch.randn(4, 6)
+    compiled = torch.compile(average)
+    compiled(x)
+    at.set_masks({name: ~mask for name, mask in at.masks().items()})
+    average.load_state_dict(model.state_dict())
+    torch.testing.assert_close(compiled(x), with_masks(model, at, x))
+
+
 def test_attaching_that_fails_leaves_the_model_as_it_was() -> None:
     class Fails(LargestInForward):
         def after_step(self, ctx: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -96,6 +97,12 @@ def test_a_resumed_loop_that_adds_the_penalty_is_told_nothing() -> None:
     assert not train(again, resumed, sgd(resumed), 5)
 
 
+def test_a_resumed_loop_without_the_penalty_is_told() -> None:
+    model, attached = attach("dst", steps=2000)
+    attached.load_state_dict(attached.state_dict() | {"step": 1025})
+    assert len(train(model, attached, sgd(attached), 3, penalty=False)) == 1
+
+
 def test_a_phase_that_keeps_the_old_optimizer_or_rate_is_told() -> None:
     model, attached = attach("prune_finetune", lr_scale=0.1)
     optimizer, rate = train(model, attached, sgd(attached), 22)
@@ -159,7 +166,8 @@ def test_masks_that_never_change_in_so_few_steps_are_told_in_attach(method: str)
         UserWarning, match=f"{method} changes its masks every .* in this training of 4 they never change"
     ) as told:
         attach(method, steps=4, epoch=100)
-    assert told[0].filename == __file__
+    lines, first = inspect.getsourcelines(attach)  # the line that calls methods.attach
+    assert "methods.attach" in lines[told[0].lineno - first]
 
 
 @pytest.mark.parametrize("method", ["gradual", "dst", "lottery"])
@@ -170,6 +178,14 @@ def test_finalize_tells_of_a_training_that_was_never_bound(method: str) -> None:
     optimizer.step()
     with pytest.warns(UserWarning, match=f"so {method} did nothing in this training: call attached.bind"):
         methods.finalize(model)
+
+
+@pytest.mark.filterwarnings("error")
+def test_gradients_from_before_attach_are_no_training() -> None:
+    model = mlp()
+    F.cross_entropy(model(X), Y).backward()
+    methods.attach(model, "gradual", total_steps=20, steps_per_epoch=5)
+    methods.finalize(model)
 
 
 @pytest.mark.filterwarnings("error")
@@ -195,7 +211,7 @@ def test_a_weight_decay_that_reaches_no_weight_is_told(make: Callable[[Any], tor
     optimizer = make(attached.parameter_groups())
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
     with pytest.warns(
-        UserWarning, match=r"weight_decay of 0.01 reaches no weight.*parameter_groups\(weight_decay=0.01\)"
+        UserWarning, match=r"weight_decay of 0.01 .* reaches no weight.*parameter_groups\(weight_decay=0.01\)"
     ):
         attached.bind(optimizer)
     with warnings.catch_warnings():
@@ -284,6 +300,30 @@ def test_a_group_that_was_added_later_is_trained(kind: type[torch.optim.SGD]) ->
     before = attached.masks()["0.weight"]
     assert not train(model, attached, optimizer, 4)
     assert not torch.equal(attached.masks()["0.weight"], before)
+
+
+def test_a_group_that_was_replaced_by_one_of_equal_size_is_trained() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[0].requires_grad_(False)
+    attached = methods.attach(model, "set", total_steps=20, steps_per_epoch=5, include=["0", "1"], density=0.3)
+    optimizer = sgd(attached)
+    model.requires_grad_(True)
+    model[1].requires_grad_(False)
+    optimizer.param_groups[0]["params"] = list(model[0].parameters())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(torch.randn(4, 8)).square().sum().backward()
+        attached.step()
+
+
+def test_what_an_optimizer_lacks_is_told_once() -> None:
+    model, attached = attach("set")
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    attached.bind(optimizer)
+    (told,) = train(model, attached, optimizer, 3)
+    assert told.startswith("the optimizer does not train 2.weight")
+    optimizer.add_param_group({"params": [model[2].bias]})
+    assert not train(model, attached, optimizer, 3)
 
 
 def test_top_kast_trains_a_model_that_is_cast_after_attach() -> None:

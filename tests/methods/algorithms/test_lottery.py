@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from typing import Any
 
@@ -149,6 +150,20 @@ def test_weights_that_a_step_writes_before_its_update_are_not_rewound_to() -> No
         layer(torch.tensor([INPUT])).sum().backward()
         attached.step()
     assert layer.weight.flatten().tolist() == [0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0]
+
+
+def test_a_state_that_was_saved_before_bind_has_its_values() -> None:
+    layer = nn.Linear(8, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([START]))
+    attached = methods.attach(layer, "lottery", total_steps=2, steps_per_epoch=2, density=0.25, prune_fraction=0.5)
+    states = copy.deepcopy((attached.state_dict(), layer.state_dict()))
+    for _ in range(2):
+        attached.load_state_dict(states[0])
+        layer.load_state_dict(states[1])
+        if attached.context.optimizer is None:
+            attached.bind(torch.optim.SGD(attached.parameter_groups(), lr=1.0))
+        assert weights_after_each_step(layer, attached)[1] == [0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 7.0, 8.0]
 
 
 def test_a_state_of_step_0_with_other_values_than_those_of_bind_can_be_loaded() -> None:

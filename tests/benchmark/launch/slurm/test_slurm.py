@@ -79,6 +79,17 @@ def test_a_folder_that_the_nodes_do_not_see_is_named(submit: Submit, tmp_path: P
     assert "does every node see that folder?" in finished.stdout
 
 
+@pytest.mark.rare  # two minutes: the least time limit that SLURM knows is one
+def test_a_time_limit_puts_the_job_back_into_the_queue(submit: Submit, alone: dict[str, Any]) -> None:
+    grid = submit(sleep=0.2, keys={"time_minutes": 1})
+    finished = grid.finish()
+    assert_same_bits(grid, finished, alone)
+    assert "resumed at step" in finished.stdout
+    assert grid.ends()[0] == "interrupted", "its state was saved in time"
+    assert len(grid.jobs()) == 1
+    assert "the job goes back into the queue" in next(grid.out.glob("slurm/*/*_log.out")).read_text()
+
+
 def test_a_job_that_nobody_knows_has_ended(nodes: None) -> None:
     assert slurm_queue.states(["1", "2_7"]) == {"1": State("UNKNOWN"), "2_7": State("UNKNOWN")}
     assert State("UNKNOWN").ended
@@ -89,21 +100,15 @@ def test_a_job_that_nobody_knows_has_ended(nodes: None) -> None:
 
 @pytest.fixture(scope="module")
 def storm(nodes: None, suite: str, alone: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Storm:
-    """Five grids of a cell, each of which meets its own trouble."""
-
-    def one(name: str, *options: str, **fields: Any) -> Submitted:
-        return Submitted(suite, tmp_path_factory.mktemp(name), **fields).start(*options)
-
-    limited = one("limited", sleep=0.2, keys={"time_minutes": 1})
-    others = (one(name, sleep=0.1) for name in ("left", "requeued", "killed", "cancelled"))  # at work until disturbed
-    found = Storm(limited, *others)
+    """Four grids of a cell, each of which meets its own trouble."""
+    names = ("left", "requeued", "killed", "cancelled")
+    found = Storm(*(Submitted(suite, tmp_path_factory.mktemp(name), sleep=0.1).start() for name in names))
     found.disturb()
     return found
 
 
 @dataclass
 class Storm:
-    limited: Submitted
     left: Submitted
     requeued: Submitted
     killed: Submitted
@@ -118,7 +123,7 @@ class Storm:
         slurm("scontrol", "requeue", self.requeued.at_work().jobs()[0])
         slurm("scancel", self.cancelled.at_work().jobs()[0])
         kill_the_task(self.killed.at_work())
-        for name in ("left", "requeued", "killed", "cancelled", "limited"):
+        for name in ("left", "requeued", "killed", "cancelled"):
             self.finished[name] = getattr(self, name).finish()
 
 
@@ -127,16 +132,6 @@ def kill_the_task(grid: Submitted) -> None:
     owner = grid.owner()
     script = f"kill -9 $(ps -o ppid= -p {owner['pid']})"
     cluster("exec", owner["host"], "bash", "-c", script)
-
-
-@pytest.mark.rare  # two minutes: the least time limit that SLURM knows is one
-def test_a_time_limit_puts_the_job_back_into_the_queue(storm: Storm, alone: dict[str, Any]) -> None:
-    finished = storm.finished["limited"]
-    assert_same_bits(storm.limited, finished, alone)
-    assert "resumed at step" in finished.stdout
-    assert storm.limited.ends()[0] == "interrupted", "its state was saved in time"
-    assert len(storm.limited.jobs()) == 1
-    assert "the job goes back into the queue" in next(storm.limited.out.glob("slurm/*/*_log.out")).read_text()
 
 
 def test_an_interrupted_dispatcher_leaves_its_jobs_and_the_next_one_adopts_them(
