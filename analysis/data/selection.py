@@ -89,6 +89,12 @@ def incomplete(conditions: Iterable[Condition]) -> list[str]:
     return [f"{c.name}: {c.seeds}" for c in conditions if len(c.done) < len(c.rows)]
 
 
+def without_results(conditions: Iterable[Condition]) -> str:
+    """What stands in place of their numbers: `not run`, or how their cells were lost, `5 diverged`."""
+    counts = sum((Counter(c.lost()) for c in conditions), Counter[str]())
+    return ", ".join(f"{cells} {status}" for status, cells in counts.items()) or "not run"
+
+
 def left_out_counts(results: Results, shown: Sequence[Condition]) -> list[str]:
     """How many cells are in no mean: of these conditions, or departing from them."""
     counts = sum((Counter(c.lost()) for c in shown), Counter[str]())

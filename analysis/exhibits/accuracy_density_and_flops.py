@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.data.comparable import Group, groups, of_protocols
 from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary
 from analysis.output.exhibit import Makers, Written, write_figure
-from analysis.output.numbers import WIDE_BARS, centre_and_ends
+from analysis.output.numbers import LEAST, WIDE_BARS, centre_and_ends
 from analysis.output.picture import Mark, Panel, after, other_epochs
 from analysis.output.plotting import (
     main_range,
@@ -57,8 +57,13 @@ class Point:
 
     @property
     def place(self) -> tuple[float, float]:
-        """(cost, accuracy) where it is drawn."""
+        """(cost, accuracy): means, medians where seeds differ widely."""
         return centre_and_ends(self.cost)[0], centre_and_ends(self.accuracy)[0]
+
+    @property
+    def drawn(self) -> tuple[float, float]:
+        """`place` on a logarithmic axis, which shows a cost of 0 at LEAST."""
+        return max(LEAST, self.place[0]), self.place[1]
 
 
 def makers(results: Results) -> Makers:
@@ -217,11 +222,11 @@ def _panel(axis: Any, points: Sequence[Point], quiet: Sequence[str]) -> None:
     for method in methods_in_order(p.condition.method for p in inside):
         of = sorted((p for p in inside if p.condition.method == method), key=lambda p: p.place)
         if method in quiet:
-            axis.plot(*zip(*(p.place for p in of), strict=True), **QUIET)
+            axis.plot(*zip(*(p.drawn for p in of), strict=True), **QUIET)
             continue
         look = style_of(method)
         axis.errorbar(
-            *zip(*(p.place for p in of), strict=True),
+            *zip(*(p.drawn for p in of), strict=True),
             xerr=_bars([p.cost for p in of]), yerr=_bars([p.accuracy for p in of]),
             color=look.colour, marker=look.marker, markersize=9 if method == "dense" else 5.5,
             linewidth=1.0 if len(of) > 1 else 0, elinewidth=0.9, capsize=1.5,
@@ -229,8 +234,8 @@ def _panel(axis: Any, points: Sequence[Point], quiet: Sequence[str]) -> None:
         )  # fmt: skip
     for p in points:
         if p not in inside:
-            axis.plot([p.place[0]], [lowest], "v", color=style_of(p.condition.method).colour, markersize=6)
-    front = sorted(p.place for p in points if p.front)
+            axis.plot([p.drawn[0]], [lowest], "v", color=style_of(p.condition.method).colour, markersize=6)
+    front = sorted(p.drawn for p in points if p.front)
     if len(front) > 1:
         axis.step(*zip(*front, strict=True), where="post", zorder=2, **FRONT)
 

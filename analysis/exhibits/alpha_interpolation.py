@@ -11,6 +11,7 @@ from typing import Any
 from analysis.data.comparable import Group, groups
 from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS
+from analysis.data.selection import dst_of, without_results
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import centre_and_ends, printed_number, with_seeds
 from analysis.output.plotting import plain_log, small_multiples, style_of
@@ -59,9 +60,17 @@ class Reading:
 
     @property
     def conditions(self) -> list[Condition]:
-        """DST's conditions by alpha, those that kept something."""
-        found = [c for c in self.group.of("dst") if (c.done[self.density_column] > 0).all()]
-        return sorted(found, key=lambda c: c.alpha or 0)
+        """DST's conditions by alpha, those of which every seed keeps something."""
+        return [c for c in self._every if (c.done[self.density_column] > 0).all()]
+
+    @property
+    def emptied(self) -> list[Condition]:
+        """The others."""
+        return [c for c in self._every if not (c.done[self.density_column] > 0).all()]
+
+    @property
+    def _every(self) -> list[Condition]:
+        return sorted(self.group.of("dst"), key=lambda c: c.alpha or 0)
 
     @property
     def alphas(self) -> list[float]:
@@ -143,15 +152,23 @@ def _cells(r: Reading) -> tuple[str, ...]:
 
 def _outside(r: Reading) -> str:
     if len(r.alphas) < 2:
-        return "one alpha run"
+        return f"{len(r.alphas)} of {len(r.alphas) + len(r.emptied)} alphas usable" if r.emptied else "one alpha run"
     means = [geometric_mean(values) for values in r.runs]
     return f"outside: {min(means):.3g} to {max(means):.3g} % at α {r.alphas[0]:g} to {r.alphas[-1]:g}"
 
 
-def _not_run(results: Results, found: Sequence[Reading]) -> list[str]:
+def _left_out(results: Results, found: Sequence[Reading]) -> list[str]:
     have = {(r.target.dataset, r.target.model) for r in found}
-    missing = dict.fromkeys(printed.architecture(t.model) for t in _targets() if (t.dataset, t.model) not in have)
-    return [f"Not run: {', '.join(missing)}."] if missing else []
+    missing = dict.fromkeys((t.dataset, t.model) for t in _targets() if (t.dataset, t.model) not in have)
+    why = {
+        model: without_results(c for c in dst_of(results, dataset) if c.model == model) for dataset, model in missing
+    }
+    texts = [printed.architecture(m) + ("" if text == "not run" else f" ({text})") for m, text in why.items()]
+    emptied = [f"{r.group.label} {c.label}, {r.epoch}" for r in found for c in r.emptied]
+    return [
+        *([f"No finished runs: {', '.join(texts)}."] if texts else []),
+        *([f"Left out, because a seed keeps no weights: {'; '.join(emptied)}."] if emptied else []),
+    ]
 
 
 def _records(r: Reading) -> Iterator[dict[str, Any]]:
@@ -250,5 +267,5 @@ EXHIBIT = TableWithFigure(
     run_ids=lambda r: [run_id for c in r.conditions for run_id in c.run_ids],
     finding=_finding,
     figure=_draw,
-    more_notes=_not_run,
+    more_notes=_left_out,
 )

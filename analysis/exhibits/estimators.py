@@ -14,7 +14,7 @@ from analysis.data.comparable import place
 from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
 from analysis.data.paired import against
 from analysis.output.exhibit import TableWithFigure
-from analysis.output.numbers import WIDE, centre_and_ends, factor, points, with_seeds
+from analysis.output.numbers import WIDE, WIDE_BARS, centre_and_ends, factor, points, with_seeds
 from analysis.output.plotting import LAYERS, SPARSE, greek, marker_legend, plain_log, small_multiples
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
@@ -127,7 +127,7 @@ def _finding(found: Sequence[Line]) -> str:
 
 def _draw(found: Sequence[Line]) -> Any:
     networks = list(dict.fromkeys((line.network, line.condition.learning_rate) for line in found))
-    note = "mean ± standard deviation over seeds, last epoch; text: α"
+    note = f"last epoch, mean ± standard deviation over seeds, {WIDE_BARS}; text: α"
     figure, axes = small_multiples(len(networks), columns=3, size=(4.2, 3.1), title=f"{CAPTION}\n{note}")
     kinds = sorted({line.estimator for line in found}, key=lambda kind: (kind != OURS, kind))
     looks = dict(zip(kinds, LOOKS, strict=False))

@@ -25,6 +25,7 @@ from analysis.data.selection import (
     left_out_counts,
     one_each_alpha,
     protocol_note,
+    without_results,
 )
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.numbers import WIDE_BARS, centre_and_ends, is_wide
@@ -116,7 +117,7 @@ def _draw_panel(upper: Any, lower: Any, panel: Panel, *, first: bool) -> None:
     for axis in (upper, lower):
         _log_alphas(axis, alphas or [1e-9, 1e-4])
         if not accuracy:
-            write_in_middle(axis, "not run")
+            write_in_middle(axis, without_results(panel.conditions))
             axis.set_yticks([])
     _dense_band(upper, panel)
     _points(upper, accuracy, SPARSE)
@@ -186,7 +187,7 @@ def _partial(axis: Any, panel: Panel) -> None:
         if len(c.done) == len(c.rows):
             continue
         lost = ", ".join(f"{cells} {status}" for status, cells in c.lost().items())
-        text = (c.seeds if len(c.done) else "not run") + (f", {lost}" if lost else "")
+        text = ", ".join(filter(None, [c.seeds if len(c.done) else "" if lost else "not run", lost]))
         late = (c.alpha or 0.0) > math.sqrt(min(alphas) * max(alphas))
         axis.text(
             c.alpha, 0.96 if late else 0.1, text, transform=axis.get_xaxis_transform(), rotation=90,
@@ -202,11 +203,11 @@ def finding(panels: Sequence[Panel]) -> str:
 def _finding(panel: Panel) -> str:
     accuracy, ratio = panel.summaries("accuracy"), panel.summaries("ratio")
     if not accuracy:
-        return f"{panel.label}: not run"
+        return f"{panel.label}: {without_results(panel.conditions)}"
     text = (
-        f"{panel.label}: {_span('alpha', [alpha for alpha, _ in accuracy], '', 'g')}, the model keeps "
-        f"{_span('', [100 * centre_and_ends(s)[0] for _, s in ratio], ' %', '.3g')} of its weights and reaches "
-        f"{_span('', [s.mean for _, s in accuracy], ' %', '.2f')} accuracy"
+        f"{panel.label}: {_alphas([alpha for alpha, _ in accuracy])}, the model keeps "
+        f"{_range([100 * centre_and_ends(s)[0] for _, s in ratio], '.3g')} of its weights and reaches "
+        f"{_range([s.mean for _, s in accuracy], '.2f')} accuracy"
     )
     if len(accuracy) > 1:
         alpha, best = max(accuracy, key=lambda pair: pair[1].mean)
@@ -216,12 +217,14 @@ def _finding(panel: Panel) -> str:
     return text
 
 
-def _span(name: str, values: Sequence[float], unit: str, form: str) -> str:
-    """First to last, or the only one."""
-    first, last = (f"{values[at]:{form}}" for at in (0, -1))
-    if len(values) > 1:
-        return f"from {name} {first} to {last}{unit}" if name else f"{first} to {last}{unit}"
-    return f"at {name} {first}{unit}" if name else f"{first}{unit}"
+def _alphas(values: Sequence[float]) -> str:
+    return f"from alpha {values[0]:g} to {values[-1]:g}" if len(values) > 1 else f"at alpha {values[0]:g}"
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    """Percentages, the least to the most: `1.16 to 8.23 %`."""
+    least, most = (f"{value:{form}}" for value in (min(values), max(values)))
+    return f"{least} %" if least == most else f"{least} to {most} %"
 
 
 def _figure3(results: Results, out: Path) -> Written:
@@ -266,11 +269,11 @@ def _panel(results: Results, model: str, chosen: tuple[Condition, ...], stated: 
 def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out: Path) -> Written:
     every = [c for panel in panels for c in panel.conditions]
     if not any(panel.is_run for panel in panels):
-        return Written(name=name, title=title, remark="not run")
+        return Written(name=name, title=title, remark=without_results(every))
     data = rows([panel for panel in panels if panel.conditions])
     legend = f"last epoch, {count(every)}; dashed, grey band: dense baseline; dotted: 5 % remaining\n"
     legend += f"mean ± standard deviation over seeds; {WIDE_BARS}"
-    missing = [f"{panel.label} not run" for panel in panels if not panel.is_run]
+    missing = [f"{panel.label} {without_results(panel.conditions)}" for panel in panels if not panel.is_run]
     return write_figure(
         name, data, draw(panels, f"{title}\n{legend}"), out, title=title,
         run_ids=data.loc[data["status"] == "done", "run_id"], finding=finding(panels),

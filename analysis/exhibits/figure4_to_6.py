@@ -17,7 +17,15 @@ import pandas as pd
 from analysis.data.conditions import Condition, Results, dense_twin
 from analysis.data.epochs import measured
 from analysis.data.layers_and_curves import history, layer_names, wide
-from analysis.data.selection import count, dst_conditions, dst_of, incomplete, left_out_counts, protocol_note
+from analysis.data.selection import (
+    count,
+    dst_conditions,
+    dst_of,
+    incomplete,
+    left_out_counts,
+    protocol_note,
+    without_results,
+)
 from analysis.exhibits.verdict_tables import FIGURES as FIGURES_WITH_VERDICTS
 from analysis.exhibits.verdicts import deciding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_figure
@@ -245,8 +253,8 @@ def _figure(results: Results, name: str, out: Path) -> Written:
 def of_cell(results: Results, name: str, cell: Cell, title: str, out: Path) -> Written:
     """The curves of one of the paper's cells, as the exhibit `name`."""
     dataset, model, alpha, rate = cell
-    chosen = dst_conditions(results, dataset, model, alpha=alpha, learning_rate=rate)
-    return _write(results, name, chosen, title, out)
+    found = dst_conditions(results, dataset, model, alpha=alpha, learning_rate=rate, done=False)
+    return _write(results, name, found, title, out)
 
 
 def _at_default_alpha(results: Results, name: str, out: Path) -> Written:
@@ -257,20 +265,25 @@ def _at_default_alpha(results: Results, name: str, out: Path) -> Written:
 
 def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
     """The first condition, of lenet-300-100 where it is run."""
-    every = sorted((c for c in dst_of(results, dataset) if len(c.done)), key=lambda c: c.model != "lenet-300-100")
+    found = dst_of(results, dataset)
+    every = sorted((c for c in found if len(c.done)), key=lambda c: c.model != "lenet-300-100")
     name = f"{printed.architecture(every[0].model)}, DST, alpha = {every[0].alpha:g}" if every else ""
-    return _write(results, f"{dataset}-figure4", every, f"{printed.dataset(dataset)}, layout of Figure 4: {name}", out)
+    return _write(
+        results, f"{dataset}-figure4", every or found, f"{printed.dataset(dataset)}, layout of Figure 4: {name}", out
+    )
 
 
 def _write(
     results: Results,
     name: str,
-    chosen: Sequence[Condition],
+    found: Sequence[Condition],
     title: str,
     out: Path,
 ) -> Written:
+    """The first of the conditions that has finished runs."""
+    chosen = [c for c in found if len(c.done)]
     if not chosen:
-        return Written(name=name, title=title, remark="not run")
+        return Written(name=name, title=title, remark=without_results(found))
     sparse, dense = chosen[0], dense_twin(chosen[0], results.conditions)
     data = history(results.tables, sparse, dense)
     if not (data["name"] == "density").any():

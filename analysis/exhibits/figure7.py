@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-from analysis.data.conditions import Condition, Results, summarize
+from analysis.data.conditions import PROTOCOLS, Condition, Results, summarize
 from analysis.data.layers_and_curves import SHORTCUT, kept_weights, layer_names
 from analysis.data.selection import (
     count,
@@ -20,6 +21,7 @@ from analysis.data.selection import (
     lowest_middle_highest,
     one_each_alpha,
     protocol_note,
+    without_results,
 )
 from analysis.output.exhibit import Makers, Written, write_figure
 from analysis.output.numbers import centre_and_ends
@@ -46,8 +48,8 @@ def makers(results: Results) -> Makers:
 def one_model(data: pd.DataFrame, title: str, counts: Counts) -> Any:
     """A bar for each alpha, dots for its seeds; below them each layer's number of parameters.
 
-    counts: (model, alpha) -> how many seeds, for the legend; also for wanted alphas that were not
-    run.
+    counts: (model, alpha) -> how many seeds, for the legend; also for wanted alphas without
+    finished seeds.
     """
     figure, axes = mosaic_figure([["kept"], ["weights"]], (9.6, 4.9), title, height_ratios=(2.4, 1))
     _bars(axes["kept"], data, counts)
@@ -138,23 +140,32 @@ def _figure(results: Results, name: str, out: Path) -> Written:
 
 def of_model(results: Results, name: str, model: str, title: str, out: Path) -> Written:
     """The pattern of one of the paper's networks on CIFAR-10 at the three alphas."""
-    every = one_each_alpha(dst_conditions(results, "cifar10", model, learning_rate=LEARNING_RATE))
-    legend = f"the three α are our choice, the paper's text names none; {BARS}"
+    found = dst_conditions(results, "cifar10", model, learning_rate=LEARNING_RATE, done=False)
+    every = one_each_alpha(c for c in found if len(c.done))
     chosen = [c for c in every if c.alpha in SHOWN_ALPHAS]
-    wanted = [(model, alpha) for alpha in SHOWN_ALPHAS] if chosen else []
+    wanted = {(model, alpha): without_results(c for c in found if c.alpha == alpha) for alpha in SHOWN_ALPHAS}
     shown = chosen or lowest_middle_highest(every)
-    return _write(results, name, shown, title, legend, out, draw=one_model, wanted=wanted)
+    if not shown:
+        return Written(name=name, title=title, remark=without_results(found))
+    legend = f"{protocol_note(shown[0])}the three α are our choice, the paper's text names none; {BARS}"
+    return _write(results, name, shown, title, legend, out, draw=one_model, wanted=wanted if chosen else {})
 
 
 def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
+    """A panel for each network, in the paper's protocol where it has finished runs."""
     every = [c for c in dst_of(results, dataset) if len(c.done)]
-    chosen = []
+    title = f"{printed.dataset(dataset)}, layout of Figure 7: the sparse pattern of DST"
+    chosen: list[Condition] = []
     for model in sorted({c.model for c in every}, key=printed.rank):
         own = [c for c in every if c.model == model]
-        alike = [c for c in own if c.protocol == own[0].protocol]
+        protocol = next((name for name in PROTOCOLS if any(c.protocol == name for c in own)), "")
+        alike = [c for c in own if c.protocol == protocol]
         chosen += lowest_middle_highest(one_each_alpha(c for c in alike if c.rarely_reset))
-    title = f"{printed.dataset(dataset)}, layout of Figure 7: the sparse pattern of DST"
-    legend = f"{BARS}\nalphas with more than two resets an epoch are in exhibit reset-rules"
+    if not chosen:
+        return Written(name=f"{dataset}-figure7", title=title, remark=without_results(dst_of(results, dataset)))
+    official = dict.fromkeys(printed.architecture(c.model) for c in chosen if protocol_note(c))
+    named = f"{', '.join(official)}: official protocol; " if official else ""
+    legend = f"{named}{BARS}\nalphas with more than two resets an epoch are in exhibit reset-rules"
     return _write(results, f"{dataset}-figure7", chosen, title, legend, out, draw=several_models)
 
 
@@ -167,18 +178,16 @@ def _write(
     out: Path,
     *,
     draw: Callable[[pd.DataFrame, str, Counts], Any],
-    wanted: Sequence[tuple[str, float]] = (),
+    wanted: Counts = MappingProxyType({}),
 ) -> Written:
-    """wanted: the models and alphas that are named as not run where they are."""
-    if not chosen:
-        return Written(name=name, title=title, remark="not run")
+    """wanted: what the legend says of models and alphas without finished seeds."""
     data = kept_weights(results.tables, chosen)
     if data.empty:
         return Written(name=name, title=title, remark="no layers.csv beside the results of its runs")
-    counts = dict.fromkeys(wanted, "not run") | {(c.model, c.alpha or 0.0): count([c]) for c in chosen}
-    missing = [f"alpha {alpha:g}: not run" for (_, alpha), seeds in counts.items() if seeds == "not run"]
+    have = {(c.model, c.alpha or 0.0): count([c]) for c in chosen}
+    missing = [f"alpha {alpha:g}: {why}" for (model, alpha), why in wanted.items() if (model, alpha) not in have]
     return write_figure(
-        name, data, draw(data, f"{title}\n{protocol_note(chosen[0])}{legend}", counts), out, title=title,
+        name, data, draw(data, f"{title}\n{legend}", {**wanted, **have}), out, title=title,
         run_ids=data["run_id"].unique(), finding=finding(data),
         remarks=[*missing, *reset_note(chosen), *incomplete(chosen), *left_out_counts(results, chosen)],
     )  # fmt: skip

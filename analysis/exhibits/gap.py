@@ -19,6 +19,7 @@ from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import (
     CUT,
     WIDE,
+    WIDE_BARS,
     centre_and_ends,
     on_log_axis,
     percentage,
@@ -257,7 +258,8 @@ def _finding(found: Sequence[SetUp]) -> str:
 
 
 def _draw(found: Sequence[SetUp]) -> Any:
-    title = f"{CAPTION}\nmean ± standard deviation over seeds, last epoch; star: printed; box: both targets"
+    bars = f"last epoch, mean ± standard deviation over seeds, {WIDE_BARS}"
+    title = f"{CAPTION}\n{bars}; star: printed; box: both targets"
     figure, axes = small_multiples(2, columns=2, size=(4.6, 3.6), title=title)
     target = found[0].target
     density, accuracy = target.density_percent or math.nan, target.sparse or math.nan

@@ -13,7 +13,7 @@ from analysis.data.conditions import PROTOCOLS, Condition, Results, Summary, den
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS, NAMES, dense_epoch, measured, read_at
 from analysis.data.matching import Match, printed_and_ours
 from analysis.data.paired import log_ratios
-from analysis.data.selection import as_stated, left_out, of_table
+from analysis.data.selection import as_stated, left_out, of_table, without_results
 from analysis.exhibits.verdicts import TABLES, Verdict, finding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_table
 from analysis.output.numbers import (
@@ -54,7 +54,8 @@ class Line:
     values: (epoch, quantity) -> Summary; percentages, and millions of parameters; absent where not
     printed or not run; a printed line's epoch is "printed", and its `n` 0: the paper states none.
     against: (epoch, quantity) -> ours minus the paper's; of `remaining` the logarithm of ours / the
-    paper's. label: which alpha or density. basis, verdicts: by epoch; see `Match`.
+    paper's. label: which alpha or density. basis, verdicts: by epoch; see `Match`. lost, dense_lost:
+    what stands in place of numbers that no seed has, `not run` or `5 diverged`.
     """
 
     model: str
@@ -69,6 +70,8 @@ class Line:
     dense_run_ids: tuple[str, ...] = ()
     commits: tuple[str, ...] = ()
     status: str = ""
+    lost: str = ""
+    dense_lost: str = ""
     verdicts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -148,10 +151,12 @@ def measured_line(condition: Condition, twin: Condition | None, label: str, targ
     _parameters(values, against, condition, targets)
     commits = {*condition.done["commit"], *([] if twin is None else twin.done["commit"])}
     n, seeds = len(condition.done), condition.seeds
-    status = "measured" if n == len(condition.rows) else seeds if n else f"not run ({seeds})"
+    lost = without_results([condition])
+    status = "measured" if n == len(condition.rows) else seeds if n else f"{lost} ({seeds})"
     return Line(
         condition.model, condition.method, "ours", label, values=values, against=against, run_ids=condition.run_ids,
         dense_run_ids=() if twin is None else twin.run_ids, commits=tuple(sorted(commits)), status=status,
+        lost=lost, dense_lost="" if twin is None else without_results([twin]),
     )  # fmt: skip
 
 
@@ -269,7 +274,8 @@ def cell(line: Line, epoch: str, name: str) -> str:
     if value is None:
         return "" if line.values and not name.startswith("dense") else "not run"
     if value.n == 0:
-        return "" if signed else f"not run (n=0/{value.expected})"
+        lost = line.dense_lost if name.startswith("dense") else line.lost
+        return "" if signed else f"{lost} (n=0/{value.expected})"
     if not signed:
         return percentage_and_interval(value)
     number = printed_number(value.mean, value.sd, signed=True)
@@ -290,7 +296,7 @@ def _write_dataset_table(results: Results, dataset: str, out: Path) -> Written:
 
 
 def _joined(texts: list[str]) -> str:
-    same = len(set(texts)) == 1 and texts[0].startswith("not run")
+    same = len(set(texts)) == 1 and (texts[0] == "not run" or "(n=0/" in texts[0])
     return texts[0] if same else " / ".join(text for text in texts if text)
 
 
@@ -323,7 +329,7 @@ def _accuracies(
     dense = {} if twin is None else twin.by_seed(column)
     ours = {f"sparse{suffix}": (list(sparse.values()), len(condition.rows))}
     if twin is not None:
-        expected = len({*condition.rows["seed"], *twin.rows["seed"]})
+        expected = len({*condition.rows["seed"]} & {*twin.rows["seed"]})
         ours[f"dense{suffix}"] = list(dense.values()), len(twin.rows)
         ours[f"difference{suffix}"] = paired(sparse, dense), expected
     for name, (found, expected) in ours.items():

@@ -28,8 +28,9 @@ TITLE = "Weights kept at the end of each epoch, and the resets of thresholds (no
 KEPT, ACCURACY = "density_percent", "test_accuracy"
 NOTHING = "no cell with a reset of thresholds and traces.csv"
 ALIASED = (
-    "Resets follow each other in less than an epoch, so each epoch ends a little later after a reset than the epoch "
-    "before it. This is why the density seems to fall over several epochs."
+    "Resets follow each other in less than an epoch, so the epochs end at different places between two resets. This is "
+    "why the density seems to {drift} over several epochs: from one epoch's end to the next it falls {falls} times and "
+    "rises {rises} times."
 )
 PER_ROW = 5  # panels
 SHADE = 0.16  # of an epoch with one reset; twice as dark with two
@@ -154,7 +155,18 @@ def _finding(saw: Saw) -> str:
         f"{saw.epochs[KEPT].max():.2g} % of its weights; after the last epoch {_span(last, '.2g')} %, in the epoch of "
         f"lowest density {_span(lowest, '.2g')} %."
     )
-    return text if apart >= 1 else f"{text} {ALIASED}"
+    falls, rises = falls_and_rises(saw)
+    if apart >= 1 or falls == rises:
+        return text
+    return f"{text} {ALIASED.format(drift='fall' if falls > rises else 'rise', falls=falls, rises=rises)}"
+
+
+def falls_and_rises(saw: Saw) -> tuple[int, int]:
+    """How often the density falls and rises from one epoch's end to the next, in the epochs after each first reset."""
+    changes = [
+        own[KEPT][own["resets"].cumsum() > 0].diff() for _, own in saw.epochs.sort_values("epoch").groupby("seed")
+    ]
+    return sum(int((c < 0).sum()) for c in changes), sum(int((c > 0).sum()) for c in changes)
 
 
 def epochs_between_resets(saw: Saw) -> float:

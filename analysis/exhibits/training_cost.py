@@ -189,7 +189,9 @@ def _panel(axis: Any, members: Sequence[Cost]) -> None:
             axis.plot([cost.ratio], [y], style_of(method).marker, color=style_of(method).colour, markersize=5)
     name_rows(axis, list(map(printed.method_name, methods)))
     axis.set_xlabel("CPU seconds per step, times dense")
-    axis.set_xlim(left=min(0.9, axis.get_xlim()[0]))
+    low, high = axis.get_xlim()
+    left = min(0.9, low)
+    axis.set_xlim(left, high + 0.03 * (high - left))
 
 
 EXHIBIT = TableWithFigure(

@@ -13,6 +13,7 @@ from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, NAMES, dense_epoch,
 from analysis.data.matching import Match, printed_and_ours
 from analysis.data.paired import log_ratios
 from analysis.data.selection import as_stated
+from analysis.output.numbers import p_equals
 from analysis.paper import printed
 from analysis.paper.printed import Target
 from analysis.statistics.small_samples import Comparison, against_fixed, against_sample, equivalence, holm, paired
@@ -90,6 +91,11 @@ class Verdict:
     @property
     def lost(self) -> dict[str, int]:
         return {} if self.match is None else self.match.condition.lost()
+
+    @property
+    def all_lost(self) -> bool:
+        """Whether every seed was trained and none was finished."""
+        return self.match is not None and sum(self.lost.values()) == len(self.match.condition.rows) > 0
 
 
 def table_verdicts(name: str, conditions: Sequence[Condition]) -> list[Verdict]:
@@ -203,16 +209,16 @@ def finding(where: str, found: Sequence[Verdict]) -> str:
     others = [v for v in found if v.n and not v.counts and v.verdict != QUOTED]
     if not others:
         return text
-    shown = [_named(v) for v in others if v.verdict.startswith(SHOWN)]
-    almost = [_named(v) for v in others if v.uncorrected in SHOWN and not v.verdict.startswith(SHOWN)]
+    shown = [_named(v, v.adjusted) for v in others if v.verdict.startswith(SHOWN)]
+    almost = [_named(v, v.p) for v in others if v.uncorrected in SHOWN and not v.verdict.startswith(SHOWN)]
     uncorrected = f" Without the correction for many pairs: {'; '.join(almost)}." if almost else ""
     return f"{text} At other readings or alphas: {'; '.join(shown) or 'none reproduced'}.{uncorrected}"
 
 
-def _named(verdict: Verdict) -> str:
-    """A pair by its cell, claim, alpha and reading."""
+def _named(verdict: Verdict, p: float) -> str:
+    """A pair by its cell, claim, alpha and reading, with the p of its claim."""
     label = "" if verdict.match is None else f" at {verdict.match.label}"
-    return f"{verdict.cell} {verdict.claim}{label}, {NAMES[verdict.epoch]} (p = {verdict.p:.3f})"
+    return f"{verdict.cell} {verdict.claim}{label}, {NAMES[verdict.epoch]} ({p_equals(p)})"
 
 
 def _of_cell(name: str, target: Target, matches: Sequence[Match], among: Sequence[Condition]) -> list[Verdict]:
@@ -268,8 +274,10 @@ def _tested(draft: Verdict, paper_runs: int | None = None) -> tuple[Comparison, 
 def _verdict(draft: Verdict, claim: str) -> str:
     if draft.target.origin == "quoted":
         return QUOTED
-    if draft.match is None or draft.n == 0:
+    if draft.match is None or (draft.n == 0 and not draft.all_lost):
         return NOT_RUN
+    if draft.n == 0:
+        return with_count("", draft.n, draft.expected, draft.lost)
     if not _near(draft):
         return NOT_NEAR
     return with_count(claim, draft.n, draft.expected, draft.lost)

@@ -97,6 +97,12 @@ def p_text(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
+def p_equals(p: float) -> str:
+    """`p = 0.033`, or `p < 0.001`."""
+    text = p_text(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
 def points(comparison: Comparison, *, confidence: float = 0.95) -> str:
     """A difference in points with its interval: `+0.34 [+0.25, +0.43]`."""
     if math.isnan(comparison.difference):

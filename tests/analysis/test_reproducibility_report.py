@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 import math
 import re
 import statistics
@@ -46,7 +47,7 @@ COMMANDS = (
     ("", "--suite cifar10"),
 )
 # Suites that have measured cells on which a claim rests, and the columns by which a command selects them.
-SUITES = ("mnist", "resets", "thresholds", "estimators", "gap", "gap_networks")
+SUITES = ("mnist", "resets", "thresholds", "estimators", "gap", "gap_networks", "cifar10_narrow")
 FILTERS = ("model", "protocol", "method", "alpha")
 SUSTAINED = 1e13  # FLOP/s of a GPU in training: an assumption, not a measurement
 BACKWARD = 3  # a training step costs about three forward passes
@@ -216,7 +217,8 @@ def machines() -> str:
     """The committed rows by processor and network."""
     found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in measured().values():
-        found[row["device"], row["model"]].append(row)
+        widths = json.loads(row["spec"])["model"].get("widths")
+        found[row["device"], row["model"] + (", other widths" if widths else "")].append(row)
     text = line("processor", "network", "cells", "hours") + line(*["---"] * 4)
     for (device, model), rows in sorted(found.items()):
         text += line("not recorded" if device == "cpu" else device, model, len(rows), f"{hours(rows):.1f}")

@@ -114,8 +114,9 @@ def _by_cell(
 
 
 def _published(results: Results) -> list[Condition]:
-    """DST as published, in one of the protocols and with runs."""
-    return [c for c in results.conditions if c.method == "dst" and c.follows_protocol and len(c.done)]
+    """DST as published on the paper's networks, in one of the protocols and with runs."""
+    every = [c for c in results.conditions if c.method == "dst" and c.widths is None]
+    return [c for c in every if c.follows_protocol and len(c.done)]
 
 
 def _rows(condition: Condition, needed: list[str]) -> list[Row]:

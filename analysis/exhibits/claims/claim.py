@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.data.conditions import Condition, Results, dense_twin
 from analysis.data.epochs import COUNTED, DENSITY
 from analysis.data.layers_and_curves import by_epoch
-from analysis.data.selection import dst_conditions
+from analysis.data.selection import dst_conditions, without_results
 from analysis.output.numbers import percentage
 
 Result = Literal["supported", "not supported", "mixed", "inconclusive", "not run"]
@@ -113,7 +113,9 @@ def stated(results: Results, model: str, *, alpha: float, learning_rate: float |
     """The condition that the paper states. Raises NotRunError where it has no runs."""
     for condition in measured(results, model, alpha=alpha, learning_rate=learning_rate):
         return condition
-    raise NotRunError
+    dataset = "mnist" if model in MNIST_MODELS else "cifar10"
+    every = dst_conditions(results, dataset, model, alpha=alpha, learning_rate=learning_rate, done=False)
+    raise NotRunError(without_results(every).removeprefix("not run"))
 
 
 def twin_of(results: Results, condition: Condition) -> Condition | None:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from analysis.data.comparable import FACTOR
-from analysis.data.conditions import Condition, Results
+from analysis.data.conditions import Condition, Results, seeds
 from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, dense_epoch
 from analysis.data.paired import log_ratios
 from analysis.exhibits.claims.claim import twin_of
@@ -43,15 +43,15 @@ def better(comparison: Comparison, margin: float) -> Answer:
     return _answer(shown, comparison.p_below(0.0))
 
 
-def some(pairs: Sequence[tuple[float, float, bool]]) -> Answer:
+def some(tried: Sequence[tuple[float, float, bool]]) -> Answer:
     """Whether some alpha is good, from (p that it is, p that it is not, counts against) of each.
 
     The smallest p is multiplied by how many alphas were tried. Alphas count against the statement if
     they are sparse enough: False where there are such, and each is shown not to be good.
     """
-    good = min((p for p, _, _ in pairs if not math.isnan(p)), default=1.0)
-    against = [p for _, p, counts in pairs if counts] or [1.0]
-    return _answer(len(pairs) * good, largest(*against))
+    good = min((p for p, _, _ in tried if not math.isnan(p)), default=1.0)
+    against = [p for _, p, counts in tried if counts] or [1.0]
+    return _answer(len(tried) * good, largest(*against))
 
 
 def almost_all(answers: Sequence[Answer]) -> Answer:
@@ -70,8 +70,15 @@ def gap(results: Results, condition: Condition, epoch: str = COUNTED) -> Compari
     if twin is None:
         return None
     dense = twin.by_seed(ACCURACY["top1", dense_epoch(epoch)])
-    pairs = paired(condition.by_seed(ACCURACY["top1", epoch]), dense)
-    return against_fixed(pairs, 0.0) if pairs else None
+    both = paired(condition.by_seed(ACCURACY["top1", epoch]), dense)
+    return against_fixed(both, 0.0) if both else None
+
+
+def pairs(results: Results, condition: Condition) -> str:
+    """How many of its seeds have a dense run beside them: `n=3`, or `n=2/3`."""
+    twin = twin_of(results, condition)
+    both = set() if twin is None else {*condition.done["seed"]} & {*twin.done["seed"]}
+    return seeds(len(both), len(condition.rows))
 
 
 def density_ratio(condition: Condition, percent: float, epoch: str = COUNTED) -> Comparison:

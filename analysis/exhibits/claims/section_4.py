@@ -17,6 +17,7 @@ from analysis.exhibits.claims.evidence import (
     density_ratio,
     gap,
     mean_density,
+    pairs,
     some,
     word,
 )
@@ -118,7 +119,7 @@ def accuracy_drops_below_5(results: Results) -> Outcome:
             used.append(condition)
             said.append(
                 f"{condition.model} alpha {condition.alpha:g}: {difference.difference:+.2f} at {100 * density:.2f} % "
-                f"({condition.seeds}), {word(held[-1:])}"
+                f"({pairs(results, condition)}), {word(held[-1:])}"
             )
     return judge(held, "; ".join(said) or "no condition with its dense baseline is below 5 %", used)
 
@@ -187,20 +188,20 @@ def _some_alpha(
     known = [entry for entry in every if entry[2].testable] or every
     if not known:
         return [], "not run", []
-    pairs = []
+    tried = []
     for _, density, difference in known:
         shown = 1.0 if above_dense and difference.difference <= 0 else difference.p_above(at_least)
         against = difference.p_below(0.0 if above_dense else at_least)
-        pairs.append((largest(density.p_below(factor), shown), against, density.difference <= factor))
-    sparse = [entry for entry, pair in zip(known, pairs, strict=True) if pair[2]]
+        tried.append((largest(density.p_below(factor), shown), against, density.difference <= factor))
+    sparse = [entry for entry, pair in zip(known, tried, strict=True) if pair[2]]
     conditions = [c for c, _, _ in known]
     if not sparse:
         sparsest = min(known, key=lambda entry: entry[1].difference)[0]
         least = f"alpha {sparsest.alpha:g} leaves {kept(sparsest, epoch)} % ({sparsest.seeds})"
         return [None], f"no alpha that was run leaves so little in the geometric mean; {least}", conditions
     best = max(sparse, key=lambda entry: entry[2].difference)
-    answer = some(pairs)
-    text = f"{best[2].difference:+.2f} at {kept(best[0], epoch)} % ({best[0].seeds})"
+    answer = some(tried)
+    text = f"{best[2].difference:+.2f} at {kept(best[0], epoch)} % ({pairs(results, best[0])})"
     return [answer], f"alpha {best[0].alpha:g} {text}, {word([answer])}", conditions
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.data.conditions import Condition, Results
+from analysis.data.conditions import Condition, Results, seeds
 from analysis.data.layers_and_curves import by_epoch, by_step
 from analysis.exhibits.claims.claim import NotRunError, Outcome, above_dense, claim, first_epoch, judge, several, stated
 from analysis.exhibits.claims.evidence import within
 from analysis.exhibits.verdicts import MARGINS
+from analysis.output.numbers import limits
 from analysis.paper import printed
 from analysis.statistics.small_samples import against_fixed
 
@@ -127,11 +128,11 @@ def lenet_follows_dense(results: Results) -> Outcome:
     condition = _lenet(results)
     difference = above_dense(results, condition)
     means = difference.mean()
-    low, high = against_fixed(list(means), 0.0).interval(confidence=0.90)
-    said = f"mean over epochs {several(means, '+.2f')}, 90 % interval [{low:+.2f}, {high:+.2f}]"
+    interval = limits(*against_fixed(list(means), 0.0).interval(confidence=0.90), signed=True)
+    said = f"mean over epochs {several(means, '+.2f')}" + (f", 90 % interval{interval}" if interval else "")
     last = several(difference.iloc[-1], "+.2f")
     answer = within(against_fixed(list(means), 0.0), MARGINS["mnist"])
-    return judge([answer], f"{said}; last epoch {last} ({condition.seeds})", [condition])
+    return judge([answer], f"{said}; last epoch {last} ({seeds(len(means), len(condition.rows))})", [condition])
 
 
 def _lenet(results: Results) -> Condition:

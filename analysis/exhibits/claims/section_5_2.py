@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.data.conditions import Condition, Results
+from analysis.data.conditions import Condition, Results, seeds
 from analysis.data.layers_and_curves import by_epoch
 from analysis.exhibits.claims.claim import (
     NotRunError,
@@ -27,6 +27,7 @@ from analysis.exhibits.claims.evidence import (
     density_ratio,
     gap,
     mean_density,
+    pairs,
     within,
     word,
 )
@@ -202,7 +203,9 @@ def final_above_dense(results: Results) -> Outcome:
         if difference is not None:
             held.append(better(difference, MARGINS["cifar10"]))
             used.append(condition)
-            said.append(f"learning rate {rate:g}: {difference.difference:+.2f} ({condition.seeds}), {word(held[-1:])}")
+            said.append(
+                f"learning rate {rate:g}: {difference.difference:+.2f} ({pairs(results, condition)}), {word(held[-1:])}"
+            )
     return judge(held, "; ".join(said), used)
 
 
@@ -219,9 +222,8 @@ def _share_above_dense(results: Results, learning_rate: float, *, window: int) -
     if smooth.empty:
         raise NotRunError(f"fewer than {window} epochs")
     share = (smooth > 0).mean()
-    return judge(
-        list(share >= 0.95), f"above in {several(100 * share, '.0f')} % of the epochs ({condition.seeds})", [condition]
-    )
+    said = f"above in {several(100 * share, '.0f')} % of the epochs ({seeds(len(share), len(condition.rows))})"
+    return judge(list(share >= 0.95), said, [condition])
 
 
 def _vgg(results: Results, learning_rate: float, name: str, *, through: int) -> tuple[Condition, pd.DataFrame]:

@@ -129,6 +129,17 @@ def test_an_alpha_with_one_seed_leaves_the_answer_to_those_with_more(tmp_path: P
         assert (falls.result, len(falls.run_ids)) == ("supported", 9), name
 
 
+def test_numbers_against_dense_count_the_seeds_that_both_have(worlds: dict[str, Results]) -> None:
+    world = worlds["supported"].tables
+    for dense_seeds, said in ((3, "(n=3/5)"), (1, "(n=1/5)")):
+        kept = (world.results["method"] != "dense") | (world.results["seed"] < dense_seeds)
+        given = Results(dataclasses.replace(world, results=world.results[kept]))
+        found = {claim.id: claim.test(given).numbers for claim in ALL}
+        for name in ("lenet-as-dense", "sparse-above-dense-slow", "final-above-dense", "lenets-98-pruned"):
+            assert said in found[name], (name, found[name])
+            assert "nan" not in found[name], (name, found[name])
+
+
 def test_a_density_does_not_show_what_the_accuracy_cannot_test(worlds: dict[str, Results]) -> None:
     """With one dense seed there is no test against dense, whatever the densities show."""
     world = worlds["supported"].tables

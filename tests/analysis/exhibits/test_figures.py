@@ -116,13 +116,13 @@ def test_figure3_shows_every_alpha_of_three_models_and_the_dense_band(
     found = {r["run_id"]: (float(r["test_accuracy"]), float(r["density"])) for r in data(tmp_path, "figure3")}
     last = ("test_accuracy", "density")
     assert found == {r["run_id"]: tuple(float(r[name]) for name in last) for r in cells}
-    at = [r for r in cells if r["model"] == "vgg16" and r["alpha"] == 1e-9]
-    dense = [r for r in cells if r["model"] == "vgg16" and r["method"] == "dense"]
-    assert (
-        f"to {statistics.fmean(r[last[0]] for r in cells if r['alpha'] == 1e-4 and r['model'] == 'vgg16'):.2f} %"
-        in (written.finding)
-    )
-    assert f"{100 * statistics.fmean(r[last[1]] for r in at):.3g} to" in written.finding
+    own = [r for r in cells if r["model"] == "vgg16"]
+    dense = [r for r in own if r["method"] == "dense"]
+    alphas = {r["alpha"] for r in own if r["method"] == "dst"}
+    means = [[statistics.fmean(r[name] for r in own if r["alpha"] == alpha) for alpha in alphas] for name in last]
+    accuracy, kept = ((min(values), max(values)) for values in means)
+    assert f"keeps {100 * kept[0]:.3g} to {100 * kept[1]:.3g} % of its weights" in written.finding
+    assert f"reaches {accuracy[0]:.2f} to {accuracy[1]:.2f} % accuracy" in written.finding
     assert f"dense {statistics.fmean(r[last[0]] for r in dense):.2f} %" in written.finding
 
 
@@ -228,6 +228,33 @@ def test_a_pattern_leaves_out_alphas_that_are_reset_more_than_twice_an_epoch(row
         found = {r["alpha"] for r in data_of(results_of(folder, changed), "mnist-figure7", tmp_path)}
         assert found
         assert (str(highest) in found) == shown
+
+
+def test_a_pattern_is_of_the_papers_protocol_where_it_has_runs_and_otherwise_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The official protocol's alpha, 1e-4, is the lowest of all."""
+    official = [
+        synthetic.cell("lstm-b", "dst", seed, alpha=1e-4, lr=0.001, protocol="official", kept=0.1) for seed in (0, 1)
+    ]
+    paper = [synthetic.cell("lstm-b", "dst", seed, alpha=1e-3, lr=0.001, protocol="paper") for seed in (0, 1)]
+    for rows, alpha, said in (([*official, *paper], "0.001", False), (official, "0.0001", True)):
+        folder = tmp_path / alpha
+        synthetic.write(folder, rows)
+        kept = [
+            {"run_id": row["run_id"], "parameter": f"lstm.weight_{kind}_l0", "weights": 1000, "kept": 100}
+            for row in rows
+            for kind in ("ih", "hh")
+        ]
+        synthetic.save(folder / "layers.csv", ("run_id", "parameter", "weights", "kept"), kept)
+        titles: list[str] = []
+        monkeypatch.setattr(
+            "analysis.exhibits.figure7.several_models", lambda *given, to=titles: to.append(given[1]) or plt.figure()
+        )
+        written = made(Results(load([folder])), "mnist-figure7", tmp_path)
+        assert {row["alpha"] for row in data(tmp_path, "mnist-figure7")} == {alpha}
+        assert written.run_ids
+        assert ["LSTM-b: official protocol; " in title for title in titles] == [said]
 
 
 def test_figure1s_example_follows_equations_1_and_2(full: Results, tmp_path: Path) -> None:

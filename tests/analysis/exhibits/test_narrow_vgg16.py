@@ -16,6 +16,7 @@ import synthetic_figures
 from analysis.build import exhibits
 from analysis.data.conditions import Results
 from analysis.data.read import load
+from analysis.exhibits.claims.table import claims
 from analysis.exhibits.narrow_vgg16 import OF_PRINTED_LEVELS, SCALED_DOWN, SCHEDULES, WHOLE, WIDTHS
 from analysis.output.exhibit import Written
 from benchmark import suites
@@ -110,6 +111,16 @@ def test_rows_of_one_width_are_in_no_exhibit_of_the_other(
     ids = {row["run_id"] for row in narrow}
     assert ids & set(of_narrow["vgg16-narrow-claims"].run_ids)
     assert not ids & set(of_narrow["claims"].run_ids)
+
+
+def test_the_papers_claims_do_not_read_the_narrow_network(tmp_path: Path, narrow: list[Row]) -> None:
+    """It has l2, which the claims on ranges ask for, and the paper has no such network."""
+    ranges = {"weight_max": 0.9, "threshold_min": 0.0, "threshold_max": 0.8, "q_min": -0.8, "q_max": 0.9}
+    rows = [row | (ranges if row["method"] == "dst" else {}) for row in narrow]
+    results = Results(load([synthetic_figures.write(tmp_path, rows)]))
+    assert {c.id: c.test(results).result for c in claims() if c.section == "A.3"} == dict.fromkeys(
+        ("weights-in-1", "thresholds-in-1", "q-in-1"), "not run"
+    )
 
 
 def test_findings_name_the_widths(of_narrow: dict[str, Written]) -> None:

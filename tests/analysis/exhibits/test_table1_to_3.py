@@ -99,6 +99,14 @@ def test_pending_seeds_make_n_partial(tmp_path: Path) -> None:
     assert cell(row, "last", "dense") == "97.00 ± 0.00 (n=3) [97.00, 97.00]"
 
 
+def test_the_difference_expects_the_seeds_that_both_have(tmp_path: Path) -> None:
+    """Five dense seeds and three sparse ones are three pairs, and none is missing."""
+    more = [row for seed in (3, 4) for row in pair(seed) if row["method"] == "dense"]
+    (row,) = ours(table1(tmp_path, [*pair(0), *pair(1), *pair(2), *more]))
+    assert "(n=3)" in cell(row, "last", "difference")
+    assert "(n=5)" in cell(row, "last", "dense")
+
+
 def test_a_condition_of_pending_cells_is_not_run(tmp_path: Path) -> None:
     (row,) = ours(table1(tmp_path, [*pair(0, status="pending"), *pair(1, status="running")]))
     assert cell(row, "best", "sparse") == "not run (n=0/2)"

@@ -24,6 +24,7 @@ from analysis.exhibits.verdicts import (
     table_verdicts,
     verdict_rows,
 )
+from analysis.output.numbers import p_equals
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison
 
@@ -75,6 +76,16 @@ def test_one_seed_is_inconclusive_and_none_is_not_run(tmp_path: Path) -> None:
     assert counted(tmp_path / "b", cells(97.70, 2.5, status="pending")).verdict == "not run"
     assert counted(tmp_path / "c", cells(97.70, 2.5, alpha=1e-3)).verdict == "not run"
     assert counted(tmp_path / "d", cells(97.70, 2.5, departs="drift: torch: a -> b")).verdict == "not run"
+
+
+def test_a_finding_gives_the_p_that_decided(tmp_path: Path) -> None:
+    """Corrected for a claim that is shown; a p is never 0."""
+    rows = [*cells(99.0, 9.0, seeds=10), *cells(97.70, 2.5, seeds=10, alpha=1e-3)]
+    found = table_verdicts("table1", results(tmp_path, list({row["run_id"]: row for row in rows}.values())).conditions)
+    (pair,) = (v for v in found if v.match and v.match.condition.alpha == 1e-3 and v.epoch == "last")
+    assert pair.verdict == "reproduced"
+    assert f"reproduced at alpha 0.001, last ({p_equals(pair.adjusted)})" in finding("Table 1", found)
+    assert [p_equals(p) for p in (0.0331, 4.9e-4)] == ["p = 0.033", "p < 0.001"]
 
 
 def test_diverged_seeds_are_counted_beside_the_verdict_of_the_others(tmp_path: Path) -> None:

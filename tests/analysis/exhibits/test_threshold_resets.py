@@ -1,0 +1,46 @@
+"""The saw-tooth of resets: which way the density seems to drift from epoch to epoch."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import suite_rows
+
+from analysis.data.comparable import Group
+from analysis.data.conditions import Results
+from analysis.data.read import load
+from analysis.exhibits.threshold_resets import Saw, falls_and_rises, finding
+from benchmark import suites
+
+
+def saw(folder: Path, every: float, epochs: int = 20) -> Saw:
+    """A network that is reset once in so many epochs, and prunes evenly from 90 % down to 2 % in between."""
+    spec = next(s for s in suites.load("mnist").specs if s.method.get("alpha") == 1e-3 and "caffe" in s.model.name)
+    row = suite_rows.done(spec, accuracy=99.0, density=0.02)
+    (condition,) = Results(load([suite_rows.write(folder, [row])])).conditions
+    resets = [int(epoch / every + 1e-9) - int((epoch - 1) / every + 1e-9) for epoch in range(1, epochs + 1)]
+    since = [(epoch / every) % 1 for epoch in range(1, epochs + 1)]
+    rows = pd.DataFrame({
+        "run_id": row["run_id"], "seed": 0, "epoch": range(1, epochs + 1), "resets": resets,
+        "density_percent": [90 - 88 * share for share in since], "test_accuracy": 99.0,
+    })  # fmt: skip
+    return Saw(Group("LeNet-5-Caffe", (condition,)), condition, rows)
+
+
+@pytest.mark.parametrize(("every", "drift"), [(0.9, "fall"), (0.54, "rise")])
+def test_the_drift_over_epochs_is_that_of_the_epochs(tmp_path: Path, every: float, drift: str) -> None:
+    """Reset every 0.9 epochs, each epoch ends a ninth of the way later; every 0.54 epochs, a seventh earlier."""
+    found = saw(tmp_path, every)
+    changes = list(itertools.pairwise(found.epochs["density_percent"][found.epochs["resets"].cumsum() > 0]))
+    falls, rises = (sum(sign * after < sign * before for before, after in changes) for sign in (1, -1))
+    assert falls_and_rises(found) == (falls, rises)
+    assert (falls > rises) == (drift == "fall")
+    said = f"seems to {drift} over several epochs: from one epoch's end to the next it falls {falls} times and rises "
+    assert f"{said}{rises} times." in finding([found])
+
+
+def test_resets_more_than_an_epoch_apart_need_no_explanation(tmp_path: Path) -> None:
+    assert "seems to" not in finding([saw(tmp_path, 2.5)])
