@@ -23,7 +23,7 @@ from benchmark.run_folder.files import examine, read_bytes, read_json, write_ato
 from benchmark.run_folder.links import FolderError as FolderError
 from benchmark.run_folder.result import examine_result, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
-from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json
+from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json, in_both
 
 MARKER = "run-folder.json"
 STATUSES = ("pending", "running", "done", "failed", "diverged", "cancelled")
@@ -127,16 +127,20 @@ def existing(out: Path) -> Path:
 
 
 def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunSpec]) -> None:
-    """Add cells to the suite's list DIR/suites/NAME.json, which status, show and export read."""
+    """Add cells to the suite's list DIR/suites/NAME.json, which status, show and export read.
+
+    A cell that is listed already takes the protocol that the suite gives it now, unless it departs now
+    and did not before.
+    """
     (out / "suites").mkdir(exist_ok=True)
     path = out / "suites" / f"{name}.json"
     before = expansion(path)["cells"] if path.exists() else []
     cells = {entry["run_id"]: entry for entry in before}
     for spec in specs:
-        known = cells.get(spec.run_id, {"departs": list(spec.departs), "protocol": []})
-        protocol = list(dict.fromkeys([*known["protocol"], *spec.protocol]))
-        memberships = {"protocol": protocol, "departs": known["departs"] and list(spec.departs)}
-        cells[spec.run_id] = {"run_id": spec.run_id, **memberships, "spec": spec.to_dict()}
+        known = cells.get(spec.run_id)
+        if known is None or known["departs"] or not spec.departs:
+            memberships = {"protocol": list(spec.protocol), "departs": list(spec.departs)}
+            cells[spec.run_id] = {"run_id": spec.run_id, **memberships, "spec": spec.to_dict()}
     document = {"schema": SCHEMA_VERSION, "suite": name, "exhibits": list(exhibits), "cells": list(cells.values())}
     if list(cells.values()) != before:
         write_json(path, document)
@@ -166,7 +170,7 @@ def _listed(entry: Mapping[str, Any], path: Path) -> RunSpec:
 
 
 def members(out: Path) -> dict[str, Member]:
-    """Every cell that a suite of this folder lists, by run id.
+    """Every cell that a suite of this folder lists, by run id, with its memberships of all lists.
 
     Raises FolderError for a damaged list.
     """
@@ -176,10 +180,11 @@ def members(out: Path) -> dict[str, Member]:
             continue
         document = expansion(path)
         for entry in document["cells"]:
-            run_id = entry["run_id"]
-            if run_id not in found:
-                found[run_id] = Member(_listed(entry, path), ())
-            found[run_id] = Member(found[run_id].spec, (*found[run_id].suites, path.stem))
+            spec, before = _listed(entry, path), found.get(entry["run_id"])
+            if before is None:
+                found[spec.run_id] = Member(spec, (path.stem,))
+            else:
+                found[spec.run_id] = Member(in_both(before.spec, spec), (*before.suites, path.stem))
     return found
 
 

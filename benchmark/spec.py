@@ -187,6 +187,18 @@ class RunSpec:
         return " ".join([*parts, f"seed={self.seed}"])
 
 
+def in_both(first: RunSpec, second: RunSpec) -> RunSpec:
+    """A cell that two lists have, with its memberships of both.
+
+    Where it departs in one list and not in the other, it is the other's: it departs from nothing, and
+    takes no protocol from the list in which it departs.
+    """
+    if bool(first.departs) != bool(second.departs):
+        return second if first.departs else first
+    protocol = tuple(dict.fromkeys([*first.protocol, *second.protocol]))
+    return dataclasses.replace(second, protocol=protocol)
+
+
 def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs: Iterable[str] = ()) -> RunSpec:
     """The RunSpec that `to_dict` wrote. Raises SpecError for unknown or missing fields."""
     sections = {"data": Data, "model": Model, "optimizer": Optimizer}

@@ -39,6 +39,7 @@ from benchmark.spec import (
     check_file_name,
     check_names,
     fields,
+    in_both,
     nearest,
     replace_fields,
     unknown,
@@ -316,11 +317,8 @@ def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
     """Each cell once, in order of first appearance, with the memberships of all its appearances."""
     found: dict[str, RunSpec] = {}
     for spec in specs:
-        before = found.get(spec.run_id, spec)
-        protocol = tuple(dict.fromkeys([*before.protocol, *spec.protocol]))
-        departs = before.departs and spec.departs  # a cell that the suite has itself departs from nothing
-        same = (protocol, departs) == (spec.protocol, spec.departs)
-        found[spec.run_id] = spec if same else dataclasses.replace(spec, protocol=protocol, departs=departs)
+        before = found.get(spec.run_id)
+        found[spec.run_id] = spec if before is None else in_both(before, spec)
     return tuple(found.values())
 
 

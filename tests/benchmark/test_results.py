@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -192,6 +193,43 @@ def test_a_suite_expansion_grows_and_is_no_part_of_other_suites(grid: Grid, tmp_
     results.remember(copy.out, "mixed", ["table1"], [spec])
     assert len(results.members(copy.out)) == len(members)
     assert read_json(copy.out / "suites" / "mixed.json")["exhibits"] == ["table1"]
+
+
+def specification() -> RunSpec:
+    return cell("dst", data=Data(name="digits"), model=Model(name="lenet-300-100"), optimizer=Optimizer(), protocol=())
+
+
+@pytest.mark.parametrize("names", [("first", "second"), ("second", "first")])
+def test_a_cell_of_two_suites_has_the_memberships_of_both(tmp_path: Path, names: tuple[str, str]) -> None:
+    """In whatever order their names stand: `match` lists its cells without a protocol."""
+    spec = specification()
+    paper, official = (dataclasses.replace(spec, protocol=(name,)) for name in ("paper", "official"))
+    changed = dataclasses.replace(official, departs=("optimizer.epochs=1 (suite: 2)",))
+    for case, (one, other, protocol, departs) in enumerate(
+        [
+            (spec, paper, {"paper"}, ()),
+            (official, paper, {"paper", "official"}, ()),
+            (changed, paper, {"paper"}, ()),
+            (changed, dataclasses.replace(changed, protocol=("paper",)), {"paper", "official"}, changed.departs),
+        ]
+    ):
+        out = tmp_path / str(case)
+        results.prepare(out)
+        for name, given in zip(names, (one, other), strict=True):
+            results.remember(out, name, (), [given])
+        (member,) = results.members(out).values()
+        assert (set(member.spec.protocol), member.spec.departs) == (protocol, departs)
+        assert set(member.suites) == set(names)
+
+
+def test_a_protocol_that_a_suite_corrects_replaces_the_earlier_one(tmp_path: Path) -> None:
+    results.prepare(tmp_path)
+    spec = specification()
+    official, paper = (dataclasses.replace(spec, protocol=(name,)) for name in ("official", "paper"))
+    for given in (official, paper, dataclasses.replace(official, departs=("drift: suite: x",))):
+        results.remember(tmp_path, "mine", (), [given])
+    (member,) = results.members(tmp_path).values()
+    assert (member.spec.protocol, member.spec.departs) == (("paper",), ())
 
 
 def test_a_list_of_cells_with_other_names_than_its_own_is_refused(grid: Grid, tmp_path: Path, bench: Bench) -> None:

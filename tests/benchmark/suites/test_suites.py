@@ -316,6 +316,18 @@ def test_a_probe_spends_its_budget_on_every_model_first(monkeypatch: pytest.Monk
     assert len({key(spec) for spec in probed}) == 4
 
 
+def test_a_changed_cell_that_is_another_protocols_brings_no_protocol_of_its_own() -> None:
+    """The dense LSTM-a of `paper`, changed to the state and the initial weights of `official`, is that one."""
+    dense = [
+        s for s in suites.load("mnist").specs if (s.model.name, s.method["name"], s.seed) == ("lstm-a", "dense", 0)
+    ]
+    changes = {"model.hidden_state": "carried", "model.initialization": "official-dense"}
+    paper, official = sorted(dense, key=lambda spec: "official" in spec.protocol)
+    found = {spec.run_id: spec for spec in suites.with_fields(dense, changes)}
+    assert {paper.protocol, official.protocol} == {("paper",), ("official",)}
+    assert (found[official.run_id].protocol, found[official.run_id].departs) == (("official",), ())
+
+
 SHORT = ("--where", "model=vgg16", "--seeds", "0", "--set", "optimizer.epochs=1", "--set", "data.train_limit=2000")
 
 
