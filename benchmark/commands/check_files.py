@@ -129,6 +129,8 @@ def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
 
 def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
     """Compare the results of a run folder's cells with their checksums, metrics and rows."""
+    if any(_closed(path) for path in (folder / "suites").glob("*.json")):
+        return  # `content` has reported them, and they are read together
     try:
         members = results.members(results.existing(folder))
     except FolderError as error:
@@ -138,6 +140,9 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
         cell = folder / "cells" / run_id
         if cell.is_symlink() or cell.parent.is_symlink():
             yield Problem(str(cell), "is a link, which may lead anywhere: put the folder itself in its place")
+            continue
+        if closed := _unopened(cell):
+            yield from closed
             continue
         result, damage = examine_result(cell / "result.json", run_id)
         if damage:
@@ -149,6 +154,12 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
         own = {name: str(value) for name, value in results.row(folder, member).items()}
         if run_id not in rows or difference(rows[run_id], own):
             yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")
+
+
+def _unopened(cell: Path) -> list[Problem]:
+    """The files of a cell that may not be opened."""
+    there = [path for path in (cell / "result.json", cell / "metrics.jsonl") if os.path.lexists(path)]
+    return [Problem(str(path), why) for path in there if (why := _closed(path))]
 
 
 def _has_hash(path: Path, digest: str) -> bool:

@@ -143,6 +143,23 @@ def test_no_command_breaks_at_a_sealed_result_without_numbers_and_the_cell_is_tr
     assert grids.tables(copy.out) == grids.tables(grid.out)
 
 
+@pytest.mark.parametrize("name", ["cells/{}/result.json", "cells/{}/metrics.jsonl", "suites/mixed.json"])
+@pytest.mark.parametrize("way", ["link", "pipe"])
+def test_a_check_opens_no_link_and_no_pipe_of_a_run_folder(
+    way: str, name: str, bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    path = copy.out / name.format(cell_of(copy.out, "dst").name)
+    path.rename(tmp_path / "elsewhere")
+    if way == "link":  # to the very file, which would pass if it were followed
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(path)
+    problems = bench("check", copy.out, "--json").json["problems"]
+    (said,) = [problem["text"] for problem in problems if str(path) in problem["file"] + problem["text"]]
+    assert said.startswith("is a link, which may lead anywhere, and" if way == "link" else "is no regular file and")
+
+
 def test_a_layer_with_more_than_its_counts_has_only_these_in_the_table(
     bench: Bench, grid: Grid, tmp_path: Path
 ) -> None:
