@@ -14,10 +14,11 @@ from typing import Any
 from benchmark import suites
 from benchmark.commands import check_files, check_tables
 from benchmark.commands.check_files import MANIFEST, SUMS, Content, Problem
-from benchmark.commands.check_rows import EXPORT, Records, difference, number, promised
+from benchmark.commands.check_rows import EXPORT, Records, promised
 from benchmark.commands.check_tables import Table
 from benchmark.commands.output import console, emit, say
 from benchmark.commands.published import RESULTS
+from benchmark.commands.row_numbers import difference, number
 from benchmark.data import DataError
 from benchmark.messages import one_line, printable
 from benchmark.results import MARKER, SEPARATOR, Row

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark import results
-from benchmark.commands.check_rows import EXPORT, difference, number
+from benchmark.commands.check_rows import EXPORT
+from benchmark.commands.row_numbers import difference, number
 from benchmark.messages import shown
 from benchmark.results import COLUMNS, MARKER, MEASURED, FolderError, Row
 from benchmark.run_folder.files import MOST_BYTES, examine, read_bytes

@@ -13,17 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from benchmark.commands import published
+from benchmark.commands.row_numbers import HIGHEST, number
 from benchmark.messages import LONGEST, shown
-from benchmark.results import LATER, MEASURED, NEEDED, SEPARATOR, STATUSES, TIMES, Row
+from benchmark.results import MEASURED, NEEDED, SEPARATOR, STATUSES, TIMES, Row
 from benchmark.spec import FILE_NAME
 from methods.registry import method_class
 
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more, such as 1_000
-NAN = ("", "nan", "NaN")
 COMMIT = re.compile(r"[0-9a-f]{7,40}(-dirty)?|unknown(-dirty)?")
 TEXTS = ("device", "departs", "error", "commit", "suite", "protocol")
-PERCENTAGES = ("test_accuracy", "test_top5_accuracy", "best_test_accuracy", "test_accuracy_at_min_density")
-FRACTIONS = ("density", "density_at_best_test_accuracy", "min_density")
 FLOPS = ("train_flops", "inference_flops", "executed_flops")
 OF_A_UNIT = 0.25  # the share of the target density by which methods that remove whole units may miss it
 EXPORT = "export the cell again from its run folder"
@@ -48,15 +45,6 @@ class Records:
     def untimed(self) -> dict[tuple[float, float | None, str], float]:
         """The values without times, which differ between two trainings of one cell."""
         return {key: value for key, value in self.values.items() if not re.search("seconds|time", key[2])}
-
-
-def number(text: str) -> float:
-    """A number of a table; nan where it is empty. Raises ValueError."""
-    if text in NAN:
-        return math.nan
-    if not NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
-        raise ValueError(f"{shown(text)} is no finite number")
-    return value
 
 
 def problems(row: Row, layers: Layers, records: Records) -> Iterator[str]:
@@ -99,10 +87,9 @@ def _measured(row: Row, values: Mapping[str, float]) -> Iterator[str]:
     for name in NEEDED:
         if math.isnan(values[name]):
             yield f"{name} of a done cell is empty"
-    for names, low, high in ((PERCENTAGES, 0.0, 100.0), (FRACTIONS, 0.0, 1.0), (("nonzero_density",), 0.0, 1.0)):
-        for name in names:
-            if not low <= values[name] <= high and not math.isnan(values[name]):
-                yield f"{name} is {values[name]:g}, which is not in [0, {high:g}]"
+    for name, highest in HIGHEST.items():
+        if not 0 <= values[name] <= highest and not math.isnan(values[name]):
+            yield f"{name} is {values[name]:g}, which is not in [0, {highest:g}]"
     for low_name, high_name in (
         ("test_accuracy", "best_test_accuracy"),
         ("test_accuracy", "test_top5_accuracy"),
@@ -183,16 +170,3 @@ def promised(method: str) -> str:
         return method_class(method).density_promise
     except ValueError:
         return ""
-
-
-def difference(row: Row, other: Row) -> str:
-    """The first column in which two finished rows of one cell differ; empty if they do not.
-
-    `analysis build` compares rows in the same way.
-    """
-    for name in ("status", *(name for name in MEASURED if name not in TIMES)):
-        here, there = (found[name] if name == "status" else number(found[name]) for found in (row, other))
-        absent = [value != value for value in (here, there)]  # NaN is not equal to itself
-        if here != there and not all(absent) and not (name in LATER and any(absent)):
-            return name
-    return ""

@@ -267,6 +267,56 @@ def test_a_row_that_disagrees_with_its_spec_does_not_count_as_done(
     assert found.ignored[0].startswith(f"{tmp_path / 'results.csv'}, row 2: {column} is '{value}', but its spec says ")
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("density", "27.2", "density is 27.2: it must be in [0, 1]"),
+        ("min_density", "-0.1", "min_density is -0.1: it must be in [0, 1]"),
+        ("test_accuracy", "927", "test_accuracy is 927: it must be in [0, 100]"),
+        ("threshold_resets", "inf", "threshold_resets: 'inf' is no finite number"),
+        ("threshold_resets", "nan", "threshold_resets is 'nan': it must be a finite number"),
+        ("train_cpu_seconds", "1_0", "train_cpu_seconds: '1_0' is no finite number"),
+        ("epochs", "", "epochs is '': it must be a finite number"),
+    ],
+)
+def test_a_row_with_a_number_that_makes_no_sense_does_not_count_as_done(
+    grid: Grid, tmp_path: Path, column: str, value: str, said: str
+) -> None:
+    first, *others = rows_of(grid, "done")
+    published.merge([first, *others], grid.out, tmp_path)
+    rewrite(tmp_path / "results.csv", first["run_id"], **{column: value})
+    found = published.done([tmp_path])
+    assert found.run_ids == {row["run_id"] for row in others}
+    assert found.ignored == (f"{tmp_path / 'results.csv'}, row 2: {said}",)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"test_accuracy": "12.5"}, {"status": "diverged"}, {"weight_max": ""}, {"density": "0.5"}]
+)
+def test_two_finished_rows_of_one_cell_that_differ_are_refused(
+    bench: Bench, grid: Grid, tmp_path: Path, changed: dict[str, str]
+) -> None:
+    rows = rows_of(grid, "done")
+    for folder in ("one", "two"):
+        published.merge(rows, grid.out, tmp_path / folder)
+    rewrite(tmp_path / "two" / "results.csv", rows[1]["run_id"], device="another", train_seconds="3", density="nan")
+    assert len(published.done([tmp_path]).rows) == len(rows)  # an ignored row conflicts with none
+    rewrite(tmp_path / "two" / "results.csv", rows[1]["run_id"], **{"density": rows[1]["density"]} | changed)
+    (name, value), both = changed.popitem(), [tmp_path / folder / "results.csv" for folder in ("two", "one")]
+    message = (
+        f"{both[0]}, row 3: cell {rows[1]['run_id']} has {name} {value}, but {rows[1][name]} in {both[1]}, row 3: "
+        "keep one of the two rows"
+    )
+    refused = bench("plan", "--suite", grid.suite, "--out", tmp_path / "runs", "--done-in", tmp_path)
+    assert (refused.code, refused.error) == (2, f"error: {message}")
+
+
+def test_a_row_twice_in_one_table_is_one_cell(grid: Grid, tmp_path: Path) -> None:
+    rows = rows_of(grid, "done")
+    results.write_csv(tmp_path / "results.csv", COLUMNS, [*rows, *rows])
+    assert len(published.done([tmp_path]).rows) == len(rows)
+
+
 def test_the_committed_tables_are_all_done(tmp_path: Path) -> None:
     found = published.done([Path(__file__).resolve().parents[3] / "paper_figures/results"])
     assert found.ignored == ()
