@@ -15,7 +15,7 @@ from typing import TextIO
 
 from benchmark import results
 from benchmark.commands.row_numbers import HIGHEST, difference, number
-from benchmark.results import COLUMNS, LAYERS, MEASURED, REQUIRED, TIMES, TRACES, Row
+from benchmark.results import COLUMNS, LATER, LAYERS, MEASURED, REQUIRED, TRACES, Row
 from benchmark.spec import SpecError
 
 HEADER = 2  # the header is row 1, so that the first row below it is row 2
@@ -232,9 +232,10 @@ def _check_parquet(file: Path) -> None:
 def _check_same(new: Row, old: Row | None, to: Path) -> None:
     if old is None or new["status"] not in FINISHED:
         return
-    for name in ("status", *(name for name in MEASURED if name not in TIMES)):
-        if old[name] not in ("", str(new[name])):  # empty: an earlier version did not measure it
-            raise SpecError(
-                f"{to / RESULTS} has cell {new['run_id']} with {name} {old[name]}, the run folder has {new[name]}: "
-                "remove that row, or export into another folder"
-            )
+    unmeasured = [name for name in MEASURED if math.isnan(number(old[name]))]  # by an earlier version
+    texts = {name: str(value) for name, value in new.items()}
+    if name := difference(old, texts, may_lack=(*LATER, *unmeasured)):
+        raise SpecError(
+            f"{to / RESULTS} has cell {new['run_id']} with {name} {old[name]}, the run folder has {new[name]}: "
+            "remove that row, or export into another folder"
+        )

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from grids import Bench, Grid
 
@@ -129,6 +130,22 @@ def test_only_the_time_may_differ_between_two_trainings_of_a_cell(grid: Grid, tm
     published.merge(rows, grid.out, tmp_path)
     rewrite(tmp_path / "results.csv", rows[0]["run_id"], train_seconds="1e6", device="another")
     assert published.merge(rows, grid.out, tmp_path) == 0
+
+
+def test_a_table_that_another_program_saved_writes_numbers_in_its_own_way(grid: Grid, tmp_path: Path) -> None:
+    """pandas writes 2.0 for 2 where a column has empty values."""
+    rows = rows_of(grid, "done", "diverged")
+    published.merge(rows, grid.out, tmp_path)
+    file = tmp_path / "results.csv"
+    theirs = pd.read_csv(file, dtype={"run_id": str})
+    theirs.astype({"epochs": float, "mask_flips": float}).to_csv(file, index=False)
+    assert {row["epochs"] for row in table(file)} > {"2.0"}
+    before = contents(tmp_path)["results.csv"]
+    assert published.merge(rows, grid.out, tmp_path) == 0
+    assert contents(tmp_path)["results.csv"] == before
+    rewrite(file, rows[0]["run_id"], epochs="3.0")
+    with pytest.raises(SpecError, match=r"with epochs 3\.0, the run folder has [12]:"):
+        published.merge(rows, grid.out, tmp_path)
 
 
 @pytest.mark.parametrize(
