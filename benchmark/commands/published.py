@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import io
 import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from benchmark import results
 from benchmark.commands.row_numbers import HIGHEST, difference, number
 from benchmark.results import COLUMNS, LATER, LAYERS, MEASURED, REQUIRED, TRACES, Row
+from benchmark.run_folder.files import open_regular
 from benchmark.spec import SpecError
 
 HEADER = 2  # the header is row 1, so that the first row below it is row 2
@@ -152,7 +154,8 @@ def _tables(path: Path) -> list[Path]:
 def rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[Row]:
     """The rows of a table with these columns; it must have those `needed`, all without it."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:  # a spreadsheet program adds the mark
+        with _opened(file) as binary:
+            opened = io.TextIOWrapper(binary, newline="", encoding="utf-8-sig")  # a spreadsheet program adds the mark
             reader = csv.DictReader(_lines(opened), strict=True)
             names = list(reader.fieldnames or ())
             if missing := [name for name in needed or columns if name not in names]:
@@ -168,6 +171,14 @@ def rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = N
                 yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SpecError(f"{file} cannot be read as a table: {error}") from error
+
+
+def _opened(file: Path) -> BinaryIO:
+    """A stranger's file, opened. Raises SpecError for a pipe and other special files, and OSError."""
+    try:
+        return open_regular(file)
+    except ValueError as error:
+        raise SpecError(f"{error}: remove it, or put a table in its place") from error
 
 
 def _lines(opened: TextIO) -> Iterator[str]:
@@ -222,7 +233,8 @@ def _check_parquet(file: Path) -> None:
     import pyarrow.parquet
 
     try:
-        names = pyarrow.parquet.read_schema(file).names
+        with _opened(file) as opened:
+            names = pyarrow.parquet.read_schema(opened).names
     except (OSError, pa.ArrowException) as error:
         raise SpecError(f"{file} cannot be read as a table: {str(error).splitlines()[0]}") from error
     if not set(REQUIRED) <= set(names) <= set(COLUMNS):

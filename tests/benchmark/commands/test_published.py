@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -179,6 +182,22 @@ def test_a_foreign_file_ends_the_command_with_one_line_and_code_2(bench: Bench, 
     line = f"error: {tmp_path / 'results.csv'} is no table of ours: it has no column 'run_id'"
     assert (done.code, done.error.strip()) == (2, line)
     assert contents(tmp_path) == {"results.csv": theirs}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *(("export", name) for name in ("results.csv", "traces.csv", "layers.csv", "results.parquet")),
+        ("plan", "results.csv"),
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(grid: Grid, tmp_path: Path, command: str, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    plan = ("plan", "--suite", grid.suite, "--out", tmp_path / "runs", "--done-in", tmp_path)
+    arguments = map(str, ("export", "--out", grid.out, "--to", tmp_path) if command == "export" else plan)
+    ended = subprocess.run([sys.executable, "-m", "benchmark", *arguments], capture_output=True, text=True, timeout=60)
+    message = f"error: {tmp_path / name} is damaged (not a regular file): remove it, or put a table in its place"
+    assert (ended.returncode, ended.stderr.strip()) == (2, message)
 
 
 def test_a_parquet_file_of_somebody_else_is_left_as_it_is(grid: Grid, tmp_path: Path) -> None:
