@@ -156,7 +156,7 @@ def _check_place(to: Path) -> None:
 def _untouched(folder: Path, files: Sequence[str]) -> bool:
     """Whether the folder holds exactly the files of its checksums, unchanged."""
     sums = folder / SUMS
-    if not sums.is_file() or any((folder / name).is_symlink() for name in files):
+    if not sums.is_file() or any((folder / name).is_symlink() or not (folder / name).is_file() for name in files):
         return False
     return sums.read_bytes() == _sums(folder, [name for name in files if name != SUMS])
 

@@ -354,7 +354,7 @@ def layers(out: Path, run_ids: Iterable[str]) -> Iterator[Row]:
     for run_id in run_ids:
         result = result_of(out / "cells" / run_id) or {"layers": {}}
         for name, counts in result["layers"].items():
-            yield {"run_id": run_id, "parameter": name, **counts}
+            yield {"run_id": run_id, "parameter": name, "weights": counts["weights"], "kept": counts["kept"]}
 
 
 def write_csv(path: Path, columns: Sequence[str], table: Iterable[Mapping[str, Any]]) -> None:

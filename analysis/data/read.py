@@ -200,8 +200,12 @@ def _check_cells(file: Path, table: pd.DataFrame) -> None:
 def _same_schema(file: Path) -> None:
     """Raises InputError where the run folder that a table lies in states another schema version."""
     marker = file.with_name(MARKER)
+    if not marker.exists():
+        return
     try:
-        version = json.loads(marker.read_text(encoding="utf-8"))["schema"] if marker.exists() else SCHEMA_VERSION
+        if not marker.is_file():  # to open a pipe would wait for ever
+            raise ValueError("no regular file")
+        version = json.loads(marker.read_text(encoding="utf-8"))["schema"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{marker} is damaged: it does not say the schema version of {file}") from None
     if version != SCHEMA_VERSION:
@@ -230,6 +234,8 @@ def _long(
 
 def _table(file: Path, required: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
     """A CSV with typed columns; its index counts the lines below the header. Raises InputError."""
+    if not file.is_file():  # to open a pipe would wait for ever
+        raise InputError(f"{file} is no regular file: remove it, or put a table in its place")
     with file.open("rb") as content:
         content.seek(0, 2)
         content.seek(-min(1, content.tell()), 2)

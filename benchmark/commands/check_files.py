@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark import results
-from benchmark.commands.check_rows import EXPORT, difference, number
+from benchmark.commands.check_rows import EXPORT
+from benchmark.commands.row_numbers import difference, number
 from benchmark.messages import shown
 from benchmark.results import COLUMNS, MARKER, MEASURED, FolderError, Row
 from benchmark.run_folder.files import MOST_BYTES, examine, read_bytes
@@ -129,6 +130,8 @@ def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
 
 def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
     """Compare the results of a run folder's cells with their checksums, metrics and rows."""
+    if any(_closed(path) for path in (folder / "suites").glob("*.json")):
+        return  # `content` has reported them, and they are read together
     try:
         members = results.members(results.existing(folder))
     except FolderError as error:
@@ -138,6 +141,9 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
         cell = folder / "cells" / run_id
         if cell.is_symlink() or cell.parent.is_symlink():
             yield Problem(str(cell), "is a link, which may lead anywhere: put the folder itself in its place")
+            continue
+        if closed := _unopened(cell):
+            yield from closed
             continue
         result, damage = examine_result(cell / "result.json", run_id)
         if damage:
@@ -149,6 +155,12 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
         own = {name: str(value) for name, value in results.row(folder, member).items()}
         if run_id not in rows or difference(rows[run_id], own):
             yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")
+
+
+def _unopened(cell: Path) -> list[Problem]:
+    """The files of a cell that may not be opened."""
+    there = [path for path in (cell / "result.json", cell / "metrics.jsonl") if os.path.lexists(path)]
+    return [Problem(str(path), why) for path in there if (why := _closed(path))]
 
 
 def _has_hash(path: Path, digest: str) -> bool:

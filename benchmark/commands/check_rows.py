@@ -13,17 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from benchmark.commands import published
+from benchmark.commands.row_numbers import HIGHEST, number
 from benchmark.messages import LONGEST, shown
-from benchmark.results import LATER, MEASURED, NEEDED, SEPARATOR, STATUSES, TIMES, Row
+from benchmark.results import MEASURED, NEEDED, SEPARATOR, STATUSES, TIMES, Row
 from benchmark.spec import FILE_NAME
 from methods.registry import method_class
 
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # float() takes more, such as 1_000
-NAN = ("", "nan", "NaN")
 COMMIT = re.compile(r"[0-9a-f]{7,40}(-dirty)?|unknown(-dirty)?")
 TEXTS = ("device", "departs", "error", "commit", "suite", "protocol")
-PERCENTAGES = ("test_accuracy", "test_top5_accuracy", "best_test_accuracy", "test_accuracy_at_min_density")
-FRACTIONS = ("density", "density_at_best_test_accuracy", "min_density")
 FLOPS = ("train_flops", "inference_flops", "executed_flops")
 OF_A_UNIT = 0.25  # the share of the target density by which methods that remove whole units may miss it
 EXPORT = "export the cell again from its run folder"
@@ -48,15 +45,6 @@ class Records:
     def untimed(self) -> dict[tuple[float, float | None, str], float]:
         """The values without times, which differ between two trainings of one cell."""
         return {key: value for key, value in self.values.items() if not re.search("seconds|time", key[2])}
-
-
-def number(text: str) -> float:
-    """A number of a table; nan where it is empty. Raises ValueError."""
-    if text in NAN:
-        return math.nan
-    if not NUMBER.fullmatch(text) or not math.isfinite(value := float(text)):
-        raise ValueError(f"{shown(text)} is no finite number")
-    return value
 
 
 def problems(row: Row, layers: Layers, records: Records) -> Iterator[str]:
@@ -99,10 +87,9 @@ def _measured(row: Row, values: Mapping[str, float]) -> Iterator[str]:
     for name in NEEDED:
         if math.isnan(values[name]):
             yield f"{name} of a done cell is empty"
-    for names, low, high in ((PERCENTAGES, 0.0, 100.0), (FRACTIONS, 0.0, 1.0), (("nonzero_density",), 0.0, 1.0)):
-        for name in names:
-            if not low <= values[name] <= high and not math.isnan(values[name]):
-                yield f"{name} is {values[name]:g}, which is not in [0, {high:g}]"
+    for name, highest in HIGHEST.items():
+        if not 0 <= values[name] <= highest and not math.isnan(values[name]):
+            yield f"{name} is {values[name]:g}, which is not in [0, {highest:g}]"
     for low_name, high_name in (
         ("test_accuracy", "best_test_accuracy"),
         ("test_accuracy", "test_top5_accuracy"),
@@ -112,7 +99,7 @@ def _measured(row: Row, values: Mapping[str, float]) -> Iterator[str]:
         if values[low_name] > values[high_name]:
             yield f"{low_name} is {values[low_name]:g}, above {high_name}, {values[high_name]:g}"
     wanted = json.loads(row["spec"])["optimizer"]["epochs"]
-    if values["epochs"] < wanted or values["epochs"] % 1:
+    if values["epochs"] < wanted or values["epochs"] % 1 > 0:
         yield f"epochs is {values['epochs']:g}, but its spec trains {wanted}"
     for name in TIMES:
         if values[name] <= 0:
@@ -147,7 +134,8 @@ def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator
     if promised(method) == "dense":
         if train < executed:
             yield f"train_flops is {train:g}, but {method} needs all executed_flops, {executed:g}"
-        if inference and train % (3 * inference * values["epochs"]):
+        passes = 3 * inference * values["epochs"]
+        if passes and train % passes > 0:  # nan, where a table lacks a column, is no problem
             yield f"train_flops is {train:g}, no multiple of 3 x inference_flops x epochs"
     if inference < (least := 2 * sum(kept for _, kept in layers.values())):
         yield f"inference_flops is {inference:g}, but the kept weights need {least:g}"
@@ -158,7 +146,11 @@ def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
     accuracies, densities = records.by_epoch("test_accuracy"), records.by_epoch("density")
     if not records.values:
         return
-    if not len(accuracies) == len(densities) == values["epochs"]:
+    if not accuracies or len(accuracies) != len(densities):
+        counts = f"test_accuracy of {len(accuracies)} epochs and density of {len(densities)}"
+        yield f"traces.csv has {counts}: it must have both of every epoch"
+        return
+    if len(accuracies) != values["epochs"] and not math.isnan(values["epochs"]):
         yield f"epochs is {values['epochs']:g}, but traces.csv has test_accuracy of {len(accuracies)} epochs"
         return
     for name, recorded in (
@@ -178,16 +170,3 @@ def promised(method: str) -> str:
         return method_class(method).density_promise
     except ValueError:
         return ""
-
-
-def difference(row: Row, other: Row) -> str:
-    """The first column in which two finished rows of one cell differ; empty if they do not.
-
-    `analysis build` compares rows in the same way.
-    """
-    for name in ("status", *(name for name in MEASURED if name not in TIMES)):
-        here, there = (found[name] if name == "status" else number(found[name]) for found in (row, other))
-        absent = [value != value for value in (here, there)]  # NaN is not equal to itself
-        if here != there and not all(absent) and not (name in LATER and any(absent)):
-            return name
-    return ""

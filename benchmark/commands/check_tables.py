@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmark.commands import published
 from benchmark.commands.check_files import Problem
-from benchmark.commands.check_rows import Records, number, problems
+from benchmark.commands.check_rows import Records, problems
 from benchmark.commands.published import FINISHED, HEADER
+from benchmark.commands.row_numbers import number
 from benchmark.messages import shown
 from benchmark.results import LAYERS, TRACES, Row
 from benchmark.spec import SpecError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from rich.table import Table
 
 import methods
 from benchmark import results, suites
+from benchmark.commands import published
 from benchmark.commands.output import console, emit, say, show
 from benchmark.spec import SpecError, check_names, nearest, unknown
 from benchmark.training import checkout, environment
@@ -32,11 +32,14 @@ def check_methods(wanted: str, level: str, to: Path | None, json_output: bool) -
     """Check the promises of methods and print the findings; the exit code, 1 if one is broken.
 
     wanted: a name, `all`, or FILE.py[:Class]. to: a folder whose conformance.csv gets one row per
-    method. Raises SpecError for an unknown name, and for a file without a method.
+    method. Raises SpecError for an unknown name, for a file without a method, and where `to` has
+    somebody else's file of that name.
     """
     check_names([level], ("fast", "full"), "--level")
     if to is not None and level != "full":
         raise SpecError("--to adds rows of all checks: use it with --level full")
+    if to is not None:
+        _earlier(to / FILE)  # before the checks, which take minutes
     screen = console(json_output=json_output)
     found: dict[str, Findings] = {}
     rows = []
@@ -121,15 +124,29 @@ def _by_check(findings: Findings) -> Iterator[tuple[str, str, str]]:
 
 
 def add(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write rows into the folder's conformance.csv, in place of earlier rows of the same methods."""
+    """Write rows into the folder's conformance.csv, in place of earlier rows of the same methods.
+
+    Raises SpecError, and writes nothing, if that file is no such table.
+    """
     path = folder / FILE
     folder.mkdir(parents=True, exist_ok=True)
-    kept: list[Mapping[str, Any]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = [old for old in csv.DictReader(file) if old.get("method") not in {new["method"] for new in rows}]
-    table = sorted([*kept, *rows], key=lambda each: str(each.get("method")))
+    new = {row["method"] for row in rows}
+    table = [*(old for old in _earlier(path) if old["method"] not in new), *rows]
+    table.sort(key=lambda each: str(each["method"]))
     results.write_csv(path, columns(), [{name: each.get(name, "") for name in columns()} for each in table])
+
+
+def _earlier(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a conformance.csv, which may lack the checks that came later; none where there is no file.
+
+    Raises SpecError for any other file.
+    """
+    if not path.exists():
+        return []
+    try:
+        return list(published.rows(path, columns(), needed=[*ABOUT, *MADE]))
+    except SpecError as error:
+        raise SpecError(f"{error}; move it away, or choose another folder for --to") from error
 
 
 def _one(findings: Findings) -> Table:

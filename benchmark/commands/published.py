@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import io
 import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from benchmark import results
-from benchmark.results import COLUMNS, LAYERS, MEASURED, REQUIRED, TIMES, TRACES, Row
+from benchmark.commands.row_numbers import HIGHEST, difference, number
+from benchmark.results import COLUMNS, LATER, LAYERS, MEASURED, REQUIRED, TRACES, Row
+from benchmark.run_folder.files import open_regular
 from benchmark.spec import SpecError
 
 HEADER = 2  # the header is row 1, so that the first row below it is row 2
@@ -41,18 +44,33 @@ def done(paths: Iterable[Path]) -> Done:
     """The cells that have an intact row in the tables under these files and folders.
 
     A row is intact if its status is done, its spec is the one of its run id and of its columns, its
-    numbers are finite and it was trained in one environment (no drift). Every other row counts as
-    not run. Raises SpecError for a path that does not exist or holds no results.csv, and for a file
-    that is no results table.
+    numbers are finite and in their range, and it was trained in one environment (no drift). Every
+    other row counts as not run. Raises SpecError for a path that does not exist or holds no
+    results.csv, for a file that is no results table, and for two finished rows of one cell with
+    different numbers.
     """
-    rows = [
-        (file, number, row) for path in paths for file in _tables(path) for number, row in enumerate(read(file), HEADER)
+    found = [
+        (file, line, row) for path in paths for file in _tables(path) for line, row in enumerate(read(file), HEADER)
     ]
-    claimed = [(file, number, row, _fault(row)) for file, number, row in rows if row["status"] == "done"]
+    claimed = [(f"{file}, row {line}", row, _fault(row)) for file, line, row in found if row["status"] in FINISHED]
+    _check_pairs([(place, row) for place, row, fault in claimed if not fault])
+    done_rows = [(place, row, fault) for place, row, fault in claimed if row["status"] == "done"]
     return Done(
-        {row["run_id"]: row for *_, row, fault in claimed if not fault},
-        tuple(f"{file}, row {number}: {fault}" for file, number, _, fault in claimed if fault),
+        {row["run_id"]: row for _, row, fault in done_rows if not fault},
+        tuple(f"{place}: {fault}" for place, _, fault in done_rows if fault),
     )
+
+
+def _check_pairs(found: Iterable[tuple[str, Row]]) -> None:
+    """Raises SpecError for two finished rows of one cell with different numbers. found: each with its place."""
+    first: dict[str, tuple[str, Row]] = {}
+    for place, row in found:
+        before, other = first.setdefault(row["run_id"], (place, row))
+        if other is not row and (name := difference(row, other)):
+            raise SpecError(
+                f"{place}: cell {row['run_id']} has {name} {row[name]}, but {other[name]} in {before}: "
+                "keep one of the two rows"
+            )
 
 
 def read(file: Path) -> list[Row]:
@@ -136,7 +154,8 @@ def _tables(path: Path) -> list[Path]:
 def rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[Row]:
     """The rows of a table with these columns; it must have those `needed`, all without it."""
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:  # a spreadsheet program adds the mark
+        with _opened(file) as binary:
+            opened = io.TextIOWrapper(binary, newline="", encoding="utf-8-sig")  # a spreadsheet program adds the mark
             reader = csv.DictReader(_lines(opened), strict=True)
             names = list(reader.fieldnames or ())
             if missing := [name for name in needed or columns if name not in names]:
@@ -154,6 +173,14 @@ def rows(file: Path, columns: Sequence[str], *, needed: Sequence[str] | None = N
         raise SpecError(f"{file} cannot be read as a table: {error}") from error
 
 
+def _opened(file: Path) -> BinaryIO:
+    """A stranger's file, opened. Raises SpecError for a pipe and other special files, and OSError."""
+    try:
+        return open_regular(file)
+    except ValueError as error:
+        raise SpecError(f"{error}: remove it, or put a table in its place") from error
+
+
 def _lines(opened: TextIO) -> Iterator[str]:
     """The lines of a file, which may be a stranger's: one without an end would fill the memory."""
     while line := opened.readline(LONGEST_LINE):
@@ -163,14 +190,17 @@ def _lines(opened: TextIO) -> Iterator[str]:
 
 
 def _fault(row: Row) -> str:
-    """Why a row that says done does not count; empty if it does."""
+    """Why a row that says done does not count; empty if it does, and for an intact row of a diverged cell."""
     if found := damage(row):
         return found
     if any(part.startswith(results.DRIFT) for part in row["departs"].split(results.SEPARATOR)):
         return "it was resumed in a changed environment (drift)"
-    for name in NEEDED:
-        if not math.isfinite(float(row[name] or "nan")):
+    for name in MEASURED:
+        if (row[name] or (name in NEEDED and row["status"] == "done")) and math.isnan(number(row[name])):
             return f"{name} is {row[name]!r:.120}: it must be a finite number"
+    for name, highest in HIGHEST.items():
+        if row[name] and not 0 <= number(row[name]) <= highest:
+            return f"{name} is {row[name]}: it must be in [0, {highest:g}]"
     return ""
 
 
@@ -180,23 +210,19 @@ def damage(row: Row) -> str:
         results.check_row(row)
     except SpecError as error:
         return str(error)
-    strange = [name for name in MEASURED if row[name] and not _is_number(row[name])]
-    return f"{strange[0]} is {row[strange[0]]!r:.120}: it must be a number" if strange else ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    for name in MEASURED:
+        try:
+            number(row[name])
+        except ValueError as error:
+            return f"{name}: {error}"
+    return ""
 
 
 def _check_rows(rows: Sequence[Row], file: Path) -> None:
     """Raises SpecError for the first row that is not the row of its cell."""
-    for number, row in enumerate(rows, HEADER):
+    for line, row in enumerate(rows, HEADER):
         if found := damage(row):
-            raise SpecError(f"{file}, row {number}: {found}; correct or remove that row first")
+            raise SpecError(f"{file}, row {line}: {found}; correct or remove that row first")
 
 
 def _check_parquet(file: Path) -> None:
@@ -207,7 +233,8 @@ def _check_parquet(file: Path) -> None:
     import pyarrow.parquet
 
     try:
-        names = pyarrow.parquet.read_schema(file).names
+        with _opened(file) as opened:
+            names = pyarrow.parquet.read_schema(opened).names
     except (OSError, pa.ArrowException) as error:
         raise SpecError(f"{file} cannot be read as a table: {str(error).splitlines()[0]}") from error
     if not set(REQUIRED) <= set(names) <= set(COLUMNS):
@@ -217,9 +244,10 @@ def _check_parquet(file: Path) -> None:
 def _check_same(new: Row, old: Row | None, to: Path) -> None:
     if old is None or new["status"] not in FINISHED:
         return
-    for name in ("status", *(name for name in MEASURED if name not in TIMES)):
-        if old[name] not in ("", str(new[name])):  # empty: an earlier version did not measure it
-            raise SpecError(
-                f"{to / RESULTS} has cell {new['run_id']} with {name} {old[name]}, the run folder has {new[name]}: "
-                "remove that row, or export into another folder"
-            )
+    unmeasured = [name for name in MEASURED if math.isnan(number(old[name]))]  # by an earlier version
+    texts = {name: str(value) for name, value in new.items()}
+    if name := difference(old, texts, may_lack=(*LATER, *unmeasured)):
+        raise SpecError(
+            f"{to / RESULTS} has cell {new['run_id']} with {name} {old[name]}, the run folder has {new[name]}: "
+            "remove that row, or export into another folder"
+        )

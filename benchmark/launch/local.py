@@ -204,6 +204,8 @@ class LocalLauncher:
             self._queue.clear()
             self._later.clear()
         cause = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if self._stopping is not None and code == 0:
+            return  # it was asked to stop before it began its cell
         if worker.spec is not None:
             yield from self._worker_died(worker.spec, cause, worker.log)
 
@@ -211,8 +213,9 @@ class LocalLauncher:
         """Queue the cell of a dead worker again; after DEATHS_ALLOWED deaths mark it as failed."""
         run_id = spec.run_id
         self._deaths[run_id] += 1
-        if self._execution.processes_started:
-            yield Event(run_id, "warning", {"warning": f"its processes died ({cause}); the same command goes on"})
+        if self._execution.processes_started or self._stopping is not None:
+            who = "processes" if self._execution.processes_started else "worker"
+            yield Event(run_id, "warning", {"warning": f"its {who} died ({cause}); the same command goes on"})
         elif self._deaths[run_id] < DEATHS_ALLOWED:
             yield Event(run_id, "warning", {"warning": f"its worker died ({cause}); another one goes on with it"})
             self._queue.append(spec)

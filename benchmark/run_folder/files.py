@@ -15,7 +15,7 @@ import stat
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from benchmark.run_folder.shapes import Shape, misfit
 
@@ -66,7 +66,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_bytes(path: Path, *, start: int = 0) -> bytes:
-    """The content of a regular file, from a byte on.
+    """The content of a regular file, from a byte on. Raises as `open_regular`."""
+    with open_regular(path) as file:
+        try:
+            file.seek(start)
+            return file.read()
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading, which a stranger may have made.
 
     Never waits for a pipe. Raises FileNotFoundError if there is nothing, ValueError naming the path
     if it is no regular file or larger than MOST_BYTES, and OSError if the storage or the permissions
@@ -88,14 +99,10 @@ def read_bytes(path: Path, *, start: int = 0) -> bytes:
             raise ValueError(f"{path} is damaged (not a regular file)")
         if status.st_size > MOST_BYTES:
             raise ValueError(f"{path} is damaged ({status.st_size} bytes)")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            file.seek(start)
-            return file.read()
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
 
 
 def examine(path: Path, shape: Shape = object, *, seal: bool = False) -> tuple[Any, str]:

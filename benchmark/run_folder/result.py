@@ -21,6 +21,14 @@ RESULT = {
     "environment": {"commit": (str, None), "dirty": (bool, None), "device_name": str, "drift?": [str]},
     "metrics_sha256": str,
 }
+OF_DONE = {  # what summaries, estimates, searches and tables compute with
+    "epochs": float,
+    "test_accuracy": float,
+    "best_test_accuracy": float,
+    "density_at_best_test_accuracy": float,
+    "density": float,
+    "train_seconds": float,
+}
 VALUES = {int, float, bool, type(None)}
 RECORD = {"epoch": int, "step": int, "train_seconds?": float}
 
@@ -28,8 +36,8 @@ RECORD = {"epoch": int, "step": int, "train_seconds?": float}
 def examine_result(path: Path, run_id: str) -> tuple[dict[str, Any] | None, str]:
     """(the result in a file, ""), or (None, why it is not believed); (None, "") if there is none.
 
-    It is believed if its checksum holds, it has what a result has, and it is of the cell `run_id`:
-    not a copy of another cell's or a link to it.
+    It is believed if its checksum holds, it has what a result has, if done the numbers too, and it
+    is of the cell `run_id`: not a copy of another cell's or a link to it.
     """
     result, damage = examine(path, RESULT, seal=True)
     if result is None:
@@ -38,7 +46,18 @@ def examine_result(path: Path, run_id: str) -> tuple[dict[str, Any] | None, str]
         return None, f"{path} is of cell {one_line(result['run_id'])[:12]}"
     if result["status"] not in STATUSES:
         return None, f"{path} is damaged (status is not {' or '.join(STATUSES)})"
+    if result["status"] == "done" and (problem := _misfit_of_done(result["measured"])):
+        return None, f"{path} is damaged ({problem})"
     return {**result, "error": one_line(result["error"])}, ""
+
+
+def _misfit_of_done(measured: dict[str, Any]) -> str:
+    if problem := misfit(measured, OF_DONE, "measured"):
+        return problem
+    for name in ("density", "density_at_best_test_accuracy"):
+        if not 0 <= measured[name] <= 1:
+            return f"measured.{name} is not in [0, 1]"
+    return ""
 
 
 def result_of(cell: Path) -> dict[str, Any] | None:

@@ -149,7 +149,7 @@ def test_an_earlier_publication_is_replaced_and_anything_else_is_refused(tmp_pat
     publish(two, to)
     assert content(to) != before
     assert [path.name for path in to.parent.iterdir()] == ["published"]
-    for damage in ("a file of mine", "a changed file", "a file less", "a link"):
+    for damage in ("a file of mine", "a changed file", "a file less", "a link", "a pipe"):
         publish(one, tmp_path / damage)
         victim = tmp_path / damage / "LICENSE"
         if damage == "a file of mine":
@@ -158,6 +158,9 @@ def test_an_earlier_publication_is_replaced_and_anything_else_is_refused(tmp_pat
             victim.write_text("mine")
         elif damage == "a file less":
             victim.unlink()
+        elif damage == "a pipe":  # which nobody waits for
+            victim.unlink()
+            os.mkfifo(victim)
         else:
             victim.rename(tmp_path / "elsewhere")
             victim.symlink_to(tmp_path / "elsewhere")

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,3 +87,16 @@ def test_the_folder_of_exhibits_may_be_a_link_itself(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     build(load([COMMITTED]), tmp_path / "out", only=["table1"])
     assert (tmp_path / "disk" / "table1.md").is_file()
+
+
+@pytest.mark.parametrize("name", ["results.csv", "traces.csv", "layers.csv", "run-folder.json"])
+def test_a_pipe_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    shutil.copytree(COMMITTED, tmp_path / "table")
+    pipe = tmp_path / "table" / name
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "analysis", "build", "--results", str(tmp_path / "table"), "--only", "table1"]
+    ended = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {pipe} is ")
+    assert len(ended.stderr.splitlines()) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grids import Bench
 
 import methods
 from benchmark.commands import conformance
@@ -219,6 +220,37 @@ def test_the_table_gets_one_row_per_method_which_replaces_an_earlier_one(file: P
     assert rows[1]["units_are_whole"] == "not applicable"
     assert rows[0]["version"] == "3"
     assert all(row["commit"] and row["torch"] and row["machine"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ("date,price\n2026-01-01,3\n", "is no table of ours: it has no column 'method'"),
+        ("", "is no table of ours: it has no column 'method'"),
+        ("method,version,commit,torch,machine,price\n", "is no table of ours: unknown or repeated column 'price'"),
+        ("method,version,commit,torch,machine\nset,1\n", "line 2: it does not have 5 values"),
+    ],
+)
+def test_a_table_of_somebody_else_is_refused_before_the_checks_and_left_as_it_is(
+    theirs: str, said: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods.conformance, "examine", lambda *_: pytest.fail("the checks were run first"))
+    path = tmp_path / "conformance.csv"
+    path.write_text(theirs)
+    refused = bench("doctor", "--method", "static", "--level", "full", "--to", tmp_path)
+    assert refused.code == 2
+    assert refused.error.startswith(f"error: {path}")
+    assert refused.error.endswith(f"{said}; move it away, or choose another folder for --to")
+    assert path.read_text() == theirs
+
+
+def test_a_table_of_an_earlier_version_lacks_checks_and_is_joined(tmp_path: Path) -> None:
+    (tmp_path / "conformance.csv").write_text("method,version,class,commit,torch,machine\nset,1,kept,abc,2.0,cpu\n")
+    conformance.check_methods("static", "full", tmp_path, False)
+    with (tmp_path / "conformance.csv").open(newline="") as opened:
+        rows = {row["method"]: row for row in csv.DictReader(opened)}
+    assert list(rows) == ["set", "static"]
+    assert (rows["set"]["class"], rows["set"]["units_are_whole"]) == ("kept", "")
 
 
 def test_the_committed_table_has_all_checks_and_nothing_is_broken(

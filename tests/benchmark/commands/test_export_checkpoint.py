@@ -19,7 +19,8 @@ from one_cell import Runner, flip_a_bit, make_spec, runner, sparse_cell
 
 import methods
 from benchmark import models, results, suites
-from benchmark.run_folder.files import sealed
+from benchmark.run_folder.files import sealed, write_json
+from benchmark.run_folder.result import result_of
 from benchmark.spec import Data, Model
 from benchmark.training.finished import trained
 from benchmark.training.measure import accuracy
@@ -308,3 +309,12 @@ def test_options_of_tables_do_not_go_with_a_checkpoint(
     refused(finished, tmp_path / "n", "--checkpoint takes --to DIR, a new folder")
     finished = bench("export", "--suite", "digits", "--out", done.execution.out)
     refused(finished, tmp_path / "n", "--suite is an option of --checkpoint")
+
+
+def test_a_result_that_names_no_state_is_refused(done: Runner, tmp_path: Path, bench: Bench) -> None:
+    to, out = tmp_path / "network", tmp_path / "runs"
+    shutil.copytree(done.execution.out, out)
+    cell = Runner(out, done.spec)
+    result = {name: value for name, value in (result_of(cell.cell) or {}).items() if name != "state_sha256"}
+    write_json(cell.cell / "result.json", sealed(result))
+    refused(export(bench, cell, to), to, f"cell {cell.spec.run_id}: its checkpoint is not its last state")

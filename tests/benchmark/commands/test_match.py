@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import threading
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from benchmark import suites
 from benchmark.commands.match_setting import Measured, Trial, setting_of
 from benchmark.launch.choice import Choice
+from benchmark.results import COLUMNS, write_csv
 from benchmark.run_folder.attempts import Observer
 from benchmark.run_folder.result import result_of
 from benchmark.spec import Data, Model, Optimizer, RunSpec
@@ -160,6 +162,20 @@ def test_finished_cells_of_other_tables_are_read(bench: Bench, here: list[str], 
     assert near["cells_trained"] == 3
     other = document(bench, suite, tmp_path / "third", "--done-in", tmp_path / "first", "--set", "optimizer.epochs=2")
     assert other["values"][0]["run_ids"] != first["values"][0]["run_ids"], "another setting: nothing is reused"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"density": "27.2"}, {"threshold_resets": "inf"}, {"threshold_resets": "nan"}, {"density": "1e999"}]
+)
+def test_rows_of_other_tables_whose_numbers_make_no_sense_are_trained_again(
+    changed: dict[str, str], bench: Bench, here: list[str], suite: str, tmp_path: Path
+) -> None:
+    document(bench, suite, tmp_path / "first", "--probes", "1")
+    with (tmp_path / "first/results.csv").open(newline="") as file:
+        write_csv(tmp_path / "theirs.csv", COLUMNS, [row | changed for row in csv.DictReader(file)])
+    here.clear()
+    again = match(bench, suite, tmp_path / "second", "--probes", "1", "--done-in", tmp_path / "theirs.csv")
+    assert (again.stderr, len(here)) == ("", 3)
 
 
 def test_seeds_that_are_finished_are_not_trained_again(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from grids import Bench, Grid
 
@@ -131,6 +135,22 @@ def test_only_the_time_may_differ_between_two_trainings_of_a_cell(grid: Grid, tm
     assert published.merge(rows, grid.out, tmp_path) == 0
 
 
+def test_a_table_that_another_program_saved_writes_numbers_in_its_own_way(grid: Grid, tmp_path: Path) -> None:
+    """pandas writes 2.0 for 2 where a column has empty values."""
+    rows = rows_of(grid, "done", "diverged")
+    published.merge(rows, grid.out, tmp_path)
+    file = tmp_path / "results.csv"
+    theirs = pd.read_csv(file, dtype={"run_id": str})
+    theirs.astype({"epochs": float, "mask_flips": float}).to_csv(file, index=False)
+    assert {row["epochs"] for row in table(file)} > {"2.0"}
+    before = contents(tmp_path)["results.csv"]
+    assert published.merge(rows, grid.out, tmp_path) == 0
+    assert contents(tmp_path)["results.csv"] == before
+    rewrite(file, rows[0]["run_id"], epochs="3.0")
+    with pytest.raises(SpecError, match=r"with epochs 3\.0, the run folder has [12]:"):
+        published.merge(rows, grid.out, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -162,6 +182,22 @@ def test_a_foreign_file_ends_the_command_with_one_line_and_code_2(bench: Bench, 
     line = f"error: {tmp_path / 'results.csv'} is no table of ours: it has no column 'run_id'"
     assert (done.code, done.error.strip()) == (2, line)
     assert contents(tmp_path) == {"results.csv": theirs}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *(("export", name) for name in ("results.csv", "traces.csv", "layers.csv", "results.parquet")),
+        ("plan", "results.csv"),
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(grid: Grid, tmp_path: Path, command: str, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    plan = ("plan", "--suite", grid.suite, "--out", tmp_path / "runs", "--done-in", tmp_path)
+    arguments = map(str, ("export", "--out", grid.out, "--to", tmp_path) if command == "export" else plan)
+    ended = subprocess.run([sys.executable, "-m", "benchmark", *arguments], capture_output=True, text=True, timeout=60)
+    message = f"error: {tmp_path / name} is damaged (not a regular file): remove it, or put a table in its place"
+    assert (ended.returncode, ended.stderr.strip()) == (2, message)
 
 
 def test_a_parquet_file_of_somebody_else_is_left_as_it_is(grid: Grid, tmp_path: Path) -> None:
@@ -265,6 +301,56 @@ def test_a_row_that_disagrees_with_its_spec_does_not_count_as_done(
     found = published.done([tmp_path])
     assert found.run_ids == {row["run_id"] for row in others}
     assert found.ignored[0].startswith(f"{tmp_path / 'results.csv'}, row 2: {column} is '{value}', but its spec says ")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("density", "27.2", "density is 27.2: it must be in [0, 1]"),
+        ("min_density", "-0.1", "min_density is -0.1: it must be in [0, 1]"),
+        ("test_accuracy", "927", "test_accuracy is 927: it must be in [0, 100]"),
+        ("threshold_resets", "inf", "threshold_resets: 'inf' is no finite number"),
+        ("threshold_resets", "nan", "threshold_resets is 'nan': it must be a finite number"),
+        ("train_cpu_seconds", "1_0", "train_cpu_seconds: '1_0' is no finite number"),
+        ("epochs", "", "epochs is '': it must be a finite number"),
+    ],
+)
+def test_a_row_with_a_number_that_makes_no_sense_does_not_count_as_done(
+    grid: Grid, tmp_path: Path, column: str, value: str, said: str
+) -> None:
+    first, *others = rows_of(grid, "done")
+    published.merge([first, *others], grid.out, tmp_path)
+    rewrite(tmp_path / "results.csv", first["run_id"], **{column: value})
+    found = published.done([tmp_path])
+    assert found.run_ids == {row["run_id"] for row in others}
+    assert found.ignored == (f"{tmp_path / 'results.csv'}, row 2: {said}",)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"test_accuracy": "12.5"}, {"status": "diverged"}, {"weight_max": ""}, {"density": "0.5"}]
+)
+def test_two_finished_rows_of_one_cell_that_differ_are_refused(
+    bench: Bench, grid: Grid, tmp_path: Path, changed: dict[str, str]
+) -> None:
+    rows = rows_of(grid, "done")
+    for folder in ("one", "two"):
+        published.merge(rows, grid.out, tmp_path / folder)
+    rewrite(tmp_path / "two" / "results.csv", rows[1]["run_id"], device="another", train_seconds="3", density="nan")
+    assert len(published.done([tmp_path]).rows) == len(rows)  # an ignored row conflicts with none
+    rewrite(tmp_path / "two" / "results.csv", rows[1]["run_id"], **{"density": rows[1]["density"]} | changed)
+    (name, value), both = changed.popitem(), [tmp_path / folder / "results.csv" for folder in ("two", "one")]
+    message = (
+        f"{both[0]}, row 3: cell {rows[1]['run_id']} has {name} {value}, but {rows[1][name]} in {both[1]}, row 3: "
+        "keep one of the two rows"
+    )
+    refused = bench("plan", "--suite", grid.suite, "--out", tmp_path / "runs", "--done-in", tmp_path)
+    assert (refused.code, refused.error) == (2, f"error: {message}")
+
+
+def test_a_row_twice_in_one_table_is_one_cell(grid: Grid, tmp_path: Path) -> None:
+    rows = rows_of(grid, "done")
+    results.write_csv(tmp_path / "results.csv", COLUMNS, [*rows, *rows])
+    assert len(published.done([tmp_path]).rows) == len(rows)
 
 
 def test_the_committed_tables_are_all_done(tmp_path: Path) -> None:

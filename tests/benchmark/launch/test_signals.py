@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grids
 import pytest
+from one_cell import make_spec
 
+from benchmark.launch.base import Event
+from benchmark.launch.local import LocalLauncher
 from benchmark.run_folder import attempts
 from benchmark.run_folder.attempts import folder_of, numbers
 from benchmark.run_folder.files import read_json
+from benchmark.training.execution import Execution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,6 +120,30 @@ def test_a_worker_ends_at_once_at_its_second_interrupt() -> None:
     assert worker.poll() is None
     worker.send_signal(signal.SIGINT)
     assert worker.wait(grids.WAIT_SECONDS) == 130
+
+
+def launched(out: Path) -> tuple[LocalLauncher, Iterator[Event]]:
+    """A cell that a worker, which still starts, has been given."""
+    launcher = LocalLauncher(Execution(out=out, data_dir=out), workers=1)
+    launcher.submit([make_spec()])
+    events = launcher.events()
+    assert next(events).kind == "started"
+    return launcher, events
+
+
+def test_a_stop_while_a_worker_starts_is_no_death(tmp_path: Path) -> None:
+    launcher, events = launched(tmp_path)
+    launcher.stop()
+    assert list(events) == []
+    assert not grids.cells(tmp_path)
+
+
+def test_no_other_worker_goes_on_with_the_cell_of_one_that_dies_after_a_stop(tmp_path: Path) -> None:
+    launcher, events = launched(tmp_path)
+    launcher.stop()
+    os.kill(*grids.children(os.getpid()), signal.SIGKILL)
+    (warning,) = events
+    assert warning.payload == {"warning": "its worker died (signal 9); the same command goes on"}
 
 
 def catches(pid: int, number: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import grids
 import pytest
 from grids import Bench, Grid
-from one_cell import Runner, make_spec, result_document
+from one_cell import MEASURED, Runner, make_spec, result_document
 
 from benchmark import results
 from benchmark.run_folder.attempts import folder_of
@@ -105,6 +105,10 @@ def test_records_that_are_none_are_one_line_though_their_checksum_holds(
         ({"attempt": "1"}, "attempt is not a whole number"),
         ({"attempt": True}, "attempt is not a whole number"),
         ({"measured": {"test_accuracy": "=1+1"}}, "measured.test_accuracy is not a number or null"),
+        ({"measured": {}}, "measured.epochs is missing"),
+        *(({"measured": MEASURED | {name: None}}, f"measured.{name} is not a number") for name in MEASURED),
+        ({"measured": MEASURED | {"density": 27.2}}, "measured.density is not in [0, 1]"),
+        ({"measured": MEASURED | {"density_at_best_test_accuracy": -1}}, "best_test_accuracy is not in [0, 1]"),
         ({"layers": {"fc": {"weights": 1}}}, "layers.fc.kept is missing"),
         ({"environment": {}}, "environment.commit is missing"),
     ],
@@ -121,6 +125,52 @@ def test_a_sealed_result_without_what_a_result_has_is_not_believed(
     assert result is None
     assert reason in problem
     assert str(cell / "result.json") in problem
+
+
+def test_no_command_breaks_at_a_sealed_result_without_numbers_and_the_cell_is_trained_again(
+    bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    dst = cell_of(copy.out, "dst")
+    write_json(dst / "result.json", sealed({**(result_of(dst) or {}), "measured": {}}))
+    where = ("--suite", copy.suite, "--where", "method=dst", "--out", copy.out)
+    assert [cell["run_id"] for cell in bench("plan", *where, "--json").json["to_run"]] == [dst.name]
+    assert "result.json is damaged (measured.epochs is missing)" in bench("status", "--out", copy.out).stdout
+    assert bench("export", "--out", copy.out).code == 0
+    said = bench("check", copy.out).stdout
+    assert f"{dst / 'result.json'}: result.json is damaged (measured.epochs is missing): train the cell again" in said
+    assert bench("run", *where, "--workers", "1", "--no-mlflow").code == 0
+    assert grids.tables(copy.out) == grids.tables(grid.out)
+
+
+@pytest.mark.parametrize("name", ["cells/{}/result.json", "cells/{}/metrics.jsonl", "suites/mixed.json"])
+@pytest.mark.parametrize("way", ["link", "pipe"])
+def test_a_check_opens_no_link_and_no_pipe_of_a_run_folder(
+    way: str, name: str, bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    path = copy.out / name.format(cell_of(copy.out, "dst").name)
+    path.rename(tmp_path / "elsewhere")
+    if way == "link":  # to the very file, which would pass if it were followed
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(path)
+    problems = bench("check", copy.out, "--json").json["problems"]
+    (said,) = [problem["text"] for problem in problems if str(path) in problem["file"] + problem["text"]]
+    assert said.startswith("is a link, which may lead anywhere, and" if way == "link" else "is no regular file and")
+
+
+def test_a_layer_with_more_than_its_counts_has_only_these_in_the_table(
+    bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    copy = grid.copy(tmp_path / "runs")
+    dst = cell_of(copy.out, "dst")
+    result = result_of(dst) or {}
+    layers = {name: {**counts, "run_id": "x", "price": 3} for name, counts in result["layers"].items()}
+    write_json(dst / "result.json", sealed({**result, "layers": layers}))
+    exported = bench("export", "--out", copy.out)
+    assert exported.code == 0, exported.stderr
+    assert (copy.out / "layers.csv").read_bytes() == (grid.out / "layers.csv").read_bytes()
 
 
 @pytest.mark.parametrize("linked", [".", "attempts"])
