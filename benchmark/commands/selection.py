@@ -95,11 +95,11 @@ def parse_seeds(text: str) -> list[int]:
             numbers = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             raise SpecError(f"--seeds {text}: write numbers and ranges, such as 0-4 or 0,2") from None
+        if not numbers:
+            raise SpecError(f"--seeds {text}: the range {part} is empty; write the smaller number first")
         if numbers.stop - numbers.start + len(seeds) > MOST_SEEDS:
             raise SpecError(f"--seeds {text}: give at most {MOST_SEEDS} seeds")
         seeds += numbers
-    if not seeds:
-        raise SpecError(f"--seeds {text}: the range is empty")
     return list(dict.fromkeys(seeds))
 
 

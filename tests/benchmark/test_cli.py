@@ -133,7 +133,7 @@ def test_seeds_are_numbers_and_ranges(text: str, seeds: list[int]) -> None:
     assert selection.parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0,,1", "1.5", "2-1"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0,,1", "1.5", "2-1", "0,5-3", "5-3,0"])
 def test_seeds_that_are_no_numbers_are_an_error(text: str) -> None:
     with pytest.raises(SpecError, match=r"^--seeds"):
         selection.parse_seeds(text)
