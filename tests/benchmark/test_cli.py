@@ -32,6 +32,10 @@ LENET = ("--suite", "mnist", "--where", "model=lenet-300-100", "--where", "metho
         (["--set", "epochs=1"], ["unknown field 'epochs'", "optimizer.epochs"]),
         (["--set", "method.alhpa=1"], ["no cell's method has 'alhpa'", "did you mean 'alpha'?"]),
         (["--set", "method.name=dst"], ["no cell's method has 'name'"]),
+        (
+            ["--set", "optimizer.epochs=1", "--set", "optimizer.epochs=3"],
+            ["--set optimizer.epochs is given twice: give each field one value"],
+        ),
         (["--set", "optimizer.epochs"], ["--set optimizer.epochs: write FIELD=value"]),
         (["--set", "optimizer.epochs=many"], ["optimizer.epochs is 'many': it must be int"]),
         (["--set", "optimizer.lr=Infinity"], ["optimizer.lr is inf: it must be finite"]),
