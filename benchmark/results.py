@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import functools
-import hashlib
 import io
 import math
 import os
@@ -19,9 +17,9 @@ from typing import Any
 from benchmark.messages import one_line
 from benchmark.run_folder import links
 from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
-from benchmark.run_folder.files import examine, read_bytes, read_json, write_atomic, write_json
+from benchmark.run_folder.files import examine, read_json, write_atomic, write_json
 from benchmark.run_folder.links import FolderError as FolderError
-from benchmark.run_folder.result import examine_result, records, result_of
+from benchmark.run_folder.result import examine_result, metrics_of, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json
 
@@ -325,15 +323,14 @@ def metrics(cell: Path, result: Mapping[str, Any]) -> bytes:
     Raises FolderError if the attempt that the result names has lost them too, and if they would
     have to be restored through a link.
     """
-    for path in (cell / "metrics.jsonl", folder_of(cell, result.get("attempt", 0)) / "metrics.jsonl"):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            content = read_bytes(path)
-            if hashlib.sha256(content).hexdigest() == result.get("metrics_sha256"):
-                if path.parent != cell:
-                    links.refuse(cell)
-                    write_atomic(cell / "metrics.jsonl", content)
-                return content
-    raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: move {cell} away and run again")
+    found = metrics_of(cell, result)
+    if found is None:
+        raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: move {cell} away and run again")
+    path, content = found
+    if path.parent != cell:
+        links.refuse(cell)
+        write_atomic(cell / "metrics.jsonl", content)
+    return content
 
 
 def read_records(cell: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmark.messages import one_line
-from benchmark.run_folder.files import examine, parse
+from benchmark.run_folder.files import examine, folder_of, parse, read_bytes
 from benchmark.run_folder.shapes import NUMBER, misfit
 
 STATUSES = ("done", "diverged")
@@ -22,14 +24,15 @@ RESULT = {
     "metrics_sha256": str,
 }
 VALUES = {int, float, bool, type(None)}
+ATTEMPTS = range(10**9)
 RECORD = {"epoch": int, "step": int, "train_seconds?": float}
 
 
 def examine_result(path: Path, run_id: str) -> tuple[dict[str, Any] | None, str]:
     """(the result in a file, ""), or (None, why it is not believed); (None, "") if there is none.
 
-    It is believed if its checksum holds, it has what a result has, and it is of the cell `run_id`:
-    not a copy of another cell's or a link to it.
+    It is believed if its checksum holds, it has what a result has, it is of the cell `run_id`, not a
+    copy of another cell's or a link to it, and its metrics are beside it or in its attempt.
     """
     result, damage = examine(path, RESULT, seal=True)
     if result is None:
@@ -38,7 +41,21 @@ def examine_result(path: Path, run_id: str) -> tuple[dict[str, Any] | None, str]
         return None, f"{path} is of cell {one_line(result['run_id'])[:12]}"
     if result["status"] not in STATUSES:
         return None, f"{path} is damaged (status is not {' or '.join(STATUSES)})"
+    if result["attempt"] not in ATTEMPTS:
+        return None, f"{path} is damaged (attempt is no number of an attempt)"
+    if metrics_of(path.parent, result) is None:
+        return None, f"{path.with_name('metrics.jsonl')} is not the one of its result.json"
     return {**result, "error": one_line(result["error"])}, ""
+
+
+def metrics_of(cell: Path, result: Mapping[str, Any]) -> tuple[Path, bytes] | None:
+    """The file that holds the metrics of a cell's result, the cell's or its attempt's, and its content."""
+    for path in (cell / "metrics.jsonl", folder_of(cell, result.get("attempt", 0)) / "metrics.jsonl"):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            content = read_bytes(path)
+            if hashlib.sha256(content).hexdigest() == result.get("metrics_sha256"):
+                return path, content
+    return None
 
 
 def result_of(cell: Path) -> dict[str, Any] | None:
