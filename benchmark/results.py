@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.messages import one_line
 from benchmark.run_folder import links
 from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
-from benchmark.run_folder.files import examine, read_json, write_atomic, write_json
+from benchmark.run_folder.files import examine, write_atomic, write_json
 from benchmark.run_folder.links import FolderError as FolderError
 from benchmark.run_folder.result import examine_result, metrics_of, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
@@ -101,16 +101,22 @@ def prepare(out: Path) -> None:
 def check(out: Path) -> None:
     """Raises FolderError unless the folder is empty or a run folder of this schema version.
 
-    Also where something that we write in it is a link.
+    Also where its marker is damaged, and where something that we write in it is a link.
     """
     occupied = out.exists() and (not out.is_dir() or any(not name.startswith(".") for name in os.listdir(out)))
-    marker = read_json(out / MARKER)  # read after the check, as another process may be creating the folder
-    if not isinstance(marker, dict):
+    marker, damage = examine(
+        out / MARKER, {"schema": int}
+    )  # after that look, as another process may be creating the folder
+    if damage:
+        raise FolderError(
+            f'{damage}: choose another folder, or mend the file, which holds {{"schema": {SCHEMA_VERSION}}}'
+        )
+    if marker is None:
         if occupied:
             raise FolderError(f"--out {out} is not a run folder and not empty: choose another folder")
-    elif marker.get("schema") != SCHEMA_VERSION:
+    elif marker["schema"] != SCHEMA_VERSION:
         raise FolderError(
-            f"--out {out} has schema version {marker.get('schema')}, this program writes {SCHEMA_VERSION}: "
+            f"--out {out} has schema version {marker['schema']}, this program writes {SCHEMA_VERSION}: "
             "choose another folder, or the release that made it"
         )
     links.check(out)
@@ -118,7 +124,7 @@ def check(out: Path) -> None:
 
 def existing(out: Path) -> Path:
     """The folder, for reading. Raises FolderError if it is no run folder."""
-    if not (out / MARKER).exists():
+    if not os.path.lexists(out / MARKER):
         raise FolderError(f"{out} is no run folder: give --out, or make one with 'python -m benchmark run'")
     check(out)
     return out

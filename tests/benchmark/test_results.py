@@ -219,14 +219,14 @@ def test_a_folder_being_made_by_another_process_is_not_foreign(tmp_path: Path, m
     """The other one's marker appears after the look around."""
     out = tmp_path / "runs"
     out.mkdir()
-    read = results.read_json
+    examine = results.examine
 
-    def marker_appears(path: Path) -> Any:
+    def marker_appears(path: Path, shape: Any) -> Any:
         write_json(out / results.MARKER, {"schema": 1})
         (out / "suites").mkdir(exist_ok=True)
-        return read(path)
+        return examine(path, shape)
 
-    monkeypatch.setattr(results, "read_json", marker_appears)
+    monkeypatch.setattr(results, "examine", marker_appears)
     results.check(out)
     results.check(out)
 
