@@ -76,9 +76,9 @@ def _print_exhibits(made: Sequence[Written], out: Path, *, each: bool) -> None:
     for written in (written for written in made if written not in empty):
         kinds = ",".join(path.suffix.removeprefix(".") for path in written.files)
         where = f"{out / written.name}.{{{kinds}}}" if written.files else "not written"
-        print(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
+        terminal.say(f"{written.name}: {where}{f' ({written.remark})' if written.remark else ''}")
     if empty:
-        print(f"without runs: {', '.join(written.name for written in empty)}")
+        terminal.say(f"without runs: {', '.join(written.name for written in empty)}")
 
 
 @app.command()
@@ -118,7 +118,7 @@ def compare(
     if as_json:
         terminal.document_stream().write(comparison.document(found, counted))
     else:
-        print(comparison.text(found, counted), end="")
+        terminal.say(comparison.text(found, counted), end="")
 
 
 def _default_results(given: list[Path]) -> list[Path]:

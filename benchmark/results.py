@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import functools
-import hashlib
 import io
 import math
 import os
@@ -19,9 +17,9 @@ from typing import Any
 from benchmark.messages import one_line
 from benchmark.run_folder import links
 from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
-from benchmark.run_folder.files import examine, read_bytes, read_json, write_atomic, write_json
+from benchmark.run_folder.files import examine, write_atomic, write_json
 from benchmark.run_folder.links import FolderError as FolderError
-from benchmark.run_folder.result import examine_result, records, result_of
+from benchmark.run_folder.result import examine_result, metrics_of, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
 from benchmark.spec import SCHEMA_VERSION, RunSpec, SpecError, check_run_id, digest, from_dict, from_json, in_both
 
@@ -103,16 +101,22 @@ def prepare(out: Path) -> None:
 def check(out: Path) -> None:
     """Raises FolderError unless the folder is empty or a run folder of this schema version.
 
-    Also where something that we write in it is a link.
+    Also where its marker is damaged, and where something that we write in it is a link.
     """
     occupied = out.exists() and (not out.is_dir() or any(not name.startswith(".") for name in os.listdir(out)))
-    marker = read_json(out / MARKER)  # read after the check, as another process may be creating the folder
-    if not isinstance(marker, dict):
+    marker, damage = examine(
+        out / MARKER, {"schema": int}
+    )  # after that look, as another process may be creating the folder
+    if damage:
+        raise FolderError(
+            f'{damage}: choose another folder, or mend the file, which holds {{"schema": {SCHEMA_VERSION}}}'
+        )
+    if marker is None:
         if occupied:
             raise FolderError(f"--out {out} is not a run folder and not empty: choose another folder")
-    elif marker.get("schema") != SCHEMA_VERSION:
+    elif marker["schema"] != SCHEMA_VERSION:
         raise FolderError(
-            f"--out {out} has schema version {marker.get('schema')}, this program writes {SCHEMA_VERSION}: "
+            f"--out {out} has schema version {marker['schema']}, this program writes {SCHEMA_VERSION}: "
             "choose another folder, or the release that made it"
         )
     links.check(out)
@@ -120,7 +124,7 @@ def check(out: Path) -> None:
 
 def existing(out: Path) -> Path:
     """The folder, for reading. Raises FolderError if it is no run folder."""
-    if not (out / MARKER).exists():
+    if not os.path.lexists(out / MARKER):
         raise FolderError(f"{out} is no run folder: give --out, or make one with 'python -m benchmark run'")
     check(out)
     return out
@@ -330,15 +334,14 @@ def metrics(cell: Path, result: Mapping[str, Any]) -> bytes:
     Raises FolderError if the attempt that the result names has lost them too, and if they would
     have to be restored through a link.
     """
-    for path in (cell / "metrics.jsonl", folder_of(cell, result.get("attempt", 0)) / "metrics.jsonl"):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            content = read_bytes(path)
-            if hashlib.sha256(content).hexdigest() == result.get("metrics_sha256"):
-                if path.parent != cell:
-                    links.refuse(cell)
-                    write_atomic(cell / "metrics.jsonl", content)
-                return content
-    raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: move {cell} away and run again")
+    found = metrics_of(cell, result)
+    if found is None:
+        raise FolderError(f"{cell / 'metrics.jsonl'} is not the one of its result.json: move {cell} away and run again")
+    path, content = found
+    if path.parent != cell:
+        links.refuse(cell)
+        write_atomic(cell / "metrics.jsonl", content)
+    return content
 
 
 def read_records(cell: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:

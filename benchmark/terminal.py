@@ -84,6 +84,16 @@ def call(app: typer.Typer, explain: Callable[[Exception], tuple[str, int]]) -> i
     return code
 
 
+def harmless(text: str) -> str:
+    """The text with its lines as they are, and other characters that do not print as Python writes them."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Print text that may hold what a stranger wrote: no escape sequence in it acts on the terminal."""
+    print(harmless(text), end=end)
+
+
 def document_stream() -> TextIO:
     """Where a command prints its JSON document."""
     return _document or sys.stdout
@@ -149,7 +159,7 @@ def _streams(*, json_output: bool) -> Iterator[None]:
 
 def _warning(message: Warning | str, *_: object, **__: object) -> str:
     """A warning as one line, without the file that gives it."""
-    return f"warning: {' '.join(str(message).split())}\n"
+    return f"warning: {printable(' '.join(str(message).split()))}\n"
 
 
 def _stream(stream: TextIO | None) -> TextIO:

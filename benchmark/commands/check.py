@@ -20,7 +20,7 @@ from benchmark.commands.output import console, emit, say
 from benchmark.commands.published import RESULTS
 from benchmark.commands.row_numbers import difference, number
 from benchmark.data import DataError
-from benchmark.messages import one_line, printable
+from benchmark.messages import one_line
 from benchmark.results import MARKER, SEPARATOR, Row
 from benchmark.spec import RunSpec, SpecError, from_json
 from methods.registry import method_class
@@ -78,11 +78,11 @@ def _print(document: dict[str, Any], found: Found) -> None:
         for problem in problems:
             place = problem.file + (f", row {problem.row}" if problem.row else "")
             cell = f"cell {problem.run_id}: " if problem.run_id else ""
-            say(screen, printable(f"{what}{place}: {cell}{problem.text}"))
+            say(screen, f"{what}{place}: {cell}{problem.text}")
     total = ", ".join(f"{count} {what}" for what, count in found.counts.items()) or "no cells"
     count = len(found.problems)
     verdict = f"{count or 'no'} problem{'s' if count > 1 else ''}"
-    say(screen, printable(f"{document['folder']}: tables: {document['tables']}; cells: {total}; {verdict}"))
+    say(screen, f"{document['folder']}: tables: {document['tables']}; cells: {total}; {verdict}")
 
 
 def _tables(content: Content) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,9 +40,9 @@ class Table:
         """A problem with the row of a cell."""
         return Problem(str(self.file), text, self.lines[run_id], run_id)
 
-    @property
+    @functools.cached_property
     def finished(self) -> dict[str, Row]:
-        """The rows of cells that are done or diverged."""
+        """The rows of cells that are done or diverged. To be asked for once the table has been read."""
         return {run_id: row for run_id, row in self.rows.items() if row["status"] in FINISHED}
 
 

@@ -11,6 +11,7 @@ from benchmark.commands.output import emit
 from benchmark.data import DataError
 from benchmark.messages import describe
 from benchmark.spec import SpecError
+from benchmark.terminal import say
 
 
 class BrokenPlugInError(DataError):
@@ -35,7 +36,7 @@ def verify(name: str, data_dir: Path, suite: str | None, json_output: bool) -> N
     if json_output:
         emit({"name": name, "data_dir": str(data_dir), "files": lines})
     else:
-        print("\n".join(lines))
+        say("\n".join(lines))
 
 
 def check(names: Iterable[str], data_dir: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmark import data, results
 from benchmark.commands.output import emit
+from benchmark.terminal import say
 from benchmark.training import checkout
 
 
@@ -35,7 +36,7 @@ def doctor(out: Path, data_dir: Path, json_output: bool) -> int:
         emit({"checks": {name: {"ok": ok, "text": text} for name, (ok, text) in found.items()}, "exit_code": code})
     else:
         for name, (ok, text) in found.items():
-            print(f"{'ok ' if ok else '-- '} {name}: {text}")
+            say(f"{'ok ' if ok else '-- '} {name}: {text}")
     return code
 
 

@@ -9,6 +9,7 @@ from benchmark import results
 from benchmark.commands import filters, published
 from benchmark.commands.output import emit
 from benchmark.spec import check_names
+from benchmark.terminal import say
 from benchmark.tracking.export import downloaded
 
 
@@ -31,7 +32,7 @@ def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_o
     if json_output:
         emit({"out": str(place), "rows": len(rows), "added": added, "files": names})
     else:
-        print(f"{place}: {', '.join(names)}; {len(rows)} rows" + (f", {added} of them new" if to else ""))
+        say(f"{place}: {', '.join(names)}; {len(rows)} rows" + (f", {added} of them new" if to else ""))
 
 
 def _write(rows: Sequence[results.Row], folder: Path, out: Path, to: Path | None) -> int:

@@ -14,6 +14,7 @@ from benchmark.commands.show import find_cell
 from benchmark.data import describe
 from benchmark.results import Member, Row
 from benchmark.spec import SpecError
+from benchmark.terminal import say
 
 if TYPE_CHECKING:
     from benchmark.training.loop import Training
@@ -56,9 +57,9 @@ def export_checkpoint(run_id: str, out: Path, data_dir: Path, to: Path, suite: s
     if json_output:
         emit({"run_id": member.spec.run_id, "to": str(to), "files": names, "left_out": left_out})
         return
-    print(f"{to}: {', '.join(names)}; cell {member.spec.run_id}, {member.spec.label}")
+    say(f"{to}: {', '.join(names)}; cell {member.spec.run_id}, {member.spec.label}")
     for name, why in left_out.items():
-        print(f"{name} is left out: {why}")
+        say(f"{name} is left out: {why}")
 
 
 def _save(training: Training, to: Path, card: Card) -> dict[str, str]:

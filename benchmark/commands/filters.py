@@ -14,8 +14,8 @@ def select(table: Sequence[tuple[RunSpec, Row]], where: Sequence[str]) -> list[t
     """The cells that every filter `FIELD=v,w` leaves.
 
     FIELD is any results column or dotted spec field. Commas mean or; numbers compare as floats;
-    `nan` matches empty. Raises SpecError for an unknown field, a value that no cell has, and
-    filters that leave nothing.
+    `nan` matches empty; a list is written as its values joined by "-", `8-8-16`. Raises SpecError
+    for an unknown field, a value that no cell has, and filters that leave nothing.
     """
     dotted = {id(spec): fields(spec) for spec, _ in table} if where else {}
     chosen = list(table)
@@ -58,7 +58,13 @@ def _texts(value: Any, name: str) -> list[str]:
         return str(value).split(SEPARATOR)
     if isinstance(value, bool):
         return [str(value).lower()]
-    return ["nan" if value in ("", None) else str(value)]
+    if isinstance(value, (list, tuple)) and value:
+        return ["-".join(map(_part, value))]  # as labels print it; a comma separates the filter's values
+    return ["nan" if value in ("", None, (), []) else str(value)]
+
+
+def _part(value: Any) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _has(value: Any, wanted: str, name: str) -> bool:

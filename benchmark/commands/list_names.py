@@ -74,7 +74,8 @@ def _list_method(name: str, json_output: bool) -> None:
     for each in given:
         table.add_row(each, repr(defaults[each]) if each in defaults else "required", types_[each])
     show(screen, table)
-    say(screen, f"\n{inspect.getdoc(cls) or ''}")
+    for line in ["", *(inspect.getdoc(cls) or "").split("\n")]:
+        say(screen, line)
 
 
 def _for_json(default: Any) -> Any:

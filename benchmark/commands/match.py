@@ -15,6 +15,7 @@ from benchmark import results
 from benchmark.commands import data_sets, match_suite, published
 from benchmark.commands.labels import labels
 from benchmark.commands.match_setting import Setting, Trial, finished, setting_of
+from benchmark.commands.options import DATA
 from benchmark.commands.output import console, emit, say, show
 from benchmark.commands.run import EXIT_OF_SIGNAL, dispatch, for_workers, write_tables
 from benchmark.commands.selection import FINAL, parse_seeds, unended
@@ -117,7 +118,7 @@ class Search:
     ) -> None:
         self.request, self.setting, self.screen = request, setting, screen
         self.seeds = parse_seeds(request.seeds)
-        self.out = execution.out
+        self.out, self.data_dir = execution.out, execution.data_dir
         self.trained: list[RunSpec] = []
         self._execution, self._choice = execution, choice
         self._published = published.done(request.done_in)
@@ -262,7 +263,8 @@ def _why(search: Search, found: DensityMatch) -> str:
 
 def _command(search: Search, file: Path) -> list[str]:
     done_in = [part for path in search.request.done_in for part in ("--done-in", str(path))]
-    return ["python", "-m", "benchmark", "run", "--suite", str(file), "--out", str(search.out), *done_in]
+    data_dir = [] if search.data_dir == DATA else ["--data-dir", str(search.data_dir)]
+    return ["python", "-m", "benchmark", "run", "--suite", str(file), "--out", str(search.out), *data_dir, *done_in]
 
 
 def _document(search: Search, found: DensityMatch | None, stop: _StoppedError | None) -> dict[str, Any]:

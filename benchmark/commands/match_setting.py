@@ -16,7 +16,7 @@ from typing import Any
 
 import methods
 from benchmark import results, suites
-from benchmark.commands.selection import Selection, parse_change
+from benchmark.commands.selection import Selection, parse_changes
 from benchmark.messages import shown
 from benchmark.results import Row
 from benchmark.spec import RunSpec, SpecError, fields, from_json
@@ -121,7 +121,7 @@ def setting_of(
     own = [spec for spec in cells if spec.method["name"] == method]
     chosen = own or [_with_defaults(spec, method) for spec in cells]
     if changes:
-        chosen = list(suites.with_fields(chosen, dict(map(parse_change, changes))))
+        chosen = list(suites.with_fields(chosen, parse_changes(changes)))
     kinds = {_key(spec, knob): spec for spec in chosen}
     if len(kinds) > 1:
         raise SpecError(

@@ -12,13 +12,27 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from benchmark import results, terminal
 from benchmark.commands.labels import distinctions
+from benchmark.messages import printable
 from benchmark.results import Row
 from benchmark.spec import RunSpec
 
 WIDEST = 10_000  # columns
+
+
+class Screen(Console):
+    """A console on which no text acts on the terminal: a file that is shown may be a stranger's.
+
+    Characters that do not print, such as those of escape sequences, are shown as Python writes
+    them.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every text becomes a `Text` here, also a table's cells before their widths are measured."""
+        return super().render_str(terminal.harmless(text), **options)
 
 
 def console(*, json_output: bool) -> Console:
@@ -26,12 +40,12 @@ def console(*, json_output: bool) -> Console:
 
     Text is shown as it is: `[a]` is no style and `:x:` no emoji.
     """
-    return Console(file=sys.stderr if json_output else sys.stdout, markup=False, emoji=False)
+    return Screen(file=sys.stderr if json_output else sys.stdout, markup=False, emoji=False)
 
 
 def say(screen: Console, text: str) -> None:
-    """Print one line as it is, without colours and without a break."""
-    screen.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print one line, without colours and without a break; a line's end in it is shown as `\\n`."""
+    screen.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def show(screen: Console, table: Table) -> None:

@@ -118,4 +118,5 @@ def _print(document: dict[str, Any], skipped: str) -> None:
         source = document["estimate_from"]
         say(screen, f"about {duration(seconds)} of training on {workers} workers{where}, from {source}")
     if script is not None:
-        say(screen, f"\n{script}")
+        for line in ["", *script.split("\n")]:
+            say(screen, line)

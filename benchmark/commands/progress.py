@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from benchmark.commands.estimate import Estimate, duration, epochs_of, key
+from benchmark.commands.output import say
 from benchmark.launch.base import Event
 from benchmark.spec import RunSpec
 
@@ -100,7 +101,7 @@ class Progress:
 
     def _say(self, text: str) -> None:
         self._last_line = time.monotonic()
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(self._console, text)
 
     def _reached(self, run_id: str, epoch: Fraction) -> None:
         """Count epochs of the spec by kind. A sum over all open cells at each end is quadratic."""

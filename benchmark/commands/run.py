@@ -26,6 +26,7 @@ from benchmark.launch import choice as launch
 from benchmark.launch import patience
 from benchmark.launch.base import Launcher
 from benchmark.launch.slurm import jobs
+from benchmark.messages import printable
 from benchmark.results import Row
 from benchmark.run_folder import storage
 from benchmark.run_folder.storage import StorageError
@@ -141,14 +142,14 @@ def write_tables(out: Path, code: int, refused: Mapping[str, int]) -> tuple[list
     A failure of the storage is reported unless a refused cell has reported one.
     """
     for text in refused:
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {printable(text)}", file=sys.stderr)
     try:
         return results.write_tables(out), code
     except OSError as error:
         if (problem := storage.trouble(error, out)) is None:
             raise
         if problem.exit_code not in refused.values():
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {printable(str(problem))}", file=sys.stderr)
         return results.rows(out), code or problem.exit_code
 
 

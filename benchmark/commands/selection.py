@@ -47,7 +47,7 @@ class Selection:
             specs = suites.with_seeds(specs, seeds)
         specs = self._to_change(suite.name, specs)
         if self.changes:
-            specs = suites.with_fields(specs, dict(map(parse_change, self.changes)))
+            specs = suites.with_fields(specs, parse_changes(self.changes))
         check_names({spec.data.name: None for spec in specs}, data.available(), "data set")
         check_names({spec.model.name: None for spec in specs}, models.available(), "model")
         return dataclasses.replace(suite, specs=specs)
@@ -95,12 +95,22 @@ def parse_seeds(text: str) -> list[int]:
             numbers = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             raise SpecError(f"--seeds {text}: write numbers and ranges, such as 0-4 or 0,2") from None
+        if not numbers:
+            raise SpecError(f"--seeds {text}: the range {part} is empty; write the smaller number first")
         if numbers.stop - numbers.start + len(seeds) > MOST_SEEDS:
             raise SpecError(f"--seeds {text}: give at most {MOST_SEEDS} seeds")
         seeds += numbers
-    if not seeds:
-        raise SpecError(f"--seeds {text}: the range is empty")
     return list(dict.fromkeys(seeds))
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """The values of --set by field. Raises SpecError as `parse_change`, and for a field given twice."""
+    changes: dict[str, Any] = {}
+    for name, value in map(parse_change, texts):
+        if name in changes:
+            raise SpecError(f"--set {name} is given twice: give each field one value")
+        changes[name] = value
+    return changes
 
 
 def parse_change(text: str) -> tuple[str, Any]:

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import results
+from benchmark.plain_values import plain
 from benchmark.run_folder.files import write_json
 from benchmark.spec import RunSpec, SpecError, fields, from_dict
 from benchmark.suites import Suite
 
 NAMED = 3
+
+Fields = Mapping[str, Any]
 
 
 def check(out: Path, suite: Suite, *, accept: bool) -> None:
@@ -30,15 +33,16 @@ def check(out: Path, suite: Suite, *, accept: bool) -> None:
     strays = _strays(document["cells"], suite.own)
     if not strays:
         return
-    first = from_dict(strays[0]["spec"])
+    specs = [from_dict(entry["spec"]) for entry in (strays if accept else strays[:1])]
+    differences = _differences(specs, suite.own)
     if not accept:
         raise SpecError(
             f"suite {suite.name} was changed since {out} was begun: {len(strays)} of its cells are no longer in it "
-            f"({first.label}: {_difference(first, suite.own)}); use another --out, put the suite back, or give "
+            f"({specs[0].label}: {differences[0]}); use another --out, put the suite back, or give "
             "--accept-drift: those cells stay in the tables, marked as departing"
         )
-    for entry in strays:
-        entry["departs"] = [f"drift: suite: {_difference(from_dict(entry['spec']), suite.own)}"]
+    for entry, difference in zip(strays, differences, strict=True):
+        entry["departs"] = [f"drift: suite: {difference}"]
     write_json(path, document)
 
 
@@ -54,13 +58,45 @@ def _without_seed(tree: Mapping[str, Any]) -> str:
     return json.dumps({key: value for key, value in tree.items() if key != "seed"}, sort_keys=True)
 
 
-def _difference(stray: RunSpec, own: Sequence[RunSpec]) -> str:
-    """`optimizer.epochs: 2 -> 3`: how a stray differs from the most similar cell of the suite."""
-    before = fields(stray)
-    closest = min((_changes(before, fields(spec)) for spec in own), key=len)
-    return ", ".join(closest[:NAMED]) + (" and more" if len(closest) > NAMED else "")
+def _differences(strays: Sequence[RunSpec], own: Sequence[RunSpec]) -> list[str]:
+    """`optimizer.epochs: 2 -> 3`: how each stray differs from a cell of the suite that is like it.
+
+    One edit of a suite changes the same fields of many cells. So a stray is first looked up among
+    the cells without the fields in which earlier strays differed; only if that finds none is it
+    compared with every cell. To compare all of them is quadratic.
+    """
+    now = [_fields(spec) for spec in own]
+    known: dict[frozenset[str], dict[str, Fields]] = {}
+    found = []
+    for before in map(_fields, strays):
+        cells = (index.get(_without(before, names)) for names, index in sorted(known.items(), key=_size))
+        changes = next((_changes(before, cell) for cell in cells if cell is not None), None)
+        if changes is None:
+            changes = min((_changes(before, cell) for cell in now), key=len)
+            names = frozenset(changes)
+            known[names] = {_without(cell, names): cell for cell in reversed(now)}  # the first of those alike
+        found.append(_text(changes))
+    return found
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**before, **now} if name not in ("seed", *results.MEMBERSHIPS)]
-    return [f"{name}: {before.get(name)} -> {now.get(name)}" for name in names if before.get(name) != now.get(name)]
+def _fields(spec: RunSpec) -> Fields:
+    left_out = ("seed", *results.MEMBERSHIPS)
+    return {name: value for name, value in fields(spec).items() if value is not None and name not in left_out}
+
+
+def _size(index: tuple[frozenset[str], object]) -> int:
+    return len(index[0])
+
+
+def _without(cell: Fields, names: frozenset[str]) -> str:
+    return json.dumps(plain({name: value for name, value in cell.items() if name not in names}), sort_keys=True)
+
+
+def _changes(before: Fields, now: Fields) -> dict[str, str]:
+    """By name, the fields that differ."""
+    names = {**before, **now}
+    return {n: f"{n}: {before.get(n)} -> {now.get(n)}" for n in names if before.get(n) != now.get(n)}
+
+
+def _text(changes: Mapping[str, str]) -> str:
+    return ", ".join([*changes.values()][:NAMED]) + (" and more" if len(changes) > NAMED else "")

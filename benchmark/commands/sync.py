@@ -6,7 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
-from benchmark import results
+from benchmark import results, terminal
 from benchmark.commands.output import console, emit, say
 from benchmark.commands.status import queued_jobs
 from benchmark.tracking import sync as mirror
@@ -28,4 +28,4 @@ def sync(out: Path, patience_seconds: float, json_output: bool) -> None:
     if json_output:
         emit({"out": str(out), **dataclasses.asdict(done)})
     else:
-        print(f"{done.uri}: {done.cells} cells, {done.changed} of them changed, {done.records} records imported")
+        terminal.say(f"{done.uri}: {done.cells} cells, {done.changed} of them changed, {done.records} records imported")

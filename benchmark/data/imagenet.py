@@ -98,7 +98,7 @@ def fetch(data_dir: Path) -> None:
 def verify(data_dir: Path) -> list[str]:
     """One line per split with its classes and files.
 
-    Raises DataError for a missing folder and for an empty file.
+    Raises DataError for a missing folder, and for a file that is empty or a broken link.
     """
     read(Data(name="imagenet"), data_dir)
     return [_count(data_dir, split) for split in SPLITS]
@@ -135,8 +135,11 @@ def _shuffled(paths: Paths, split: str) -> Paths:
 
 
 def _sizes(paths: Paths) -> npt.NDArray[np.int64]:
-    """Bytes of each file. Raises DataError for one that is empty."""
-    sizes = np.array([paths.path(index).stat().st_size for index in range(len(paths))])
+    """Bytes of each file. Raises DataError for one that is empty or is not there, as behind a broken link."""
+    try:
+        sizes = np.array([paths.path(index).stat().st_size for index in range(len(paths))])
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; put a good copy in its place") from error
     if not sizes.all():
         raise DataError(f"{paths.path(int(sizes.argmin()))} is empty: put a good copy in its place")
     return sizes

@@ -22,6 +22,7 @@ from typing import Any
 from benchmark.messages import one_line
 from benchmark.run_folder import links
 from benchmark.run_folder.files import examine, read_bytes, read_json, write_json
+from benchmark.run_folder.files import folder_of as folder_of
 from benchmark.run_folder.result import result_of
 
 STALE_SECONDS = 60.0
@@ -68,10 +69,6 @@ def strays(cell: Path) -> list[str]:
     found += [entry.path for entry in _named(cell) if not entry.is_dir(follow_symlinks=False)]
     found += [e.path for e in inside if e.name.startswith("checkpoint-") and not GENERATION.fullmatch(e.name)]
     return [f"{path} is not a file of ours and is left alone" for path in found if not Path(path).name.startswith(".")]
-
-
-def folder_of(cell: Path, number: int) -> Path:
-    return cell / "attempts" / f"{number:04d}"
 
 
 class Attempt:

@@ -65,6 +65,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
+def folder_of(cell: Path, number: int) -> Path:
+    """The folder of one attempt at a cell."""
+    return cell / "attempts" / f"{number:04d}"
+
+
 def read_bytes(path: Path, *, start: int = 0) -> bytes:
     """The content of a regular file, from a byte on. Raises as `open_regular`."""
     with open_regular(path) as file:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from benchmark import results
+from benchmark.messages import printable
 from benchmark.run_folder import checkpoint
 from benchmark.run_folder.attempts import folder_of, numbers
 from benchmark.run_folder.result import result_of
@@ -15,6 +16,10 @@ from benchmark.training.execution import Execution
 from benchmark.training.loop import Training, digest
 from benchmark.training.prepare import prepare_training
 from benchmark.training.process_group import Group
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {printable(text)}", file=sys.stderr)
 
 
 def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, Any]]:
@@ -30,7 +35,7 @@ def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, An
             f"cell {spec.run_id} is {status}: only a network that is trained to its end can be measured or exported"
         )
     folders = [folder_of(cell, number) for number in numbers(cell)]
-    found = checkpoint.latest(folders, run_id=spec.run_id, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
+    found = checkpoint.latest(folders, run_id=spec.run_id, warn=_warn)
     if found is None:
         raise SpecError(f"cell {spec.run_id} has no good checkpoint left in {cell}: delete that folder and run again")
     training = prepare_training(spec, execution, Group(), Engine(spec, execution.device, execution.masked_layers))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods import scoring, units
+from methods import units
 from methods.base import Context, Method, check_duration, check_fraction
 from methods.schedules import every, steps_of
 
@@ -76,7 +76,6 @@ class SoftFilter(Method):
         prunable = units.prunable(ctx.model, ctx.weights)
         rows = {name: units.by_unit(weight, weight.parameter.detach()) for name, weight in prunable.items()}
         norms = {name: row.norm(dim=1) for name, row in rows.items()}
-        scoring.check_finite(ctx, norms)
         total = round(self.density * ctx.total_weights)
         room = units.room(ctx.weights, prunable, total=total, method=self.name)
         share = room / max(1, sum(weight.parameter.numel() for weight in prunable.values()))
@@ -87,7 +86,8 @@ class SoftFilter(Method):
 def in_turn(norm: Tensor, share: float) -> Tensor:
     """Scores by which all layers keep the same share of their filters, the largest norms first: [filters].
 
-    Those beyond ceil(share * filters) of a layer have the score -inf.
+    Those beyond ceil(share * filters) of a layer have the score -inf. Norms that are not finite
+    count as the largest, so that a training that diverged still shows it.
     """
     place = norm.argsort(descending=True, stable=True).argsort() + 1
     return torch.where(place <= math.ceil(share * len(norm)), -place / len(norm), -math.inf)

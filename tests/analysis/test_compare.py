@@ -71,3 +71,16 @@ def test_the_command_prints_a_table_or_json_and_ends_with_0(
         said.append(capsys.readouterr().out)
     assert said[0].startswith("cells: 3 in A, 2 in B, 2 in both, 2 bit-identical, 1 only in A")
     assert json.loads(said[1])["cells"]["only in A"] == 1
+
+
+def test_no_escape_sequence_of_a_table_reaches_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = synthetic.write(tmp_path / "a", cells())
+    b = synthetic.write(tmp_path / "b", cells(device="\x1b[2J"))
+    monkeypatch.setattr("sys.argv", ["analysis", "compare", str(a), str(b)])
+    with pytest.raises(SystemExit):
+        command.main()
+    printed = capsys.readouterr().out
+    assert r"\x1b[2J" in printed
+    assert printed.replace("\n", "").isprintable()

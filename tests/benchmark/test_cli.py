@@ -32,6 +32,10 @@ LENET = ("--suite", "mnist", "--where", "model=lenet-300-100", "--where", "metho
         (["--set", "epochs=1"], ["unknown field 'epochs'", "optimizer.epochs"]),
         (["--set", "method.alhpa=1"], ["no cell's method has 'alhpa'", "did you mean 'alpha'?"]),
         (["--set", "method.name=dst"], ["no cell's method has 'name'"]),
+        (
+            ["--set", "optimizer.epochs=1", "--set", "optimizer.epochs=3"],
+            ["--set optimizer.epochs is given twice: give each field one value"],
+        ),
         (["--set", "optimizer.epochs"], ["--set optimizer.epochs: write FIELD=value"]),
         (["--set", "optimizer.epochs=many"], ["optimizer.epochs is 'many': it must be int"]),
         (["--set", "optimizer.lr=Infinity"], ["optimizer.lr is inf: it must be finite"]),
@@ -133,7 +137,7 @@ def test_seeds_are_numbers_and_ranges(text: str, seeds: list[int]) -> None:
     assert selection.parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0,,1", "1.5", "2-1"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "0,,1", "1.5", "2-1", "0,5-3", "5-3,0"])
 def test_seeds_that_are_no_numbers_are_an_error(text: str) -> None:
     with pytest.raises(SpecError, match=r"^--seeds"):
         selection.parse_seeds(text)
@@ -210,8 +214,6 @@ def test_an_output_folder_that_cannot_be_written_is_refused(bench: Bench, grid: 
     [
         ("thesis.tex", "all of it", "is not a run folder and not empty"),
         ("run-folder.json", '{"schema": 99}', "has schema version 99, this program writes 1"),
-        ("run-folder.json", "[]", "is not a run folder and not empty"),
-        ("run-folder.json", "{", "is not a run folder and not empty"),
     ],
 )
 def test_a_foreign_folder_or_one_of_another_schema_is_refused_and_left_alone(
@@ -225,6 +227,22 @@ def test_a_foreign_folder_or_one_of_another_schema_is_refused_and_left_alone(
         assert finished.code == 2
         assert f"--out {out} {message}: choose another folder" in finished.error
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, content)]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+@pytest.mark.parametrize("verb", [["run"], ["plan"], ["status"], ["export"], ["show", "abc"]])
+def test_a_damaged_marker_is_named_and_the_folder_is_left_alone(
+    verb: list[str], content: str, bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    marker = tmp_path / "runs" / "run-folder.json"
+    marker.parent.mkdir()
+    marker.write_text(content)
+    suite = ["--suite", grid.suite] if verb[0] in ("run", "plan") else []
+    finished = bench(*verb, *suite, "--out", marker.parent)
+    assert finished.code == 2
+    assert finished.error.startswith(f"error: {marker} is damaged (")
+    assert finished.error.endswith('): choose another folder, or mend the file, which holds {"schema": 1}')
+    assert [(path.name, path.read_text()) for path in marker.parent.iterdir()] == [(marker.name, content)]
 
 
 @pytest.mark.parametrize("verb", [["status"], ["export"], ["show", "abc"]])

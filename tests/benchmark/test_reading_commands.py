@@ -12,6 +12,7 @@ import pytest
 from grids import HOOK_BROKE, MIXED, Bench, Grid, cells, finish, rows, start
 
 import methods
+from benchmark.run_folder.files import read_json, sealed, write_json
 from methods import registry
 
 
@@ -124,6 +125,25 @@ def test_show_has_all_of_one_cell(bench: Bench, grid: Grid) -> None:
     assert shown["layers"]["fc1.weight"]["weights"] == 64 * 300
     text = bench("show", run_id, "--out", grid.out).stdout
     assert all(word in text for word in (run_id, "test_accuracy", "threads: 1", "fc1.weight"))
+
+
+def test_texts_of_a_strangers_folder_are_shown_without_escape_sequences(
+    bench: Bench, grid: Grid, tmp_path: Path
+) -> None:
+    copy, clear = grid.copy(tmp_path / "runs"), "\x1b[2J\x1b[H"
+    run_id = next(run_id for run_id, row in rows(grid.out).items() if row["method"] == "dst")
+    cell = copy.out / "cells" / run_id
+    environment = {**read_json(cell / "environment.json"), "hostname": clear, clear: 1}
+    write_json(cell / "environment.json", environment)
+    result = read_json(cell / "result.json")
+    result["environment"]["drift"] = [f"torch: {clear}1 -> 2"]
+    write_json(cell / "result.json", sealed(result))
+    for command in (("show", run_id), ("status",), ("plan", "--suite", copy.suite)):
+        text = bench(*command, "--out", copy.out).stdout
+        assert text.replace("\n", "").isprintable()
+        assert (r"torch: \x1b[2J\x1b[H1 -> 2" in "".join(text.split("\n"))) == (command[0] != "plan")
+    assert r"  hostname: \x1b[2J\x1b[H" in bench("show", run_id, "--out", copy.out).stdout
+    assert bench("show", run_id, "--out", copy.out, "--json").json["environment"] == environment
 
 
 def test_export_writes_the_same_tables_anew(bench: Bench, grid: Grid, tmp_path: Path) -> None:

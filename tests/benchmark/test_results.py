@@ -256,14 +256,14 @@ def test_a_folder_being_made_by_another_process_is_not_foreign(tmp_path: Path, m
     """The other one's marker appears after the look around."""
     out = tmp_path / "runs"
     out.mkdir()
-    read = results.read_json
+    examine = results.examine
 
-    def marker_appears(path: Path) -> Any:
+    def marker_appears(path: Path, shape: Any) -> Any:
         write_json(out / results.MARKER, {"schema": 1})
         (out / "suites").mkdir(exist_ok=True)
-        return read(path)
+        return examine(path, shape)
 
-    monkeypatch.setattr(results, "read_json", marker_appears)
+    monkeypatch.setattr(results, "examine", marker_appears)
     results.check(out)
     results.check(out)
 
@@ -328,6 +328,24 @@ def test_run_ids_are_compared_as_text_even_where_they_look_like_numbers() -> Non
     ids = ["12e456789012", "34e456789012"]  # both are infinite as floats
     table = [(spec, row | {"run_id": run_id}) for (spec, row), run_id in zip(TABLE[:2], ids, strict=True)]
     assert select(table, [f"run_id={ids[0]}"]) == table[:1]
+
+
+def test_a_list_is_selected_by_its_values_joined_as_labels_join_them() -> None:
+    (spec, row), pattern = TABLE[0], {"name": "set", "version": 1, "pattern": (0.5, 1.0, 1e-5)}
+    changed = [
+        dataclasses.replace(spec, model=Model(name="vgg16", widths=(8, 8, 16))),
+        dataclasses.replace(spec, data=Data(name="synthetic", shape=(1, 28, 28))),
+        dataclasses.replace(spec, optimizer=Optimizer(lr=0.1, schedule="step", milestones=(80, 120))),
+        dataclasses.replace(spec, method=pattern),
+    ]
+    table = [(one, row) for one in [spec, *changed]]
+    conditions = ["model.widths=8-8-16", "data.shape=1-28-28", "optimizer.milestones=80-120"]
+    for at, condition in enumerate([*conditions, "method.pattern=0.5-1-1e-05"], 1):
+        assert select(table, [condition]) == table[at : at + 1]
+    assert select(table, ["model.widths=nan,8-8-16"]) == table
+    assert distinctions([spec, changed[0]])[changed[0].run_id]["widths"] == "8-8-16"
+    with pytest.raises(SpecError, match=r"--where optimizer\.milestones=80: no cell has .*; present: 80-120, nan$"):
+        select(table, ["optimizer.milestones=80,120"])
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,10 @@ class FolderWatch:
         """Ids of the cells whose end has not been reported."""
         return list(self._cells)
 
+    def is_open(self, run_id: str) -> bool:
+        """Whether the cell's end has not been reported."""
+        return run_id in self._cells
+
     def close(self, run_id: str) -> None:
         """Report nothing more about this cell."""
         self._cells.pop(run_id, None)

@@ -90,11 +90,15 @@ def _job(line: bytes) -> ClusterJob | None:
 
 
 def append(out: Path, jobs: Iterable[ClusterJob]) -> None:
-    """Append the jobs in one write; they are on disk when it returns."""
+    """Append the jobs on lines of their own; they are on disk when it returns."""
     content = "".join(json.dumps(dataclasses.asdict(job)) + "\n" for job in jobs).encode()
-    descriptor = os.open(out / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    descriptor = os.open(out / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(descriptor, content)
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            content = b"\n" + content  # a power cut broke the last line
+        while content:  # one write, unless the system takes only a part of it
+            content = content[os.write(descriptor, content) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -142,16 +142,17 @@ class SlurmLauncher:
             for job in wanted:
                 yield from self._stuck(job, states[job.job])
             yield from self._settle([(job, states[job.job]) for job in wanted if states[job.job].ended])
-            self._submit([self._specs[run_id] for run_id in self._watch.open if self._orphaned(run_id)])
+            in_a_job = {run_id for job in self._jobs.values() for run_id in job.cells}
+            left = [run_id for run_id in self._watch.open if run_id not in in_a_job]
+            self._submit([self._specs[run_id] for run_id in left if self._orphaned(run_id)])
         except SlurmError as error:
             yield from self._once(next(iter(open_cells)), f"{error}; waiting for it")
 
     def _orphaned(self, run_id: str) -> bool:
-        """Whether no job of ours and no other worker has the cell."""
+        """Whether no other worker has a cell that is in no job of ours."""
         cell = self._execution.out / "cells" / run_id
         attempts = numbers(cell)
-        in_a_job = any(run_id in job.cells for job in self._jobs.values())
-        return not in_a_job and (not attempts or self._observer.over(folder_of(cell, attempts[-1])))
+        return not attempts or self._observer.over(folder_of(cell, attempts[-1]))
 
     def _once(self, run_id: str, text: str) -> Iterator[Event]:
         if text not in self._reported:
@@ -174,7 +175,7 @@ class SlurmLauncher:
                 jobs.mark_cancelled(self._execution.out, job)
             if job.got_further(self._execution.out):
                 self._deaths.subtract({run_id: self._deaths[run_id] for run_id in job.cells})
-            for run_id in set(job.cells) & set(self._watch.open):
+            for run_id in filter(self._watch.is_open, dict.fromkeys(job.cells)):
                 yield from self._left(run_id, job, state)
 
     def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:

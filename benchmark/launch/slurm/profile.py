@@ -68,7 +68,7 @@ class Profile:
             "nodes": 1,
             "ntasks_per_node": 1,
             "cpus_per_task": self.cpus_per_task,
-            "mem": f"{round(self.memory_gb * 1024)}MB" if self.memory_gb is not None else None,
+            "mem": f"{megabytes(self.memory_gb)}MB" if self.memory_gb is not None else None,
             "gres": f"gpu:{self.gpus_per_task}" if self.gpus_per_task else None,
             "constraint": self.constraint,
             "account": self.account,
@@ -79,6 +79,11 @@ class Profile:
             "additional_parameters": {"requeue": True},
         }
         return {name: value for name, value in wanted.items() if value not in (None, "")}
+
+
+def megabytes(gigabytes: float) -> int:
+    """A memory as SLURM takes it, in whole megabytes."""
+    return round(gigabytes * 1024)
 
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -136,6 +141,9 @@ def _check(path: Path, name: str, value: Any, kinds: tuple[type, ...]) -> None:
         raise SpecError(f"{where} is {shown(value)}, less than {least}")
     if isinstance(value, (int, float)) and not value <= AT_MOST:  # nan is no number up to anything
         raise SpecError(f"{where} is {shown(value)}, not a number up to {AT_MOST}")
+    if name == "memory_gb" and isinstance(value, (int, float)) and megabytes(value) < 1:
+        whole = "SLURM reads 0 as all of a node's memory"
+        raise SpecError(f"{where} is {shown(value)}, less than 1 MB: {whole}; give more")
     for text in [value] if isinstance(value, str) else texts:
         if CONTROL.search(text):
             raise SpecError(f"{where} holds {shown(text)}: write one line per text, without control characters")

@@ -124,6 +124,21 @@ def test_a_density_is_found_and_the_cost_is_told(bench: Bench, here: list[str], 
     assert sum(best["densities"]) / 3 == pytest.approx(found["density"])
 
 
+def test_the_command_for_the_suite_file_reads_the_same_data(
+    bench: Bench, here: list[str], suite: str, tmp_path: Path
+) -> None:
+    out, data_dir = tmp_path / "runs", tmp_path / "my data"
+    command = f"python -m benchmark run --suite {out / 'match-lenet-300-100-dial-0.1.py'} --out {out}"
+    for options, added in (
+        ((), ""),
+        (("--data-dir", "data"), ""),
+        (("--data-dir", data_dir), f" --data-dir '{data_dir}'"),
+    ):
+        lines = match(bench, suite, out, *options).stdout.splitlines()
+        (printed,) = [line.partition("train it with: ")[2] for line in lines if "train it with: " in line]
+        assert printed == command + added
+
+
 def test_the_same_command_again_trains_nothing(bench: Bench, here: list[str], suite: str, tmp_path: Path) -> None:
     first = document(bench, suite, tmp_path / "runs")
     here.clear()

@@ -16,7 +16,7 @@ import pytest
 from grids import Bench, Grid
 
 from benchmark import results
-from benchmark.commands import published
+from benchmark.commands import check_tables, published
 from benchmark.results import COLUMNS
 from benchmark.spec import SpecError
 
@@ -44,6 +44,13 @@ def test_a_million_equal_columns_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(",".join(COLUMNS) + ",seed" * 1_000_000 + "\n")
     with pytest.raises(SpecError, match="unknown or repeated column 'seed'"):
         published.read(tmp_path / "results.csv")
+
+
+def test_the_finished_rows_of_a_table_are_looked_for_once(grid: Grid) -> None:
+    """`check` asks each table for them once per row of the others."""
+    read = check_tables.read(grid.out / "results.csv", beside=())
+    assert read.finished is read.finished
+    assert {row["status"] for row in read.finished.values()} == {"done", "diverged"}
 
 
 def test_rows_join_a_table_in_two_batches_as_in_one(grid: Grid, tmp_path: Path) -> None:

@@ -234,6 +234,18 @@ def test_different_classes_and_empty_folders_and_files_are_refused(copy: Path) -
         load(copy)
 
 
+def test_a_broken_link_among_the_images_is_missing_data(copy: Path) -> None:
+    broken = copy / "imagenet/train/cat/cat_5.JPEG"
+    broken.unlink()
+    broken.symlink_to(copy / "gone.JPEG")
+    for check in (data.verify, data.fetch, data.fingerprint):
+        with pytest.raises(data.DataError, match=r"cat_5\.JPEG: No such file or directory; put a good copy") as caught:
+            check("imagenet", copy)
+        assert str(caught.value).startswith(str(broken))
+    with pytest.raises(data.DataError, match=r"cat_5\.JPEG cannot be read: .*; put a good copy in its place"):
+        epoch(load(copy, **AUGMENTED))
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_file_that_is_no_image_is_named(copy: Path, workers: int) -> None:
     bad = copy / "imagenet/train/cat/cat_5.JPEG"

@@ -207,6 +207,7 @@ def test_an_attempt_says_how_it_ended(tmp_path: Path) -> None:
 
 
 def test_a_cell_with_a_result_cannot_be_claimed(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
     write_json(tmp_path / "result.json", result_document(tmp_path))
     assert claim(tmp_path, Observer()) is None
     flip_a_bit(tmp_path / "result.json", 0.5)

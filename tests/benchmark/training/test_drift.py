@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,11 @@ import pytest
 from one_cell import Runner, make_spec
 
 from benchmark import results
+from benchmark.commands import suite_changes
 from benchmark.run_folder.attempts import numbers
 from benchmark.run_folder.files import read_json, sealed, write_json
+from benchmark.spec import RunSpec
+from benchmark.suites import Suite
 
 SUITE = """
 import sys
@@ -105,3 +110,50 @@ def test_more_cells_other_seeds_and_changed_fields_are_no_change_of_the_suite(
     assert bench("run", "--suite", suite, "--out", out).code == 0
     assert {row["departs"] for row in results.rows(out)} == {"", "optimizer.epochs=1 (suite: 4)"}
     assert numbers(out / "cells" / make_spec().run_id) == [1, 2]
+
+
+def cells_of(count: int, **optimizer: Any) -> list[RunSpec]:
+    """Cells of different alpha, with other values of the optimizer."""
+    spec = make_spec()
+    changed = dataclasses.replace(spec, optimizer=dataclasses.replace(spec.optimizer, **optimizer))
+    return [
+        dataclasses.replace(changed, method={**spec.method, "alpha": (number + 1) / 1000}) for number in range(count)
+    ]
+
+
+def accepted(out: Path, before: list[RunSpec], now: list[RunSpec]) -> list[list[str]]:
+    """How the cells that a folder lists depart, after the suite was changed and the drift accepted."""
+    (out / "suites").mkdir(parents=True)
+    results.remember(out, "grid", (), before)
+    suite_changes.check(out, Suite("grid", "", (), tuple(now), own=tuple(now)), accept=True)
+    return [entry["departs"] for entry in read_json(out / "suites" / "grid.json")["cells"]]
+
+
+def test_every_old_cell_says_how_it_differs_from_a_cell_of_the_suite_that_is_like_it(tmp_path: Path) -> None:
+    before = [*cells_of(3), *cells_of(2, lr=0.1), *cells_of(4, epochs=2)[3:]]
+    departs = accepted(tmp_path, before, [*cells_of(3, epochs=2), *cells_of(2, lr=0.2)])
+    assert departs == [
+        *3 * [["drift: suite: optimizer.epochs: 4 -> 2"]],
+        *2 * [["drift: suite: optimizer.lr: 0.1 -> 0.2"]],
+        ["drift: suite: method.alpha: 0.004 -> 0.001"],
+    ]
+
+
+def test_the_work_of_accepting_a_changed_suite_grows_with_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: collections.Counter[str] = collections.Counter()
+    for name in ("fields", "_changes"):
+        real = getattr(suite_changes, name)
+
+        def counted(*given: Any, real: Any = real, name: str = name) -> Any:
+            calls[name] += 1
+            return real(*given)
+
+        monkeypatch.setattr(suite_changes, name, counted)
+    counts = []
+    for size in (10, 20):
+        calls.clear()
+        accepted(tmp_path / str(size), cells_of(size), cells_of(size, epochs=2))
+        counts.append(sum(calls.values()))
+    assert counts[1] < 3 * counts[0]

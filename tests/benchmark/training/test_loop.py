@@ -56,6 +56,13 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("method", methods.available())
+def test_a_training_that_diverges_is_found_whatever_the_method(method: str) -> None:
+    """An error of the method would make the cell `failed`, and --retry-failed would train it again."""
+    _, found = run(spec(method, lr=1e30), epochs=1)
+    assert found[-1]["diverged"]
+
+
 MOVE_MASKS_IN_THE_FIRST_EPOCH = {"acdc", "deep_r", "gradual"}  # exact counts wait for the device
 
 

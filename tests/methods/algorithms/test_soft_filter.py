@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import methods
+from methods.algorithms.soft_filter import in_turn
 
 # filters      3  4      1.5  1.5     0  -2     2.5  0
 # l2 norm      5         2.12         2         2.5        the largest two: the first and the last
@@ -103,12 +104,18 @@ def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message
         methods.create("soft_filter", **values)
 
 
-def test_a_density_that_cannot_be_had_and_weights_that_are_not_finite_are_refused_by_name() -> None:
+def test_a_density_that_cannot_be_had_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"soft_filter: 4 weights are too few: 6 are needed"):
         attached(lr=0.0, density=4 / 12)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_training_that_diverged_goes_on_and_shows_it(value: float) -> None:
+    """As with other methods, whose training the loop then ends."""
     model, at = attached(lr=0.0)
-    step(model, at)
     with torch.no_grad():
-        at.weights()["0.weight"][2, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"soft_filter: [0-9]+ scores of 0\.weight are not finite, such as nan"):
-        step(model, at)
+        at.weights()["0.weight"][2, 0] = value
+    for _ in range(6):
+        assert not step(model, at).isfinite().all()
+    assert at.density() == 8 / 12
+    assert in_turn(torch.tensor([1.0, abs(value), 3.0, 2.0]), 0.5).tolist() == [-torch.inf, -0.25, -0.5, -torch.inf]

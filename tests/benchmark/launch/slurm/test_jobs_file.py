@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,26 @@ def test_lines_of_this_and_of_earlier_versions_are_read(tmp_path: Path) -> None:
 def test_what_is_appended_is_read(tmp_path: Path) -> None:
     job = ClusterJob("8", (RUN_ID,), "log", {RUN_ID: 2})
     jobs.append(tmp_path, [job])
+    assert jobs.read(tmp_path) == [job]
+
+
+@pytest.mark.parametrize("left", ["", '{"job": "7"', json.dumps(LINE)])
+def test_a_job_is_appended_after_a_line_that_a_power_cut_left(left: str, tmp_path: Path) -> None:
+    """A last line that lacks only its end is a job too."""
+    (tmp_path / "jobs.jsonl").write_text(left)
+    added = [ClusterJob(name, (RUN_ID,), "log") for name in ("8", "9")]
+    for job in added:
+        jobs.append(tmp_path, [job])
+    kept = [ClusterJob("7_1", (RUN_ID,), "log")] if left == json.dumps(LINE) else []
+    assert jobs.read(tmp_path) == [*kept, *added]
+
+
+def test_a_job_is_written_whole_though_the_system_takes_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:10]))
+    job = ClusterJob("8", (RUN_ID,), "log")
+    jobs.append(tmp_path, [job])
+    monkeypatch.undo()
     assert jobs.read(tmp_path) == [job]
 
 

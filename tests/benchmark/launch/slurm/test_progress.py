@@ -5,6 +5,8 @@ The job's own function runs on real run folders, in a process of its own; `scont
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import json
 import os
 import signal
@@ -12,13 +14,17 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import grids
 import pytest
 
 from benchmark import suites
 from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm.folder_watch import FolderWatch
 from benchmark.launch.slurm.jobs import ClusterJob
+from benchmark.launch.slurm.launcher import SlurmLauncher
+from benchmark.launch.slurm.profile import Profile
 from benchmark.launch.slurm.queue import State
 from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
 from benchmark.spec import RunSpec
@@ -164,3 +170,46 @@ def test_a_cell_is_cancelled_with_its_newest_job(cell: Cell, run_id: str, states
     jobs.settle(cell.out)
     assert jobs.final_status(cell.out, run_id) == {"status": "cancelled", "error": "its SLURM job 2 was cancelled"}
     assert jobs.settle(cell.out) == []
+
+
+# --- what a look at the queue costs --------------------------------------------------------------
+
+
+class CountedCells(tuple[str, ...]):
+    """The cells of a job; counts how often somebody searches them."""
+
+    searched: ClassVar[collections.Counter[str]] = collections.Counter()
+
+    def __contains__(self, run_id: object) -> bool:
+        self.searched["cells"] += 1
+        return super().__contains__(run_id)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_work_of_a_look_at_the_queue_grows_with_the_cells(
+    ended: bool, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job has one cell. The jobs wait, or all of them have ended."""
+    state = State("TIMEOUT" if ended else "PENDING")
+    monkeypatch.setattr(jobs.slurm_queue, "states", lambda wanted: dict.fromkeys(wanted, state))
+    monkeypatch.setattr(SlurmLauncher, "_submit", lambda *_: None)
+    counted: collections.Counter[str] = CountedCells.searched
+    read: Any = FolderWatch.open
+
+    def listed(watch: FolderWatch) -> list[str]:
+        found: list[str] = read.fget(watch)
+        counted["open"] += len(found)
+        return found
+
+    monkeypatch.setattr(FolderWatch, "open", property(listed))
+    counts = []
+    for size in (8, 16):
+        execution = Execution(out=cell.out / str(size), data_dir=cell.out)
+        launcher = SlurmLauncher(execution, Profile(time_minutes=5), workers=1, detach=False)
+        specs = [dataclasses.replace(cell.spec, seed=seed) for seed in range(size)]
+        launcher.submit(specs)
+        launcher._jobs = {str(at): ClusterJob(str(at), CountedCells([s.run_id]), "log") for at, s in enumerate(specs)}
+        counted.clear()
+        assert len(list(launcher._ask_queue())) == (size if ended else 0)
+        counts.append(counted.total())
+    assert counts[1] <= 2 * counts[0]

@@ -33,6 +33,10 @@ def test_there_are_profiles_to_start_from() -> None:
         ("time_minutes = true", "time_minutes is True, not a whole number"),
         ("time_minutes = 0", "time_minutes is 0, less than 1"),
         ("time_minutes = 5\nmemory_gb = -1", "memory_gb is -1, less than 0"),
+        *(
+            (f"time_minutes = 5\nmemory_gb = {text}", f"memory_gb is {text}, less than 1 MB: SLURM reads 0 as all of")
+            for text in ("0", "0.0", "0.0003")
+        ),
         ("time_minutes = 5\nsetup = 'module load x'", "setup is 'module load x', not a list of texts"),
         ("time_minutes = 5\nsetup = [1]", r"setup is \[1\], not a list of texts"),
         ("time_minutes = 5\nenvironment = {A = 1}", "environment is {'A': 1}, not a table of texts"),
