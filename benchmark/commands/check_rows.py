@@ -5,7 +5,6 @@ Each problem is one line that says what is wrong and what to do.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
@@ -163,7 +162,6 @@ def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
             yield f"{name} is {values[name]!r}, but traces.csv says {recorded!r}"
 
 
-@functools.cache
 def promised(method: str) -> str:
     """A method's density_promise; empty if the method is not installed."""
     try:
