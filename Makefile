@@ -28,8 +28,8 @@ lint: setup  ## lint, format, types, layering
 check: lint  ## what a change must pass before it is committed: lint, and the fast tests, or those of TESTS=FOLDERS
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
-test: setup  ## all tests but the rare ones, two at a time
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15 --no-loadscope-reorder -m "not rare"
+test: setup  ## all tests but the rare ones, three at a time, as many mostly wait
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --durations 40 --no-loadscope-reorder -m "not rare"
 
 test-all: setup  ## install the libraries that tests/libraries tries, then run all tests, the rare ones too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/libraries/requirements.txt
