@@ -238,6 +238,14 @@ def test_what_is_said_of_a_reset_of_recurrent_layers_is_what_its_table_says() ->
     for column in ("test_accuracy", "min_density"):
         assert mean_and_deviation(rows, column, seeds=3) in page, column
     assert {float(row["threshold_resets"]) for row in rows} == {2}, "each seed is reset twice"
+    rows = [row for row in measured("mnist-resets")["dst", "0.001"] if row["model"] == "lstm-b"]
+    last, lowest, accuracy = (
+        [scale * float(row[column]) for row in rows]
+        for column, scale in (("density", 100), ("min_density", 100), ("test_accuracy", 1))
+    )
+    ends = f"{min(last):.2f} to {max(last):.2f} % at {min(accuracy):.2f} to {max(accuracy):.2f} %"
+    assert f"LSTM-b ends with {ends} (n={len(rows)}), printed 0.98 % at 98.89 %" in page
+    assert f"its epochs of lowest density keep {min(lowest):.2f} to {max(lowest):.2f} %" in page
 
 
 def _is(line: dict[str, str], reset: str, alpha: str) -> bool:
@@ -366,7 +374,8 @@ def test_what_is_said_of_the_lstms_is_what_their_rows_say() -> None:
     ends = sorted(float(row["test_accuracy"]) for row in measured("mnist-ladder")["dst", "0.00063"])
     assert len(ends) == 5
     assert f"five seeds at 6.3e-4 end between {ends[0]:.2f} and {ends[-1]:.2f} %" in protocols
-    official = [row for rows in measured("mnist-lstm").values() for row in rows if row["protocol"] == "official"]
+    every = [row for rows in measured("mnist-lstm").values() for row in rows if row["protocol"] == "official"]
+    official = [row for row in every if row["model"] == "lstm-a"]
     sparse, dense = ([row for row in official if row["method"] == method] for method in ("dst", "dense"))
     kept, reached, beside = (
         mean_and_deviation(rows, column)
@@ -374,6 +383,10 @@ def test_what_is_said_of_the_lstms_is_what_their_rows_say() -> None:
     )
     assert f"at the code's alpha of 1e-4, {kept} remain at {reached} (dense: {beside})" in protocols
     assert {float(row["alpha"]) for row in sparse} == {1e-4}
+    (one,) = (row for row in every if (row["model"], row["method"]) == ("lstm-b", "dst"))
+    (dense_one,) = (row for row in every if (row["model"], row["method"]) == ("lstm-b", "dense"))
+    reached = f"{100 * float(one['density']):.2f} % remain at {float(one['test_accuracy']):.2f} %"
+    assert f"LSTM-b, one seed: {reached} (dense: {float(dense_one['test_accuracy']):.2f} %)" in protocols
     stated = mean_and_deviation([row for row in cells if row["model"] == "lstm-a"], "density")
     assert f"1e-3: {stated} (n=5), printed 1.93 %" in protocols
     assert f"The LSTMs keep {shares} times the printed share and are {points} points less accurate" in WORDS
