@@ -196,7 +196,7 @@ def in_both(first: RunSpec, second: RunSpec) -> RunSpec:
     if bool(first.departs) != bool(second.departs):
         return second if first.departs else first
     protocol = tuple(dict.fromkeys([*first.protocol, *second.protocol]))
-    return dataclasses.replace(second, protocol=protocol)
+    return second if protocol == second.protocol else dataclasses.replace(second, protocol=protocol)
 
 
 def from_dict(tree: Mapping[str, Any], *, protocol: Iterable[str] = (), departs: Iterable[str] = ()) -> RunSpec:

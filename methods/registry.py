@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import types
 import typing
@@ -117,6 +118,7 @@ register = _registry.register
 temporary = _registry.temporary
 
 
+@functools.cache
 def _read(file: Path) -> tuple[str, str]:
     """The class whose `name` is the file's and the first line of its docstring, not imported.
 

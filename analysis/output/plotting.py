@@ -23,7 +23,7 @@ LOOK = {
     "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "axes.edgecolor": "#444444", "xtick.major.width": 0.8, "ytick.major.width": 0.8,
     "xtick.major.size": 3, "ytick.major.size": 3, "xtick.color": "#444444", "ytick.color": "#444444",
-    "axes.linewidth": 0.8, "figure.dpi": 100, "savefig.dpi": 200,
+    "axes.linewidth": 0.8, "figure.dpi": 200,
     "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "sparse-training-bench",
 }  # fmt: skip
 FORMATS: dict[str, dict[str, Any]] = {
@@ -266,15 +266,18 @@ def _ticks(steps: Sequence[float], low: float, high: float) -> list[float]:
 def save(figure: Any, out: Path, name: str) -> list[Path]:
     """Write a figure as PDF, PNG and SVG without dates, and close it."""
     import matplotlib.pyplot as plt
+    from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not once a format
+    figure.set_layout_engine(None)  # laid out once, not once a format
     for axis in figure.axes:  # two layouts of one figure can differ in the last bits
         axis.set_position([round(place, 5) for place in axis.get_position(original=True).bounds], which="both")
+    around = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"]).extents
+    size = Bbox.from_extents(*(round(inches, 2) for inches in around))  # measured once, not once a format
     written = []
     for kind, metadata in FORMATS.items():
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight")
+        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=size)
         path = out / f"{name}.{kind}"
         path.write_bytes(buffer.getvalue())
         written.append(path)

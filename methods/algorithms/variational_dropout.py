@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from methods import scoring
 from methods.base import Context, Method, check_count
@@ -145,7 +146,7 @@ def divergence(log_alpha: Tensor) -> Tensor:
     return (K1 * (1 - torch.sigmoid(K2 + K3 * log_alpha)) + 0.5 * F.softplus(-log_alpha)).sum()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_disable_dynamo  # as torch.compiler.disable, which imports the compiler at once: a second at every start
 def standard_normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Normal noise in the shape, type and on the device of `like`.
 

@@ -71,6 +71,15 @@ def test_names_and_descriptions_need_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
+def test_the_classes_of_all_methods_need_no_compiler() -> None:
+    """It takes a second, and each command that lists the cells of a suite would wait for it."""
+    listed = "import sys; from methods import registry; print(*map(registry.method_class, registry.available()))"
+    code = f"{listed}; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "VariationalDropout" in done.stdout
+    assert done.stdout.endswith("\nFalse\n")
+
+
 def test_what_is_imported_late_is_listed_and_its_module_needs_no_torch_for_that() -> None:
     code = "import sys, methods; print(*sorted({*methods.__all__} - {*dir(methods)}), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
