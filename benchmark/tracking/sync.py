@@ -199,9 +199,9 @@ class _Mirror:
         """
         from mlflow.entities import Metric
 
-        if row["status"] != "done":
+        last = next((record for record in map(json.loads, reversed(lines)) if "train_seconds" in record), None)
+        if row["status"] != "done" or last is None:
             return
-        last = json.loads(lines[-1])
         at, epoch = run.info.start_time + _since(last), int(last["epoch"])
         found = {name: row[name] for name in results.MEASURED if name not in last and row[name] != ""}
         metrics = [Metric(n, float(v), at, epoch) for n, v in found.items() if math.isfinite(v)]

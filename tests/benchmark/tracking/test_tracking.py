@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import json
 import os
@@ -23,6 +24,8 @@ from grids import Bench, Finished, Grid, finish, kill_all, start, wait_for, writ
 
 from benchmark import results
 from benchmark.run_folder.attempts import Observer, claim, folder_of
+from benchmark.run_folder.files import sealed, write_json
+from benchmark.run_folder.result import result_of
 from benchmark.tracking import background as mirror
 from benchmark.tracking import store
 
@@ -159,6 +162,22 @@ def test_a_cell_that_went_back_to_a_checkpoint_is_imported_as_it_ended(
     metrics.write_bytes(whole)
     assert bench("sync", "--out", grid.out).code == 0
     check_mirror(grid.out)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"epoch": 1, "step": 1, "loss": 2.0}\n'], ids=["nothing", "a step"])
+def test_a_result_whose_records_have_no_epoch_is_imported_without_one(
+    content: bytes, tracked: Grid, bench: Bench, tmp_path: Path
+) -> None:
+    """No program of ours writes it, and its checksums hold."""
+    grid = copy(tracked, tmp_path)
+    shutil.copy(empty_store(tracked, tmp_path), grid.out / "mlflow.db")
+    cell = next(path for path in (grid.out / "cells").iterdir() if results_row(grid.out, path)["method"] == "dst")
+    (cell / "metrics.jsonl").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    write_json(cell / "result.json", sealed({**(result_of(cell) or {}), "metrics_sha256": digest}))
+    assert bench("sync", "--out", grid.out).code == 0
+    (run,) = runs(grid.out, "tags.method = 'dst'")
+    assert (run.data.tags["status"], run.data.tags.get("records", "0")) == ("done", str(content.count(b"\n")))
 
 
 def results_row(out: Path, cell: Path) -> results.Row:
