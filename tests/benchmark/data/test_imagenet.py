@@ -263,7 +263,8 @@ def test_a_training_on_the_cpu_reads_by_itself(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.rare), 2])
+@pytest.mark.rare
+@pytest.mark.parametrize("workers", [0, 2])
 def test_resnet50_resumes_in_mid_epoch_to_the_same_bits(folder: Path, workers: int) -> None:
     pixels = Data(name="imagenet", image_size=32, **AUGMENTED)
     optimizer = Optimizer(lr=0.01, momentum=0.9, batch_size=6)

@@ -23,6 +23,7 @@ from methods.layers import maskable_weights
 
 CIFAR = (3, 32, 32)
 WIDE_RESNETS = [(16, 8), (16, 10), (28, 8), (22, 2), (28, 2)]
+LARGER = ("wrn-16-10", "wrn-28-8")  # of the same code as wrn-16-8
 
 
 def create(
@@ -222,7 +223,9 @@ def test_a_sparse_network_is_counted_and_made_plain(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "dst"])
-@pytest.mark.parametrize("name", models.available())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.rare if name in LARGER else ()) for name in models.available()]
+)
 def test_five_steps_of_every_model(name: str, method: str, record_property: Callable[[str, object], None]) -> None:
     shape = (1, 28, 28) if name.startswith(("lenet", "lstm")) else CIFAR if name == "vgg16" else (3, 16, 16)
     pixels = Data(name="synthetic", train_limit=20, test_limit=8, shape=shape)
