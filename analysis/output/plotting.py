@@ -212,6 +212,7 @@ def panels_of_rows(
     rows: their number in each panel. height: inches of a panel without rows, and of one row.
     Neighbours have rows of the same height.
     """
+    columns = panels_abreast(len(rows), columns)
     heights = [height[0] + height[1] * count for count in rows]
     figure, axes = small_multiples(len(rows), columns=columns, size=(width, heights), title=title)
     for number, axis in enumerate(axes):

@@ -74,3 +74,5 @@ def test_a_value_off_the_scale_is_an_arrow_at_its_edge() -> None:
 def test_rows_of_neighbours_have_the_same_height() -> None:
     _, axes = panels_of_rows([5, 2, 3], columns=2, width=3.0, height=(1.0, 0.3), title="title")
     assert [axis.get_ylim() for axis in axes] == [(4.5, -0.5), (4.5, -0.5), (2.5, -0.5)]
+    _, axes = panels_of_rows([9, 2, 3, 4], columns=3, width=3.0, height=(1.0, 0.3), title="title")
+    assert [axis.get_ylim()[0] for axis in axes] == [8.5, 8.5, 3.5, 3.5], "four panels stand two by two"
