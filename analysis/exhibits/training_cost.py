@@ -172,7 +172,10 @@ def _draw(found: Sequence[Cost]) -> Any:
     for axis, ((title, machine), members) in zip(axes, groups.items(), strict=True):
         _panel(axis, members)
         axis.set_title(title, pad=17)
-        axis.text(0, 1.04, machine, transform=axis.transAxes, fontsize=7.5, color="#444444")
+        axis.annotate(
+            machine, (0, 1), xytext=(0, 5), xycoords="axes fraction", textcoords="offset points",
+            fontsize=7.5, color="#444444",
+        )  # fmt: skip
     return figure
 
 
