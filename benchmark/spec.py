@@ -238,7 +238,7 @@ def _replace(tree: dict[str, Any], dotted: str, value: Any) -> None:
     check_names([section], [f.name for f in dataclasses.fields(RunSpec) if f.name not in NOT_IDENTITY], "field")
     if name and section == "method":
         tree["method"] = {**tree["method"], name: value}
-    elif name and isinstance(tree[section], dict):
+    elif name and isinstance(tree.get(section), dict):
         tree[section] = {**tree[section], name: value}
     elif name or isinstance(tree.get(section), dict):
         raise SpecError(f"cannot set {dotted}: give a plain field such as optimizer.epochs or seed")
@@ -327,7 +327,7 @@ def validate(spec: RunSpec) -> None:
         _check_range(name, count, 1, math.inf)
     if spec.optimizer.micro_batch_size is not None:
         _check_micro_batches(spec)
-    _check_range("seed", spec.seed, 0, 2**63 - 1)
+    _check_range("seed", spec.seed, 0, 2**53 - 1)  # every table holds it exactly
     _check_counts("model.widths", spec.model.widths, "units of each hidden layer")
     _check_counts("data.shape", spec.data.shape, "channels, rows and columns")
 
@@ -385,7 +385,13 @@ def _check_optimizer(optimizer: Optimizer) -> None:
     if optimizer.nesterov and not optimizer.momentum:
         raise SpecError("optimizer.nesterov needs optimizer.momentum above 0")
     _check_counts("optimizer.milestones", optimizer.milestones, "epochs")
+    if len({*(optimizer.milestones or ())}) < len(optimizer.milestones or ()):
+        raise SpecError(f"optimizer.milestones is {list(optimizer.milestones or ())}: it names an epoch twice")
     _check_range("optimizer.gamma", optimizer.gamma, 0, 1, open_low=True)
+    if optimizer.schedule == "constant":
+        for name in ("milestones", "gamma"):
+            if getattr(optimizer, name) is not None:
+                raise SpecError(f"optimizer.{name} is set, but optimizer.schedule is constant: leave it out, or None")
 
 
 def _check_counts(name: str, counts: tuple[int, ...] | None, what: str) -> None:

@@ -105,9 +105,20 @@ def _costs(group: Group, dense: Condition, sparse: Condition) -> list[Cost]:
     for (device, commit), rows in both.sort_values("seed").groupby(["device", "commit"], sort=True):
         pairs = tuple(zip(rows[f"{SECONDS}_dense"], rows[f"{SECONDS}_sparse"], strict=True))
         run_ids = (*rows["run_id_dense"], *rows["run_id_sparse"])
-        times = sparse.epochs / dense.epochs
+        times = _times(dense, sparse)
         found.append(Cost(group, sparse, str(device), str(commit), steps_of(dense), times, pairs, run_ids))
     return found
+
+
+def _times(dense: Condition, sparse: Condition) -> float:
+    """How many times the dense cell's steps a sparse cell takes.
+
+    By their epochs. Where the last epoch ends early, the executed FLOPs have a smaller ratio, unless
+    the method also scores examples.
+    """
+    epochs = sparse.epochs / dense.epochs
+    ours, theirs = (c.done.iloc[0]["executed_flops"] for c in (sparse, dense))
+    return epochs if math.isnan(ours) or math.isnan(theirs) else min(epochs, ours / theirs)
 
 
 def _left_out(results: Results, found: Sequence[Cost]) -> list[str]:

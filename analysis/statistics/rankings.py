@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analysis.statistics.resampling import DRAWS, SEED, percentile_interval
-
-Floats = NDArray[np.float64]
+from analysis.statistics.resampling import DRAWS, SEED, Floats, percentile_interval
 
 
 def ranks(ratings: Sequence[Sequence[float]] | Floats) -> Floats:

@@ -55,7 +55,7 @@ def load(spec: Data, *, data_dir: Path, device: torch.device) -> Dataset:
         ("normalization", "cifar10"),
     ):
         if spec.name != owner and getattr(spec, field) is not None:
-            raise SpecError(f"data.{field} is of {owner} data only: '{spec.name}' has its own")
+            raise SpecError(f"data.{field} is of {owner} data only: leave it out for '{spec.name}'")
     return source.read(spec, data_dir).dataset(spec, device=device)
 
 

@@ -114,6 +114,9 @@ class Examples:
             mean, std = (torch.tensor(values) for values in self.normalizations[spec.normalization])
         elif spec.standardize:
             mean, std = statistics(self.train.images)
+            if not std.all():
+                channel = int((std == 0).nonzero()[0])
+                raise SpecError(f"{spec.name}: channel {channel} is constant, so it cannot be standardised")
         train, test = limited(spec, self.train, self.test)
         return TensorDataset(
             name=spec.name,

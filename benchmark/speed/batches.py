@@ -24,12 +24,12 @@ import torch
 from benchmark import data, models
 from benchmark.commands.output import console, emit, show
 from benchmark.commands.selection import resolve_device
-from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
+from benchmark.data.catalogue import SHAPES
 from benchmark.data.tensors import Dataset, TensorDataset
 from benchmark.spec import Data, check_names
 from benchmark.speed.grids import DATA
 from benchmark.speed.steps import SCHEMA, machine_of, paired_ratios, plain_table, prepared, quartiles, wait_for
-from benchmark.speed.workloads import BATCHES, MODELS, data_and_optimizer, spec_of
+from benchmark.speed.workloads import BATCHES, MODELS, data_and_optimizer, spec_of, train_size
 from benchmark.training.loop import Training, train_step
 
 TARGET_DATA, TARGET_IMAGES_A_SECOND = "cifar10", 100_000  # on a GPU, with crop and flip
@@ -92,8 +92,8 @@ def pixels_of(model: str, chosen: str) -> Data:
     real, _ = data_and_optimizer(model)
     if chosen == "own":
         return real
-    shape, size = SHAPES.get(real.name), TRAIN_EXAMPLES[real.name]
-    return dataclasses.replace(real, name="synthetic", shape=shape, train_limit=size, test_limit=1)
+    shape, size = SHAPES.get(real.name), train_size(real)
+    return dataclasses.replace(real, name="synthetic", shape=shape, train_limit=size, test_limit=1, normalization=None)
 
 
 def measure(model: str, own: TensorDataset, batch_size: int) -> Turns:

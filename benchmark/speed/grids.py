@@ -25,14 +25,14 @@ import methods
 from benchmark import data, results
 from benchmark.commands.output import console, emit, show
 from benchmark.commands.selection import resolve_device
-from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
+from benchmark.data.catalogue import SHAPES
 from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher, default_workers
 from benchmark.run_folder.result import result_of
 from benchmark.spec import Data, RunSpec, check_names
 from benchmark.speed.start_up import MeasurementError
 from benchmark.speed.steps import DEFAULT_MODELS, KEPT, SCHEMA, machine_line, plain_table
-from benchmark.speed.workloads import MODELS, data_and_optimizer, spec_of
+from benchmark.speed.workloads import MODELS, data_and_optimizer, spec_of, train_size
 from benchmark.tracking.background import Mirror
 from benchmark.training.execution import Execution
 
@@ -109,7 +109,7 @@ def specs_of(model: str, method: str, setup: Setup) -> list[RunSpec]:
     """The paper's cell of a model with the method's defaults, once per seed. Raises SpecError."""
     pixels, optimizer = data_and_optimizer(model)
     if setup.data == "synthetic":
-        shape, size = SHAPES.get(pixels.name), TRAIN_EXAMPLES[pixels.name]
+        shape, size = SHAPES.get(pixels.name), train_size(pixels)
         pixels = Data(name="synthetic", shape=shape, train_limit=size, test_limit=TEST_EXAMPLES)
     optimizer = dataclasses.replace(optimizer, epochs=setup.epochs)
     spec = dataclasses.replace(spec_of(model, method), data=pixels, optimizer=optimizer)

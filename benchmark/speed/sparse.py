@@ -204,6 +204,7 @@ class CSR:
         self.bias = torch.zeros(rows, requires_grad=True)
 
     def step(self, inputs: Tensor, targets: Tensor) -> None:
+        self.weight.grad = self.bias.grad = None
         outputs = (self.weight @ inputs.requires_grad_().t()).t() + self.bias
         outputs.backward(torch.ones_like(outputs))  # type: ignore[no-untyped-call]
 

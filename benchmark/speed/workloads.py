@@ -12,10 +12,15 @@ from benchmark import data, models
 from benchmark.data.catalogue import SHAPES, TRAIN_EXAMPLES
 from benchmark.data.tensors import TensorDataset
 from benchmark.spec import Data, Model, Optimizer, RunSpec, SpecError
-from benchmark.suites import cell, cifar10, mnist
+from benchmark.suites import cell, cifar10, mnist, rivals_cifar10, rivals_mnist
 
 BATCHES = 8
 MODELS = tuple(sorted({*models.CATALOGUE} - {"resnet50"}))  # its batches are 1024
+RIVALS: dict[str, tuple[Data, Optimizer]] = {  # networks that only these suites train
+    "mlp-300-100-bn": (rivals_mnist.MNIST, rivals_mnist.SGD),
+    "wrn-22-2": (rivals_cifar10.CIFAR10, rivals_cifar10.SGD),
+    "wrn-28-2": (rivals_cifar10.CIFAR10, rivals_cifar10.SGD),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,12 @@ def data_and_optimizer(model: str) -> tuple[Data, Optimizer]:
         return mnist.MNIST, mnist.SGD
     if model in mnist.LSTMS:
         return mnist.MNIST, mnist.ADAM
-    return cifar10.CIFAR10, cifar10.SGD
+    return RIVALS.get(model, (cifar10.CIFAR10, cifar10.SGD))
+
+
+def train_size(real: Data) -> int:
+    """How many examples an epoch of this data has."""
+    return real.train_limit or TRAIN_EXAMPLES[real.name]
 
 
 def load(model: str, spec: RunSpec, device: torch.device) -> FewBatches:
@@ -65,4 +75,4 @@ def load(model: str, spec: RunSpec, device: torch.device) -> FewBatches:
     pixels = data.load(spec.data, data_dir=Path(), device=device)
     assert isinstance(pixels, TensorDataset)
     fields = {field.name: getattr(pixels, field.name) for field in dataclasses.fields(pixels)}
-    return FewBatches(**fields, epoch_examples=TRAIN_EXAMPLES[data_and_optimizer(model)[0].name])
+    return FewBatches(**fields, epoch_examples=train_size(data_and_optimizer(model)[0]))

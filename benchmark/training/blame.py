@@ -15,6 +15,12 @@ from benchmark.spec import RunSpec
 from methods import Method, registry
 from methods.plug_ins import PlugIns, innermost
 
+HINTS = {  # what to do about an error of torch's, by what it says
+    "Expected more than 1 value per channel when training": (
+        " (the last batch or micro-batch has one example: change optimizer.batch_size or data.train_limit)"
+    ),
+}
+
 
 def origins(spec: RunSpec) -> dict[str, str]:
     """Where the cell's plug-ins come from (`PlugIns.origin`), such as {"method mine": "mine.py, SHA-256 …"}.
@@ -29,7 +35,8 @@ def described(error: BaseException, spec: RunSpec) -> str:
     """The error in one line. Where a plug-in's code raised it, its name, file and line come first."""
     known = _sources(spec)
     part, where = innermost(error, lambda frame: _part(frame, spec, known))
-    return one_line(f"{part}, {where}: {describe(error)}") if part else describe(error)
+    said = f"{part}, {where}: {describe(error)}" if part else describe(error)
+    return one_line(said + "".join(hint for text, hint in HINTS.items() if text in said))
 
 
 def _parts(spec: RunSpec) -> list[tuple[str, str, PlugIns]]:

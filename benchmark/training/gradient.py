@@ -94,6 +94,7 @@ class Gradient:
 
 @torch.no_grad()
 def restore_(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
-    """Set a model's buffers in place, such as batch normalisation's running statistics."""
+    """Set a model's buffers in place, such as batch normalisation's running statistics and counts."""
     for buffer, value in zip(buffers, values, strict=True):
-        buffer.copy_(value)
+        rounded = value.is_floating_point() and not buffer.is_floating_point()  # a mean of counts
+        buffer.copy_(value.round() if rounded else value)

@@ -73,20 +73,20 @@ class UnfitError(SpecError):
     """The method cannot train this network, for example at so low a density: the cell fails."""
 
 
-CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples")
+CLOCK = ("epoch", "step", "steps_done", "phase_start", "examples", "epoch_examples", "lr")
 
 
 class Training:
     """One cell's live objects and how far it is: everything that a checkpoint holds.
 
     epoch, step, steps_done: whole epochs done, steps of the current epoch, steps in all. A method
-    whose phases add steps may end within an epoch. group: the processes that train the cell
-    together; all of them hold the same state. engine: how its steps are executed; by default the
-    engine of the spec on the data's device. kept_examples, gradient_examples: the weights that each
-    layer kept, and those that needed a gradient, summed over examples: int64 [layers].
-    train_cpu_seconds: CPU seconds of the training steps; None where they are not known, as on a
-    GPU. Raises SpecError for a spec that does not fit its model, data, method or number of
-    processes.
+    whose phases add steps may end within an epoch. lr: what the schedule gave the last step. group:
+    the processes that train the cell together; all of them hold the same state. engine: how its
+    steps are executed; by default the engine of the spec on the data's device. kept_examples,
+    gradient_examples: the weights that each layer kept, and those that needed a gradient, summed
+    over examples: int64 [layers]. train_cpu_seconds: CPU seconds of the training steps; None where
+    they are not known, as on a GPU. Raises SpecError for a spec that does not fit its model, data,
+    method or number of processes.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Training:
         device = dataset.device
         self.epoch = self.step = self.steps_done = self.phase_start = 0
         self.examples = self.epoch_examples = 0
+        self.lr = spec.optimizer.lr
         torch.manual_seed(seeds.derive(spec.seed, "start-up"))
         self.model = models.create(
             spec.model,
@@ -200,9 +201,13 @@ class Training:
     def set_learning_rate(self) -> None:
         phase = self.attached.phase
         epoch = (self.steps_done - self.phase_start) // self.steps_per_epoch
+
+        def rate(epoch: int) -> float:
+            return learning_rate(self.spec.optimizer, epoch) * phase.lr_scale if isinstance(phase.lr, str) else phase.lr
+
+        self.lr = rate(epoch)
         for group in self.optimizer.param_groups:
-            scheduled = learning_rate(self.spec.optimizer, epoch if group.get("scheduled", True) else 0)
-            group["lr"] = scheduled * phase.lr_scale if isinstance(phase.lr, str) else phase.lr
+            group["lr"] = self.lr if group.get("scheduled", True) else rate(0)
 
     def count_step(self, examples: int) -> None:
         """Count one step on this many examples."""
@@ -250,7 +255,7 @@ class Training:
         self.epoch_masks = {name: mask.to(device) for name, mask in state["epoch_masks"].items()}
         self.step_records = {name: value.to(device) for name, value in state["step_records"].items()}
         for name in CLOCK:
-            setattr(self, name, state["clock"][name])
+            setattr(self, name, state["clock"].get(name, getattr(self, name)))  # an earlier version's lacks `lr`
         self.gradient_examples = self._gradient_examples(state).to(device)
         self.train_seconds = state["train_seconds"]
         if self.train_cpu_seconds is not None:  # a checkpoint of an earlier version, or of a GPU, has none

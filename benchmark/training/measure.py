@@ -7,12 +7,16 @@ that measuring does not disturb the training.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.utils.rnn import PackedSequence
 
 import methods
 from benchmark import models
@@ -139,12 +143,14 @@ def forward_flops(plain: nn.Module, in_shape: tuple[int, ...]) -> dict[str, int]
         by_module.setdefault(weight.module, []).append(weight)
     flops = dict.fromkeys(weights, 0)
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        uses = _uses(module, inputs[0], output)
-        for weight in by_module[module]:
-            flops[weight.name] += 2 * weight.parameter.numel() * uses
+    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        inputs = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        of = [module, module.out_proj] if isinstance(module, nn.MultiheadAttention) else [module]
+        for weight in (weight for holder in of for weight in by_module.get(holder, ())):
+            flops[weight.name] += round(2 * weight.parameter.numel() * _uses(weight, module, inputs, output))
 
-    handles = [module.register_forward_hook(count) for module in by_module]
+    called = [module for module in plain.modules() if module in by_module or isinstance(module, nn.MultiheadAttention)]
+    handles = [module.register_forward_hook(count, with_kwargs=True) for module in called]
     try:
         with torch.no_grad():
             plain(next(plain.parameters()).new_zeros(1, *in_shape))
@@ -154,13 +160,20 @@ def forward_flops(plain: nn.Module, in_shape: tuple[int, ...]) -> dict[str, int]
     return flops
 
 
-def _uses(module: nn.Module, inputs: Tensor, output: Tensor | tuple[Tensor, ...]) -> int:
-    """How often each weight is used for one example: positions of a convolution, time steps."""
-    if isinstance(module, nn.RNNBase):
-        return inputs.shape[1 if module.batch_first and inputs.dim() == 3 else 0]
-    if isinstance(module, nn.RNNCellBase):
-        return 1
-    assert isinstance(output, Tensor)
-    if isinstance(module, nn.Linear):
-        return output[..., 0].numel()
-    return output[0, 0].numel()
+def _uses(weight: MaskableWeight, module: nn.Module, inputs: Mapping[str, Any], output: Any) -> float:
+    """How often each weight was used in one call: positions of a convolution, time steps, tokens.
+
+    module: the one that was called, with these inputs by name. Everywhere else than here, an output
+    unit is computed once at each position of the output.
+    """
+    if isinstance(module, nn.MultiheadAttention):
+        query, key, value = (inputs[name][..., 0].numel() for name in ("query", "key", "value"))
+        uses = {"k_proj_weight": key, "v_proj_weight": value, "in_proj_weight": (query + key + value) / 3}
+        return float(uses.get(weight.parameter_name, query))
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        steps = inputs["input"]
+        return float((steps.data if isinstance(steps, PackedSequence) else steps)[..., 0].numel())
+    if isinstance(module, _ConvTransposeNd):  # each weight is used at every position of the input
+        return float(inputs["input"].numel() / module.in_channels)
+    outputs = output if isinstance(output, Tensor) else output[0]
+    return outputs.numel() / (weight.parameter.shape[weight.units.axis] * weight.units.groups)

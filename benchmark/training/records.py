@@ -32,7 +32,7 @@ def epoch_record(training: Training) -> dict[str, Any]:
     training.epoch_masks = masks
     return {
         **record,
-        "lr": float(training.optimizer.param_groups[0]["lr"]),
+        "lr": float(training.lr),
         "test_accuracy": accuracy.top1_percent,
         "test_top5_accuracy": accuracy.top5_percent,
         "test_loss": _finite(accuracy.loss),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
 from analysis.data.paired import LEAST, log_density_ratio
 from analysis.exhibits.claims.claim import NotRunError, Outcome, claim, judge, mean_of
-from analysis.exhibits.claims.evidence import SPREAD, Answer, varies_more, within, word
+from analysis.exhibits.claims.evidence import SPREAD, Answer, seeds_of_both, varies_more, within, word
 from analysis.paper import printed
 
 SHAPES = ("scalar", "vector", "matrix")
@@ -59,7 +59,7 @@ def matrix_is_like_vector(results: Results) -> Outcome:
                 ratio = log_density_ratio(matrix, vector)
                 held.append(within(ratio, SPREAD))
                 used += [vector, matrix]
-                times = f"{math.exp(ratio.difference):.3g} times ({matrix.seeds}), {word(held[-1:])}"
+                times = f"{math.exp(ratio.difference):.3g} times ({seeds_of_both(matrix, vector)}), {word(held[-1:])}"
                 said.append(f"{vector.model} alpha {vector.alpha:g}: {times}")
     return judge(held, "; ".join(said), used)
 

@@ -47,8 +47,8 @@ def wrn_change_similarly(results: Results) -> Outcome:
             output = by_epoch(results.tables, condition, f"density/{OUTPUT}")
             if not curves or output.empty or any(curve.empty for curve in curves):
                 continue
-            first, last = (pd.DataFrame([curve.iloc[at] for curve in curves]) for at in (0, -1))
-            held += list((last.mean() < first.mean()) & (output.iloc[-1] > last.max()))
+            first, last = (pd.DataFrame([curve.iloc[at] for curve in curves], index=names) for at in (0, -1))
+            held += list((last < first).all() & (output.iloc[-1] > last.max()))
             used.append(condition)
             ends = f"convolutions {last.mean().mean():.2f} after {first.mean().mean():.2f}"
             said.append(f"{model}: {ends}, output layer {output.iloc[-1].mean():.2f} ({condition.seeds})")

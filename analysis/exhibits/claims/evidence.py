@@ -77,8 +77,12 @@ def gap(results: Results, condition: Condition, epoch: str = COUNTED) -> Compari
 def pairs(results: Results, condition: Condition) -> str:
     """How many of its seeds have a dense run beside them: `n=3`, or `n=2/3`."""
     twin = twin_of(results, condition)
-    both = set() if twin is None else {*condition.done["seed"]} & {*twin.done["seed"]}
-    return seeds(len(both), len(condition.rows))
+    return seeds(0, len(condition.rows)) if twin is None else seeds_of_both(condition, twin)
+
+
+def seeds_of_both(ours: Condition, theirs: Condition) -> str:
+    """How many of our seeds are paired with one of theirs: `n=3`, or `n=2/3`."""
+    return seeds(len({*ours.done["seed"]} & {*theirs.done["seed"]}), len(ours.rows))
 
 
 def density_ratio(condition: Condition, percent: float, epoch: str = COUNTED) -> Comparison:

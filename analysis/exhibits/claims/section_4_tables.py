@@ -8,7 +8,7 @@ from analysis.data.conditions import Condition, Results
 from analysis.data.epochs import ACCURACY, COUNTED
 from analysis.data.selection import as_stated
 from analysis.exhibits.claims.claim import Outcome, claim, judge
-from analysis.exhibits.claims.evidence import Answer, almost_all, better, mean_density, word
+from analysis.exhibits.claims.evidence import Answer, almost_all, better, mean_density, seeds_of_both, word
 from analysis.exhibits.verdicts import MARGINS
 from analysis.paper import printed
 from analysis.paper.printed import Target
@@ -60,9 +60,10 @@ def _settings(results: Results, table: str) -> tuple[list[Answer], str, list[Con
         difference = against_fixed(paired(ours.by_seed(column), theirs.by_seed(column)), 0.0)
         answers.append(better(difference, MARGINS[target.dataset]))
         used += [ours, theirs]
+        n = seeds_of_both(ours, theirs)
         said.append(
             f"{target.model}, {target.method} at {target.density_percent:g} %, {target.metric}: alpha {ours.alpha:g} "
-            f"({100 * mean_density(ours):.2f} %) {difference.difference:+.2f} ({ours.seeds}), {word(answers[-1:])}"
+            f"({100 * mean_density(ours):.2f} %) {difference.difference:+.2f} ({n}), {word(answers[-1:])}"
         )
     return answers, "; ".join(said), used
 

@@ -7,6 +7,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import synthetic
 import synthetic_claims
@@ -14,7 +15,7 @@ import synthetic_claims
 from analysis.build import build
 from analysis.data.conditions import Results
 from analysis.data.read import load
-from analysis.exhibits.claims import appendix_ranges, section_4, section_5_1
+from analysis.exhibits.claims import appendix, appendix_ranges, section_4, section_5_1
 from analysis.exhibits.claims.claim import Claim, Outcome, judge, registered
 from analysis.exhibits.claims.claim import claim as registers
 from analysis.exhibits.claims.evidence import almost_all, below, better, some, varies_more, within
@@ -269,6 +270,32 @@ def test_lost_and_departing_seeds_are_in_no_test(tmp_path: Path) -> None:
     rows[2] |= {"departs": "drift: torch 2.11"}
     outcome = appendix_ranges.weights_within_one(results(synthetic.write(tmp_path, rows)))
     assert (outcome.result, outcome.run_ids) == ("supported", (rows[0]["run_id"],))
+
+
+def test_pairs_are_counted_and_not_the_seeds_of_one_side(tmp_path: Path) -> None:
+    """Matrix thresholds have five seeds and vector ones three: three pairs are tested."""
+    shapes = {"vector": range(3), "matrix": range(5)}
+    rows = [
+        synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4, kept=0.08 + seed / 1000, threshold=shape)
+        for shape, seeds in shapes.items()
+        for seed in seeds
+    ]
+    outcome = appendix.matrix_is_like_vector(results(synthetic.write(tmp_path, rows)))
+    assert "(n=3/5)" in outcome.numbers
+
+
+def test_a_network_whose_last_convolution_falls_is_not_one_whose_convolutions_fall(tmp_path: Path) -> None:
+    folder = synthetic_claims.write(tmp_path, holds=True)
+    (found,) = (claim for claim in ALL if claim.id == "wrn-like-vgg")
+    assert found.test(results(folder)).result == "supported"
+    table = pd.read_csv(folder / "traces.csv", dtype=str, keep_default_na=False)
+    model = pd.read_csv(folder / "results.csv", dtype=str).set_index("run_id")["model"]
+    wide = table["run_id"].map(model).str.startswith("wrn") & table["name"].str.startswith("density/")
+    names = [name for name in table.loc[wide, "name"].unique() if "conv" in name]
+    first = wide & (table["name"] == names[0]) & (table["epoch"] == "1")
+    table.loc[first, "value"] = "0.0001"  # this one rises; the mean over five still falls
+    table.to_csv(folder / "traces.csv", index=False)
+    assert found.test(results(folder)).result != "supported"
 
 
 def test_missing_seeds_are_said(tmp_path: Path) -> None:

@@ -262,6 +262,20 @@ def test_methods_that_train_longer_are_compared_with_their_like_and_by_the_step(
     assert costs["prune_finetune"]["sparse_ms_a_step"] == costs["set"]["sparse_ms_a_step"]
 
 
+@pytest.mark.parametrize(("executed", "steps"), [(1.4986, 1.4986), (2.0, 1.55), ("", 1.55)])
+def test_a_last_epoch_that_ends_early_is_no_whole_one(tmp_path: Path, executed: float | str, steps: float) -> None:
+    """31 epochs begun where the dense network has 20; a method that scores examples executes more than its steps."""
+    rows = [
+        synthetic_methods.cell(NAME, name, seed, kept=kept, **({} if name == "dense" else {"density": kept}))
+        | {"epochs": epochs, "train_cpu_seconds": float(epochs), "executed_flops": flops}
+        for seed in (0, 1)
+        for name, epochs, kept, flops in (("dense", 20, 1.0, 1.0), ("taylor", 31, 0.05, executed))
+    ]
+    written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("training-cost",))
+    (line,) = synthetic_methods.read(tmp_path / "out/training-cost.csv")
+    assert float(line["ratio"]) == pytest.approx(31 / 20 / steps)
+
+
 @pytest.mark.parametrize("lacks", [0, 1])
 def test_training_cost_is_in_cpu_seconds_and_never_in_wall_clock_ones(tmp_path: Path, lacks: int) -> None:
     """The machine did other work during the second cell; and one pair was trained before CPU seconds were recorded."""

@@ -117,7 +117,7 @@ def test_shape_and_classes_of_real_data_are_refused(fields: dict[str, Any]) -> N
 
 
 def test_an_image_size_is_of_imagenet_only() -> None:
-    with pytest.raises(SpecError, match=r"data\.image_size is of imagenet data only: 'digits' has its own"):
+    with pytest.raises(SpecError, match=r"data\.image_size is of imagenet data only: leave it out for 'digits'"):
         load("digits", image_size=32)
 
 

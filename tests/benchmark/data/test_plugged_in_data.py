@@ -99,8 +99,18 @@ def test_limits_validation_and_statistics_apply_as_to_any_data_set() -> None:
     found = load(validation=2, train_limit=3, standardize=True)
     assert (found.train_size, found.test_size) == (3, 2)
     assert found.mean.item() == pytest.approx(examples().train.images.float().mean().item() / 255)
-    with pytest.raises(SpecError, match=r"data\.shape is of synthetic data only: 'counts' has its own"):
+    with pytest.raises(SpecError, match=r"data\.shape is of synthetic data only: leave it out for 'counts'"):
         load(shape=(1, 2, 2))
+
+
+def test_a_channel_without_any_deviation_is_not_standardised(theirs: types.ModuleType) -> None:
+    images = torch.randint(256, (6, 2, 2, 4)).to(torch.uint8)
+    images[:, 1] = 7
+    both = Split(images, torch.arange(6) % 3)
+    vars(theirs)["made"] = Examples(both, both, classes=3)
+    assert load().train_size == 6
+    with pytest.raises(SpecError, match="counts: channel 1 is constant, so it cannot be standardised"):
+        load(standardize=True)
 
 
 def test_the_fingerprint_is_of_the_bytes(theirs: types.ModuleType) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmark.spec import SpecError
 from benchmark.speed import steps as speed
 from benchmark.speed import workloads
+from benchmark.suites import cifar10, mnist, rivals_cifar10, rivals_mnist
 from benchmark.training.loop import Training, digest, train_step
 from methods import registry
 
@@ -25,6 +26,16 @@ def training(method: str, model: str = "lenet-300-100") -> tuple[Training, list[
     pixels = workloads.load(model, spec, CPU)
     batches = list(pixels.train_batches(batch_size=spec.optimizer.batch_size, seed=0, epoch=0))
     return Training(spec, pixels), batches
+
+
+def test_the_timed_cell_is_that_of_the_suite_that_trains_the_model() -> None:
+    for module in (cifar10, mnist, rivals_cifar10, rivals_mnist):
+        for model in {spec.model.name for spec in module.suite()} & set(workloads.RIVALS):
+            real, optimizer = workloads.data_and_optimizer(model)
+            assert any((spec.data, spec.optimizer) == (real, optimizer) for spec in module.suite()), model
+    spec = workloads.spec_of("mlp-300-100-bn", "dense")
+    pixels = workloads.load("mlp-300-100-bn", spec, CPU)
+    assert (pixels.in_shape, spec.optimizer.batch_size, pixels.steps_per_epoch(100)) == ((1, 28, 28), 100, 540)
 
 
 def test_quartiles_lie_between_the_values() -> None:

@@ -302,6 +302,21 @@ def test_a_training_ends_with_its_last_phase_in_the_middle_of_an_epoch(monkeypat
     assert rows[-1]["train_loss"] == pytest.approx(mean)
 
 
+def test_the_recorded_learning_rate_is_that_of_the_epochs_steps() -> None:
+    """Also in the epoch after whose last step a phase brings a new optimizer, and where weights have no schedule."""
+    falls = {"schedule": "step", "milestones": (1,)}
+    of = {name: spec(name, **falls) for name in ("prune_finetune", "dst")}
+    of["dst"] = dataclasses.replace(
+        of["dst"], optimizer=dataclasses.replace(of["dst"].optimizer, schedule_of="thresholds")
+    )
+    for one in of.values():
+        live, rows = run(one, epochs=2)
+        assert [row["lr"] for row in rows] == pytest.approx([0.05, 0.005]), one.label
+        resumed = training(one)
+        resumed.load_state_dict(copy.deepcopy(live.state_dict()))
+        assert records.epoch_record(resumed)["lr"] == rows[-1]["lr"]
+
+
 def test_weights_that_the_last_step_made_infinite_are_recorded_as_diverged() -> None:
     live = training(spec("dense"))
     train_epoch(live, lambda: None)
@@ -323,6 +338,9 @@ def test_a_density_that_leaves_a_layer_without_weights_is_the_users_mistake() ->
         ({"schedule": "steps"}, "did you mean 'step'"),
         ({"milestones": (0,)}, "it must hold epochs"),
         ({"gamma": 0.0}, "optimizer.gamma is 0"),
+        ({"milestones": (80,)}, "optimizer.milestones is set, but optimizer.schedule is constant"),
+        ({"gamma": 0.5}, "optimizer.gamma is set, but optimizer.schedule is constant"),
+        ({"schedule": "step", "milestones": (80, 80)}, "names an epoch twice"),
         ({"schedule_of": "biases"}, "thresholds, weights"),
         ({"schedule_of": "weights"}, "optimizer.schedule is constant"),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import methods
 import methods.registry
@@ -45,6 +46,66 @@ def test_forward_flops_count_each_use_of_each_weight() -> None:
     lstm = measure.forward_flops(model("lstm-a"), (1, 28, 28))
     assert lstm["lstm.weight_ih_l0"] == 2 * 28 * (4 * 128 * 28)
     assert lstm["classifier.weight"] == 2 * 1280
+
+
+class Plugged(nn.Module):
+    """Every other kind of layer that can be masked, called as other people's models call them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(3, 8, 4, stride=2, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.cross = nn.MultiheadAttention(8, 2, kdim=3, vdim=3, batch_first=True)
+        self.both = nn.Bilinear(8, 8, 5)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.gru = nn.GRU(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pixels = x.flatten(2).transpose(1, 2)  # [b, 16, 3] of 4x4 pixels
+        up = self.grouped(self.up(x)).flatten(2).transpose(1, 2)  # [b, 64, 8]
+        own, _ = self.attention(query=up, key=up, value=up, need_weights=False)
+        crossed, _ = self.cross(own, pixels, value=pixels)
+        both: torch.Tensor = self.both(input1=crossed, input2=self.encoder(own))
+        steps, _ = self.gru(nn.utils.rnn.pack_sequence(list(own)))
+        return both.mean() + steps.data.mean()
+
+
+def test_forward_flops_of_layers_that_are_called_otherwise() -> None:
+    """64 tokens, 16 keys; a transposed convolution uses each weight at each of the 16 input pixels."""
+    own = {"attention": 3 * 64, "attention.out_proj": 64, "encoder.self_attn": 3 * 64, "encoder.self_attn.out_proj": 64}
+    tokens = {f"{name}.in_proj_weight" if n > 64 else f"{name}.weight": n for name, n in own.items()}
+    network = Plugged().eval()
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    found = measure.forward_flops(network, (3, 4, 4))
+    assert {name: found[name] for name in tokens} == {
+        name: 2 * sizes[name] * n // (3 if "in_proj" in name else 1) for name, n in tokens.items()
+    }
+    uses = {"up.weight": 16, "grouped.weight": 64, "both.weight": 64, "encoder.linear1.weight": 64}
+    uses |= {
+        "cross.q_proj_weight": 64,
+        "cross.k_proj_weight": 16,
+        "cross.v_proj_weight": 16,
+        "cross.out_proj.weight": 64,
+    }
+    uses |= {"gru.weight_ih_l0": 64, "gru.weight_hh_l0": 64}
+    assert {name: found[name] for name in uses} == {name: 2 * sizes[name] * n for name, n in uses.items()}
+    with FlopCounterMode(display=False) as counter:
+        network.grouped(network.up(torch.zeros(1, 3, 4, 4)))
+    assert counter.get_total_flops() == found["up.weight"] + found["grouped.weight"]
+
+
+def test_a_registered_layer_counts_each_output_unit_at_each_position() -> None:
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(6, 5))  # [inputs, outputs]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.kernel
+
+    methods.register_layer(Transposed, "kernel", output_axis=1)
+    assert measure.forward_flops(nn.Sequential(Transposed()), (7, 6)) == {"0.kernel": 2 * 6 * 5 * 7}
 
 
 def test_train_flops_of_a_static_network_are_three_sparse_passes() -> None:

@@ -186,6 +186,21 @@ def test_batch_statistics_are_the_mean_over_the_passes_of_a_step(monkeypatch: py
         assert not name.endswith("num_batches_tracked") or int(buffer) == 1
 
 
+def test_ten_passes_count_as_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times a tenth is less than 1 in floating point, and a count of batches is a whole number."""
+    monkeypatch.setitem(models.CATALOGUE, "tiny", TINY)
+    of = spec("dense", model="tiny")
+    live = prepared(
+        dataclasses.replace(of, optimizer=dataclasses.replace(of.optimizer, batch_size=100, micro_batch_size=10))
+    )
+    images, labels = next(iter(live.batches(0)))
+    live.model.train()
+    for step in range(3):
+        live.gradient.backward(images, labels, step=step, examples=100)
+    counts = [int(buffer) for name, buffer in live.model.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counts == [3] * len(counts) != []
+
+
 def test_processes_share_a_batch_in_order_and_augmented_alike() -> None:
     dataset = data.load(PIXELS, data_dir=Path(), device=CPU)
     whole = list(dataset.train_batches(batch_size=32, seed=3, epoch=1))
