@@ -44,18 +44,21 @@ class SparseMomentum(DropGrow):
     | final_drop_fraction | | 0.005 |
     | update_every | | 1 epoch |
 
-    Departures: counts are exact; the authors' rounding drifts and is corrected later. A layer keeps
-    at least one weight. Where 99 % of all free positions are too few, all of them may be used; the
-    authors' code grows fewer weights then. Grown weights start at 0 and keep their momentum, which
-    is dense and never reset, as in the authors' code since version 1.0. Layers that are frozen or
-    had no gradient so far keep their masks and take no part. Raises ValueError where an optimizer
-    without momentum is bound.
+    Grown weights start at 0, those that the same update dropped at their value, and all keep their
+    momentum, which is dense and never reset: as in the authors' code since version 1.0.
+
+    Departures: the default allocation is `erk`, so that methods are compared alike. Counts are
+    exact; the authors' rounding drifts and is corrected later. A layer keeps at least one weight.
+    Where 99 % of all free positions are too few, all of them may be used; the authors' code grows
+    fewer weights then. Layers that are frozen or had no gradient so far keep their masks and take no
+    part. Raises ValueError where an optimizer without momentum is bound.
     """
 
     name = "sparse_momentum"
-    version = 2
+    version = 3
     reference = "arXiv:1907.04840"
     grown_state = "keep"
+    regrown = "keep"
     weight_gradient = "dense"
 
     drop_fraction: float = 0.5

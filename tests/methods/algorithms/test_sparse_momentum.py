@@ -96,10 +96,13 @@ def test_what_exceeds_a_layers_room_is_divided_evenly_among_the_layers() -> None
     assert kept == [6 + 1, 2 + 3, 2 + 1]
 
 
-def test_grown_weights_start_at_zero_and_keep_their_momentum() -> None:
+def test_grown_weights_start_at_zero_and_regrown_ones_at_their_value_and_all_keep_their_momentum() -> None:
+    """The authors' code multiplies by the final masks only after growth: place 1 is dropped and grown again."""
     made = attached()
     before = made.masks()
     update(made)
+    values = [made.context.weights[f"{i}.weight"].parameter.flatten().tolist() for i in (0, 1)]
+    assert values == [pytest.approx([0.9, 0.4, 0, 0.7, 0, 0, 0, 0]), pytest.approx([0.6, 0.5, 0, 0, 0, 0, 0, 0])]
     optimizer = made.context.optimizer
     assert optimizer is not None
     for (name, mask), momentum in zip(made.masks().items(), MOMENTUM, strict=True):
