@@ -197,14 +197,21 @@ def keep_highest(
     check_finite(ctx, saliency)
     if not any(bool(score.any()) for score in saliency.values()):
         raise ValueError(f"{ctx.method_name}: the scores of all weights are 0, so none is better than another")
-    masks = scores.top_of_all(saliency, ctx.kept_count(density), among=among)
+    ctx.masks.set(highest_of_all(ctx, saliency, ctx.kept_count(density), among=among))
+
+
+def highest_of_all(
+    ctx: Context, found: Mapping[str, Tensor], count: int, *, among: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """`scores.top_of_all`, with a warning where a layer keeps no weight."""
+    masks = scores.top_of_all(found, count, among=among)
     if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
         warnings.warn(
-            f"{ctx.method_name}: {', '.join(empty)} keeps no weight at density {density:g}: use a higher density, or "
-            "exclude the layer",
+            f"{ctx.method_name}: {', '.join(empty)} keeps no weight at density {count / ctx.total_weights:g}: use a "
+            "higher density, or exclude the layer",
             stacklevel=2,
         )
-    ctx.masks.set(masks)
+    return masks
 
 
 def over_processes(ctx: Context, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -265,15 +272,18 @@ def outputs_and_gradients(
     """Each module's outputs on one batch, with the gradients of the summed loss of its examples.
 
     A module has one pair (outputs, gradients) per call. It has none if its output is no tensor, or
-    if others use its weights without calling it. Call this inside `undisturbed`. Raises ValueError
+    if others use its weights without calling it. The outputs are those of the module, also where the
+    model then changes them in place. Call this inside `undisturbed`. Raises ValueError
     where the loss is not finite.
     """
     inputs, target = batch
     outputs: list[tuple[str, Tensor]] = []
 
-    def record(name: str, _: nn.Module, __: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            outputs.append((name, output))
+    def record(name: str, _: nn.Module, __: object, output: object) -> Tensor | None:
+        if not isinstance(output, Tensor):
+            return None
+        outputs.append((name, output))
+        return output.clone()  # the model may change it in place
 
     handles = [module.register_forward_hook(functools.partial(record, name)) for name, module in of.items()]
     with _all_require_grad([weight.parameter for weight in ctx.weights.values()]):

@@ -19,7 +19,9 @@ from methods.layers import MaskableWeight
 def prunable(model: nn.Module, weights: Mapping[str, MaskableWeight]) -> dict[str, MaskableWeight]:
     """The weights whose units may be pruned: all but the model's last one, whose units are its outputs.
 
-    The last one is the last parameter of the model with two or more axes, maskable or not.
+    The last one is the last parameter of the model with two or more axes, maskable or not. A model
+    that registers its output layer before other ones, such as an auxiliary head, has to exclude it:
+    `attach(exclude=["classifier"])`.
     """
     outputs = [parameter for parameter in model.parameters() if parameter.dim() > 1][-1]
     return {name: weight for name, weight in weights.items() if weight.parameter is not outputs}

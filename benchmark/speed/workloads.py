@@ -18,7 +18,7 @@ BATCHES = 8
 MODELS = tuple(sorted({*models.CATALOGUE} - {"resnet50"}))  # its batches are 1024
 RIVALS: dict[str, tuple[Data, Optimizer]] = {  # networks that only these suites train
     "mlp-300-100-bn": (rivals_mnist.MNIST, rivals_mnist.SGD),
-    "wrn-22-2": (rivals_cifar10.CIFAR10, rivals_cifar10.SGD),
+    "wrn-22-2": (rivals_cifar10.CIFAR10, rivals_cifar10.RIGL_SGD),
     "wrn-28-2": (rivals_cifar10.CIFAR10, rivals_cifar10.SGD),
 }
 

@@ -19,6 +19,7 @@ SEEDS = range(3)
 CIFAR10 = Data(name="cifar10", standardize=True, normalization="official", augment="crop-flip", train_limit=45_000)
 # Milestones: after 30,000 and 60,000 steps of 352 per epoch, to the nearest epoch.
 SGD = dataclasses.replace(rivals_mnist.SGD, batch_size=128, epochs=250, milestones=(85, 170))
+RIGL_SGD = dataclasses.replace(SGD, gamma=0.2)  # as RigL's authors and rigl-reproducibility, with the same milestones
 WRN_28_2_WEIGHTS = 1_463_984  # maskable
 DSR_WEIGHTS_PER_UPDATE = 20_000  # of its authors' code for WRN-28-2
 WRN_28_2_DENSITIES = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -46,13 +47,15 @@ def wrn_22_2(seed: int) -> list[RunSpec]:
     specs = [one("wrn-22-2", "dense", seed)]
     for density in WRN_22_2_DENSITIES:
         specs += [one("wrn-22-2", method, seed, density=density) for method in ("static", "rigl", "gradual")]
-    at = {"density": 0.2, "drop": "magnitude", "update_every": "100 steps"}  # SET in the form of RigL's authors
+    # near to SET in the form of RigL's authors, whose drop fraction falls along a cosine and ends at 75 %
+    at = {"density": 0.2, "drop": "magnitude", "update_every": "100 steps"}
     specs += [one("wrn-22-2", "set", seed, allocation=allocation, **at) for allocation in ("erk", "uniform")]
     return [*specs, *(one("wrn-22-2", m, seed, density=0.2, allocation="uniform") for m in ("static", "rigl"))]
 
 
 def one(name: str, method: str, seed: int, **hyperparameters: Any) -> RunSpec:
     model = Model(name=name, initialization="official-dense")  # as in sparse momentum's code
+    optimizer = RIGL_SGD if name == "wrn-22-2" else SGD
     return cell(
-        method, data=CIFAR10, model=model, optimizer=SGD, seed=seed, protocol=("rivals",), **hyperparameters
+        method, data=CIFAR10, model=model, optimizer=optimizer, seed=seed, protocol=("rivals",), **hyperparameters
     )  # fmt: skip

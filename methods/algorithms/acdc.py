@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from methods import scores
+from methods import scores, scoring
 from methods.base import Context, Method, check_fraction
 
 
@@ -84,7 +84,7 @@ class ACDC(Method):
     @torch.no_grad()
     def _compress(self, ctx: Context) -> None:
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
-        ctx.masks.set(scores.top_of_all(sizes, ctx.kept_count(self.density)))
+        ctx.masks.set(scoring.highest_of_all(ctx, sizes, ctx.kept_count(self.density)))
 
     def _decompress(self, ctx: Context) -> None:
         assert ctx.optimizer is not None, "a step needs a bound optimizer"

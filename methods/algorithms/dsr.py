@@ -43,7 +43,8 @@ class DSR(Rewiring):
     | doubles_at | | epochs 25, 80, 140 of 200, here as fractions of the training |
     | stops_at | | epoch 190 of 200 |
 
-    Departures: counts are exact from the start. N_p is relative to the kept weights, because 20,000
+    Departures: the default allocation is `erk`, so that methods are compared alike. Counts are exact
+    from the start. N_p is relative to the kept weights, because 20,000
     exceeds what LeNet-300-100 keeps at 5 % (docs/decisions/0006). Every maskable layer is sparse;
     the authors keep the first, the shortcut and the last layers of a WRN dense, for which there is
     `exclude`. A layer keeps at least its largest weight; the authors keep any one. Where too few

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods import scores
+from methods import scores, scoring
 from methods.base import Context, check_fraction
 from methods.drop_grow import DropGrow, random_masks
 from methods.schedules import cosine, cubic, every, steps_of
@@ -42,7 +42,8 @@ class GraNet(DropGrow):
     Departures: update_every is 100 steps by default, because the trainings here are shorter. Counts
     are exact; the authors' code may lose ties. There is an update at T itself, so that the density
     is reached; the authors' code stops one period before it. The optimizer state of pruned weights
-    stays and decays without a gradient; the authors' code zeroes it. There is no update at the last
+    stays: it gets the gradients of the updates' steps and decays in all others; the authors' code
+    zeroes it. There is no update at the last
     step. Frozen layers keep their masks. Layers without a gradient are pruned and grow nothing.
     """
 
@@ -97,7 +98,7 @@ class GraNet(DropGrow):
         kept = {name: ctx.masks[name] for name in trains}
         sizes = {name: scores.magnitude(weight) for name, weight in trains.items()}
         if (count := self._count(ctx, density)) < sum(int(torch.count_nonzero(mask)) for mask in kept.values()):
-            ctx.masks.set(scores.top_of_all(sizes, count, among=kept))
+            ctx.masks.set(scoring.highest_of_all(ctx, sizes, count, among=kept))
 
     def _count(self, ctx: Context, density: float) -> int:
         """How many weights the layers that train keep of a density, beside those of frozen layers."""

@@ -26,7 +26,8 @@ class L1Filters(Method):
 
     A filter is a row of the weight: a neuron of a linear layer, an output channel of a convolution,
     and in a recurrent layer one gate of one hidden unit, for input and recurrent weights
-    separately. The last weight of the model stays dense, because its rows are the model's outputs.
+    separately. The last weight of the model stays dense, because its rows are the model's outputs
+    (`units.prunable`: exclude the output layer where it is not the last one).
 
     | hyperparameter | symbol | paper (not verified) |
     |---|---|---|

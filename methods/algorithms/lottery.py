@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods import scores
+from methods import scores, scoring
 from methods.base import MOST_PHASES, Context, Method, Phase, check_fraction
 
 
@@ -40,7 +40,9 @@ class Lottery(Method):
     A density of 0.05 takes 15 trainings at prune_fraction 0.2, and six at 0.5. If the epochs are
     few in all, a larger prune_fraction leaves more of them for each training.
 
-    Departures from the authors' later code (open_lth): it also compares magnitudes over all layers,
+    Departures from the first paper: over all layers it prunes VGG-19 and ResNet-18; its LeNets are
+    pruned layer by layer, and the output layer at half the rate. From the authors' later code
+    (open_lth): it also compares magnitudes over all layers,
     but prunes one weight more than the fraction in each level; here counts are exact. It does not
     prune the output layer of LeNet-300-100; here `exclude` leaves a layer out. After rewinding to a
     later step it continues the learning-rate schedule from step k; here the schedule restarts. It
@@ -102,7 +104,7 @@ class Lottery(Method):
         """The masks of the next level: the largest of the weights that are kept now."""
         sizes = {name: scores.magnitude(weight.parameter) for name, weight in ctx.weights.items()}
         total = ctx.kept_count(self.densities()[self._level])
-        return scores.top_of_all(sizes, total, among={name: ctx.masks[name] for name in sizes})
+        return scoring.highest_of_all(ctx, sizes, total, among={name: ctx.masks[name] for name in sizes})
 
     def _remember(self, ctx: Context) -> None:
         values = ctx.model.state_dict().items()

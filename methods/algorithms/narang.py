@@ -44,7 +44,8 @@ class Narang(Method):
     smallest magnitude among the weights that are to stay in the end. One more update, at step end,
     keeps exactly the wanted count. For a ramp_slope other than 1.5, theta is such that epsilon
     still rises to q; the paper keeps eq. 1. Pruned weights stay pruned and their gradients are 0.
-    Linear and convolution layers are pruned by the same rule.
+    Linear and convolution layers are pruned by the same rule. The density is divided by `erk`; the
+    paper has one q for all layers of a type.
     """
 
     name = "narang"

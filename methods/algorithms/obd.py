@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods import scores, scoring
+from methods import scoring
 from methods.base import MOST_PHASES, Context, Method, Phase, check_count, check_fraction, check_positive
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -78,7 +78,7 @@ class OBD(Method):
             return
         share = self.density ** (int(ctx.phase.name.removeprefix("round ")) / self.rounds)
         kept = {name: ctx.masks[name] for name in ctx.weights}
-        ctx.masks.set(scores.top_of_all(self.saliencies(ctx), ctx.kept_count(share), among=kept))
+        ctx.masks.set(scoring.highest_of_all(ctx, self.saliencies(ctx), ctx.kept_count(share), among=kept))
 
     def saliencies(self, ctx: Context) -> dict[str, Tensor]:
         """s_k of each weight, in its shape."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from methods import scores
+from methods import scores, scoring
 from methods.base import MOST_PHASES, Context, Method, Phase, check_count, check_fraction, check_positive
 
 
@@ -83,7 +83,7 @@ class PruneFinetune(Method):
         masks = {name: ctx.masks[name] for name in weights}
         sizes = {name: relative_magnitude(weight, masks[name]) for name, weight in weights.items()}
         total = ctx.kept_count(self.density ** (self._round / self.rounds))
-        ctx.masks.set(scores.top_of_all(sizes, total, among=masks))
+        ctx.masks.set(scoring.highest_of_all(ctx, sizes, total, among=masks))
 
     def state_dict(self) -> dict[str, Any]:
         return {"round": self._round}

@@ -28,7 +28,8 @@ class SoftFilter(Method):
 
     A filter is a row of the weight: a neuron of a linear layer, an output channel of a convolution,
     and in a recurrent layer one gate of one hidden unit, for input and recurrent weights
-    separately. The last weight of the model stays dense, because its rows are the model's outputs.
+    separately. The last weight of the model stays dense, because its rows are the model's outputs
+    (`units.prunable`: exclude the output layer where it is not the last one).
 
     | hyperparameter | symbol | paper |
     |---|---|---|
@@ -41,8 +42,9 @@ class SoftFilter(Method):
     read a pruned filter count as kept; `finalize(model, compact=True)` cuts them out. As in the
     authors' code, the biases, the normalisation and the optimizer's state of filters that are set
     to 0 stay, so that momentum moves these filters in the next step; and no training follows the
-    last pruning. At the densities of this project, far below the paper's, the last pruning costs so
-    much accuracy that a random mask of single weights (`static`) is better.
+    last pruning. Their script also prunes once before the first epoch. At the densities of this
+    project, far below the paper's, the last pruning costs so much accuracy that a random mask of
+    single weights (`static`) is better.
     """
 
     name = "soft_filter"

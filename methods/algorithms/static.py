@@ -26,8 +26,8 @@ class Static(Method):
     | allocation | uniform, ER, ERK | all three; `pattern` is ours |
     | pattern | | ours: the layer densities that the allocation `pattern` scales to the density |
 
-    Departures: counts are exact; the published code draws each entry independently. The uniform
-    allocation covers the first layer too.
+    Departures: the uniform allocation covers the first layer too. As in the authors' code, counts
+    are exact.
     """
 
     name = "static"

@@ -33,7 +33,8 @@ class Taylor(Method):
     one gate of one hidden unit in a recurrent layer. Gates, and projections inside attention, are
     not the output of a module. Their score is |sum over the row of dC/dw w| with the loss of a
     batch: to first order, the change of the loss when the row becomes 0. The last weight of the
-    model stays dense, because its rows are the model's outputs.
+    model stays dense, because its rows are the model's outputs (`units.prunable`: exclude the output
+    layer where it is not the last one). The first axis of an output is that of the examples.
 
     | hyperparameter | symbol | paper (not verified) |
     |---|---|---|

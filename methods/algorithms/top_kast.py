@@ -12,7 +12,7 @@ from torch import Tensor
 from methods import scores
 from methods.base import Context, Method, check_choice, check_duration, check_fraction, check_positive
 from methods.budgets import ALLOCATIONS
-from methods.drop_grow import layer_counts
+from methods.drop_grow import layer_counts, warn_where_never_due
 from methods.schedules import every, steps_of
 
 
@@ -42,10 +42,10 @@ class TopKAST(Method):
     | l2 | factor of the penalty | 1e-4 |
     | update_every | steps between two choices of A and B | 1, or 100 with little loss |
 
-    Departures: `budgets.allocate` divides the density among the layers, with exact counts, and no
-    layer is left out. The optimizer sees gradients of 0 outside of B, but its momentum and its own
-    weight decay still move those weights. Clipping before the step sees the gradients of all
-    weights. Frozen layers keep their masks.
+    Departures: `budgets.allocate` divides the density among the layers, by `erk` if nothing else is
+    given, with exact counts, and no layer is left out. The optimizer sees gradients of 0 outside of
+    B, but its momentum and its own weight decay still move those weights. Clipping before the step
+    sees the gradients of all weights. Frozen layers keep their masks.
     """
 
     name = "top_kast"
@@ -70,6 +70,7 @@ class TopKAST(Method):
         check_positive("l2", self.l2, or_zero=True)
 
     def enter_phase(self, ctx: Context) -> None:
+        warn_where_never_due(ctx, self.update_every, stops=ctx.total_steps)
         self._choose(ctx)
 
     def after_step(self, ctx: Context) -> None:

@@ -45,7 +45,9 @@ class VariationalDropout(Method):
     | warm_up | r | epochs 5 to 20 of 200 (the authors' code), here as fractions of the training |
     | train_examples | N | by default the batches of an epoch times the examples of the first one |
 
-    A lower threshold or a smaller train_examples keeps fewer weights. The KL term pulls theta to 0
+    Give train_examples where several processes have batches of their own, or where a step takes
+    several batches of a generator: the default is too small there. A lower threshold or a smaller
+    train_examples keeps fewer weights. The KL term pulls theta to 0
     with a force of about 1 / (N theta), so it needs many steps times learning rate; the authors
     train for 200 epochs with Adam. LeNet-300-100 on MNIST (5 epochs, SGD at 0.04 with momentum 0.9,
     one seed) keeps 5.5 % of its weights, with 96.95 % test accuracy. On a data set with far fewer
@@ -54,7 +56,8 @@ class VariationalDropout(Method):
 
     Departures: layers other than linear ones draw one random weight for each forward pass, not
     noise for each output, so all examples of a batch share a filter and all time steps a recurrent
-    weight. alpha is sigma^2 / (theta^2 + 1e-8), as in the authors' convolutions. Where a step has
+    weight. A pruned weight of a convolution keeps its noise in training; in the authors' LeNet-5 it
+    loses it. alpha is sigma^2 / (theta^2 + 1e-8), as in the authors' convolutions. Where a step has
     several passes or processes, each of them draws its noise, so the result depends on their
     number. Activation checkpointing is refused, since the second pass would draw other noise.
     """

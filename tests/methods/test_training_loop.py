@@ -160,12 +160,12 @@ def test_a_method_without_a_plan_for_the_steps_may_train_on(method: str) -> None
     assert not train(model, attached, sgd(attached), 15)
 
 
-@pytest.mark.parametrize("method", ["set", "rigl", "dsr", "sparse_momentum"])
+@pytest.mark.parametrize("method", ["set", "rigl", "dsr", "sparse_momentum", "top_kast"])
 def test_masks_that_never_change_in_so_few_steps_are_told_in_attach(method: str) -> None:
     with pytest.warns(
         UserWarning, match=f"{method} changes its masks every .* in this training of 4 they never change"
     ) as told:
-        attach(method, steps=4, epoch=100)
+        attach(method, steps=4, epoch=100)  # 100 steps are also the period of the other methods
     lines, first = inspect.getsourcelines(attach)  # the line that calls methods.attach
     assert "methods.attach" in lines[told[0].lineno - first]
 

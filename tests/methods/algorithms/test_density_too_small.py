@@ -36,6 +36,28 @@ def test_a_density_that_keeps_nothing_is_refused_by_name_with_the_least_one_that
         attach(name, 0.99 * float(least[1]))
 
 
+PRUNE_OVER_ALL_LAYERS: dict[str, dict[str, Any]] = {
+    "acdc": {}, "granet": {"update_every": 4}, "lottery": {"prune_fraction": 0.9},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given"), PRUNE_OVER_ALL_LAYERS.items())
+def test_a_layer_that_loses_its_last_weight_in_the_training_is_named(name: str, given: dict[str, Any]) -> None:
+    """Its weights are a millionth of those of the other layer."""
+    model, attached = attach(name, 0.05, **given)
+    with torch.no_grad():
+        model.get_parameter("2.weight").mul_(1e-6)
+    attached.bind(torch.optim.SGD(attached.parameter_groups(), lr=0.0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        while attached.context.step < attached.total_steps:
+            model(torch.randn(8, 12)).square().mean().backward()
+            attached.step()
+        said = [str(one.message) for one in caught]
+    assert any(re.search(rf"^{name}: 2\.weight keeps no weight at density 0\.0", text) for text in said), said
+    assert not attached.masks()["2.weight"].any()
+
+
 def test_layers_that_keep_a_weight_only_because_none_may_be_empty_are_named() -> None:
     """Two of 256 weights are kept, one in each layer. The share of the last layer is 0.384 weights."""
     with pytest.warns(

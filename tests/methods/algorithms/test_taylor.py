@@ -67,6 +67,33 @@ def test_positions_of_a_filter_are_averaged_before_the_absolute_value() -> None:
     assert mean_products(linear, sequence, torch.ones_like(sequence)).tolist() == [[2.0, 3.0]]
 
 
+class Shortcut(nn.Module):
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.in_place = nn.Linear(4, 4), nn.Linear(4, 1), in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.first(x)
+        if self.in_place:
+            z += x
+        else:
+            z = z + x
+        result: Tensor = self.last(z.square())
+        return result
+
+
+def test_an_output_that_the_model_changes_in_place_is_scored_as_the_layer_gave_it() -> None:
+    torch.manual_seed(0)
+    apart, in_place = Shortcut(in_place=False), Shortcut(in_place=True)
+    in_place.load_state_dict(apart.state_dict())
+    batch = (torch.randn(6, 4), torch.zeros(6))
+    found = []
+    for model in (apart, in_place):
+        at = attach(model, [batch], density=0.5)
+        found.append(Taylor().changes(at.context, {"first.weight": maskable_weights(model)["first.weight"]}))
+    assert torch.equal(found[0]["first.weight"], found[1]["first.weight"])
+
+
 def test_a_gate_is_scored_by_the_change_of_the_loss_where_its_row_becomes_zero() -> None:
     torch.manual_seed(0)
 
