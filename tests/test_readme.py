@@ -68,13 +68,17 @@ def test_the_verdicts_are_counted_as_they_are() -> None:
 
 def test_what_is_reproduced_only_as_a_test_of_its_own_has_its_p() -> None:
     rows = [row for row in _verdicts_of_table_1() if row["claim"] == "reproduced" and float(row["p"]) <= 0.05]
-    caffe, lstm = rows
+    (last, lowest), (caffe, lstm) = rows[:2], rows[2:]
+    for row, epoch in ((last, "last"), (lowest, "lowest")):
+        assert (row["model"], row["setting"], row["epoch"]) == ("lenet-300-100", "alpha 0.001", epoch)
     assert (caffe["model"], caffe["setting"], caffe["epoch"]) == ("lenet-5-caffe", "alpha 0.001", "lowest")
     assert (lstm["model"], lstm["setting"], lstm["epoch"]) == ("lstm-a", "alpha 0.00063", "best")
     assert f"*reproduced* (n=10, corrected p = {float(caffe['p_holm']):.3f}) if the printed mean is exact" in WORDS
     assert "*inconclusive* if it is a mean of 1, 3 or 5 runs. At 5e-4 that epoch is *not reproduced*" in WORDS
-    assert f"*reproduced* if tested by itself (p = {float(lstm['p']):.3f}), not when corrected" in WORDS
-    assert [row["verdict"].partition(" ")[0] for row in rows] == ["reproduced", "inconclusive"]
+    apart = " and ".join(f"{float(row['p']):.3f}" for row in (last, lstm))
+    assert f"are *reproduced* if tested by themselves (p = {apart}), not when corrected" in WORDS
+    verdicts = [row["verdict"].partition(" ")[0] for row in rows]
+    assert verdicts == ["inconclusive", "inconclusive", "reproduced", "inconclusive"]
     assert {caffe[f"verdict_if_paper_n_{n}"] for n in (1, 3, 5)} == {"inconclusive (n=10)"}
     (stated,) = (
         row
@@ -191,6 +195,13 @@ def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
     assert f"keep {min(matrix):.2f} to {max(matrix):.2f} %, depending on the seed" in page
     off, at_one = (stated[f"reset density {value}"] for value in ("None", "0.010001"))
     assert off["remaining_percent_mean"] == at_one["remaining_percent_mean"]
+    with_the_rule = {row["seed"]: row for row in measured("mnist-lenet-300-100")["dst", "0.0005"]}
+    without = [row for row in rows if row["run_id"] in off["run_ids"].split(";")]
+    for row in without:  # on two machines and at two commits
+        assert [row[c] for c in ("test_accuracy", "density")] == [
+            with_the_rule[row["seed"]][c] for c in ("test_accuracy", "density")
+        ]
+    assert len(without) == 3
 
 
 def test_what_is_said_of_lenet_5_caffe_without_resets_is_what_its_table_says() -> None:
