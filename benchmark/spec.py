@@ -385,13 +385,24 @@ def _check_optimizer(optimizer: Optimizer) -> None:
     if optimizer.nesterov and not optimizer.momentum:
         raise SpecError("optimizer.nesterov needs optimizer.momentum above 0")
     _check_counts("optimizer.milestones", optimizer.milestones, "epochs")
-    if len({*(optimizer.milestones or ())}) < len(optimizer.milestones or ()):
-        raise SpecError(f"optimizer.milestones is {list(optimizer.milestones or ())}: it names an epoch twice")
     _check_range("optimizer.gamma", optimizer.gamma, 0, 1, open_low=True)
-    if optimizer.schedule == "constant":
-        for name in ("milestones", "gamma"):
-            if getattr(optimizer, name) is not None:
-                raise SpecError(f"optimizer.{name} is set, but optimizer.schedule is constant: leave it out, or None")
+
+
+def check_schedule(optimizer: Optimizer) -> None:
+    """Raises SpecError for values that change nothing in the training.
+
+    Only new cells are checked, because stored ones may have such values.
+    """
+    milestones = optimizer.milestones or ()
+    if len({*milestones}) < len(milestones):
+        raise SpecError(f"optimizer.milestones is {list(milestones)}: it names an epoch twice")
+    unused = [f"optimizer.{name}" for name in ("milestones", "gamma") if getattr(optimizer, name) is not None]
+    if optimizer.schedule == "constant" and unused:
+        flags = " ".join(f"--set {name}=None" for name in unused)
+        raise SpecError(
+            f"optimizer.schedule is constant, so {' and '.join(unused)} would change nothing: leave out what is set, "
+            f"or give {flags}"
+        )
 
 
 def _check_counts(name: str, counts: tuple[int, ...] | None, what: str) -> None:
@@ -404,7 +415,8 @@ def _check_range(name: str, value: float | None, low: float, high: float, *, ope
         return
     bracket = "(" if open_low else "["
     top = ")" if high == math.inf else "]"
-    raise SpecError(f"{name} is {value}: it must lie in {bracket}{low:g}, {high:g}{top}")
+    most = high if isinstance(high, int) else f"{high:g}"
+    raise SpecError(f"{name} is {value}: it must lie in {bracket}{low:g}, {most}{top}")
 
 
 def _check_type(where: str, name: str, value: Any, bases: tuple[type, ...]) -> None:

@@ -203,9 +203,10 @@ def keep_highest(
 def highest_of_all(
     ctx: Context, found: Mapping[str, Tensor], count: int, *, among: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """`scores.top_of_all`, with a warning where a layer keeps no weight."""
+    """`scores.top_of_all`, with a warning where a layer loses its last weight."""
     masks = scores.top_of_all(found, count, among=among)
-    if empty := [name for name, mask in masks.items() if not bool(mask.any())]:
+    had = {name for name in masks if among is None or bool(among[name].any())}
+    if empty := [name for name, mask in masks.items() if name in had and not bool(mask.any())]:
         warnings.warn(
             f"{ctx.method_name}: {', '.join(empty)} keeps no weight at density {count / ctx.total_weights:g}: use a "
             "higher density, or exclude the layer",

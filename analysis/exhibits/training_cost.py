@@ -113,8 +113,8 @@ def _costs(group: Group, dense: Condition, sparse: Condition) -> list[Cost]:
 def _times(dense: Condition, sparse: Condition) -> float:
     """How many times the dense cell's steps a sparse cell takes.
 
-    By their epochs. Where the last epoch ends early, the executed FLOPs have a smaller ratio, unless
-    the method also scores examples.
+    The ratio of their epochs; where the last epoch ends early, the smaller ratio of their executed
+    FLOPs, which also count the examples that a method scores.
     """
     epochs = sparse.epochs / dense.epochs
     ours, theirs = (c.done.iloc[0]["executed_flops"] for c in (sparse, dense))

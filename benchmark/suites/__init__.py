@@ -38,6 +38,7 @@ from benchmark.spec import (
     SpecError,
     check_file_name,
     check_names,
+    check_schedule,
     fields,
     in_both,
     nearest,
@@ -297,6 +298,7 @@ def cell(
 
     Raises ValueError for bad ones.
     """
+    check_schedule(optimizer)
     made = methods.create(method, **hyperparameters)
     identity = made.identity()
     density = identity.pop("density", None)
@@ -364,6 +366,7 @@ def _set(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
     before = _settable(spec)
     of_method = [dotted for dotted in changes if dotted == "density" or dotted.startswith("method.")]
     changed = replace_fields(spec, {dotted: value for dotted, value in changes.items() if dotted not in of_method})
+    check_schedule(changed.optimizer)
     if mine := {dotted: changes[dotted] for dotted in of_method if dotted in before}:
         all_of_method = {
             name: value for name, value in before.items() if name == "density" or name.startswith("method.")

@@ -19,7 +19,7 @@ SEEDS = range(3)
 CIFAR10 = Data(name="cifar10", standardize=True, normalization="official", augment="crop-flip", train_limit=45_000)
 # Milestones: after 30,000 and 60,000 steps of 352 per epoch, to the nearest epoch.
 SGD = dataclasses.replace(rivals_mnist.SGD, batch_size=128, epochs=250, milestones=(85, 170))
-RIGL_SGD = dataclasses.replace(SGD, gamma=0.2)  # as RigL's authors and rigl-reproducibility, with the same milestones
+RIGL_SGD = dataclasses.replace(SGD, gamma=0.2)  # rigl-reproducibility's, whose milestones and examples are the same
 WRN_28_2_WEIGHTS = 1_463_984  # maskable
 DSR_WEIGHTS_PER_UPDATE = 20_000  # of its authors' code for WRN-28-2
 WRN_28_2_DENSITIES = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -47,7 +47,7 @@ def wrn_22_2(seed: int) -> list[RunSpec]:
     specs = [one("wrn-22-2", "dense", seed)]
     for density in WRN_22_2_DENSITIES:
         specs += [one("wrn-22-2", method, seed, density=density) for method in ("static", "rigl", "gradual")]
-    # near to SET in the form of RigL's authors, whose drop fraction falls along a cosine and ends at 75 %
+    # near to rigl-reproducibility's SET, whose drop fraction falls to 0 along a cosine over 75 % of the training
     at = {"density": 0.2, "drop": "magnitude", "update_every": "100 steps"}
     specs += [one("wrn-22-2", "set", seed, allocation=allocation, **at) for allocation in ("erk", "uniform")]
     return [*specs, *(one("wrn-22-2", m, seed, density=0.2, allocation="uniform") for m in ("static", "rigl"))]

@@ -96,5 +96,5 @@ class Gradient:
 def restore_(buffers: Iterable[Tensor], values: Iterable[Tensor]) -> None:
     """Set a model's buffers in place, such as batch normalisation's running statistics and counts."""
     for buffer, value in zip(buffers, values, strict=True):
-        rounded = value.is_floating_point() and not buffer.is_floating_point()  # a mean of counts
-        buffer.copy_(value.round() if rounded else value)
+        is_count = not buffer.is_floating_point() and buffer.dtype != torch.bool
+        buffer.copy_(value.round() if is_count and value.is_floating_point() else value)

@@ -80,13 +80,13 @@ class Training:
     """One cell's live objects and how far it is: everything that a checkpoint holds.
 
     epoch, step, steps_done: whole epochs done, steps of the current epoch, steps in all. A method
-    whose phases add steps may end within an epoch. lr: what the schedule gave the last step. group:
-    the processes that train the cell together; all of them hold the same state. engine: how its
-    steps are executed; by default the engine of the spec on the data's device. kept_examples,
-    gradient_examples: the weights that each layer kept, and those that needed a gradient, summed
-    over examples: int64 [layers]. train_cpu_seconds: CPU seconds of the training steps; None where
-    they are not known, as on a GPU. Raises SpecError for a spec that does not fit its model, data,
-    method or number of processes.
+    whose phases add steps may end within an epoch. lr: the rate of the last step, for the
+    parameters that follow the schedule. group: the processes that train the cell together; all of
+    them hold the same state. engine: how its steps are executed; by default the engine of the spec
+    on the data's device. kept_examples, gradient_examples: the weights that each layer kept, and
+    those that needed a gradient, summed over examples: int64 [layers]. train_cpu_seconds: CPU
+    seconds of the training steps; None where they are not known, as on a GPU. Raises SpecError for
+    a spec that does not fit its model, data, method or number of processes.
     """
 
     def __init__(
@@ -254,8 +254,8 @@ class Training:
         self.kept_examples = state["kept_examples"].to(device)
         self.epoch_masks = {name: mask.to(device) for name, mask in state["epoch_masks"].items()}
         self.step_records = {name: value.to(device) for name, value in state["step_records"].items()}
-        for name in CLOCK:
-            setattr(self, name, state["clock"].get(name, getattr(self, name)))  # an earlier version's lacks `lr`
+        for name, value in ({"lr": self.lr} | state["clock"]).items():  # an earlier version's clock has no `lr`
+            setattr(self, name, value)
         self.gradient_examples = self._gradient_examples(state).to(device)
         self.train_seconds = state["train_seconds"]
         if self.train_cpu_seconds is not None:  # a checkpoint of an earlier version, or of a GPU, has none

@@ -145,9 +145,12 @@ def forward_flops(plain: nn.Module, in_shape: tuple[int, ...]) -> dict[str, int]
 
     def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         inputs = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        of = [module, module.out_proj] if isinstance(module, nn.MultiheadAttention) else [module]
-        for weight in (weight for holder in of for weight in by_module.get(holder, ())):
-            flops[weight.name] += round(2 * weight.parameter.numel() * _uses(weight, module, inputs, output))
+        holders = [module]
+        if isinstance(module, nn.MultiheadAttention):
+            holders.append(module.out_proj)  # which is never called
+        for holder in holders:
+            for weight in by_module.get(holder, ()):
+                flops[weight.name] += round(2 * weight.parameter.numel() * _uses(weight, module, inputs, output))
 
     called = [module for module in plain.modules() if module in by_module or isinstance(module, nn.MultiheadAttention)]
     handles = [module.register_forward_hook(count, with_kwargs=True) for module in called]
@@ -163,17 +166,19 @@ def forward_flops(plain: nn.Module, in_shape: tuple[int, ...]) -> dict[str, int]
 def _uses(weight: MaskableWeight, module: nn.Module, inputs: Mapping[str, Any], output: Any) -> float:
     """How often each weight was used in one call: positions of a convolution, time steps, tokens.
 
-    module: the one that was called, with these inputs by name. Everywhere else than here, an output
-    unit is computed once at each position of the output.
+    module: the one that was called, with these inputs by name; a subclass may name them otherwise. In
+    every other kind of layer, an output unit is computed once at each position of the output.
     """
+    first = next(iter(inputs.values()))
     if isinstance(module, nn.MultiheadAttention):
-        query, key, value = (inputs[name][..., 0].numel() for name in ("query", "key", "value"))
+        asked = inputs.get("query", first)
+        keys = inputs.get("key", asked)
+        query, key, value = (x[..., 0].numel() for x in (asked, keys, inputs.get("value", keys)))
         uses = {"k_proj_weight": key, "v_proj_weight": value, "in_proj_weight": (query + key + value) / 3}
         return float(uses.get(weight.parameter_name, query))
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-        steps = inputs["input"]
-        return float((steps.data if isinstance(steps, PackedSequence) else steps)[..., 0].numel())
+        return float((first.data if isinstance(first, PackedSequence) else first)[..., 0].numel())
     if isinstance(module, _ConvTransposeNd):  # each weight is used at every position of the input
-        return float(inputs["input"].numel() / module.in_channels)
+        return float(first.numel() / module.in_channels)
     outputs = output if isinstance(output, Tensor) else output[0]
     return outputs.numel() / (weight.parameter.shape[weight.units.axis] * weight.units.groups)

@@ -40,12 +40,12 @@ class Lottery(Method):
     A density of 0.05 takes 15 trainings at prune_fraction 0.2, and six at 0.5. If the epochs are
     few in all, a larger prune_fraction leaves more of them for each training.
 
-    Departures from the first paper: over all layers it prunes VGG-19 and ResNet-18; its LeNets are
-    pruned layer by layer, and the output layer at half the rate. From the authors' later code
-    (open_lth): it also compares magnitudes over all layers,
-    but prunes one weight more than the fraction in each level; here counts are exact. It does not
-    prune the output layer of LeNet-300-100; here `exclude` leaves a layer out. After rewinding to a
-    later step it continues the learning-rate schedule from step k; here the schedule restarts. It
+    Departures from the first paper: it compares magnitudes over all layers only for VGG-19 and
+    ResNet-18. Its LeNets are pruned layer by layer, and the output layer at half the rate; here every
+    network is pruned over all layers. From the authors' later code (open_lth): it also compares
+    magnitudes over all layers, but prunes one weight more than the fraction in each level; here counts
+    are exact. It does not prune the output layer of LeNet-300-100; here `exclude` leaves a layer out.
+    After rewinding to a later step it continues the learning-rate schedule from step k; here the schedule restarts. It
     gives every level the batches of level 0; here the batches go on in their order.
     """
 

@@ -44,8 +44,8 @@ class SparseMomentum(DropGrow):
     | final_drop_fraction | | 0.005 |
     | update_every | | 1 epoch |
 
-    Grown weights start at 0, those that the same update dropped at their value, and all keep their
-    momentum, which is dense and never reset: as in the authors' code since version 1.0.
+    Grown weights start at 0. A weight that the same update dropped keeps its value. The momentum is
+    dense and never reset. All this is as in the authors' code since version 1.0.
 
     Departures: the default allocation is `erk`, so that methods are compared alike. Counts are
     exact; the authors' rounding drifts and is corrected later. A layer keeps at least one weight.

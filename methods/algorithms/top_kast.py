@@ -70,7 +70,7 @@ class TopKAST(Method):
         check_positive("l2", self.l2, or_zero=True)
 
     def enter_phase(self, ctx: Context) -> None:
-        warn_where_never_due(ctx, self.update_every, stops=ctx.total_steps)
+        warn_where_never_due(ctx, self.update_every, stops=ctx.total_steps + 1)  # after the last step too
         self._choose(ctx)
 
     def after_step(self, ctx: Context) -> None:

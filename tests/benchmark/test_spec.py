@@ -139,7 +139,7 @@ def test_fields_name_everything_that_can_be_set_or_filtered() -> None:
         ("density", 0.0, r"density is 0.0: it must lie in \(0, 1\]"),
         ("density", 1.5, r"density is 1.5: it must lie in \(0, 1\]"),
         ("seed", -1, r"seed is -1: it must lie in \[0, "),
-        ("seed", 2**53, r"seed is 9007199254740992: it must lie in \[0, 9.0072e\+15\]"),
+        ("seed", 2**53, r"seed is 9007199254740992: it must lie in \[0, 9007199254740991\]"),
         ("step_records.x", 1, "cannot set step_records.x: give a plain field"),
         ("precision", "float61", r"unknown precision 'float61': .*valid: bfloat16, float32, tf32"),
         ("data.name", None, "data.name is None: it must be str"),

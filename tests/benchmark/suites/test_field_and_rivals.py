@@ -74,7 +74,8 @@ def test_the_field_has_every_entry_at_each_of_its_densities_and_seeds() -> None:
 
 
 @pytest.mark.parametrize(("density", "cells"), [(0.05, 3), (0.025, 10)])
-def test_the_patterns_of_the_field_are_those_of_the_committed_cells(density: float, cells: int) -> None:
+def test_the_patterns_of_the_field_are_near_to_those_of_the_committed_cells(density: float, cells: int) -> None:
+    """Five of the ten cells at 2.5 % were trained again since, with slightly different results."""
     kept, weights = Counter[str](), Counter[str]()
     for layer in finished(density):
         kept[layer["parameter"]] += int(layer["kept"])
@@ -82,7 +83,6 @@ def test_the_patterns_of_the_field_are_those_of_the_committed_cells(density: flo
     assert weights["fc3.weight"] == cells * 1000
     names = ("fc1.weight", "fc2.weight", "fc3.weight")
     now = [kept[name] / weights[name] for name in names]
-    # five of the ten at 2.5 % were trained again since, and round otherwise; the pattern is part of cells' identities
     assert field.DST_LAYERS[density] == pytest.approx(now, rel=0.0 if density == 0.05 else 0.02)
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +49,13 @@ def test_forward_flops_count_each_use_of_each_weight() -> None:
     assert lstm["classifier.weight"] == 2 * 1280
 
 
+class Named(nn.GRU):
+    """A layer of other people's that names its input otherwise."""
+
+    def forward(self, steps: Any) -> Any:  # type: ignore[override]
+        return super().forward(steps)
+
+
 class Plugged(nn.Module):
     """Every other kind of layer that can be masked, called as other people's models call them."""
 
@@ -59,7 +67,7 @@ class Plugged(nn.Module):
         self.cross = nn.MultiheadAttention(8, 2, kdim=3, vdim=3, batch_first=True)
         self.both = nn.Bilinear(8, 8, 5)
         self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        self.gru = nn.GRU(8, 6)
+        self.gru = Named(8, 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pixels = x.flatten(2).transpose(1, 2)  # [b, 16, 3] of 4x4 pixels
@@ -73,14 +81,11 @@ class Plugged(nn.Module):
 
 def test_forward_flops_of_layers_that_are_called_otherwise() -> None:
     """64 tokens, 16 keys; a transposed convolution uses each weight at each of the 16 input pixels."""
-    own = {"attention": 3 * 64, "attention.out_proj": 64, "encoder.self_attn": 3 * 64, "encoder.self_attn.out_proj": 64}
-    tokens = {f"{name}.in_proj_weight" if n > 64 else f"{name}.weight": n for name, n in own.items()}
     network = Plugged().eval()
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     found = measure.forward_flops(network, (3, 4, 4))
-    assert {name: found[name] for name in tokens} == {
-        name: 2 * sizes[name] * n // (3 if "in_proj" in name else 1) for name, n in tokens.items()
-    }
+    for name in ("attention.in_proj_weight", "encoder.self_attn.in_proj_weight"):
+        assert found[name] == 2 * sizes[name] * 64
     uses = {"up.weight": 16, "grouped.weight": 64, "both.weight": 64, "encoder.linear1.weight": 64}
     uses |= {
         "cross.q_proj_weight": 64,
