@@ -298,11 +298,10 @@ def cell(
 
     Raises ValueError for bad ones.
     """
-    check_schedule(optimizer)
     made = methods.create(method, **hyperparameters)
     identity = made.identity()
     density = identity.pop("density", None)
-    return RunSpec(
+    spec = RunSpec(
         data=data,
         model=model,
         optimizer=optimizer,
@@ -313,6 +312,8 @@ def cell(
         protocol=tuples(protocol),
         step_records=step_records,
     )
+    check_schedule(optimizer)
+    return spec
 
 
 def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
