@@ -315,6 +315,13 @@ def test_what_is_said_of_the_gap_on_other_networks_is_what_its_table_says() -> N
         "again only the accuracy target" in page
     )
     assert [longer[column] for column in met] == ["False", "False", "False", "True"]
+    (longer,) = [o for o in lines if (o["set_up"], o["model"]) == (SECOND, "lstm-a")]
+    kept_longer = f"{number(longer, 'all_weights_percent')} at {number(longer, 'test_accuracy')} (n={longer['n']})"
+    assert f"On LSTM-a it keeps {kept_longer} and meets no target" in page
+    assert [longer[column] for column in met] == 4 * ["False"]
+    without = number(stated["lstm-a"], "without_the_last_layer_percent")
+    assert f"meets LSTM-a's density if its last layer is not counted ({without}), but not its accuracy" in page
+    assert [stated["lstm-a"][column] for column in met] == ["False", "True", "False", "False"]
     (twice,) = [one for one in lines if (one["set_up"], one["model"]) == ("only the alpha", "lstm-a")]
     kept_twice = f"{number(twice, 'all_weights_percent')} at {number(twice, 'test_accuracy')}"
     assert f"On LSTM-a it keeps {kept_twice}, and meets no target" in page
