@@ -122,11 +122,11 @@ def line(text: str) -> int:
 
 def test_an_error_of_torch_says_what_to_do(one: Any, tmp_path: Path) -> None:
     small = one(method="dense")
-    alone = dataclasses.replace(
+    single = dataclasses.replace(
         small, model=dataclasses.replace(small.model, name="mlp-300-100-bn"),
         data=dataclasses.replace(small.data, train_limit=21),
     )  # fmt: skip
-    outcome = run(alone, tmp_path)
+    outcome = run(single, tmp_path)
     assert outcome.status == "failed"
     assert "Expected more than 1 value per channel" in str(outcome.error)
     assert "(the last batch or micro-batch has one example: change optimizer.batch_size or" in str(outcome.error)
