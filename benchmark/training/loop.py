@@ -254,8 +254,9 @@ class Training:
         self.kept_examples = state["kept_examples"].to(device)
         self.epoch_masks = {name: mask.to(device) for name, mask in state["epoch_masks"].items()}
         self.step_records = {name: value.to(device) for name, value in state["step_records"].items()}
-        for name, value in ({"lr": self.lr} | state["clock"]).items():  # an earlier version's clock has no `lr`
-            setattr(self, name, value)
+        clock = {"lr": self.lr} | state["clock"]  # an earlier version's has no `lr`
+        for name in CLOCK:
+            setattr(self, name, clock[name])
         self.gradient_examples = self._gradient_examples(state).to(device)
         self.train_seconds = state["train_seconds"]
         if self.train_cpu_seconds is not None:  # a checkpoint of an earlier version, or of a GPU, has none

@@ -45,7 +45,8 @@ class Lottery(Method):
     network is pruned over all layers. From the authors' later code (open_lth): it also compares
     magnitudes over all layers, but prunes one weight more than the fraction in each level; here counts
     are exact. It does not prune the output layer of LeNet-300-100; here `exclude` leaves a layer out.
-    After rewinding to a later step it continues the learning-rate schedule from step k; here the schedule restarts. It
+    After rewinding to a later step it continues the learning-rate schedule from step k; here the
+    schedule restarts. It
     gives every level the batches of level 0; here the batches go on in their order.
     """
 

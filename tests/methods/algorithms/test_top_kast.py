@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -85,6 +86,14 @@ def test_the_density_is_exact_at_every_step_and_twice_of_it_trains_by_default() 
         assert (int(at.kept_counts().sum()), int(at.gradient_counts().sum())) == (75, 150)
         changed |= any(not torch.equal(mask, masks[name]) for name, mask in at.masks().items())
     assert changed, "weights join A"
+
+
+def test_a_choice_after_the_last_step_is_a_change_of_the_masks() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        methods.attach(nn.Linear(20, 10), "top_kast", total_steps=20, steps_per_epoch=5, update_every=20)
+    with pytest.warns(UserWarning, match="top_kast changes its masks every 21 steps"):
+        methods.attach(nn.Linear(20, 10), "top_kast", total_steps=20, steps_per_epoch=5, update_every=21)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
