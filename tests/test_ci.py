@@ -47,8 +47,8 @@ def test_what_cannot_be_installed_is_named_and_the_tests_run(machine: dict[str, 
     add(bare, **machine)
     finished = run(bare)
     assert finished.returncode == 0, finished.stderr
-    check = "make check TESTS=tests/methods tests/benchmark/training --ignore=tests/methods/conformance"
-    check += " --ignore=tests/benchmark/training/test_process_group.py"
+    check = "make check TESTS=tests/methods/algorithms tests/methods/kernels"
+    check += " tests/benchmark/training/test_engine.py tests/benchmark/training/test_loop.py"
     first = check if "avx512f" in Path("/proc/cpuinfo").read_text() else "make lint"
     assert finished.stdout.splitlines() == ["make setup", first, "make test"]
     *said, last = [line for line in finished.stderr.splitlines() if line.startswith(".ci/run: ")]

@@ -100,7 +100,7 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("status", ["cancelled", "failed"])
+@pytest.mark.parametrize("status", [pytest.param("cancelled", marks=pytest.mark.rare), "failed"])
 def test_steps_saved_after_a_cancellation_or_a_failure_are_progress(cell: Cell, status: str) -> None:
     cell.train_and_end(status)
     process = cell.job(before=2, retry_failed=status == "failed")
