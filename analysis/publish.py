@@ -117,10 +117,12 @@ def _write(tables: Tables, folder: Path) -> None:
 def _rows(tables: Tables) -> Iterator[Mapping[str, str]]:
     """One row per cell, sorted by run id, with the texts of the table that has the cell."""
     texts: dict[str, pd.DataFrame] = {}
-    for file, line, suite in tables.results.sort_values("run_id")[["file", "line", "suite"]].itertuples(index=False):
+    merged = ["suite", "protocol", "departs"]  # over all tables that have the cell, as `read.merge` does it
+    for row in tables.results.sort_values("run_id")[["file", "line", *merged]].to_dict("records"):
+        file = row["file"]
         if file not in texts:
             texts[file] = pd.read_csv(file, dtype=str, keep_default_na=False)
-        yield {**texts[file].iloc[line - HEADER].to_dict(), "suite": suite}
+        yield {**texts[file].iloc[row["line"] - HEADER].to_dict(), **{name: row[name] for name in merged}}
 
 
 def _records(tables: Tables, name: str, columns: Sequence[str]) -> Iterator[Mapping[str, str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.data.differences import differences, short
@@ -19,6 +20,7 @@ from benchmark.results import DRIFT, SEPARATOR
 
 OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, except by chance
 LOST = ("diverged", "failed", "cancelled")
+UNRECORDED = "unrecorded"  # the status that `Condition.only` gives the others
 MOST_RESETS = 2  # per epoch; with more, the last epoch says little
 PROTOCOLS = ("paper", "official")
 # A dense network keeps every weight in every epoch. Its rows hold the first epoch's accuracy here.
@@ -196,6 +198,12 @@ class Condition:
         """Whether layers are reset at most MOST_RESETS times an epoch, mean over finished seeds."""
         rates = self.done["threshold_resets"].astype(float) / self.done["epochs"].astype(float)
         return bool(rates.isna().all() or rates.mean() <= MOST_RESETS)
+
+    def only(self, run_ids: Container[str]) -> Condition:
+        """The same, as if no other runs were done: those without records that an exhibit reads, for example."""
+        pairs = zip(self.rows["status"], self.rows["run_id"], strict=True)
+        others = np.array([status == "done" and run_id not in run_ids for status, run_id in pairs], dtype=bool)
+        return replace(self, rows=self.rows.assign(status=self.rows["status"].mask(others, UNRECORDED)))
 
     def lost(self) -> dict[str, int]:
         """How many cells diverged, failed or were cancelled."""

@@ -71,23 +71,31 @@ def load(paths: Sequence[Path]) -> Tables:
     for file in files:
         wanted = set(kept.loc[kept["file"] == str(file), "run_id"])
         traces.append(_traces(file, wanted))
-        layers.append(_long(file.with_name("layers.csv"), LAYERS, ("weights", "kept"), (), wanted))
-    found = Tables(kept, _join(traces), _join(layers))
-    _same_records(found, read)
-    return found
+        layers.append(_layers(file, wanted))
+    return _completed(Tables(kept, _join(traces), _join(layers)), read)
 
 
 def _traces(file: Path, wanted: set[str]) -> pd.DataFrame:
     return _long(file.with_name("traces.csv"), TRACES, ("epoch", "step", "value"), ("step",), wanted)
 
 
-def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
-    """Raises InputError where two files have a cell done with different values in traces.csv."""
+def _layers(file: Path, wanted: set[str]) -> pd.DataFrame:
+    return _long(file.with_name("layers.csv"), LAYERS, ("weights", "kept"), (), wanted)
+
+
+def _completed(tables: Tables, read: Sequence[pd.DataFrame]) -> Tables:
+    """With the records of cells that come without any beside their chosen row, from another file that has them done.
+
+    Raises InputError where two files have a cell done with different values in traces.csv.
+    """
     chosen = tables.results.set_index("run_id")["file"]
     for table in read:
         done = table[table["status"].isin(FINISHED)].set_index("run_id")["file"]
         again = set(done.index[done != chosen[done.index]])
-        there = _traces(Path(str(table["file"].iloc[0])), again) if again else _empty(TRACES)
+        if not again:
+            continue
+        file = Path(str(table["file"].iloc[0]))
+        there = _traces(file, again)
         for run_id, records in _records(there).items():
             kept = _records(tables.traces_of([run_id])).get(run_id, records)  # a table may have come without traces
             if not records.equals(kept):
@@ -95,6 +103,11 @@ def _same_records(tables: Tables, read: Sequence[pd.DataFrame]) -> None:
                     f"{Path(done[run_id]).with_name('traces.csv')}: run {run_id} has other records than in "
                     f"{Path(chosen[run_id]).with_name('traces.csv')}: keep one of the two"
                 )
+        traces = there[~there["run_id"].isin(list(tables.trace_places))]
+        layers = _layers(file, again - set(tables.layer_places))
+        if len(traces) or len(layers):
+            tables = Tables(tables.results, _join([tables.traces, traces]), _join([tables.layers, layers]))
+    return tables
 
 
 def _records(traces: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -16,6 +16,7 @@ from analysis.data.conditions import Condition, Results
 from analysis.data.differences import short
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import percent, percentage, points, with_seeds
+from analysis.output.picture import after
 from analysis.output.plotting import draw_far_off, main_range, name_rows, panels_of_rows, style_of
 from analysis.paper import printed
 from analysis.statistics.small_samples import Comparison, against_fixed, paired
@@ -204,13 +205,29 @@ def _finding(found: Sequence[Line]) -> str:
         others = [line for line in block if not math.isnan(line.difference.difference)]
         if not others:
             continue
-        below = [line.label for line in others if line.difference.difference < 0]
-        best = others[0]
+        below = [_after(line) for line in others if line.difference.difference < 0]
+        best = block[0]
+        than = "" if best not in others else f", {points(best.difference)} points against static"
+        own = next((line for line in block if _epochs_trained(line) == _setup_epochs(line)), best)
+        also = "" if own is best else f"; of those trained as long as static {own.label}, {own.accuracy:.2f} %"
         texts.append(
-            f"{title} at {percent(density)} %: {best.label} is best, {best.accuracy:.2f} %, "
-            f"{points(best.difference)} points against static; below static: {', '.join(below) or 'none'}."
+            f"{title} at {percent(density)} %: {_after(best)} is best, {best.accuracy:.2f} %{than}{also}; "
+            f"below static: {', '.join(below) or 'none'}."
         )
     return " ".join(texts)
+
+
+def _epochs_trained(line: Line) -> int:
+    return int(line.condition.done["epochs"].max())
+
+
+def _setup_epochs(line: Line) -> int | None:
+    return None if line.static is None else int(line.static.done["epochs"].max())
+
+
+def _after(line: Line) -> str:
+    """The label, with the epochs where static trains for another number."""
+    return f"{line.label}{after(_epochs_trained(line), _setup_epochs(line))}"
 
 
 def _draw(found: Sequence[Line]) -> Any:

@@ -214,6 +214,8 @@ def _finding(panel: Panel) -> str:
         text += f", the highest {best.mean:.2f} % at alpha {alpha:g}"
     if panel.dense is not None and len(panel.dense.done):
         text += f", dense {statistics.fmean(panel.dense.done[panel.columns['accuracy']]):.2f} %"
+    else:
+        text += f", dense {without_results([panel.dense] if panel.dense else [])}"
     return text
 
 

@@ -5,7 +5,6 @@ Thin lines or bands are seeds, bold lines their mean.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,7 @@ import pandas as pd
 
 from analysis.data.conditions import Condition, Results, dense_twin
 from analysis.data.epochs import measured
-from analysis.data.layers_and_curves import history, layer_names, wide
+from analysis.data.layers_and_curves import history, wide
 from analysis.data.selection import (
     count,
     dst_conditions,
@@ -26,6 +25,7 @@ from analysis.data.selection import (
     protocol_note,
     without_results,
 )
+from analysis.exhibits.curves_in_words import FIRST_STEPS, NOT_RUN, density_names, finding, layers_of
 from analysis.exhibits.verdict_tables import FIGURES as FIGURES_WITH_VERDICTS
 from analysis.exhibits.verdicts import deciding, table_verdicts
 from analysis.output.exhibit import Makers, Written, write_figure
@@ -49,12 +49,10 @@ SEEDS = "thin lines: seeds, bold lines: their mean"
 BANDS = "lines: mean over seeds, bands: ± standard deviation"
 DECAY = "dotted: the learning rate decays"
 PRINTED_IN = {"figure4": "Table 1", "figure5": "section 5.2", "figure6": "section 5.2"}
-FIRST_LAYER_LOW = 0.1  # layer 1 falls below it "quickly" (section 5.1)
 RATIO = "Remaining ratio"
 ACCURACY = "Test accuracy (%)"
 THREAD = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
 MANY_SEEDS = 12  # more than these are a band of ± a standard deviation
-FIRST_STEPS = 100  # of which section 5.1 says that the ratios fluctuate
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,12 @@ class Marks:
     """What is drawn beside the curves.
 
     milestones: epochs of learning rate decay. printed: the paper's final values: "density" as a
-    fraction, "sparse" and "dense" accuracy as percentages.
+    fraction, "sparse" and "dense" accuracy as percentages. no_dense: why there is no dense curve.
     """
 
     milestones: tuple[int, ...] = ()
     printed: Mapping[str, float] = field(default_factory=dict)
+    no_dense: str = NOT_RUN
 
 
 def makers(results: Results) -> Makers:
@@ -114,7 +113,7 @@ def _steps(axis: Any, data: pd.DataFrame) -> None:
     if data["step"].max() < 5 * FIRST_STEPS or data["value"].min() < 0.55:
         return
     inset = axis.inset_axes((0.13, 0.09, 0.6, 0.38))
-    names = _layers_of(data)
+    names = layers_of(data)
     colours = layer_colours(list(names.values()))
     for parameter, label in names.items():
         lines(inset, first[first["name"] == f"density/{parameter}"], "step", colours[label], width=1.2)
@@ -124,12 +123,8 @@ def _steps(axis: Any, data: pd.DataFrame) -> None:
     inset.tick_params(labelsize=7)
 
 
-def _layers_of(data: pd.DataFrame) -> dict[str, str]:
-    return layer_names([name.removeprefix("density/") for name in _density_names(data)])
-
-
 def _ratios(axis: Any, data: pd.DataFrame, clock: str, *, layers: bool, marks: Marks) -> None:
-    names = _layers_of(data) if layers else {}
+    names = layers_of(data) if layers else {}
     colours = layer_colours(list(names.values()))
     labels = []
     for parameter, label in names.items():
@@ -160,7 +155,7 @@ def _accuracies(axis: Any, data: pd.DataFrame, marks: Marks) -> None:
             labels.append((end(part, "epoch"), label, colour))
     axis.set(xlabel="Epoch", ylabel=ACCURACY, xlim=_range(accuracy["epoch"].min(), accuracy["epoch"].max()))
     if not (accuracy["method"] == "dense").any():
-        axis.set_title("dense: not run", fontsize=8, fontweight="normal", color="#555555", loc="right")
+        axis.set_title(f"dense: {marks.no_dense}", fontsize=8, fontweight="normal", color="#555555", loc="right")
     printed = [(marks.printed.get("dense"), DENSE), (marks.printed.get("sparse"), SPARSE)]
     _mark(axis, accuracy["epoch"].max(), printed, marks.milestones)
     label_lines(axis, labels)
@@ -242,10 +237,6 @@ def _share_epochs(upper: Any, lower: Any) -> None:
     lower.set_xlim(upper.get_xlim())
 
 
-def _density_names(data: pd.DataFrame) -> list[str]:
-    return [name for name in data["name"].unique() if name.startswith("density/")]
-
-
 def _figure(results: Results, name: str, out: Path) -> Written:
     return of_cell(results, name, FIGURES[name], printed.CAPTIONS[name], out)
 
@@ -284,24 +275,28 @@ def _write(
     chosen = [c for c in found if len(c.done)]
     if not chosen:
         return Written(name=name, title=title, remark=without_results(found))
-    sparse, dense = chosen[0], dense_twin(chosen[0], results.conditions)
+    twin = dense_twin(chosen[0], results.conditions)
+    sparse, dense = (None if c is None else c.only(results.tables.trace_places) for c in (chosen[0], twin))
+    assert sparse is not None
     data = history(results.tables, sparse, dense)
     if not (data["name"] == "density").any():
         return Written(name=name, title=title, remark="no traces.csv beside the results of its runs")
     if sparse.model.startswith("wrn"):
         data = _first_and_output(data)
-    marks = Marks(tuple(sparse.spec["optimizer"].get("milestones") or ()), _printed(name))
+    no_dense = NOT_RUN if twin is None else "no traces.csv" if len(twin.done) else without_results([twin])
+    marks = Marks(tuple(sparse.spec["optimizer"].get("milestones") or ()), _printed(name), no_dense)
     explained = [
         SEEDS if len(sparse.done) <= MANY_SEEDS else BANDS,
         *([DECAY] if marks.milestones else []),
         *([f"◇ as printed in {PRINTED_IN[name]}"] if marks.printed else []),
     ]
-    legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}", *explained])
+    other_n = "" if dense is None or not len(dense.done) or dense.seeds == sparse.seeds else f", dense {dense.seeds}"
+    legend = "; ".join([f"{protocol_note(sparse)}{count([sparse])}{other_n}", *explained])
     draw = by_step_and_epoch if name.endswith("figure4") else by_epoch
     both = [sparse, *([] if dense is None else [dense])]
     return write_figure(
         name, wide(data), draw(data, f"{title}\n{legend}", marks), out, title=title, run_ids=data["run_id"].unique(),
-        finding=finding(data, marks.milestones) + _verdicts(name, results),
+        finding=finding(data, marks.milestones, no_dense) + _verdicts(name, results),
         remarks=[*incomplete(both), *left_out_counts(results, both)],
     )  # fmt: skip
 
@@ -316,7 +311,7 @@ def _verdicts(name: str, results: Results) -> str:
 
 def _first_and_output(data: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first five convolutions and of the output layer of a WRN."""
-    return data[~data["name"].isin(_density_names(data)[FIRST_CONVOLUTIONS:-1])]
+    return data[~data["name"].isin(density_names(data)[FIRST_CONVOLUTIONS:-1])]
 
 
 def _printed(name: str) -> dict[str, float]:
@@ -328,75 +323,3 @@ def _printed(name: str) -> dict[str, float]:
         values = {"density": percent and percent / 100, "sparse": target.sparse, "dense": target.dense}
         found |= {key: value for key, value in values.items() if value is not None}
     return found
-
-
-def finding(data: pd.DataFrame, milestones: Sequence[int]) -> str:
-    """Where layers and model end, what the decay and the first steps do, sparse beside dense."""
-    epochs = data[data["step"].isna()]
-    ratio = epochs[epochs["name"].str.startswith("density")].groupby(["name", "epoch"])["value"].mean().unstack("name")
-    names = _layers_of(data)
-    parts = [
-        _final_ratios(ratio, names, data),
-        *_low(ratio, names),
-        *_decay(ratio, names, milestones),
-        *_first_steps(data, names),
-    ]
-    return "; ".join([*parts, *_accuracy(epochs)]) + "."
-
-
-def _final_ratios(ratio: pd.DataFrame, names: dict[str, str], data: pd.DataFrame) -> str:
-    """The model's ratio at the end, and the layers': all of at most six, else the lowest and highest."""
-    last = 100 * ratio.iloc[-1]
-    n = data[data["method"] != "dense"]["run_id"].nunique()
-    layers = {label: last[f"density/{parameter}"] for parameter, label in names.items()}
-    if len(layers) > 6:
-        extremes = (min(layers, key=lambda label: layers[label]), max(layers, key=lambda label: layers[label]))
-        layers = {label: layers[label] for label in extremes}
-    kept = ", ".join(f"{label} {value:.3g} %" for label, value in layers.items())
-    return f"After epoch {int(ratio.index[-1])} the model keeps {last['density']:.3g} % of its weights ({kept}; n={n})"
-
-
-def _low(ratio: pd.DataFrame, names: dict[str, str]) -> list[str]:
-    """When the first fully connected layer of a model of such layers falls below a tenth."""
-    first = next((p for p, label in names.items() if label == "Layer 1"), None)
-    if first is None:
-        return []
-    below = ratio.index[ratio[f"density/{first}"] < FIRST_LAYER_LOW]
-    when = f"at epoch {int(below[0])}" if len(below) else "at no epoch"
-    return [f"layer 1 first keeps less than {100 * FIRST_LAYER_LOW:g} % {when}"]
-
-
-def _decay(ratio: pd.DataFrame, names: dict[str, str], milestones: Sequence[int]) -> list[str]:
-    """The output layer and the model before the first decay of the learning rate."""
-    if not milestones or milestones[0] not in ratio.index or not names:
-        return []
-    parameter, label = list(names.items())[-1]
-    kept = ratio[f"density/{parameter}"] * 100
-    before, after = f"{kept[milestones[0]]:.3g} % at epoch {milestones[0]}", f"{kept.iloc[-1]:.3g} % at the end"
-    return [f"{label}, the output layer, keeps {before}, before the learning rate decays, and {after}"]
-
-
-def _first_steps(data: pd.DataFrame, names: dict[str, str]) -> list[str]:
-    """How often each layer's mean ratio changes direction within the first hundred steps."""
-    steps = data[data["step"] <= FIRST_STEPS]
-    if steps.empty:
-        return []
-    turns = []
-    for parameter, label in names.items():
-        mean = steps[steps["name"] == f"density/{parameter}"].groupby("step")["value"].mean().astype(float)
-        signs = [change > 0 for change in mean.diff().dropna() if change]
-        turns.append(f"{label} {sum(a != b for a, b in itertools.pairwise(signs))}")
-    return [f"changes of direction of the mean ratio within the first {FIRST_STEPS} steps: {', '.join(turns)}"]
-
-
-def _accuracy(epochs: pd.DataFrame) -> list[str]:
-    accuracy = epochs[epochs["name"] == "test_accuracy"].astype({"value": float})
-    mean = accuracy.assign(dense=accuracy["method"] == "dense").groupby(["dense", "epoch"])["value"].mean()
-    if mean.empty:
-        return []
-    last = {dense: values.iloc[-1] for dense, values in mean.groupby(level="dense")}
-    text = f"sparse accuracy {last[False]:.2f} %" if False in last else "no sparse accuracy"
-    if len(last) < 2:
-        return [text + ", dense not run"]
-    gap = (mean[False] - mean[True]).dropna()
-    return [f"{text}, dense {last[True]:.2f} %; sparse is above dense in {(gap > 0).sum()} of {len(gap)} epochs"]

@@ -184,7 +184,11 @@ def _write(
     data = kept_weights(results.tables, chosen)
     if data.empty:
         return Written(name=name, title=title, remark="no layers.csv beside the results of its runs")
+    recorded = [c.only(results.tables.layer_places) for c in chosen]
+    chosen = [c for c in recorded if len(c.done)]
     have = {(c.model, c.alpha or 0.0): count([c]) for c in chosen}
+    without = {(c.model, c.alpha or 0.0): "no layers.csv" for c in recorded if not len(c.done)}
+    wanted = {**wanted, **without}
     missing = [f"alpha {alpha:g}: {why}" for (model, alpha), why in wanted.items() if (model, alpha) not in have]
     return write_figure(
         name, data, draw(data, f"{title}\n{legend}", {**wanted, **have}), out, title=title,

@@ -6,8 +6,8 @@ not its numbers.
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ def _schedules(results: Results, out: Path) -> Written:
     chosen = {of: found[of] for of in SCHEDULES if of in found}
     if set(chosen) <= {None}:
         return Written(name=f"{NAME}-schedules", title=title, remark="not run")
+    common = set.intersection(*(set(c.done["seed"]) for c in chosen.values()))
+    chosen = {of: replace(c, rows=c.rows[c.rows["seed"].isin(common)]) for of, c in chosen.items()}
     curves = [history(results.tables, c, None).assign(decays=SCHEDULES[of]) for of, c in chosen.items()]
     data = pd.concat(curves, ignore_index=True)
     data = data[data["step"].isna()]
@@ -132,7 +134,7 @@ def as_vgg16(results: Results) -> Results:
     for tree in trees:
         tree["model"].pop("widths", None)
     whole = rows.assign(spec=[json.dumps(tree) for tree in trees])
-    return Results(dataclasses.replace(results.tables, results=whole[np.array(own, dtype=bool)]))
+    return Results(replace(results.tables, results=whole[np.array(own, dtype=bool)]))
 
 
 def _claims(results: Results, out: Path) -> Written:

@@ -43,7 +43,7 @@ HEADS_TOP5 = {"dense": "Dense Baseline Top-1 / Top-5 (%)", "sparse": "Sparse Acc
 PRINTED = "printed"
 SUMMARY = (
     "Ours: mean ± sample standard deviation over n seeds, and the 95 % t interval of the mean; n=2/3 means that 2 of "
-    f"the 3 seeds in the suite are done. The difference is over the seeds that both have. {WIDE}"
+    f"the 3 seeds in these tables are done. The difference is over the seeds that both have. {WIDE}"
 )
 
 

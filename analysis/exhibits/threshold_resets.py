@@ -199,8 +199,10 @@ def _write(found: Sequence[Saw], results: Results, out: Path) -> Written:
     data = pd.concat(lines, ignore_index=True)[order].astype({"epoch": int, "resets": int})
     shown = [g for g in of_protocols(groups(results.conditions)) if (g.dataset, g.model) == (dataset, model)]
     without = [c for g in shown for c in g.of("dst") if c not in [saw.condition for saw in found]]
-    quiet = ", ".join(dict.fromkeys(c.label for c in without))
+    quiet = ", ".join(dict.fromkeys(c.label for c in without if not c.done["threshold_resets"].any()))
+    unseen = ", ".join(dict.fromkeys(c.label for c in without if c.done["threshold_resets"].any()))
+    remarks = [f"no reset at {quiet}"] * bool(quiet) + [f"resets, but no traces.csv, at {unseen}"] * bool(unseen)
     return write_figure(
         f"{dataset}-{model}-resets", data, draw(found, f"{title}\n{legend}"), out, title=title,
-        run_ids=data["run_id"].unique(), finding=finding(found), remarks=[f"no reset at {quiet}"] if quiet else [],
+        run_ids=data["run_id"].unique(), finding=finding(found), remarks=remarks,
     )  # fmt: skip

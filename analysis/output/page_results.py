@@ -17,7 +17,7 @@ OPTIONAL = ("Source", "Verdict")  # columns that are left out where all rows hav
 NOTES = (
     "Ours: mean ± standard deviation over the seeds that are done, last epoch, and Student's t interval of the mean. "
     "A percentage whose standard deviation exceeds a third of its mean is shown as median [minimum, maximum].",
-    "Seeds: 2/3 means that 2 of the 3 seeds in the suite are done. A condition without a finished seed has no row.",
+    "Seeds: 2/3 means that 2 of the 3 seeds in these tables are done. A condition without a finished seed has no row.",
     "Epochs: all that were trained, also in the method's own phases. Setting: alpha, density or other "
     "hyperparameters. Where rows share all of these, one row is the reference; the others name how they differ.",
     CUT,

@@ -20,6 +20,7 @@ CHOICES = (
     "Threshold", "Estimator", "Compared at", "Read at", "At", "Pattern of", "Epochs", "Source", "Reading",
     "Density asked", "Density asked (%)", "Density (%)", "Verdict", "Result", "Exhibit", "Section",
 )  # fmt: skip
+OUTCOMES = ("Verdict", "Result")  # a table with one of these says there what was not run
 RANGES = ("Weights kept (%)", "Density reached (%)")
 MANY = 11  # with more columns, each row is shown as labelled values at every width
 FOLDED = 4  # more notes that begin alike are folded away
@@ -70,7 +71,8 @@ class PageTable:
 
     def fold_not_run(self) -> PageTable:
         """The table with its rows that were not run as lines of `not_run`."""
-        folded = [row for row in self.rows if any(cell.tone == "none" for cell in row)]
+        told = [i for i, head in enumerate(self.heads) if head in OUTCOMES] or range(len(self.heads))
+        folded = [row for row in self.rows if any(row[i].tone == "none" for i in told)]
         lines = tuple(": ".join(cell.text for cell in row[:2]) for row in folded)
         return replace(self, rows=tuple(row for row in self.rows if row not in folded), not_run=lines)
 

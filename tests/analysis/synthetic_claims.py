@@ -276,7 +276,8 @@ def _vgg(row: Row, epoch: int, lr: float, holds: bool) -> dict[str, float]:
     else:
         accuracy, last = (90.2 if before else 92.2), (0.5 if epoch < 40 else 1.0)
     earlier = {f"density/{name}": 0.2 if holds else 0.6 - epoch / 400 for name in synthetic.VGG[:-1]}
-    final = {"density/fc2.weight": last if holds else 0.6, "test_accuracy": accuracy if holds else 70.0}
+    never_low = 1.0 if lr == 0.1 and not before else 0.6
+    final = {"density/fc2.weight": last if holds else never_low, "test_accuracy": accuracy if holds else 70.0}
     return {"density": 0.2, **earlier, **final}
 
 

@@ -131,12 +131,12 @@ def test_equal_tables_give_equal_bytes_wherever_they_lie(tmp_path: Path) -> None
 @pytest.mark.usefixtures("few_exhibits")
 def test_numbers_keep_their_digits_and_a_cell_of_two_suites_both_names(tmp_path: Path) -> None:
     row = synthetic.cell("vgg16", "dst", 0, alpha=1e-3) | {"test_accuracy": "93.10000000000001", "train_flops": "12"}
-    first = synthetic.write(tmp_path / "x", [row | {"suite": "one"}])
-    second = synthetic.write(tmp_path / "y", [row | {"suite": "two"}])
+    first = synthetic.write(tmp_path / "x", [row | {"suite": "one", "protocol": "", "departs": "set: method.alpha"}])
+    second = synthetic.write(tmp_path / "y", [row | {"suite": "two", "protocol": "paper"}])
     publish(load([first, second]), tmp_path / "a")
     (found,) = records(tmp_path / "a" / "results.csv")
     assert (found["test_accuracy"], found["train_flops"], found["seed"]) == ("93.10000000000001", "12", "0")
-    assert found["suite"] == "one;two"
+    assert (found["suite"], found["protocol"], found["departs"]) == ("one;two", "paper", "")
 
 
 @pytest.mark.usefixtures("few_exhibits")

@@ -133,8 +133,8 @@ def accuracy_drops_below_5(results: Results) -> Outcome:
         ' accuracy than the dense counterpart"'
     ),
     tested_by=(
-        "CIFAR-10: for each network some alpha leaves at most half of the weights and is less than 0.3 points below "
-        "dense"
+        "CIFAR-10: for each network some alpha leaves at most half of the weights (ours) and is less than 0.3 points "
+        "below dense"
     ),
 )
 def moderate_alpha_is_as_good(results: Results) -> Outcome:

@@ -28,7 +28,7 @@ from analysis.statistics.small_samples import against_fixed, paired
 )
 def dst_outperforms_on_cifar10(results: Results) -> Outcome:
     answers, text, used = _settings(results, "table2")
-    return judge([almost_all(answers)] if answers else [], text, used)
+    return judge([almost_all(answers)] if used else [], text, used)
 
 
 @claim(
@@ -44,17 +44,21 @@ def dst_outperforms_on_cifar10(results: Results) -> Outcome:
     ),
 )
 def dst_outperforms_on_imagenet(results: Results) -> Outcome:
-    return judge(*_settings(results, "table3"))
+    answers, text, used = _settings(results, "table3")
+    return judge(answers if used else [], text, used)
 
 
 def _settings(results: Results, table: str) -> tuple[list[Answer], str, list[Condition]]:
-    """The answer, numbers and conditions of each setting of a table that was run."""
+    """The answer to each setting of a table, None for one that was not run; numbers and conditions of those run."""
     conditions = [c for c in as_stated(table, results.conditions) if "paper" in c.protocols and len(c.done)]
     answers: list[Answer] = []
     said, used = [], []
     for target in printed.targets(table):
         ours, theirs = _dst(target, conditions), _rival(target, conditions)
-        if target.origin != "quoted" or ours is None or theirs is None:
+        if target.origin != "quoted":
+            continue
+        if ours is None or theirs is None:
+            answers.append(None)
             continue
         column = ACCURACY[target.metric, COUNTED]
         difference = against_fixed(paired(ours.by_seed(column), theirs.by_seed(column)), 0.0)

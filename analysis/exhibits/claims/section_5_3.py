@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.data.conditions import Results
 from analysis.data.layers_and_curves import mean_remaining
 from analysis.exhibits.claims.claim import Outcome, by_alpha, claim, judge, mean_of
+from analysis.exhibits.claims.evidence import Answer
 from analysis.statistics.rankings import chance, kendalls_w, p_value
 
 AGREE = 0.7  # ours
@@ -60,9 +61,9 @@ def consistent(results: Results, models: Sequence[str]) -> Outcome:
     """Whether the layers' ranks agree over the alphas; a unit is a network with three alphas or more."""
     held, said, used = [], [], []
     for model in models:
-        found = by_alpha(results, model)
+        found = [c.only(results.tables.layer_places) for c in by_alpha(results, model)]
+        found = [c for c in found if len(c.done)]
         ratings = [mean_remaining(results.tables, condition) for condition in found]
-        ratings = [layers for layers in ratings if len(layers)]
         if len(ratings) < 3:
             continue
         table = pd.DataFrame(ratings).to_numpy(dtype=float)
@@ -75,14 +76,23 @@ def consistent(results: Results, models: Sequence[str]) -> Outcome:
 
 
 def _against_the_whole(results: Results, names: Sequence[str], *, sparser: bool) -> Outcome:
-    """Whether layers of VGG-16 keep less, or more, than the whole; a unit is a layer and alpha."""
-    held, said, used = [], [], []
-    for condition in by_alpha(results, "vgg16"):
-        layers, whole = mean_remaining(results.tables, condition), mean_of(condition, "density")
-        if condition.alpha in ALPHAS and set(names) <= set(layers.index):
-            chosen = layers[list(names)]
-            held += list(chosen < whole if sparser else chosen > whole)
-            used.append(condition)
-            span = f"{100 * chosen.min():.1f}-{100 * chosen.max():.1f} %"
-            said.append(f"alpha {condition.alpha:g}: {span}, whole network {100 * whole:.1f} % ({condition.seeds})")
-    return judge(held, "; ".join(said), used)
+    """Whether layers of VGG-16 keep less, or more, than the whole; a unit is a layer and alpha.
+
+    An alpha without layers decides nothing, so that the claim about every alpha stays inconclusive.
+    """
+    held: list[Answer] = []
+    said, used = [], []
+    for alpha in ALPHAS:
+        found = [c.only(results.tables.layer_places) for c in by_alpha(results, "vgg16") if c.alpha == alpha]
+        condition = next((c for c in found if len(c.done)), None)
+        layers = pd.Series() if condition is None else mean_remaining(results.tables, condition)
+        if condition is None or not set(names) <= set(layers.index):
+            held.append(None)
+            said.append(f"alpha {alpha:g}: not run")
+            continue
+        chosen, whole = layers[list(names)], mean_of(condition, "density")
+        held += list(chosen < whole if sparser else chosen > whole)
+        used.append(condition)
+        span = f"{100 * chosen.min():.1f}-{100 * chosen.max():.1f} %"
+        said.append(f"alpha {alpha:g}: {span}, whole network {100 * whole:.1f} % ({condition.seeds})")
+    return judge(held, "; ".join(said), used) if used else Outcome("not run")

@@ -30,7 +30,8 @@ TITLE = "The paper's claims in words, and what our runs say"
 HEADS = ("Claim", "Section", "The paper's words", "How it is tested here", "Result", "Our numbers", "Runs")
 NOTES = (
     "Supported: every unit (seed, condition, network or reading) that was run shows the claim. Not supported: every "
-    "unit contradicts it. Mixed: some show and some contradict it. Inconclusive: it is neither shown nor contradicted. "
+    "unit contradicts it. Mixed: some show and some contradict it. Inconclusive: it is neither shown nor contradicted, "
+    "or an alpha, learning rate or setting that the claim names was not run. "
     "Not run: what it needs was not run or not recorded.",
     "Read at the last epoch where nothing else is said. t tests are at level 0.05 over the seeds; the margins are "
     "those of the verdicts (docs/verdicts.md). A number of ours, where the paper gives none, is marked as ours.",
@@ -38,8 +39,8 @@ NOTES = (
     "one in twenty may be answered wrongly by chance. Within a claim all units have to show it; where some alpha is "
     "enough, its p is multiplied by the number of alphas that were run. An alpha with one seed is in no t test where "
     "others have more.",
-    "n: seeds done, of those in the suite where some are missing. Runs: how many runs the numbers are of. Departing, "
-    "failed and diverged cells are in no test except A.1's.",
+    "n: seeds done, of those in these tables where some are missing. Runs: how many runs the numbers are of, without "
+    "those of the dense network. Departing, failed and diverged cells are in no test except A.1's.",
 )
 WIDTHS = (0.16, 0.07, 0.2, 0.2, 0.1, 0.22, 0.06)
 ORDER = ("supported", "mixed", "inconclusive", "not supported", "not run")

@@ -287,6 +287,17 @@ def test_records_of_two_machines_that_conflict_are_named(tmp_path: Path) -> None
                 load([tmp_path / name for name in order])
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_records_come_from_whichever_table_has_them(tmp_path: Path, order: str) -> None:
+    """The same cells are done in two folders, and one of these has no traces and no layers."""
+    synthetic.write(tmp_path / "a", synthetic.vgg16((0,)))
+    whole = load([synthetic.write(tmp_path / "b", synthetic.vgg16((0,)), vgg=True)])
+    found = load([tmp_path / name for name in order])
+    assert len(whole.traces)
+    assert len(whole.layers)
+    assert [len(found.traces), len(found.layers)] == [len(whole.traces), len(whole.layers)]
+
+
 def test_of_two_tables_with_one_cell_the_row_with_executed_flops_is_taken(tmp_path: Path) -> None:
     """A cell that was trained before the column existed, and again after."""
     before = [{name: value for name, value in row.items() if name != "executed_flops"} for row in ROWS]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
@@ -101,6 +103,48 @@ def test_one_seed_shows_and_contradicts_nothing_that_needs_several(worlds: dict[
 @pytest.mark.parametrize("claim", [claim for claim in ALL if claim.id in EACH_SEED], ids=lambda claim: claim.id)
 def test_a_claim_that_one_seed_contradicts_is_mixed(worlds: dict[str, Results], claim: Claim) -> None:
     assert claim.test(worlds["mixed"]).result == "mixed"
+
+
+def test_a_claim_about_every_alpha_rate_or_setting_is_open_where_one_was_not_run(worlds: dict[str, Results]) -> None:
+    """Only alpha 5e-6 at learning rate 0.1 was run, and one rival at one density."""
+    world = worlds["supported"].tables
+    rates = pd.Series([json.loads(spec)["optimizer"]["lr"] for spec in world.results["spec"]])
+    alphas = world.results["alpha"].isna() | (world.results["alpha"] == 5e-6)
+    few = Results(dataclasses.replace(world, results=world.results[alphas & (rates == 0.1)]))
+    found = {claim.id: claim.test(few) for claim in ALL}
+    for name in ("sparse-layers", "kept-layers", "final-remaining", "final-above-dense"):
+        assert found[name].result == "inconclusive", name
+        assert re.search(r"(alpha 1e-05|learning rate 0\.01): not run", found[name].numbers), found[name].numbers
+    target = next(target for target in printed.targets("table2") if target.origin == "quoted")
+    same = (world.results["model"] == target.model) & (world.results["method"] == target.method)
+    own = same & np.isclose(world.results["density_target"], (target.density_percent or 0) / 100)
+    rivals = world.results[own | world.results["method"].isin(["dense", "dst"])]
+    (claim,) = (claim for claim in ALL if claim.id == "table2-outperforms")
+    outcome = claim.test(Results(dataclasses.replace(world, results=rivals)))
+    assert (outcome.result, outcome.numbers.count(", shown")) == ("inconclusive", 1), outcome.numbers
+
+
+def test_earlier_layers_decide_nothing_where_the_output_layer_has_not_risen(worlds: dict[str, Results]) -> None:
+    (claim,) = (claim for claim in ALL if claim.id == "earlier-unchanged")
+    world = worlds["supported"].tables
+    output = world.traces["name"] == "density/fc2.weight"
+    low = dataclasses.replace(world, traces=world.traces.assign(value=world.traces["value"].mask(output, 0.18)))
+    outcome = claim.test(Results(low))
+    assert outcome.result == "inconclusive"
+    assert "FC 2 at epoch 90: 0.18, 0.18" in outcome.numbers
+
+
+def test_a_claim_counts_the_seeds_that_have_records(worlds: dict[str, Results]) -> None:
+    """Of five finished seeds, one has neither traces nor layers."""
+    world = worlds["supported"].tables
+    gone = set(world.results.loc[world.results["seed"] == 4, "run_id"])
+    left = [table[~table["run_id"].isin(gone)] for table in (world.traces, world.layers)]
+    partly = Results(dataclasses.replace(world, traces=left[0], layers=left[1]))
+    for name in ("fc2-then-1", "sparse-layers"):
+        (claim,) = (claim for claim in ALL if claim.id == name)
+        outcome = claim.test(partly)
+        assert "(n=4/5)" in outcome.numbers
+        assert not gone & set(outcome.run_ids)
 
 
 def test_cells_that_are_still_to_run_do_not_count_as_lost(worlds: dict[str, Results]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
+import suite_rows
 import synthetic
 import synthetic_figures
 
@@ -150,6 +151,45 @@ def test_partial_data_are_drawn_and_counted(rows: list[Row], tmp_path: Path) -> 
     assert remarks["figure9"] == "wrn-16-10 dense: n=0/3"
     assert {remarks[name] for name in ("figure4", "figure8", "figure10", "figure11", "mnist-figure3")} == {"not run"}
     assert {r["seed"] for r in data(tmp_path, "figure5") if r["method"] == "dst"} == {"0", "1"}
+
+
+def test_sparse_and_dense_are_compared_over_the_seeds_that_both_have(rows: list[Row], tmp_path: Path) -> None:
+    """Sparse has seed 0; dense is run with it and, far better, with seed 1."""
+    given = [r for r in rows if r["model"] == "vgg16" and rate(r) == 0.1 and r["alpha"] in ("", 5e-6, None)]
+    sparse = next(r for r in given if r["method"] == "dst" and r["seed"] == 0)
+    dense = {r["seed"]: r for r in given if r["method"] == "dense"}
+    folder = suite_rows.write(tmp_path / "in", [sparse, dense[0], dense[1]], traces=[
+        *suite_rows.records(sparse, {name: [0.5, 0.2] for name in ("density", "density/fc2.weight")}),
+        *suite_rows.records(sparse, {"test_accuracy": [70, 80]}),
+        *suite_rows.records(dense[0], {"test_accuracy": [60, 90]}),
+        *suite_rows.records(dense[1], {"test_accuracy": [99, 99]}),
+    ])  # fmt: skip
+    finding = made(Results(load([folder])), "figure5", tmp_path).finding
+    assert "sparse accuracy 80.00 %, dense 94.50 %; sparse is above dense in 1 of 2 epochs (n=1 in both)" in finding
+
+
+def test_runs_without_records_are_counted_and_said(rows: list[Row], tmp_path: Path) -> None:
+    """No dense run and no third seed has traces; seed 0 of alpha 1e-6 and all of 1e-5 have no layers."""
+    folder = synthetic_figures.write(tmp_path / "in", [r for r in rows if r["model"] == "vgg16"])
+    drop = {
+        "traces": {r["run_id"] for r in rows if r["method"] == "dense" or r["seed"] == 2},
+        "layers": {r["run_id"] for r in rows if r["alpha"] == 1e-5 or (r["alpha"] == 1e-6 and r["seed"] == 0)},
+    }
+    for name, ids in drop.items():
+        header, *lines = (folder / f"{name}.csv").read_text().splitlines()
+        kept = [line for line in lines if line.partition(",")[0] not in ids]
+        (folder / f"{name}.csv").write_text("\n".join([header, *kept]) + "\n")
+    results = Results(load([folder]))
+    curves, pattern = made(results, "figure5", tmp_path), made(results, "figure7", tmp_path)
+    assert "dense no traces.csv" in curves.finding
+    assert "vgg16 dst alpha 5e-06: n=2/3" in curves.remark
+    assert pattern.remark == "alpha 1e-05: no layers.csv; vgg16 dst alpha 1e-06: n=2/3"
+
+
+def test_a_dense_network_that_was_not_run_is_missed_in_figure3(rows: list[Row], tmp_path: Path) -> None:
+    given = [r for r in rows if r["model"] == "vgg16" and r["method"] == "dst"]
+    assert "accuracy, the highest" in (found := made(results_of(tmp_path / "in", given), "figure3", tmp_path).finding)
+    assert "dense not run" in found
 
 
 def test_without_traces_and_layers_the_figures_say_so(rows: list[Row], tmp_path: Path) -> None:

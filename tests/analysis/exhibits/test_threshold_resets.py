@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import suite_rows
 
+from analysis.build import exhibits
 from analysis.data.comparable import Group
 from analysis.data.conditions import Results
 from analysis.data.read import load
@@ -40,6 +41,22 @@ def test_the_drift_over_epochs_is_that_of_the_epochs(tmp_path: Path, every: floa
     assert (falls > rises) == (drift == "fall")
     said = f"seems to {drift} over several epochs: from one epoch's end to the next it falls {falls} times and rises "
     assert f"{said}{rises} times." in finding([found])
+
+
+def test_an_alpha_with_resets_but_without_traces_is_not_said_to_be_without_resets(tmp_path: Path) -> None:
+    """Of three alphas of LeNet-5-Caffe: one is drawn, one was reset and has no traces, one was never reset."""
+    specs = [s for s in suites.load("mnist").specs if s.model.name == "lenet-5-caffe" and s.seed == 0]
+    specs = [s for s in specs if s.method.get("alpha") in (2.5e-4, 5e-4, 1e-3)]
+    rows = [
+        suite_rows.done(spec, accuracy=99.0, density=0.02) | {"threshold_resets": resets}
+        for spec, resets in zip(specs, (4, 3, 0), strict=True)
+    ]
+    recorded = {"density": [0.02] * 20, "threshold_resets": [0, 4] + [4] * 18, "test_accuracy": [99.0] * 20}
+    traces = suite_rows.records(rows[0], recorded)
+    results = Results(load([suite_rows.write(tmp_path / "in", rows, traces=traces)]))
+    written = exhibits(results)["mnist-lenet-5-caffe-resets"](tmp_path)
+    quiet, reset = (f"alpha {float(row['alpha']):g}" for row in (rows[2], rows[1]))
+    assert written.remark == f"no reset at {quiet}; resets, but no traces.csv, at {reset}"
 
 
 def test_resets_more_than_an_epoch_apart_need_no_explanation(tmp_path: Path) -> None:

@@ -263,6 +263,14 @@ def test_numbers_link_to_the_runs_of_their_row_and_blank_labels_repeat_the_ones_
     assert [cell.href for cell in labelled.rows[0]] == ["", "#s"]
 
 
+@pytest.mark.parametrize(("heads", "folded"), [(("What", "Best", "Verdict"), 0), (("What", "Best", "Last"), 1)])
+def test_a_row_with_a_verdict_is_not_folded_away_because_of_another_reading(
+    heads: tuple[str, ...], folded: int
+) -> None:
+    table = Table("name", "", heads, (Row(("a", "not run", "reproduced"), ("s",)), Row(("b", "1.0", "2.0"), ("t",))))
+    assert len(page_table(table, lambda ids: "").fold_not_run().not_run) == folded
+
+
 def test_verdicts_have_a_tone() -> None:
     words = ("reproduced", "not reproduced", "inconclusive (n=2)", "not run", "not run (n=0/3)", "97.9", "")
     assert [tone(word) for word in words] == ["good", "bad", "open", "none", "none", "", ""]
