@@ -17,7 +17,7 @@ from typing import Any
 from benchmark.messages import one_line
 from benchmark.run_folder import links
 from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
-from benchmark.run_folder.files import examine, write_atomic, write_json
+from benchmark.run_folder.files import examine, locked, write_atomic, write_json
 from benchmark.run_folder.links import FolderError as FolderError
 from benchmark.run_folder.result import examine_result, metrics_of, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
@@ -134,20 +134,21 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
     """Add cells to the suite's list DIR/suites/NAME.json, which status, show and export read.
 
     A cell that is listed already takes the protocol that the suite gives it now, unless it departs now
-    and did not before.
+    and did not before. Of two processes at once the second waits.
     """
-    (out / "suites").mkdir(exist_ok=True)
     path = out / "suites" / f"{name}.json"
-    before = expansion(path)["cells"] if path.exists() else []
-    cells = {entry["run_id"]: entry for entry in before}
-    for spec in specs:
-        known = cells.get(spec.run_id)
-        if known is None or known["departs"] or not spec.departs:
-            memberships = {"protocol": list(spec.protocol), "departs": list(spec.departs)}
-            cells[spec.run_id] = {"run_id": spec.run_id, **memberships, "spec": spec.to_dict()}
-    document = {"schema": SCHEMA_VERSION, "suite": name, "exhibits": list(exhibits), "cells": list(cells.values())}
-    if list(cells.values()) != before:
-        write_json(path, document)
+    path.parent.mkdir(exist_ok=True)
+    with locked(path.parent):
+        before = expansion(path)["cells"] if path.exists() else []
+        cells = {entry["run_id"]: entry for entry in before}
+        for spec in specs:
+            known = cells.get(spec.run_id)
+            if known is None or known["departs"] or not spec.departs:
+                memberships = {"protocol": list(spec.protocol), "departs": list(spec.departs)}
+                cells[spec.run_id] = {"run_id": spec.run_id, **memberships, "spec": spec.to_dict()}
+        listed = list(cells.values())
+        if listed != before:
+            write_json(path, {"schema": SCHEMA_VERSION, "suite": name, "exhibits": list(exhibits), "cells": listed})
 
 
 def expansion(path: Path) -> dict[str, Any]:

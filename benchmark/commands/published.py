@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import fcntl
 import io
 import itertools
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import BinaryIO, TextIO
 from benchmark import results
 from benchmark.commands.row_numbers import HIGHEST, difference, number
 from benchmark.results import COLUMNS, LATER, LAYERS, MEASURED, REQUIRED, TRACES, Row
-from benchmark.run_folder.files import open_regular
+from benchmark.run_folder.files import locked, open_regular
 from benchmark.spec import SpecError
 
 HEADER = 2  # the header is row 1, so that the first row below it is row 2
@@ -91,7 +88,7 @@ def merge(found: Sequence[Row], out: Path, to: Path) -> int:
     that are no such tables.
     """
     to.mkdir(parents=True, exist_ok=True)
-    with _locked(to):
+    with locked(to):
         return _merge(found, out, to)
 
 
@@ -126,20 +123,6 @@ def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
     results.write_parquet(to / PARQUET, [*others, *new.values()])
     results.write_csv(to / RESULTS, COLUMNS, [*others, *new.values()])  # last: until then nothing has been added
     return len(new)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time in here, which may be killed; does nothing where the file system cannot
-    lock a folder (NFS).
-    """
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def _tables(path: Path) -> list[Path]:

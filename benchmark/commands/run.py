@@ -27,7 +27,7 @@ from benchmark.launch import patience
 from benchmark.launch.base import Launcher
 from benchmark.launch.slurm import jobs
 from benchmark.messages import printable
-from benchmark.results import Row
+from benchmark.results import Member, Row
 from benchmark.run_folder import storage
 from benchmark.run_folder.storage import StorageError
 from benchmark.spec import RunSpec, check_names
@@ -71,7 +71,7 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
         results.remember(out, suite.name, suite.exhibits, specs)  # another run may have replaced it
     rows, code = write_tables(out, code, refused)
     mirror.finish()
-    ended = _of(specs, rows)
+    ended = _of(specs, rows, out, suite.name)
     _print(ended, out, screen, stopped=code in EXIT_OF_SIGNAL.values())
     mine = [row for _, row in ended]
     code = code or exit_code(mine, refused.values())
@@ -101,10 +101,10 @@ def _print(cells: Sequence[tuple[RunSpec, Row]], out: Path, screen: Console, *, 
         say(screen, "stopped; the same command goes on from here")
 
 
-def _of(specs: Iterable[RunSpec], rows: Iterable[Row]) -> list[tuple[RunSpec, Row]]:
-    """The cells with their rows, of those that the tables have."""
+def _of(specs: Iterable[RunSpec], rows: Iterable[Row], out: Path, suite: str) -> list[tuple[RunSpec, Row]]:
+    """The cells with their rows, from the cells' files where another process took them off the suite's list."""
     found = {row["run_id"]: row for row in rows}
-    return [(spec, found[spec.run_id]) for spec in specs if spec.run_id in found]
+    return [(spec, found.get(spec.run_id) or results.row(out, Member(spec, (suite,)))) for spec in specs]
 
 
 def _detached(out: Path, json_output: bool, screen: Console) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark import results
 from benchmark.plain_values import plain
-from benchmark.run_folder.files import write_json
+from benchmark.run_folder.files import locked, write_json
 from benchmark.spec import RunSpec, SpecError, fields, from_dict
 from benchmark.suites import Suite
 
@@ -29,6 +29,11 @@ def check(out: Path, suite: Suite, *, accept: bool) -> None:
     path = out / "suites" / f"{suite.name}.json"
     if not path.exists():
         return
+    with locked(path.parent):
+        _check(path, out, suite, accept=accept)
+
+
+def _check(path: Path, out: Path, suite: Suite, *, accept: bool) -> None:
     document = results.expansion(path)
     strays = _strays(document["cells"], suite.own)
     if not strays:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,24 @@ def test_a_suite_expansion_grows_and_is_no_part_of_other_suites(grid: Grid, tmp_
     results.remember(copy.out, "mixed", ["table1"], [spec])
     assert len(results.members(copy.out)) == len(members)
     assert read_json(copy.out / "suites" / "mixed.json")["exhibits"] == ["table1"]
+
+
+def test_lists_that_are_written_at_once_lose_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results.prepare(tmp_path)
+    first, second = (dataclasses.replace(specification(), seed=seed) for seed in (0, 1))
+    other = threading.Thread(target=results.remember, args=(tmp_path, "mine", (), [second]))
+    write = results.write_json
+
+    def while_another_writes(*arguments: Any) -> None:
+        if not other.ident:
+            other.start()
+            other.join(timeout=1)
+        write(*arguments)
+
+    monkeypatch.setattr(results, "write_json", while_another_writes)
+    results.remember(tmp_path, "mine", (), [first])
+    other.join(timeout=60)
+    assert set(results.members(tmp_path)) == {first.run_id, second.run_id}
 
 
 def specification() -> RunSpec:
