@@ -17,7 +17,7 @@ from benchmark.spec import RunSpec, SpecError, check_names, fields
 
 FINAL = ("done", "diverged")
 FIELD_OF = {"dataset": "data.name", "model": "model.name", "method": "method.name", "density_target": "density"}
-
+MEANT = {"density": "density_target", "epochs": "optimizer.epochs"}  # labels and --set use these names for the spec's
 MOST_SEEDS = 10_000
 
 
@@ -25,7 +25,8 @@ MOST_SEEDS = 10_000
 class Selection:
     """A suite with its seeds replaced, fields changed and cells filtered.
 
-    done_in: results tables; a cell with an intact row in one of them is not run again.
+    done_in: results tables; a cell with an intact row in one of them is not run again. Raises
+    SpecError for a filter on a measured column that has the name of a field of the spec.
     """
 
     suite: str
@@ -33,6 +34,13 @@ class Selection:
     where: tuple[str, ...]
     changes: tuple[str, ...]
     done_in: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        for condition in self.where:
+            if meant := MEANT.get(condition.partition("=")[0]):
+                raise SpecError(
+                    f"--where {condition}: only finished cells have that column, which is measured; write {meant}="
+                )
 
     def expand(self) -> suites.Suite:
         """The suite with its seeds and changes, every name in it checked. Raises SpecError."""
@@ -55,7 +63,8 @@ class Selection:
     def _to_change(self, name: str, specs: tuple[RunSpec, ...]) -> tuple[RunSpec, ...]:
         """Without cells left out by a filter on unchanged fields: a change need not fit those."""
         changed = {change.partition("=")[0] for change in self.changes}
-        names = {condition: condition.partition("=")[0] for condition in self.where}
+        known = {*results.COLUMNS, *fields(specs[0])}
+        names = {where: filters.whole_name(where.partition("=")[0], known) for where in self.where}
         settled = [where for where in self.where if FIELD_OF.get(names[where], names[where]) in fields(specs[0])]
         early = [where for where in settled if FIELD_OF.get(names[where], names[where]) not in changed]
         if not self.changes or not early:

@@ -43,7 +43,7 @@ LENET = ("--suite", "mnist", "--where", "model=lenet-300-100", "--where", "metho
         (["--set", "method.alpha=NaN"], ["alpha is nan"]),
         (["--set", "density=0"], ["density is 0", "it must lie in (0, 1]"]),
         (["--set", "density=1.5"], ["density is 1.5", "it must lie in (0, 1]"]),
-        (["--where", "metod=dst"], ["unknown field 'metod'", "did you mean 'method'?"]),
+        (["--where", "metod=dst"], ["unknown field 'metod'", "did you mean 'method' or "]),
         (["--where", "method=dts"], ["--where method=dts: no cell has that value", "dense", "dst"]),
         (
             ["--where", "method=dst", "--where", "alpha=nan"],

@@ -325,6 +325,7 @@ TABLE = [
         (["density=0.1"], []),
         (["density_target=0.1"], [4]),
         (["optimizer.lr=1e-2"], [0, 1, 2, 3, 4]),
+        (["lr=0.01", "batch_size=64"], [0, 1, 2, 3, 4]),
         (["data.train_limit=nan"], [0, 1, 2, 3, 4]),
         (["protocol=paper"], [0, 1]),
         (["protocol=official"], [0, 3]),
@@ -349,6 +350,31 @@ def test_run_ids_are_compared_as_text_even_where_they_look_like_numbers() -> Non
     assert select(table, [f"run_id={ids[0]}"]) == table[:1]
 
 
+def test_a_number_is_selected_as_labels_print_it_where_no_cell_has_it_exactly() -> None:
+    first, second = TABLE[0], member(seed=0, method={"name": "dst", "version": 1, "alpha": 1 / 3})
+    assert select([first, second], ["alpha=0.333333"]) == [second]
+    rounded = member(seed=0, method={"name": "dst", "version": 1, "alpha": 0.333333})
+    assert select([first, second, rounded], ["alpha=0.333333"]) == [rounded]
+
+
+def test_values_beyond_twenty_are_counted() -> None:
+    table = [member(seed=seed) for seed in range(23)]
+    with pytest.raises(SpecError, match=r"present: 0, 1, 2, .*, 19 and 3 more$"):
+        select(table, ["seed=23"])
+
+
+@pytest.mark.parametrize("name", ["density", "epochs"])
+def test_cells_to_run_are_not_chosen_by_what_was_measured(bench: Bench, grid: Grid, name: str) -> None:
+    """Labels and --set use the names of these columns for the spec's fields."""
+    meant = {"density": "density_target=0.1", "epochs": "optimizer.epochs=2"}[name]
+    value = meant.partition("=")[2]
+    for command in (("run",), ("plan",), ("match", "--model", "lenet-300-100", "--method", "dst", "--density", "0.1")):
+        done = bench(*command, "--suite", grid.suite, "--out", grid.out, "--where", f"{name}={value}")
+        assert done.code == 2
+        assert done.error.endswith(f"write {meant.partition('=')[0]}=")
+    assert bench("plan", "--suite", grid.suite, "--out", grid.out, "--where", meant).code == 0
+
+
 def test_a_list_is_selected_by_its_values_joined_as_labels_join_them() -> None:
     (spec, row), pattern = TABLE[0], {"name": "set", "version": 1, "pattern": (0.5, 1.0, 1e-5)}
     changed = [
@@ -370,8 +396,12 @@ def test_a_list_is_selected_by_its_values_joined_as_labels_join_them() -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("metod=dst", r"unknown field 'metod': did you mean 'method'\? valid: "),
-        ("method.alfa=1", r"unknown field 'method\.alfa': did you mean 'method\.alpha'\?"),
+        ("metod=dst", r"unknown field 'metod': did you mean 'method'( or '[a-z_.]+'){,4}\? valid are .{,100}$"),
+        ("method.alfa=1", r"unknown field 'method\.alfa': did you mean 'method\.alpha'"),
+        ("name=dst", r"unknown field 'name': did you mean .*'data\.name'.* or 'method\.name' or 'model\.name'.*\?"),
+        ("optim.lr=1", r"unknown field 'optim\.lr': did you mean 'optimizer\.lr'"),
+        ("lr=0.1", r"--where optimizer\.lr=0\.1: no cell has that value; present: 0\.01$"),
+        ("seed=11", r"--where seed=11: no cell has that value; present: 0, 1, 10$"),
         ("method", "--where method: write FIELD=value, such as method=dst"),
         ("method=dts", r"--where method=dts: no cell has that value; present: dense, dst, static"),
         ("method=dst,dts", r"--where method=dts: no cell has that value"),
