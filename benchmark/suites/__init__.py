@@ -325,9 +325,9 @@ def merged(specs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
     return tuple(found.values())
 
 
-def with_seeds(specs: Iterable[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec, ...]:
-    """The same cells with these seeds instead of their own."""
-    return merged(dataclasses.replace(spec, seed=seed) for spec in specs for seed in seeds)
+def with_seeds(specs: Sequence[RunSpec], seeds: Sequence[int]) -> tuple[RunSpec, ...]:
+    """The same cells with these seeds instead of their own, seed by seed."""
+    return merged(dataclasses.replace(spec, seed=seed) for seed in seeds for spec in specs)
 
 
 def with_fields(specs: Sequence[RunSpec], changes: Mapping[str, Any]) -> tuple[RunSpec, ...]:

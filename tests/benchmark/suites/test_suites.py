@@ -69,6 +69,9 @@ def test_every_condition_is_there_once_before_any_is_there_twice(name: str) -> N
     """What a first seed leaves out, no later one has: an early picture is a whole one."""
     seeds = [spec.seed for spec in cells(name)]
     assert seeds == sorted(seeds)
+    given = [spec.seed for spec in suites.with_seeds(cells(name), [5, 2])]
+    assert given == sorted(given, reverse=True)
+    assert set(given) == {5, 2}
     first = {key_without_seed(spec) for spec in cells(name) if spec.seed == 0}
     assert {key_without_seed(spec) for spec in cells(name)} == first
 
