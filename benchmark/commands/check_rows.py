@@ -21,6 +21,8 @@ from methods.registry import method_class
 COMMIT = re.compile(r"[0-9a-f]{7,40}(-dirty)?|unknown(-dirty)?")
 TEXTS = ("device", "departs", "error", "commit", "suite", "protocol")
 FLOPS = ("train_flops", "inference_flops", "executed_flops")
+LAST = ("test_top5_accuracy", "nonzero_density", "threshold_resets")  # columns that hold the last epoch's record
+SUMMED = "mask_flips"  # the column that adds up the records; earlier versions recorded fewer names
 OF_A_UNIT = 0.25  # the share of the target density by which methods that remove whole units may miss it
 EXPORT = "export the cell again from its run folder"
 
@@ -36,10 +38,13 @@ class Records:
 
     values: dict[tuple[float, float | None, str], float] = field(default_factory=dict)
 
-    def by_epoch(self, name: str) -> list[float]:
-        """The values of a name that were recorded once per epoch, in order."""
-        found = {e: value for (e, step, key), value in self.values.items() if key == name and step is None}
-        return [found[epoch] for epoch in sorted(found)]
+    def by_epoch(self) -> dict[str, list[float]]:
+        """The values that were recorded once per epoch, in order, by name."""
+        found: dict[str, dict[float, float]] = {}
+        for (epoch, step, name), value in self.values.items():
+            if step is None:
+                found.setdefault(name, {})[epoch] = value
+        return {name: [values[epoch] for epoch in sorted(values)] for name, values in found.items()}
 
     def untimed(self) -> dict[tuple[float, float | None, str], float]:
         """The values without times, which differ between two trainings of one cell."""
@@ -142,7 +147,8 @@ def _flops(method: str, values: Mapping[str, float], layers: Layers) -> Iterator
 
 def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
     """The row's numbers are those of the epochs in traces.csv."""
-    accuracies, densities = records.by_epoch("test_accuracy"), records.by_epoch("density")
+    series = records.by_epoch()
+    accuracies, densities = series.get("test_accuracy", []), series.get("density", [])
     if not records.values:
         return
     if not accuracies or len(accuracies) != len(densities):
@@ -152,14 +158,19 @@ def _recorded(values: Mapping[str, float], records: Records) -> Iterator[str]:
     if len(accuracies) != values["epochs"] and not math.isnan(values["epochs"]):
         yield f"epochs is {values['epochs']:g}, but traces.csv has test_accuracy of {len(accuracies)} epochs"
         return
-    for name, recorded in (
-        ("test_accuracy", accuracies[-1]),
-        ("best_test_accuracy", max(accuracies)),
-        ("density", densities[-1]),
-        ("min_density", min(densities)),
-    ):
-        if not math.isnan(values[name]) and values[name] != recorded:
-            yield f"{name} is {values[name]!r}, but traces.csv says {recorded!r}"
+    recorded = {
+        "test_accuracy": accuracies[-1],
+        "best_test_accuracy": max(accuracies),
+        "density_at_best_test_accuracy": densities[accuracies.index(max(accuracies))],
+        "density": densities[-1],
+        "min_density": min(densities),
+        "test_accuracy_at_min_density": accuracies[densities.index(min(densities))],
+    }
+    others = {name: series[name] for name in (*LAST, SUMMED) if len(series.get(name, ())) == len(accuracies)}
+    recorded |= {name: sum(found) if name == SUMMED else found[-1] for name, found in others.items()}
+    for name, value in recorded.items():
+        if not math.isnan(values[name]) and values[name] != value:
+            yield f"{name} is {values[name]!r}, but traces.csv says {value!r}"
 
 
 def promised(method: str) -> str:

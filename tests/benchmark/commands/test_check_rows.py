@@ -13,6 +13,7 @@ from benchmark.results import MEASURED, REQUIRED
 
 COMMITTED = Path(__file__).resolve().parents[3] / "paper_figures/results/mnist-lenet-5-caffe"
 DENSE = "909810bd7d64"
+SPARSE = "1a64e346ea9e"
 LATER = [name for name in MEASURED if name not in REQUIRED]
 LOSSES = Records({(epoch, None, "train_loss"): 0.1 for epoch in range(1, 21)})
 
@@ -34,6 +35,21 @@ def test_a_row_without_epochs_is_named(committed: Table, value: str) -> None:
     assert not any("multiple" in problem for problem in said)
     (*_, last) = found(committed, LOSSES, epochs=value)
     assert last.startswith("traces.csv has test_accuracy of 0 epochs and density of 0: it must have both of every")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("density_at_best_test_accuracy", "test_accuracy_at_min_density", "test_top5_accuracy"),
+        *("nonzero_density", "threshold_resets", "mask_flips"),
+    ],
+)
+def test_columns_that_records_decide_are_compared_with_them(committed: Table, column: str) -> None:
+    row, records = committed.rows[SPARSE], committed.records[SPARSE]
+    assert list(problems(row, committed.layers[SPARSE], records)) == []
+    changed = {column: str(float(row[column]) * 0.999 + 0.0001)}
+    said = list(problems(row | changed, committed.layers[SPARSE], records))
+    assert any(text.startswith(f"{column} is ") and ", but traces.csv says " in text for text in said), said
 
 
 @pytest.mark.parametrize("absent", ["", "nan"])
