@@ -26,21 +26,21 @@ NEEDED = ("epochs", *results.NEEDED)  # a done row without these is not intact
 
 @dataclass(frozen=True)
 class Done:
-    """rows: of the cells that tables have done, by run id. ignored: a line for each done row that does not count."""
+    """rows: of the cells that tables have finished, by run id. ignored: a line for each other such row."""
 
     rows: Mapping[str, Row]
     ignored: tuple[str, ...]
 
     @property
     def run_ids(self) -> frozenset[str]:
-        """The cells that tables have done."""
+        """The cells that tables have finished."""
         return frozenset(self.rows)
 
 
 def done(paths: Iterable[Path]) -> Done:
     """The cells that have an intact row in the tables under these files and folders.
 
-    A row is intact if its status is done, its spec is the one of its run id and of its columns, its
+    A row is intact if its status is done or diverged, its spec is the one of its run id and of its columns, its
     numbers are finite and in their range, and it was trained in one environment (no drift). Every
     other row counts as not run. Raises SpecError for a path that does not exist or holds no
     results.csv, for a file that is no results table, and for two finished rows of one cell with
@@ -51,10 +51,9 @@ def done(paths: Iterable[Path]) -> Done:
     ]
     claimed = [(f"{file}, row {line}", row, _fault(row)) for file, line, row in found if row["status"] in FINISHED]
     _check_pairs([(place, row) for place, row, fault in claimed if not fault])
-    done_rows = [(place, row, fault) for place, row, fault in claimed if row["status"] == "done"]
     return Done(
-        {row["run_id"]: row for _, row, fault in done_rows if not fault},
-        tuple(f"{place}: {fault}" for place, _, fault in done_rows if fault),
+        {row["run_id"]: row for _, row, fault in claimed if not fault},
+        tuple(f"{place}: {fault}" for place, _, fault in claimed if fault),
     )
 
 
@@ -173,7 +172,7 @@ def _lines(opened: TextIO) -> Iterator[str]:
 
 
 def _fault(row: Row) -> str:
-    """Why a row that says done does not count; empty if it does, and for an intact row of a diverged cell."""
+    """Why a row that says done or diverged does not count; empty if it does."""
     if found := damage(row):
         return found
     if any(part.startswith(results.DRIFT) for part in row["departs"].split(results.SEPARATOR)):

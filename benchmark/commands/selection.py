@@ -78,12 +78,12 @@ class Selection:
         return filters.select(rows, self.where)
 
     def unpublished(self, cells: Sequence[tuple[RunSpec, Row]]) -> list[tuple[RunSpec, Row]]:
-        """The cells that no table of `done_in` has done. Raises SpecError for what is no table."""
+        """The cells that no table of `done_in` has finished. Raises SpecError for what is no table."""
         return [(spec, row) for spec, row in cells if spec.run_id not in self.elsewhere.rows]
 
     @functools.cached_property
     def elsewhere(self) -> published.Done:
-        """What the tables of `done_in` have done. Raises SpecError for what is no table."""
+        """What the tables of `done_in` have finished. Raises SpecError for what is no table."""
         return published.done(self.done_in)
 
     def skipped_text(self, count: int) -> str:
@@ -91,8 +91,8 @@ class Selection:
         if not self.done_in:
             return ""
         ignored = self.elsewhere.ignored
-        text = f"; {count} more are done in {', '.join(map(str, self.done_in))}"
-        return f"{text}; done rows ignored there: {len(ignored)}, the first: {ignored[0]}" if ignored else text
+        text = f"; {count} more are finished in {', '.join(map(str, self.done_in))}"
+        return f"{text}; finished rows ignored there: {len(ignored)}, the first: {ignored[0]}" if ignored else text
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from benchmark import suites
 from benchmark.commands.match_setting import Measured, Trial, setting_of
 from benchmark.launch.choice import Choice
-from benchmark.results import COLUMNS, write_csv
+from benchmark.results import COLUMNS, MEASURED, write_csv
 from benchmark.run_folder.attempts import Observer
 from benchmark.run_folder.result import result_of
 from benchmark.spec import Data, Model, Optimizer, RunSpec
@@ -191,6 +191,21 @@ def test_rows_of_other_tables_whose_numbers_make_no_sense_are_trained_again(
     here.clear()
     again = match(bench, suite, tmp_path / "second", "--probes", "1", "--done-in", tmp_path / "theirs.csv")
     assert (again.stderr, len(here)) == ("", 3)
+
+
+def test_cells_that_diverged_in_other_tables_are_not_trained_again(
+    bench: Bench, here: list[str], suite: str, tmp_path: Path
+) -> None:
+    first = document(bench, suite, tmp_path / "first", "--probes", "1")["values"][0]
+    lost = {**dict.fromkeys(MEASURED, ""), "status": "diverged", "epochs": "1"}
+    with (tmp_path / "first/results.csv").open(newline="") as file:
+        write_csv(tmp_path / "theirs.csv", COLUMNS, [row | lost for row in csv.DictReader(file)])
+    here.clear()
+    found = match(bench, suite, tmp_path / "second", "--probes", "1", "--done-in", tmp_path / "theirs.csv", "--json")
+    (again,) = (one for one in found.json["values"] if one["value"] == first["value"])
+    assert (again["run_ids"], again["trained"]) == (first["run_ids"], 0)
+    assert again["trouble"].startswith("3 of 3 cells diverged")
+    assert not {*again["run_ids"]} & {*here}
 
 
 def test_seeds_that_are_finished_are_not_trained_again(

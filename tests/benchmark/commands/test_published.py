@@ -273,20 +273,21 @@ def test_a_table_of_an_earlier_version_lacks_columns_and_is_read_and_joined(grid
 def test_only_intact_rows_count_as_done(grid: Grid, tmp_path: Path) -> None:
     published.merge(rows_of(grid), grid.out, tmp_path)
     done = [row["run_id"] for row in rows_of(grid, "done")]
+    (diverged,) = (row["run_id"] for row in rows_of(grid, "diverged"))  # as final as in a run folder
     found = published.done([tmp_path])
-    assert (found.run_ids, found.ignored) == (set(done), ())
+    assert (found.run_ids, found.ignored) == ({*done, diverged}, ())
     assert [row["test_accuracy"] for row in found.rows.values()] == [
-        str(r["test_accuracy"]) for r in rows_of(grid, "done")
+        str(r["test_accuracy"]) for r in rows_of(grid, "done", "diverged")
     ]
-    assert published.done([tmp_path / "results.csv"]).run_ids == set(done)
+    assert published.done([tmp_path / "results.csv"]).run_ids == {*done, diverged}
     file = tmp_path / "results.csv"
     rewrite(file, done[0], test_accuracy="nan")
-    assert published.done([tmp_path]).run_ids == set(done[1:])
+    assert published.done([tmp_path]).run_ids == {*done[1:], diverged}
     rewrite(file, done[1], departs="drift: threads: 1 -> 2")
-    assert published.done([tmp_path]).run_ids == set(done[2:])
+    assert published.done([tmp_path]).run_ids == {*done[2:], diverged}
     rewrite(file, done[2], spec=table(file)[0]["spec"])
     left = published.done([tmp_path])
-    assert left.run_ids == set()
+    assert left.run_ids == {diverged}
     places = [f"{file}, row {i}: " for i, row in enumerate(table(file), 2) if row["run_id"] in done]
     assert [line.startswith(place) for line, place in zip(left.ignored, places, strict=True)] == [True] * 3
     assert [line.partition(": ")[2].split(":")[0] for line in left.ignored] == [
@@ -379,7 +380,10 @@ def test_run_and_plan_skip_cells_that_a_table_has_done(bench: Bench, grid: Grid,
     assert "3 rows, 3 of them new" in exported.stdout
     again = bench("export", "--out", grid.out, "--where", "status=done", "--to", tmp_path / "tables")
     assert "3 rows, 0 of them new" in again.stdout
+    bench("export", "--out", grid.out, "--where", "status=diverged", "--to", tmp_path / "diverged")
     common = ("--suite", grid.suite, "--where", "method=dense,dst,static", "--out", tmp_path / "runs")
+    plan = bench("plan", *common, "--done-in", tmp_path / "tables", "--done-in", tmp_path / "diverged", "--json")
+    assert (plan.json["to_run"], plan.json["done_elsewhere"]) == ([], 4)
     plan = bench("plan", *common, "--done-in", tmp_path / "tables", "--json")
     assert [entry["run_id"] for entry in plan.json["to_run"]] == [
         row["run_id"] for row in rows_of(grid, "diverged") if row["method"] == "dense"
@@ -387,7 +391,7 @@ def test_run_and_plan_skip_cells_that_a_table_has_done(bench: Bench, grid: Grid,
     assert plan.json["done_elsewhere"] == 3
     done = bench("run", *common, "--where", "status=pending", "--where", "method=dst", "--done-in", tmp_path / "tables")
     assert done.code == 0
-    assert f"0 cells, 0 of them ended before; 1 more are done in {tmp_path / 'tables'}" in done.stdout
+    assert f"0 cells, 0 of them ended before; 1 more are finished in {tmp_path / 'tables'}" in done.stdout
     assert "ignored" not in done.stdout
     (static,) = (row["run_id"] for row in rows_of(grid, "done") if row["method"] == "static")
     file = tmp_path / "tables" / "results.csv"
@@ -397,6 +401,7 @@ def test_run_and_plan_skip_cells_that_a_table_has_done(bench: Bench, grid: Grid,
     (said,) = plan.json["ignored_elsewhere"]
     assert said.endswith(": seed is '77', but its spec says 0")
     plan = bench("plan", *common, "--done-in", tmp_path / "tables")
-    assert f"2 more are done in {tmp_path / 'tables'}; done rows ignored there: 1, the first: {said}" in plan.stdout
+    text = f"finished rows ignored there: 1, the first: {said}"
+    assert f"2 more are finished in {tmp_path / 'tables'}; {text}" in plan.stdout
     refused = bench("run", *common, "--done-in", tmp_path / "none")
     assert (refused.code, refused.error.strip()) == (2, f"error: --done-in {tmp_path / 'none'} does not exist")
