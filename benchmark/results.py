@@ -64,6 +64,7 @@ MEMBERSHIPS = ("suite", "protocol", "departs")
 LISTED = {"run_id": str, "spec": dict, "protocol": [str], "departs": [str]}
 EXPANSION = {"suite": str, "exhibits?": [str], "cells": [LISTED]}
 SEPARATOR = ";"
+BEST_FIRST = ("done", "diverged", "failed", "cancelled", "running", "pending")  # which row of a cell counts
 SEED = re.compile(r'(.*,"seed":)(0|[1-9][0-9]{0,18})([,}].*)', re.DOTALL)
 DRIFT = "drift: "
 CSV_CHARACTERS = 2**20
@@ -213,6 +214,12 @@ def row(out: Path, member: Member) -> Row:
         "departs": SEPARATOR.join([*member.spec.departs, *drift]),
         "commit": commit + ("-dirty" if environment["dirty"] else ""),
     }
+
+
+def union(names: Iterable[str], *, backwards: bool = False) -> str:
+    """The names in several columns that join names, each once; backwards puts protocol paper first."""
+    found = {name for text in names for name in text.split(SEPARATOR) if name}
+    return SEPARATOR.join(sorted(found, reverse=backwards))
 
 
 def pending_row(spec: RunSpec, suites: Sequence[str]) -> Row:

@@ -12,7 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmark.results import COLUMNS, LATER, MARKER, MEASURED, NEEDED, REQUIRED, SEPARATOR, STATUSES, TIMES, check_row
+from benchmark.results import (
+    BEST_FIRST,
+    COLUMNS,
+    LATER,
+    MARKER,
+    MEASURED,
+    NEEDED,
+    REQUIRED,
+    STATUSES,
+    TIMES,
+    check_row,
+    union,
+)
 from benchmark.spec import SCHEMA_VERSION, SpecError
 
 ALWAYS = ("run_id", "dataset", "model", "method", "seed", "status", "spec")
@@ -145,8 +157,7 @@ def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     Of two finished rows, one without the columns that came later gives way to one with them.
     """
     rows = pd.concat(tables, ignore_index=True)
-    order = {status: rank for rank, status in enumerate((*FINISHED, "failed", "cancelled", "running", "pending"))}
-    rows["rank"] = rows["status"].map(order)
+    rows["rank"] = rows["status"].map({status: rank for rank, status in enumerate(BEST_FIRST)})
     rows["lacks"] = rows[list(LATER)].isna().any(axis=1)
     rows = rows.sort_values(["run_id", "rank", "lacks"], kind="stable", ignore_index=True)
     compared = ["dataset", "model", "method", "seed", "status", "spec", *(m for m in MEASURED if m not in TIMES)]
@@ -164,15 +175,10 @@ def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
                 )
     kept = rows.drop_duplicates("run_id").drop(columns=["rank", "lacks"]).reset_index(drop=True)
     for name, backwards in (("suite", False), ("protocol", True)):  # the paper's protocol comes first
-        kept[name] = kept["run_id"].map(rows.groupby("run_id")[name].agg(partial(_union, backwards=backwards)))
+        kept[name] = kept["run_id"].map(rows.groupby("run_id")[name].agg(partial(union, backwards=backwards)))
     own = rows.loc[(rows["departs"] == "") & rows["status"].isin(FINISHED), "run_id"]
     kept.loc[kept["run_id"].isin(own), "departs"] = ""  # a cell that a suite has itself departs from nothing
     return kept
-
-
-def _union(names: pd.Series, *, backwards: bool) -> str:
-    found = {name for text in names for name in text.split(SEPARATOR) if name}
-    return SEPARATOR.join(sorted(found, reverse=backwards))
 
 
 def _results(file: Path) -> pd.DataFrame:

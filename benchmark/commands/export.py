@@ -32,7 +32,7 @@ def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_o
     if json_output:
         emit({"out": str(place), "rows": len(rows), "added": added, "files": names})
     else:
-        say(f"{place}: {', '.join(names)}; {len(rows)} rows" + (f", {added} of them new" if to else ""))
+        say(f"{place}: {', '.join(names)}; {len(rows)} rows" + (f", {added} of them new or changed" if to else ""))
 
 
 def _write(rows: Sequence[results.Row], folder: Path, out: Path, to: Path | None) -> int:

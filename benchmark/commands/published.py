@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import BinaryIO, TextIO
 
 from benchmark import results
 from benchmark.commands.row_numbers import HIGHEST, difference, number
-from benchmark.results import COLUMNS, LATER, LAYERS, MEASURED, REQUIRED, TRACES, Row
+from benchmark.results import BEST_FIRST, COLUMNS, LATER, LAYERS, MEASURED, REQUIRED, SEPARATOR, TRACES, Row, union
 from benchmark.run_folder.files import locked, open_regular
 from benchmark.spec import SpecError
 
@@ -80,12 +81,15 @@ def read(file: Path) -> list[Row]:
 def merge(found: Sequence[Row], out: Path, to: Path) -> int:
     """Add rows of the run folder `out`, with their traces and layers, to the tables in folder `to`.
 
-    A row that `to` has finished stays as it is, and so do all rows of other cells: merging twice
-    changes nothing; of two merges at once the second waits. Returns how many rows were added or
-    replaced. Raises SpecError, and writes nothing, if `to` has a finished row of the same cell with
-    other measured numbers, a row whose spec is not the one of its run id, or files of these names
-    that are no such tables.
+    A row gives way only to one of a better status (results.BEST_FIRST), and has the memberships of
+    both. All rows of other cells stay as they are: merging twice changes nothing; of two merges at
+    once the second waits. Returns how many rows were added or changed. Raises SpecError, and writes
+    nothing, if `to` has a finished row of the same cell with other measured numbers, a row whose
+    spec is not the one of its run id, or files of these names that are no such tables, and if it is
+    a run folder, whose next command would write its tables without the added rows.
     """
+    if os.path.lexists(to / results.MARKER):
+        raise SpecError(f"--to {to} is a run folder, which writes its own tables anew: choose another folder")
     to.mkdir(parents=True, exist_ok=True)
     with locked(to):
         return _merge(found, out, to)
@@ -107,11 +111,12 @@ def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
     check(to)
     old = read(to / RESULTS) if (to / RESULTS).exists() else []
     _check_rows(old, to / RESULTS)
-    finished = {row["run_id"]: row for row in old if row["status"] in FINISHED}
+    known = {row["run_id"]: row for row in old}
     for row in found:
-        _check_same(row, finished.get(row["run_id"]), to)
-    new = {row["run_id"]: row for row in found if row["run_id"] not in finished}
-    others = [row for row in old if row["run_id"] not in new]
+        _check_same(row, known.get(row["run_id"]), to)
+    joined = {row["run_id"]: _joined(row, known.get(row["run_id"])) for row in found}
+    new = {row["run_id"]: joined[row["run_id"]] for row in found if _is_better(row, known.get(row["run_id"]))}
+    others = [joined.get(row["run_id"], row) for row in old if row["run_id"] not in new]
     ended = [run_id for run_id, row in new.items() if row["status"] in FINISHED]
     kept = {
         name: [row for row in rows(to / name, columns) if row["run_id"] not in new] if (to / name).exists() else []
@@ -121,7 +126,30 @@ def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
     results.write_csv(to / "layers.csv", LAYERS, itertools.chain(kept["layers.csv"], results.layers(out, ended)))
     results.write_parquet(to / PARQUET, [*others, *new.values()])
     results.write_csv(to / RESULTS, COLUMNS, [*others, *new.values()])  # last: until then nothing has been added
-    return len(new)
+    return len(new) + sum(known[row["run_id"]] != row for row in others)
+
+
+def _is_better(row: Row, known: Row | None) -> bool:
+    return known is None or _rank(row) < _rank(known)
+
+
+def _rank(row: Row) -> int:
+    """0 for the status of the row that counts before all others."""
+    return BEST_FIRST.index(row["status"]) if row["status"] in BEST_FIRST else len(BEST_FIRST)
+
+
+def _joined(row: Row, known: Row | None) -> Row:
+    """The better row of a cell with the memberships of both, as `analysis build` joins them."""
+    if known is None:
+        return row
+    best = row if _is_better(row, known) else known
+    both = {
+        name: union((known[name], row[name]), backwards=name == "protocol")
+        for name in ("suite", "protocol")
+        if {*known[name].split(SEPARATOR)} != {*row[name].split(SEPARATOR)}
+    }
+    own = any(one["departs"] == "" and one["status"] in FINISHED for one in (row, known))
+    return {**best, **both, **({"departs": ""} if own else {})}
 
 
 def _tables(path: Path) -> list[Path]:
@@ -224,7 +252,7 @@ def _check_parquet(file: Path) -> None:
 
 
 def _check_same(new: Row, old: Row | None, to: Path) -> None:
-    if old is None or new["status"] not in FINISHED:
+    if old is None or not {old["status"], new["status"]} <= {*FINISHED}:
         return
     unmeasured = [name for name in MEASURED if math.isnan(number(old[name]))]  # by an earlier version
     texts = {name: str(value) for name, value in new.items()}

@@ -125,6 +125,38 @@ def test_a_pending_row_is_replaced_when_its_cell_is_done_and_never_the_other_way
     assert {row["run_id"] for row in table(tmp_path / "layers.csv")} == {row["run_id"] for row in done}
 
 
+def test_a_row_gives_way_only_to_a_better_one(grid: Grid, tmp_path: Path) -> None:
+    (failed,) = rows_of(grid, "failed")
+    waiting = {**failed, "status": "pending", "error": ""}
+    assert published.merge([failed], grid.out, tmp_path) == 1
+    assert published.merge([waiting], grid.out, tmp_path) == 0
+    assert [row["status"] for row in table(tmp_path / "results.csv")] == ["failed"]
+    assert published.merge([waiting], grid.out, tmp_path / "waiting") == 1
+    assert published.merge([waiting], grid.out, tmp_path / "waiting") == 0
+    assert published.merge([failed], grid.out, tmp_path / "waiting") == 1
+
+
+def test_a_cell_in_both_has_the_memberships_of_both(grid: Grid, tmp_path: Path) -> None:
+    row, *others = rows_of(grid, "done")
+    changed = {"suite": "first", "protocol": "official", "departs": "optimizer.epochs=2 (suite: 20)"}
+    own = {"suite": "second", "protocol": "paper", "departs": ""}
+    both = {"suite": "first;second", "protocol": "paper;official", "departs": ""}
+    for to, given in ((tmp_path / "one", (changed, own)), (tmp_path / "two", (own, changed))):
+        assert [published.merge([row | some, *others], grid.out, to) for some in given] == [1 + len(others), 1]
+        found = table(to / "results.csv")[0]
+        assert {name: found[name] for name in both} == both
+        assert found["test_accuracy"] == str(row["test_accuracy"])
+        assert len(table(to / "results.csv")) == 1 + len(others)
+
+
+def test_no_row_joins_a_run_folder(bench: Bench, grid: Grid, tmp_path: Path) -> None:
+    """Its next command would write its tables without the row."""
+    results.prepare(tmp_path / "runs")
+    refused = bench("export", "--out", grid.out, "--to", tmp_path / "runs")
+    assert (refused.code, "is a run folder" in refused.error) == (2, True)
+    assert not (tmp_path / "runs" / "results.csv").exists()
+
+
 def test_a_finished_row_with_other_numbers_is_refused_and_nothing_is_written(grid: Grid, tmp_path: Path) -> None:
     rows = rows_of(grid, "done")
     published.merge(rows[:1], grid.out, tmp_path)
@@ -377,9 +409,9 @@ def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
 
 def test_run_and_plan_skip_cells_that_a_table_has_done(bench: Bench, grid: Grid, tmp_path: Path) -> None:
     exported = bench("export", "--out", grid.out, "--where", "status=done", "--to", tmp_path / "tables")
-    assert "3 rows, 3 of them new" in exported.stdout
+    assert "3 rows, 3 of them new or changed" in exported.stdout
     again = bench("export", "--out", grid.out, "--where", "status=done", "--to", tmp_path / "tables")
-    assert "3 rows, 0 of them new" in again.stdout
+    assert "3 rows, 0 of them new or changed" in again.stdout
     bench("export", "--out", grid.out, "--where", "status=diverged", "--to", tmp_path / "diverged")
     common = ("--suite", grid.suite, "--where", "method=dense,dst,static", "--out", tmp_path / "runs")
     plan = bench("plan", *common, "--done-in", tmp_path / "tables", "--done-in", tmp_path / "diverged", "--json")
