@@ -22,15 +22,19 @@ from benchmark.spec import Data, RunSpec, SpecError
 PROBE_STEPS = 4
 PROBE_PIXELS = 8 * 32 * 32
 
-Key = tuple[str, str, str]
+Setting = tuple[Any, ...]
+Key = tuple[Setting, str]
 
 
 def key(spec: RunSpec) -> Key:
-    return spec.data.name, spec.model.name, str(spec.method["name"])
+    """What an epoch's time depends on: the examples, the network and how it computes; and the method."""
+    examples = (spec.data.name, spec.data.train_limit, spec.data.validation, spec.data.image_size, spec.data.shape)
+    batches = (spec.optimizer.batch_size, spec.optimizer.micro_batch_size)
+    return (*examples, spec.model.name, spec.model.widths, spec.precision, *batches), str(spec.method["name"])
 
 
 class Estimate:
-    """Seconds of training per epoch by (data, model, method): the mean of what was measured.
+    """Seconds of training per epoch by setting and method (`key`): the mean of what was measured.
 
     Epochs are those of the cell's spec: where a method's phases add some, each stands for more.
     """
@@ -58,8 +62,8 @@ class Estimate:
         return key(spec) in self._known
 
     def epoch_seconds(self, kind: Key) -> float | None:
-        """The mean for cells of this kind, else for their data and model, else None."""
-        for near in (kind, kind[:2]):
+        """The mean for cells of this kind, else for other methods in their setting, else None."""
+        for near in (kind, kind[:1]):
             known = [sums for k, sums in self._known.items() if k[: len(near)] == near]
             if known:
                 return sum(total for total, _ in known) / sum(count for _, count in known)
@@ -84,16 +88,16 @@ def epochs_of(specs: Iterable[RunSpec]) -> dict[Key, Fraction]:
 def probe(estimate: Estimate, specs: Iterable[RunSpec], *, budget_seconds: float = 20.0) -> None:
     """Time a few steps of each unknown kind of cell on random pixels.
 
-    One kind of each model comes first, whatever it takes. It stands for the model's other kinds if
-    the budget is spent before they are timed. Cells on a data set from outside the package are not
+    One kind of each setting comes first, whatever it takes. It stands for the other methods if the
+    budget is spent before they are timed. Cells on a data set from outside the package are not
     timed, because the shape of its images is not known without reading it. Raises SpecError for a
     cell that breaks.
     """
     started = time.monotonic()
     kinds = {key(spec): spec for spec in specs}
-    first: dict[tuple[str, str], RunSpec] = {}
-    for spec in kinds.values():
-        first.setdefault((spec.data.name, spec.model.name), spec)
+    first: dict[Setting, RunSpec] = {}
+    for (setting, _), spec in kinds.items():
+        first.setdefault(setting, spec)
     for spec in [*first.values(), *kinds.values()]:
         late = spec not in first.values() and time.monotonic() - started > budget_seconds
         if not (late or estimate.knows(spec) or spec.data.name in data.plug_ins.names()):

@@ -57,6 +57,25 @@ def test_estimates_are_in_cpu_seconds_where_these_are_fewer(grid: Grid) -> None:
     assert rows(grid.out)[spec.run_id]["train_cpu_seconds"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data.train_limit=32",
+        "data.validation=8",
+        "model.widths=[30,10]",
+        "precision=bfloat16",
+        "optimizer.batch_size=8",
+    ],
+)
+@pytest.mark.usefixtures("no_probe")
+def test_cells_that_differ_in_what_an_epoch_takes_show_no_time(bench: Bench, grid: Grid, change: str) -> None:
+    changed = bench("plan", "--suite", grid.suite, "--out", grid.out, "--where", "method=static", "--set", change)
+    assert changed.stdout.splitlines()[-1] == UNKNOWN
+    longer = ("--set", "optimizer.epochs=20", "--set", "optimizer.lr=0.1")
+    plan = bench("plan", "--suite", grid.suite, "--out", grid.out, "--where", "method=static", *longer)
+    assert plan.stdout.splitlines()[-1].endswith("from measured cells")
+
+
 def test_nothing_left_to_run_takes_no_time(bench: Bench, grid: Grid) -> None:
     plan = bench("plan", "--suite", grid.suite, "--out", grid.out, "--where", "status=done", "--json").json
     assert (plan["to_run"], plan["estimated_seconds"]) == ([], 0)
