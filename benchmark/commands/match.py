@@ -80,7 +80,7 @@ def match(request: Request, execution: Execution, choice: launch.Choice, *, mlfl
     setting = setting_of(
         request.suite, model=request.model, method=request.method, where=request.where, changes=request.changes, out=out
     )
-    match_suite.check(request.baselines, request.file(out))
+    match_suite.check(request.baselines, request.file(out), setting.base)
     results.prepare(out)
     search = Search(request, setting, execution, choice, screen)
     found, stop = None, None

@@ -47,8 +47,11 @@ REGISTER = """load_plugin({plugin})  # registers {method}
 """
 
 
-def check(baselines: Sequence[str], file: Path) -> None:
-    """Raises SpecError for baselines without a density, and for a file that cannot be used."""
+def check(baselines: Sequence[str], file: Path, base: RunSpec) -> None:
+    """Raises SpecError for baselines without a density, and for a file that cannot be used.
+
+    base: a cell of the search. A file of another setting stays as it is.
+    """
     for name in baselines:
         try:
             keeps = "density" in method_class(name).hyperparameter_names()
@@ -64,10 +67,12 @@ def check(baselines: Sequence[str], file: Path) -> None:
         raise SpecError(f"--to {file}: nothing can be written into {folder}")
     if file.exists() and not (file.is_file() and WRITTEN_BY in file.read_text(errors="replace").partition("\n")[0]):
         raise SpecError(f"--to {file} exists and is no file of this command: choose another name")
+    if file.exists() and _lines(_setting(base)) not in file.read_text(errors="replace"):
+        raise _other_cells(file)
 
 
 def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title: str, baselines: Sequence[str]) -> None:
-    """Write the file. cells: those found, by seed, all done."""
+    """Write the file. cells: those found, by seed, all done. Raises SpecError if it has others."""
     spec = next(iter(cells.values())).spec
     plugin, imports, register = setting.plugin, IMPORTS, ""
     if plugin is not None:
@@ -79,15 +84,25 @@ def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title:
         title=title,
         written_by=WRITTEN_BY,
         imports=imports,
-        setting="\n".join(f'    "{name}": {text},' for name, text in _setting(spec).items()),
+        setting=_lines(_setting(spec)),
         found=found | ({"step_records": spec.step_records} if spec.step_records else {}),
         densities={seed: cell.density for seed, cell in cells.items()},
         baselines={name: setting.baselines.get(name, {}) for name in baselines},
         register=register,
         method=spec.method["name"],
     )
+    if file.exists() and file.read_bytes() != text.encode():
+        raise _other_cells(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, text.encode())
+
+
+def _other_cells(file: Path) -> SpecError:
+    return SpecError(f"{file} has other cells: give this search another file with --to; trained cells are kept")
+
+
+def _lines(setting: Mapping[str, str]) -> str:
+    return "\n".join(f'    "{name}": {text},' for name, text in setting.items())
 
 
 def _setting(spec: RunSpec) -> dict[str, str]:

@@ -249,6 +249,22 @@ def test_the_suite_file_has_what_was_changed(bench: Bench, here: list[str], suit
     assert again["suite"] == found["suite"], "its own file is written again"
 
 
+def test_a_suite_file_with_other_cells_stays(bench: Bench, here: list[str], suite: str, tmp_path: Path) -> None:
+    options = ("--tolerance", "0.1")
+    first = Path(document(bench, suite, tmp_path / "runs", "--seeds", "0", *options)["suite"])
+    before = first.read_text()
+    here.clear()
+    other = match(bench, suite, tmp_path / "runs", "--seeds", "0", *options, "--set", "optimizer.epochs=2")
+    assert (other.code, here) == (2, [])
+    assert f"{first} has other cells: give this search another file with --to" in other.error
+    more = match(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options)
+    assert (more.code, f"{first} has other cells" in more.error) == (2, True)
+    assert first.read_text() == before
+    here.clear()
+    named = document(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options, "--to", tmp_path / "more.py")
+    assert (named["suite"], here) == (str(tmp_path / "more.py"), [])
+
+
 def _kept(out: Path, spec: RunSpec) -> int:
     result = result_of(out / "cells" / spec.run_id)
     assert result is not None
