@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmark import results
 from benchmark.commands.check_rows import EXPORT
+from benchmark.commands.published import FINISHED
 from benchmark.commands.row_numbers import difference, number
 from benchmark.messages import shown
 from benchmark.results import COLUMNS, MARKER, MEASURED, FolderError, Row
@@ -137,6 +138,7 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
     except FolderError as error:
         yield Problem(str(folder), str(error))
         return
+    claimed = {run_id: row["status"] for run_id, row in rows.items() if row["status"] in FINISHED}
     for run_id, member in members.items():
         cell = folder / "cells" / run_id
         if cell.is_symlink() or cell.parent.is_symlink():
@@ -150,11 +152,14 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
             yield Problem(str(cell / "result.json"), f"{damage.removeprefix(f'{cell}/')}: train the cell again")
         if result is None:
             continue
+        claimed.pop(run_id, None)
         if not _has_hash(cell / "metrics.jsonl", result["metrics_sha256"]):
             yield Problem(str(cell / "metrics.jsonl"), "is not the one of its result.json: get the cell's folder again")
         own = {name: str(value) for name, value in results.row(folder, member).items()}
         if run_id not in rows or difference(rows[run_id], own):
             yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")
+    for run_id, status in claimed.items():
+        yield Problem(str(folder / "results.csv"), f"cell {run_id} is {status}, but has no result here: {EXPORT}")
 
 
 def _unopened(cell: Path) -> list[Problem]:

@@ -379,6 +379,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
             r"result\.json: result\.json is damaged: train the cell",
         ),
         (lambda cell: (cell / "metrics.jsonl").unlink(), r"metrics\.jsonl: is not the one of its result"),
+        (lambda cell: (cell / "result.json").unlink(), r"results\.csv: cell \w{12} is done, but has no result here"),
+        (lambda cell: (cell.parents[1] / "suites/mine.json").unlink(), "is done, but has no result here"),
         (replaced("../../results.csv", ",done,2,", ",done,3,"), "is not as its result.json has it"),
         (replaced("../../run-folder.json", "1", "7"), "has schema version 7"),
         (replaced("../../suites/mine.json", '"seed": 0', '"seed": 1'), "its spec is another cell's"),
