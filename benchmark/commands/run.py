@@ -160,12 +160,20 @@ def exit_code(rows: Iterable[Row], refused: Iterable[int]) -> int:
 
 
 def dry_run(selection: Selection, execution: Execution, choice: launch.Choice, *, json_output: bool) -> None:
-    """Print what would run, and for SLURM the script that would be submitted."""
+    """Print what would run, and for SLURM the script that would be submitted.
+
+    Raises SpecError for a device and for workers that this machine does not have.
+    """
+    device, workers = "cpu", choice.workers
+    if not choice.elsewhere:
+        device = resolve_device(execution.device)
+    if choice.name == "local":
+        workers = launch.workers_here(choice, dataclasses.replace(execution, device=device))
     print_plan(
         selection,
         execution.out,
-        workers=choice.workers,
-        device="cpu",
+        workers=workers,
+        device=device,
         json_output=json_output,
         retry_failed=execution.retry_failed,
         script=sbatch_script(selection, execution, choice) if choice.name == "slurm" else None,

@@ -107,10 +107,11 @@ def create(choice: Choice, execution: Execution, *, cells: int) -> Launcher:
         from benchmark.launch.ray_tune.launcher import RayLauncher
 
         return RayLauncher(execution, workers=choice.workers, address=choice.ray_address, cells=cells)
-    return LocalLauncher(execution, workers=min(_workers(choice, execution), cells))
+    return LocalLauncher(execution, workers=min(workers_here(choice, execution), cells))
 
 
-def _workers(choice: Choice, execution: Execution) -> int:
+def workers_here(choice: Choice, execution: Execution) -> int:
+    """How many cells the local launcher trains at once. Raises SpecError for more than there are GPUs for."""
     if execution.processes_started:
         return 1
     room, each = default_workers(execution.device), execution.processes

@@ -83,6 +83,21 @@ def test_nothing_left_to_run_takes_no_time(bench: Bench, grid: Grid) -> None:
         assert sorted(plan["done"]) == sorted(row["run_id"] for row in csv.DictReader(file) if row["status"] == "done")
 
 
+def test_a_dry_run_has_the_workers_of_the_run(bench: Bench, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmark.commands.run.resolve_device", {"auto": "cuda", "cpu": "cpu"}.__getitem__)
+    monkeypatch.setattr("benchmark.launch.choice.default_workers", {"cuda": 8, "cpu": 4}.__getitem__)
+    command = ("run", "--dry-run", "--suite", grid.suite, "--out", grid.out, "--json")
+    for options, workers in (
+        ((), 8),
+        (("--processes-per-cell", "2"), 4),
+        (("--processes-per-cell", "2", "--device", "cpu"), 2),
+        (("--workers", "3"), 3),
+    ):
+        assert bench(*command, *options).json["workers"] == workers
+    refused = bench(*command, "--processes-per-cell", "4", "--workers", "3")
+    assert (refused.code, "need more than the 8 GPUs here" in refused.stderr) == (2, True)
+
+
 TWICE = """
 from benchmark.spec import Data, Model, Optimizer
 from benchmark.suites import cell
