@@ -143,10 +143,19 @@ def _text(member: Member, row: Row, inputs: str) -> str:
         table(["about", "value"], [[name, f"`{value}`"] for name, value in about.items() if value]),
         f"The cell's spec:\n\n```json\n{json.dumps(spec.to_dict(), indent=1, sort_keys=True)}\n```",
     ]
-    if member.suites and not row["departs"]:
-        command = f"python -m benchmark run --suite {member.suites[0]} --where run_id={spec.run_id}"
+    if (suite := _own_suite(member)) and not row["departs"]:
+        command = f"python -m benchmark run --suite {suite} --seeds {spec.seed} --where run_id={spec.run_id}"
         lines.append(f"This command trains it again:\n\n```\n{command}\n```")
     return "\n\n".join(lines)
+
+
+def _own_suite(member: Member) -> str:
+    """The first suite of this package that has the cell at its seed; empty if only others do."""
+    spec = member.spec
+    for name in [name for name in member.suites if name in suites.NAMES]:  # a file may have such a name too
+        if any(one.run_id == spec.run_id for one in suites.with_seeds(suites.load(name).specs, [spec.seed])):
+            return name
+    return ""
 
 
 def _value(row: Mapping[str, Any], name: str, form: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from one_cell import Runner, flip_a_bit, make_spec, runner, sparse_cell
 
 import methods
 from benchmark import models, results, suites
+from benchmark.commands import export_checkpoint
+from benchmark.results import Member
 from benchmark.run_folder.files import sealed, write_json
 from benchmark.run_folder.result import result_of
 from benchmark.spec import Data, Model
@@ -77,9 +80,20 @@ def test_the_card_names_the_cell(done: Runner, bench: Bench, tmp_path: Path) -> 
     assert "The network takes float32 [n, 1, 8, 8]: pixels divided by 255. It returns 10 logits. `synthetic`: " in body
     assert f"| density: weights that the masks keep | {100 * row['density']:.4f} % |" in body
     assert f"`{row['commit']}`" in body
-    assert f"python -m benchmark run --suite tiny --where run_id={done.spec.run_id}" in body
+    assert "trains it again" not in body, "suite tiny is a file"
     (spec,) = re.findall(r"```json\n(.*?)```", body, re.S)
     assert json.loads(spec) == json.loads(done.spec.canonical_json)
+
+
+def test_the_cards_command_selects_the_cell_or_is_left_out(done: Runner, bench: Bench, tmp_path: Path) -> None:
+    row = results.row(done.execution.out, results.members(done.execution.out)[done.spec.run_id])
+    (spec,) = suites.with_seeds(suites.load("digits").specs[:1], [77])
+    text = export_checkpoint._text(Member(spec, ("match", "digits")), row, "")
+    (command,) = re.findall(r"python -m benchmark (run .*)", text)
+    plan = bench(*shlex.split(command), "--dry-run", "--out", tmp_path, "--json").json
+    assert [one["run_id"] for one in plan["to_run"]] == [spec.run_id]
+    for member in (Member(spec, ("match",)), Member(done.spec, ("digits",))):  # the latter is a user's digits.py
+        assert "trains it again" not in export_checkpoint._text(member, row, "")
 
 
 def test_the_cards_lines_run_as_printed(
