@@ -2,8 +2,8 @@
 
 Two protocols: `rivals` is the published one, 100 epochs, about 28 core-hours. `rivals-short` is a
 quarter of it at three densities, about one core-hour: `--where protocol=rivals-short`. The same
-densities of the published protocol take four: `--where protocol=rivals --where
-density_target=nan,0.01,0.02,0.05`, with LeNet-5-Caffe at one seed.
+densities of the published protocol take four, with LeNet-5-Caffe at one seed; the page has the two
+commands.
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from grids import Bench
 
 import methods
 from benchmark import models, suites
@@ -15,6 +17,7 @@ from benchmark.patterns import layer_pattern
 from benchmark.spec import Model, SpecError
 from benchmark.suites import field, mnist, rivals_cifar10, rivals_mnist
 
+MODELS = ("lenet-300-100", "mlp-300-100-bn")
 ROOT = Path(__file__).resolve().parents[3]
 TABLES = ROOT / "paper_figures/results"
 FOLDERS = {0.05: ("mnist-match",), 0.025: ("mnist-lenet-300-100", "mnist-lenet-300-100-more")}
@@ -133,3 +136,19 @@ def test_dsr_moves_20_000_weights_of_wrn_28_2_at_every_density() -> None:
         if spec.method["name"] == "dsr":
             kept = round((spec.density or 0) * rivals_cifar10.WRN_28_2_WEIGHTS)
             assert round(spec.method["prune_fraction"] * kept) == 20_000
+
+
+def test_the_pages_commands_select_one_seed_of_lenet_5_caffe(bench: Bench, tmp_path: Path) -> None:
+    """The short protocol, then the published one at its densities, in two commands."""
+    page = (ROOT / "docs/protocols.md").read_text()
+    commands = re.findall(r"^python -m benchmark (run --suite rivals_mnist .*)", page, re.MULTILINE)
+    short, *published = (bench(*line.split(), "--dry-run", "--out", tmp_path, "--json").json for line in commands)
+    own = suites.load("rivals_mnist").specs
+    assert {cell["run_id"] for cell in short["to_run"]} == {s.run_id for s in own if "rivals-short" in s.protocol}
+    assert [cell["run_id"] for plan in published for cell in plan["to_run"]] == [
+        spec.run_id
+        for models_of, seeds in ((MODELS, rivals_mnist.SEEDS), (("lenet-5-caffe",), (0,)))
+        for spec in own
+        if "rivals" in spec.protocol and spec.model.name in models_of and spec.seed in seeds
+        if spec.density in (None, *rivals_mnist.SHORT_DENSITIES)
+    ]
