@@ -63,6 +63,10 @@ class Progress:
     def _on_started(self, event: Event) -> None:
         self._active.add(event.run_id)
 
+    def _on_waiting(self, event: Event) -> None:
+        self._active.discard(event.run_id)
+        self._say(f"{self._label(event.run_id)}: another process trains it; this one waits for its result")
+
     def _on_resumed(self, event: Event) -> None:
         self._say(f"{self._label(event.run_id)}: resumed at step {event.payload['resumed']}")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from benchmark.spec import RunSpec
 
-EventKind = Literal["started", "resumed", "epoch", "warning", "end"]
+EventKind = Literal["started", "waiting", "resumed", "epoch", "warning", "end"]
 
 
 class LaunchError(Exception):
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a cell.
+    """Something that happened to a cell; `waiting`: another process trains it.
 
     Payloads: `resumed` has the number of steps done before, `epoch` the epoch's record, `warning`
     its text, `end` the outcome's status and error, and for a refused cell its exit code.

@@ -105,6 +105,7 @@ class LocalLauncher:
         self._started = 0
         self._queue: collections.deque[RunSpec] = collections.deque()
         self._later: list[tuple[float, RunSpec]] = []
+        self._waited: set[str] = set()
         self._deaths: collections.Counter[str] = collections.Counter()
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -193,6 +194,9 @@ class LocalLauncher:
             yield Event(run_id, "warning", {"warning": "its worker was asked to stop; another one goes on with it"})
         elif message["end"]["status"] in ("busy", "superseded"):
             self._later.append((time.monotonic() + BUSY_SECONDS, spec))
+            if run_id not in self._waited:
+                self._waited.add(run_id)
+                yield Event(run_id, "waiting")
         else:
             yield Event(run_id, "end", message["end"])
 

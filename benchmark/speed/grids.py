@@ -196,7 +196,9 @@ def note(times: dict[str, Times], event: Event, now: float) -> None:
     elif event.kind == "end" and event.payload["status"] == "done":
         times[event.run_id].ended = now
     elif event.kind != "epoch":
-        raise MeasurementError(f"cell {event.run_id}: {event.payload.get('error') or event.payload.get('warning')}")
+        raise MeasurementError(
+            f"cell {event.run_id}: {event.payload.get('error') or event.payload.get('warning') or event.kind}"
+        )
 
 
 def _print(document: Mapping[str, Any]) -> None:

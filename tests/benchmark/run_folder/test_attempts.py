@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import multiprocessing
 import os
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,39 @@ from typing import Any
 import grids
 import pytest
 from one_cell import Runner, flip_a_bit, make_spec, result_document
+from rich.console import Console
 
 from benchmark import results
+from benchmark.commands.estimate import Estimate
+from benchmark.commands.progress import Progress
+from benchmark.launch.local import LocalLauncher
 from benchmark.run_folder import attempts
 from benchmark.run_folder.attempts import Observer, claim, folder_of, numbers
 from benchmark.run_folder.files import write_json
 from benchmark.run_folder.result import result_of
 from benchmark.training import publish as outcome
 from benchmark.training.cell import execute
+from benchmark.training.execution import Execution
 from benchmark.training.publish import Outcome
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_dispatcher_says_once_which_cell_another_one_trains(tmp_path: Path) -> None:
+    spec, out = make_spec(), tmp_path / "runs"
+    results.prepare(out)
+    launcher = LocalLauncher(Execution(out=out, data_dir=tmp_path), workers=1)
+    text = io.StringIO()
+    progress = Progress(
+        {spec.run_id: spec}, {spec.run_id: "a cell"}, workers=1, estimate=Estimate(), console=Console(file=text)
+    )
+    worker: Any = types.SimpleNamespace(spec=spec, leaving=False, stopping=False)
+    for _ in range(3):
+        worker.spec = spec
+        for event in launcher._message(worker, {"run_id": spec.run_id, "end": {"status": "busy", "error": ""}}):
+            progress.note(event)
+    said = f"{spec.run_id} a cell: another process trains it; this one waits for its result"
+    assert text.getvalue().split("\n") == [said, ""]
 
 
 def test_the_first_result_wins_and_the_metrics_are_the_winners(tmp_path: Path) -> None:
