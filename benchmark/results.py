@@ -92,6 +92,7 @@ def prepare(out: Path) -> None:
             write_json(out / MARKER, {"schema": SCHEMA_VERSION})
         probe = out / f".probe-{uuid.uuid4().hex}"  # a name for which nobody can have left a link
         probe.write_bytes(b"x")
+        links.check_hard_links(probe)
         probe.unlink()
     except OSError as error:
         if error.errno in NO_SPACE:

@@ -51,6 +51,20 @@ def test_errors_of_the_storage_and_of_a_cells_own_code(number: str, place: str |
     assert storage.trouble(ValueError("no error of the system"), Path("/runs")) is None
 
 
+@pytest.mark.parametrize("number", ["EPERM", "EOPNOTSUPP", "ENOSYS"])
+def test_a_file_system_without_hard_links_is_refused_before_training(
+    number: str, bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def link(*_: Any) -> None:
+        raise OSError(getattr(errno, number), "words")
+
+    monkeypatch.setattr("benchmark.run_folder.links.os.link", link)
+    refused = bench("run", "--suite", "digits", "--out", tmp_path / "runs")
+    assert refused.code == 2
+    assert refused.error.startswith(f"error: --out {tmp_path / 'runs'} is on a file system without hard links (words)")
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"run-folder.json"}
+
+
 # --- one cell ------------------------------------------------------------------------------------------
 
 
