@@ -127,6 +127,8 @@ class _Mirror:
             self._client.delete_run(run.info.run_id)  # its cell was restarted, or went back to a checkpoint
             run = None
         run = run or self._start_run(member, row, cell)
+        if "mirrored" not in run.data.tags:  # new, or an import that was interrupted before its end
+            self._parameters(run, member)
         if not behind:
             self._records(run, lines)
         self._artifacts(run, cell, row)
@@ -135,18 +137,20 @@ class _Mirror:
         self._set_tags(run, {**self._tags(member, row), "mirrored": state})
 
     def _start_run(self, member: Member, row: Row, cell: Path) -> Run:
-        from mlflow.entities import Param
-
         key = ("cell", member.spec.run_id)
         attempts = numbers(cell)
         began = _milliseconds(folder_of(cell, attempts[0]) / "owner.json" if attempts else cell / "result.json")
-        run = self._create(key, member.spec.label, self._tags(member, row), began)
+        return self._create(key, member.spec.label, self._tags(member, row), began)
+
+    def _parameters(self, run: Run, member: Member) -> None:
+        """Log the spec; the store drops what it has."""
+        from mlflow.entities import Param
+
         given = {name: value for name, value in fields(member.spec).items() if name not in results.MEMBERSHIPS}
         given |= {"alpha": member.spec.method.get("alpha")}
         params = [Param(name, str(value)) for name, value in given.items() if value is not None]
         for at in range(0, len(params), BATCH_NAMES):
             self._client.log_batch(run.info.run_id, params=params[at : at + BATCH_NAMES])
-        return run
 
     def _tags(self, member: Member, row: Row) -> dict[str, Any]:
         parent = self._runs["suite", member.suites[0]]
