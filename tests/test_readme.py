@@ -144,9 +144,10 @@ def test_what_is_said_of_the_gap_is_what_its_table_says() -> None:
     ]
     assert f"Two of the {len(set_ups)} set-ups meet all four targets" in page
     assert f"Two of [{len(set_ups)} set-ups tried](docs/gap.md) on it meet all targets" in WORDS
-    assert f"All {len(set_ups)} set-ups have seeds 0 to 2, some of them 3 and 4 too: the suite's" in page
+    more_seeds = sum(int(one["n"]) >= 5 for one in set_ups)
+    assert f"All {len(set_ups)} set-ups have seeds 0 to 2, {more_seeds} of them 3 and 4 too: the suite's" in page
     assert f"the suite's {len(set_ups) - 1}, and twice the alpha" in page
-    assert {one["n"] for one in set_ups} == {"3", "4", "5", "10"}
+    assert min(int(one["n"]) for one in set_ups) == 3
     assert sum(one["n"] == "10" for one in set_ups) == 2
     assert [(one["n"], one["figure4_seeds"], one["density_settled"], one["accuracy_settled"]) for one in full] == [
         ("5", "5", "True", "True"),
