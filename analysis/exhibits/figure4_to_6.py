@@ -276,8 +276,8 @@ def _write(
     if not chosen:
         return Written(name=name, title=title, remark=without_results(found))
     twin = dense_twin(chosen[0], results.conditions)
-    sparse, dense = (None if c is None else c.only(results.tables.trace_places) for c in (chosen[0], twin))
-    assert sparse is not None
+    recorded = results.tables.trace_places
+    sparse, dense = chosen[0].only(recorded), None if twin is None else twin.only(recorded)
     data = history(results.tables, sparse, dense)
     if not (data["name"] == "density").any():
         return Written(name=name, title=title, remark="no traces.csv beside the results of its runs")

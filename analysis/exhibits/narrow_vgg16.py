@@ -73,6 +73,8 @@ def _schedules(results: Results, out: Path) -> Written:
     if set(chosen) <= {None}:
         return Written(name=f"{NAME}-schedules", title=title, remark="not run")
     common = set.intersection(*(set(c.done["seed"]) for c in chosen.values()))
+    if not common:
+        return Written(name=f"{NAME}-schedules", title=title, remark="not run with a seed in common")
     chosen = {of: replace(c, rows=c.rows[c.rows["seed"].isin(common)]) for of, c in chosen.items()}
     curves = [history(results.tables, c, None).assign(decays=SCHEDULES[of]) for of, c in chosen.items()]
     data = pd.concat(curves, ignore_index=True)
