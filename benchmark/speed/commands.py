@@ -22,7 +22,7 @@ Model = Annotated[
     list[str], typer.Option(help="A model; repeatable. Some of the paper's by default.", show_default=False)
 ]
 Method = Annotated[list[str], typer.Option(help="A method; repeatable.", show_default=False)]
-Steps = Annotated[int, typer.Option(min=2, help="The most pairs to time for each model and method.")]
+Steps = Annotated[int, typer.Option(min=2, help="The most pairs to time for each line of the table.")]
 Seconds = Annotated[float, typer.Option(min=0, help="About how long to time them.")]
 Threads = Annotated[
     int, typer.Option(min=1, metavar="N", help="Threads of both steps, on a CPU. A suite's cells have 1.")
