@@ -273,7 +273,9 @@ def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out
     if not any(panel.is_run for panel in panels):
         return Written(name=name, title=title, remark=without_results(every))
     data = rows([panel for panel in panels if panel.conditions])
-    legend = f"last epoch, {count(every)}; dashed, grey band: dense baseline; dotted: 5 % remaining\n"
+    is_dense = any(panel.dense is not None and len(panel.dense.done) for panel in panels)
+    dense = "dashed, grey band: dense baseline" if is_dense else "dense baseline: not run"
+    legend = f"last epoch, {count(every)}; {dense}; dotted: 5 % remaining\n"
     legend += f"mean ± standard deviation over seeds; {WIDE_BARS}"
     missing = [f"{panel.label} {without_results(panel.conditions)}" for panel in panels if not panel.is_run]
     return write_figure(

@@ -63,7 +63,8 @@ def output_layer_is_low(results: Results) -> Outcome:
 def output_layer_returns(results: Results) -> Outcome:
     condition, curve = _vgg(results, 0.1, "density/fc2.weight", through=90)
     before, after = curve.loc[80], curve.loc[81:90].max()
-    said = f"epoch 80: {several(before)}; highest of epochs 81-90: {several(after)} ({condition.seeds})"
+    said = f"epoch 80: {several(before)}; highest of epochs 81-90: {several(after)}"
+    said += f"; last epoch: {several(curve.iloc[-1])} ({condition.seeds})"
     return judge(list((before < 0.5) & (after >= RISEN)), said, [condition])
 
 
