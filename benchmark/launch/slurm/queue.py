@@ -38,31 +38,36 @@ class State:
 
 
 def states(jobs: Iterable[str]) -> dict[str, State]:
-    """Each job's state. squeue decides which jobs are alive, as sacct calls requeued jobs ended.
+    """Each job's state. What squeue lists is as it says, as sacct calls requeued jobs ended.
 
-    UNKNOWN: squeue has forgotten the job, and sacct does not know it or cannot be asked. Raises
-    SlurmError if squeue cannot be asked.
+    sacct says how other jobs ended, and that another user's are still there. UNKNOWN: squeue does not
+    list the job, and sacct does not know it or cannot be asked. Raises SlurmError if squeue cannot be
+    asked.
     """
     wanted = set(jobs)
     if not wanted:
         return {}
-    listed = _call("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
+    listed = _call("squeue", "--me", "--all", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
     found = {job: State(name, why) for job, name, why in _rows(listed) if job in wanted}
-    forgotten = {job for job in wanted if job not in found or found[job].ended}
-    if forgotten:
-        found |= {job: state for job, state in _accounted(forgotten).items() if state.ended}
+    if forgotten := {job for job in wanted if job not in found or found[job].ended}:
+        accounted = _accounted(forgotten).items()
+        found |= {job: state for job, state in accounted if state.ended or job not in found}
     return {job: found.get(job, State(UNKNOWN)) for job in wanted}
 
 
 def _accounted(jobs: set[str]) -> dict[str, State]:
+    """What sacct says of the jobs; it has one line, 7_[2-5], for what of an array has not started."""
     numbers = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     try:
         text = _call(
-            "sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode", "-j", numbers
-        )
+            "sacct", "--allusers", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode",
+            "-j", numbers,
+        )  # fmt: skip
     except SlurmError:
         return {}
-    return {job: State(name.split(" ")[0], why) for job, name, why in _rows(text) if job in jobs}
+    said = {job.partition("[")[0]: State(name.split(" ")[0], why) for job, name, why in _rows(text)}
+    found = {job: said.get(job) or said.get(f"{job.partition('_')[0]}_") for job in jobs}
+    return {job: state for job, state in found.items() if state is not None}
 
 
 def _rows(text: str) -> list[list[str]]:
