@@ -32,6 +32,7 @@ JOBS_ALLOWED = 3
 POLL_SECONDS, POLL_SHARE = 1.0, 10
 QUEUE_SECONDS = 5.0
 STUCK = ("BadConstraints", "JobHeldAdmin", "JobHeldUser", "PartitionTimeLimit", "launch failed requeued held")
+CLIENT = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_JWT")  # how SLURM's commands reach their cluster
 MISSING = "--launcher slurm needs submitit: pip install 'sparse-training-bench[slurm]'"
 
 
@@ -251,7 +252,8 @@ def _sbatch(
     executor = submitit.SlurmExecutor(folder=folder, python=shlex.join(python))
     executor.update_parameters(**parameters)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit also prints what its error says
+        # submitit also prints what its error says
+        with contextlib.redirect_stderr(io.StringIO()), _outside_allocations():
             submitted = executor.map_array(run_cells, tasks)
     except (FailedJobError, FailedSubmissionError) as error:
         lines = str(error).strip().splitlines()
@@ -259,6 +261,18 @@ def _sbatch(
         hint = "'sinfo' shows whether a cluster answers; --dry-run needs none"
         raise SlurmError(f"SLURM did not take the jobs ({(said or lines)[-1]}): {hint}") from error
     return [(str(job.job_id), str(job.paths.stdout)) for job in submitted]
+
+
+@contextlib.contextmanager
+def _outside_allocations() -> Iterator[None]:
+    """sbatch hands its variables to the job, whose srun takes an allocation's for its own."""
+    inside = {name: os.environ[name] for name in os.environ if name.startswith("SLURM_") and name not in CLIENT}
+    for name in inside:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(inside)
 
 
 def _python(execution: Execution, profile: Profile) -> list[str]:

@@ -75,6 +75,7 @@ class Profile:
             "array_parallelism": self.array_parallelism,
             "signal_delay_s": self.signal_seconds,
             "stderr_to_stdout": True,
+            "srun_args": ["--export=ALL"],  # also where SBATCH_EXPORT or the cluster says NONE
             "setup": [*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), *self.setup],
             "additional_parameters": {"requeue": True},
         }

@@ -122,6 +122,27 @@ def test_a_strangers_profile_runs_no_code_outside_setup(
     assert list(inside.iterdir()) == []
 
 
+def test_a_job_that_is_submitted_from_inside_an_allocation_gets_none_of_its_variables(
+    bench: Bench, suite: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """srun takes SLURM_MEM_PER_CPU and the like for its own. It passes variables on whatever sbatch is told."""
+    given = tmp_path / "given"
+    sbatch = f"import os, sys; open({str(given)!r}, 'w').write(open(sys.argv[-1]).read() + str([*os.environ]))"
+    program(tmp_path / "bin", "sbatch", f"{sbatch}; print('Submitted batch job 7')")
+    for name in ("srun", "squeue", "scontrol", "sacct"):
+        program(tmp_path / "bin", name, "")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]))
+    kept, inside = {"SLURM_CONF", "SLURM_CLUSTERS"}, {"SLURM_MEM_PER_CPU", "SLURM_ARRAY_JOB_ID", "SLURM_EXPORT_ENV"}
+    for name in kept | inside:
+        monkeypatch.setenv(name, "x")
+    options = ("--launcher", "slurm", "--profile", profile, "--detach")
+    assert bench("run", "--suite", suite, "--out", tmp_path / "runs", *options).code == 0
+    script, _, names = given.read_text().rpartition("[")
+    assert {name for name in kept | inside if repr(name) in names} == kept
+    assert " --export=ALL " in next(line for line in script.splitlines() if line.startswith("srun "))
+    assert inside < set(os.environ)
+
+
 # --- folders -------------------------------------------------------------------------------------
 
 
