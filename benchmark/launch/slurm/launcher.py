@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import io
 import os
@@ -13,7 +14,7 @@ import sys
 import sysconfig
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,24 @@ class SlurmLauncher:
         """Raises SlurmError or LaunchError if SLURM does not accept the jobs, FolderError as `_submit`."""
         self._specs = {spec.run_id: spec for spec in specs}
         self._watch = FolderWatch(self._execution.out, specs)
-        known = {job.job: job for job in jobs.read(self._execution.out) if job.launcher == "slurm"}
-        mine = {name: job for name, job in known.items() if set(job.cells) & set(self._specs)}
-        states = slurm_queue.states(mine)
-        self._jobs = {name: job for name, job in mine.items() if not states[name].ended}
-        adopted = {run_id for job in self._jobs.values() for run_id in job.cells}
+        self._adopt(self._specs.keys())
         self.adopted = len(self._jobs)
-        free = [spec for spec in specs if spec.run_id not in adopted]
+        in_a_job = self._in_jobs()
+        free = [spec for spec in specs if spec.run_id not in in_a_job]
         self._submit([spec for spec in free if not jobs.has_result(self._execution.out, spec.run_id)])
         return [Job(spec.run_id) for spec in specs]
+
+    def _adopt(self, run_ids: Set[str]) -> None:
+        """Follow the jobs that SLURM has for these cells, with those of their cells that have not ended."""
+        out = self._execution.out
+        known = [job for job in jobs.read(out) if job.launcher == "slurm" and not run_ids.isdisjoint(job.cells)]
+        left = [dataclasses.replace(job, cells=tuple(job.left(out))) for job in known]
+        states = slurm_queue.states(job.job for job in left)
+        self._jobs |= {job.job: job for job in left if not states[job.job].ended and not run_ids.isdisjoint(job.cells)}
+
+    def _in_jobs(self) -> set[str]:
+        """The cells of the jobs that are followed."""
+        return {run_id for job in self._jobs.values() for run_id in job.cells}
 
     def _submit(self, specs: Sequence[RunSpec]) -> None:
         """Raises FolderError for a cell whose folder is a link."""
@@ -143,7 +153,7 @@ class SlurmLauncher:
             for job in wanted:
                 yield from self._stuck(job, states[job.job])
             yield from self._settle([(job, states[job.job]) for job in wanted if states[job.job].ended])
-            in_a_job = {run_id for job in self._jobs.values() for run_id in job.cells}
+            in_a_job = self._in_jobs()
             left = [run_id for run_id in self._watch.open if run_id not in in_a_job]
             self._submit([self._specs[run_id] for run_id in left if self._orphaned(run_id)])
         except SlurmError as error:

@@ -1,0 +1,89 @@
+"""What the waiting command does about jobs that end, and cells that they leave. SLURM is a stand-in."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grids
+import pytest
+
+from benchmark import suites
+from benchmark.launch.base import Event
+from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm import launcher as slurm_launcher
+from benchmark.launch.slurm import queue as slurm_queue
+from benchmark.launch.slurm.launcher import SlurmLauncher
+from benchmark.launch.slurm.profile import Profile
+from benchmark.launch.slurm.queue import State
+from benchmark.run_folder.attempts import Attempt, Observer, claim, mark_ended
+from benchmark.spec import RunSpec
+from benchmark.training.execution import Execution
+
+
+@dataclass
+class Cluster:
+    """A run folder of three cells, and a SLURM with the jobs 1, 2, … in the order of their submission."""
+
+    out: Path
+    specs: list[RunSpec]
+    states: dict[str, State] = field(default_factory=lambda: collections.defaultdict(lambda: State("PENDING")))
+    submitted: int = 0
+
+    def command(self, cells_per_job: int = 1) -> SlurmLauncher:
+        """A command that has submitted the cells, or adopted their jobs."""
+        execution = Execution(out=self.out, data_dir=self.out)
+        profile = Profile(time_minutes=5, cells_per_job=cells_per_job)
+        launcher = SlurmLauncher(execution, profile, workers=1, detach=False)
+        launcher.submit(self.specs)
+        return launcher
+
+    def sbatch(self, folder: Path, parameters: Any, tasks: list[Any], *, python: Any) -> list[tuple[str, str]]:
+        self.submitted += len(tasks)
+        return [(str(self.submitted - at), str(folder / "log")) for at in reversed(range(len(tasks)))]
+
+    def cells(self) -> list[list[int]]:
+        """The cells of each job, by their places in the suite."""
+        places = {spec.run_id: at for at, spec in enumerate(self.specs)}
+        return [[places[run_id] for run_id in job.cells] for job in jobs.read(self.out)]
+
+    def folder(self, at: int) -> Path:
+        return self.out / "cells" / self.specs[at].run_id
+
+    def begin(self, at: int, job: str, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+        """An attempt of a job, which this process trains."""
+        with monkeypatch.context() as patch:
+            patch.setenv("SLURM_JOB_ID", job)
+            attempt = claim(self.folder(at), Observer(dead_jobs=list(self.states)))
+        assert attempt is not None
+        return attempt
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    suite = grids.write_suite(tmp_path / "grid.py", {"lenet-300-100": 2}, methods=["dst"])
+    (spec,) = suites.load(suite).specs
+    (tmp_path / "runs").mkdir()
+    found = Cluster(tmp_path / "runs", [dataclasses.replace(spec, seed=seed) for seed in range(3)])
+    monkeypatch.setattr(slurm_launcher, "_sbatch", found.sbatch)
+    monkeypatch.setattr(slurm_queue, "states", lambda wanted: {job: found.states[job] for job in wanted})
+    monkeypatch.setattr(slurm_queue, "max_array_size", lambda: 1001)
+    return found
+
+
+def ends(events: list[Event]) -> list[tuple[str, str]]:
+    return [(event.run_id, event.payload["status"]) for event in events if event.kind == "end"]
+
+
+def test_a_cell_that_failed_in_a_job_that_still_runs_is_submitted_again(cluster: Cluster) -> None:
+    """As --retry-failed asks for; the job's other cells stay in it."""
+    cluster.command(cells_per_job=3)
+    mark_ended(cluster.folder(0), "the hook broke")
+    launcher = cluster.command(cells_per_job=3)
+    assert cluster.cells() == [[0, 1, 2], [0]]
+    assert launcher.adopted == 1
+    cluster.states["1"] = State("COMPLETED")
+    assert ends(list(launcher._ask_queue())) == []
