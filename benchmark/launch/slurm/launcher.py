@@ -192,13 +192,15 @@ class SlurmLauncher:
     def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:
         cause = f"its SLURM job {job.job} ended as {state}: {job.last_line()}"
         self._deaths[run_id] += 1
-        if (final := job.ended(self._execution.out, run_id)) is not None:
-            self._watch.close(run_id)
-            yield Event(run_id, "end", final)
-        elif self._deaths[run_id] < JOBS_ALLOWED:
+        final = job.ended(self._execution.out, run_id)
+        if final is None and self._deaths[run_id] >= JOBS_ALLOWED:
+            mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
+            final = job.ended(self._execution.out, run_id)
+        if final is None:
             yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it"})
         else:
-            mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
+            self._watch.close(run_id)
+            yield Event(run_id, "end", final)
 
 
 def job_name(out: Path) -> str:

@@ -87,3 +87,15 @@ def test_a_cell_that_failed_in_a_job_that_still_runs_is_submitted_again(cluster:
     assert launcher.adopted == 1
     cluster.states["1"] = State("COMPLETED")
     assert ends(list(launcher._ask_queue())) == []
+
+
+def test_a_cell_that_is_given_up_ends_and_gets_no_fourth_job(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.specs = cluster.specs[:1]
+    launcher = cluster.command()
+    for job in ("1", "2", "3"):
+        cluster.begin(0, job, monkeypatch)
+        cluster.states[job] = State("FAILED", "1:0")
+        events = list(launcher._ask_queue())
+    assert ends(events) == [(cluster.specs[0].run_id, "failed")]
+    assert launcher._watch.open == []
+    assert len(cluster.cells()) == 3
