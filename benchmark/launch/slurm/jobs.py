@@ -51,6 +51,11 @@ class ClusterJob:
         """The cells that have not ended since the job was submitted."""
         return [run_id for run_id in self.cells if self.ended(out, run_id) is None]
 
+    def begun(self, out: Path) -> set[str]:
+        """The cells with an attempt that began since the job was submitted."""
+        newest = newest_attempts(out, self.cells)
+        return {run_id for run_id, number in newest.items() if number > self.before.get(run_id, 0)}
+
     def got_further(self, out: Path) -> bool:
         """Whether any cell got further since the job was submitted."""
         return any(got_further(out, run_id, after=self.before.get(run_id, 0)) for run_id in self.cells)

@@ -32,6 +32,7 @@ from benchmark.training.execution import Execution
 JOBS_ALLOWED = 3
 POLL_SECONDS, POLL_SHARE = 1.0, 10
 QUEUE_SECONDS = 5.0
+PAUSE_SECONDS, PAUSE_GROWTH = 30.0, 4  # before another job, after one that could begin no cell
 STUCK = ("BadConstraints", "JobHeldAdmin", "JobHeldUser", "PartitionTimeLimit", "launch failed requeued held")
 CLIENT = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_JWT")  # how SLURM's commands reach their cluster
 MISSING = "--launcher slurm needs submitit: pip install 'sparse-training-bench[slurm]'"
@@ -56,6 +57,9 @@ class SlurmLauncher:
         self._specs: dict[str, RunSpec] = {}
         self._jobs: dict[str, ClusterJob] = {}
         self._deaths: collections.Counter[str] = collections.Counter()
+        self._in_vain: collections.defaultdict[str, list[str]] = collections.defaultdict(list)
+        self._not_before: dict[str, float] = {}
+        self._refusals: dict[str, str] = {}
         self._reported: set[str] = set()
         self._observer = Observer()
         self._stopping = False
@@ -154,8 +158,10 @@ class SlurmLauncher:
                 yield from self._stuck(job, states[job.job])
             yield from self._settle([(job, states[job.job]) for job in wanted if states[job.job].ended])
             in_a_job = self._in_jobs()
+            now = time.monotonic()
             left = [run_id for run_id in self._watch.open if run_id not in in_a_job]
-            self._submit([self._specs[run_id] for run_id in left if self._orphaned(run_id)])
+            due = [run_id for run_id in left if self._not_before.get(run_id, now) <= now]
+            self._submit([self._specs[run_id] for run_id in due if self._orphaned(run_id)])
         except SlurmError as error:
             yield from self._once(next(iter(open_cells)), f"{error}; waiting for it")
 
@@ -185,22 +191,46 @@ class SlurmLauncher:
             if state.name == "CANCELLED":
                 jobs.mark_cancelled(self._execution.out, job)
             if job.got_further(self._execution.out):
-                self._deaths.subtract({run_id: self._deaths[run_id] for run_id in job.cells})
+                for run_id in job.cells:
+                    self._deaths.pop(run_id, None)
+                    self._in_vain.pop(run_id, None)
+            begun = job.begun(self._execution.out)
             for run_id in filter(self._watch.is_open, dict.fromkeys(job.cells)):
-                yield from self._left(run_id, job, state)
+                yield from self._left(run_id, job, state, begun)
 
-    def _left(self, run_id: str, job: ClusterJob, state: State) -> Iterator[Event]:
-        cause = f"its SLURM job {job.job} ended as {state}: {job.last_line()}"
-        self._deaths[run_id] += 1
+    def _left(self, run_id: str, job: ClusterJob, state: State, begun: Set[str]) -> Iterator[Event]:
+        """End a cell that its job left open, or leave it for another job.
+
+        begun: the job's cells that began. If none did, the cell is not what went wrong.
+        """
+        where = f" on {state.nodes}" if state.nodes else ""
+        cause, then = f"its SLURM job {job.job} ended{where} as {state}: {job.last_line()}", ""
         final = job.ended(self._execution.out, run_id)
-        if final is None and self._deaths[run_id] >= JOBS_ALLOWED:
-            mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
-            final = job.ended(self._execution.out, run_id)
+        if final is None and run_id in begun:
+            self._deaths[run_id] += 1
+            if self._deaths[run_id] >= JOBS_ALLOWED:
+                mark_ended(self._execution.out / "cells" / run_id, cause, dead_jobs={job.job})
+                final = job.ended(self._execution.out, run_id)
+        elif final is None and not begun:
+            nodes = self._in_vain[run_id]
+            nodes.append(state.nodes or "an unknown node")
+            pause = PAUSE_SECONDS * PAUSE_GROWTH ** (len(nodes) - 1)
+            self._not_before[run_id], then = time.monotonic() + pause, f" in {pause:.0f} s"
+            if len(nodes) >= JOBS_ALLOWED:
+                final = self._refusal(", ".join(sorted(set(nodes))), job, state)
         if final is None:
-            yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it"})
+            yield Event(run_id, "warning", {"warning": f"{cause}; another job goes on with it{then}"})
         else:
             self._watch.close(run_id)
             yield Event(run_id, "end", final)
+
+    def _refusal(self, nodes: str, job: ClusterJob, state: State) -> dict[str, Any]:
+        """How a cell ends that no job could begin on these nodes: the same for all such cells."""
+        error = (
+            f"{JOBS_ALLOWED} SLURM jobs in a row ended on {nodes} before they began a cell, job {job.job} as {state}: "
+            f"{job.last_line()}; mend the cause (see {job.log}), then give the same command again"
+        )
+        return {"status": "refused", "error": self._refusals.setdefault(nodes, error), "code": LaunchError.exit_code}
 
 
 def job_name(out: Path) -> str:

@@ -24,10 +24,11 @@ class SlurmError(LaunchError):
 
 @dataclass(frozen=True)
 class State:
-    """A job's state as SLURM names it, with the reason why it waits or its exit code."""
+    """A job's state as SLURM names it, with the reason why it waits or its exit code, and its nodes."""
 
     name: str
     why: str = ""
+    nodes: str = ""
 
     @property
     def ended(self) -> bool:
@@ -47,8 +48,8 @@ def states(jobs: Iterable[str]) -> dict[str, State]:
     wanted = set(jobs)
     if not wanted:
         return {}
-    listed = _call("squeue", "--me", "--all", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
-    found = {job: State(name, why) for job, name, why in _rows(listed) if job in wanted}
+    listed = _call("squeue", "--me", "--all", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r")
+    found = {job: State(name, why, nodes) for job, name, nodes, why in _rows(listed) if job in wanted}
     if forgotten := {job for job in wanted if job not in found or found[job].ended}:
         accounted = _accounted(forgotten).items()
         found |= {job: state for job, state in accounted if state.ended or job not in found}
@@ -60,18 +61,18 @@ def _accounted(jobs: set[str]) -> dict[str, State]:
     numbers = ",".join(sorted({job.partition("_")[0] for job in jobs}))
     try:
         text = _call(
-            "sacct", "--allusers", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode",
-            "-j", numbers,
+            "sacct", "--allusers", "--noheader", "--parsable2", "--allocations", "-j", numbers,
+            "--format=JobID,State,NodeList,ExitCode",
         )  # fmt: skip
     except SlurmError:
         return {}
-    said = {job.partition("[")[0]: State(name.split(" ")[0], why) for job, name, why in _rows(text)}
+    said = {job.partition("[")[0]: State(name.split(" ")[0], why, nodes) for job, name, nodes, why in _rows(text)}
     found = {job: said.get(job) or said.get(f"{job.partition('_')[0]}_") for job in jobs}
     return {job: state for job, state in found.items() if state is not None}
 
 
 def _rows(text: str) -> list[list[str]]:
-    return [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
+    return [line.split("|", 3) for line in text.splitlines() if line.count("|") >= 3]
 
 
 def max_array_size() -> int:

@@ -77,15 +77,18 @@ class Submitted:
     def out(self) -> Path:
         return self.folder / "runs"
 
-    def start(self, *options: str) -> Submitted:
+    def command(self, *options: str) -> list[str | Path]:
+        """What `run` is called with; writes the profile."""
         profile = self.folder / "profile.toml"
         keys = {"partition": "main", "time_minutes": 5, "memory_gb": 0.5, **self.keys}
         profile.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in keys.items()))
-        command = ("run", "--suite", self.suite, "--seeds", self.seeds, "--out", self.out, "--device", "cpu")
+        cells = ("--suite", self.suite, "--seeds", self.seeds, "--out", self.out, "--device", "cpu")
+        return ["run", *cells, "--launcher", "slurm", "--profile", profile, *options]
+
+    def start(self, *options: str) -> Submitted:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BENCH_TEST_SLEEP", str(self.sleep))
-            launcher = ("--launcher", "slurm", "--profile", profile)
-            self.process = grids.start(*command, *launcher, *options, checkpoint_seconds=0.5)
+            self.process = grids.start(*self.command(*options), checkpoint_seconds=0.5)
         return self
 
     def finish(self) -> grids.Finished:

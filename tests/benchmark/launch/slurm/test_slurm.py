@@ -10,8 +10,10 @@ from typing import Any
 
 import grids
 import pytest
+from grids import Bench
 from slurm_grids import Submit, Submitted, assert_same_bits, cluster, slurm, wait_for
 
+from benchmark.launch.slurm import launcher as slurm_launcher
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import State
 
@@ -68,15 +70,19 @@ def test_a_controller_that_is_down_costs_nothing(submit: Submit, alone: dict[str
     assert "; waiting for it" in finished.stdout
 
 
-def test_a_folder_that_the_nodes_do_not_see_is_named(submit: Submit, tmp_path: Path) -> None:
+def test_a_folder_that_the_nodes_do_not_see_is_named(
+    nodes: None, suite: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_launcher, "PAUSE_SECONDS", 0.0)
     (tmp_path / "runs").mkdir()
     for node in ("n1", "n2"):
         cluster("exec", node, "mount", "-t", "tmpfs", "none", str(tmp_path / "runs"))
-    finished = submit(sleep=0).finish()
+    finished = bench(*Submitted(suite, tmp_path).command())
     for node in ("n1", "n2"):
         cluster("exec", node, "umount", str(tmp_path / "runs"))
-    assert finished.code == 1
-    assert "does every node see that folder?" in finished.stdout
+    assert finished.code == 2
+    assert "before they began a cell" in finished.error
+    assert "does every node see that folder?" in finished.error
 
 
 @pytest.mark.rare  # two minutes: the least time limit that SLURM knows is one

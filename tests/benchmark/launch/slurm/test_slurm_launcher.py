@@ -99,3 +99,34 @@ def test_a_cell_that_is_given_up_ends_and_gets_no_fourth_job(cluster: Cluster, m
     assert ends(events) == [(cluster.specs[0].run_id, "failed")]
     assert launcher._watch.open == []
     assert len(cluster.cells()) == 3
+
+
+def test_a_node_on_which_no_cell_begins_fails_none(cluster: Cluster) -> None:
+    """SLURM gives it one job after the other, as they end at once. Other nodes train the other cells."""
+    launcher, counts = cluster.command(), []
+    for job in ("1", "4", "5"):
+        cluster.states[job] = State("FAILED", "1:0", "n1")
+        events = list(launcher._ask_queue())
+        counts.append(cluster.submitted)
+        launcher._not_before = dict.fromkeys(launcher._not_before, 0.0)
+        list(launcher._ask_queue())
+    assert counts == [3, 4, 5], "each further job waits"
+    assert cluster.cells() == [[0], [1], [2], [0], [0]]
+    (event,) = events
+    assert (event.payload["status"], event.payload["code"]) == ("refused", 2)
+    assert "3 SLURM jobs in a row ended on n1 before they began a cell, job 5 as FAILED (1:0)" in event.payload["error"]
+    assert f"see {jobs.read(cluster.out)[-1].log}" in event.payload["error"]
+    assert not cluster.folder(0).exists(), "it is pending"
+    assert len(launcher._watch.open) == 2
+
+
+def test_cells_that_a_node_did_not_begin_are_one_error(cluster: Cluster) -> None:
+    launcher = cluster.command()
+    cluster.states = collections.defaultdict(lambda: State("FAILED", "1:0", "n1"))
+    for _ in range(3):
+        launcher._not_before.clear()
+        events = list(launcher._ask_queue())
+        launcher._not_before.clear()
+        list(launcher._ask_queue())
+    assert len(events) == 3
+    assert len({event.payload["error"] for event in events}) == 1

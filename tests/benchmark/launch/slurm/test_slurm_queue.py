@@ -9,9 +9,9 @@ import pytest
 
 from benchmark.launch.slurm import queue as slurm_queue
 
-SQUEUE = """case "$*" in *--all*) echo '7|RUNNING|None';; esac
-echo '8|COMPLETED|None'
-echo '9|PENDING|Resources'"""
+SQUEUE = """case "$*" in *--all*) echo '7|RUNNING|n1|None';; esac
+echo '8|COMPLETED|n1|None'
+echo '9|PENDING||Resources'"""
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def test_a_job_in_a_hidden_partition_is_alive(sacct: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "job", "name"),
     [
-        ("5|RUNNING|0:0", "5", "RUNNING"),
-        ("5_1|RUNNING|0:0", "5_1", "RUNNING"),
-        ("5_[2-4,9%2]|PENDING|0:0", "5_3", "PENDING"),
-        ("5_1|CANCELLED by 0|0:0", "5_1", "CANCELLED"),
-        ("8|FAILED|1:0", "8", "FAILED"),
-        ("8|RUNNING|0:0", "8", "COMPLETED"),
-        ("9|NODE_FAIL|0:0", "9", "PENDING"),
-        ("5_1|RUNNING|0:0", "5_2", "UNKNOWN"),
+        ("5|RUNNING|n1|0:0", "5", "RUNNING"),
+        ("5_1|RUNNING|n1|0:0", "5_1", "RUNNING"),
+        ("5_[2-4,9%2]|PENDING|n1|0:0", "5_3", "PENDING"),
+        ("5_1|CANCELLED by 0|n1|0:0", "5_1", "CANCELLED"),
+        ("8|FAILED|n1|1:0", "8", "FAILED"),
+        ("8|RUNNING|n1|0:0", "8", "COMPLETED"),
+        ("9|NODE_FAIL|n1|0:0", "9", "PENDING"),
+        ("5_1|RUNNING|n1|0:0", "5_2", "UNKNOWN"),
     ],
 )
 def test_sacct_decides_about_jobs_that_squeue_does_not_have(sacct: Path, line: str, job: str, name: str) -> None:
