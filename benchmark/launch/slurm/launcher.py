@@ -10,6 +10,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import sys
 import sysconfig
 import time
@@ -59,6 +60,7 @@ class SlurmLauncher:
         self._deaths: collections.Counter[str] = collections.Counter()
         self._in_vain: collections.defaultdict[str, list[str]] = collections.defaultdict(list)
         self._not_before: dict[str, float] = {}
+        self._submissions_failed = 0
         self._refusals: dict[str, str] = {}
         self._reported: set[str] = set()
         self._observer = Observer()
@@ -117,12 +119,29 @@ class SlurmLauncher:
             }
             for chunk, attempts in zip(chunks, before, strict=True)
         ]
-        submitted = _sbatch(folder, self.parameters(), tasks, python=self.python)
+        try:
+            submitted = _sbatch(folder, self.parameters(), tasks, python=self.python)
+        except LaunchError:  # SLURM may have them: without their pickles they could do nothing
+            with contextlib.suppress(SlurmError):
+                slurm_queue.cancel(folder, job_name=job_name(self._execution.out))
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         new = [
             ClusterJob(name, tuple(attempts), log, attempts)
             for (name, log), attempts in zip(submitted, before, strict=True)
         ]
-        jobs.append(self._execution.out, new)
+        self._keep(new)
+
+    def _keep(self, new: Sequence[ClusterJob]) -> None:
+        """Raises LaunchError with the jobs' ids if they cannot be written down."""
+        try:
+            jobs.append(self._execution.out, new)
+        except OSError as error:
+            names, path = ", ".join(sorted({job.job.partition("_")[0] for job in new})), self._execution.out / jobs.NAME
+            raise LaunchError(
+                f"{path} cannot be written ({error.strerror}), so no command will know the SLURM jobs {names}: "
+                "mend that, end them with scancel, and give the same command again"
+            ) from error
         self._jobs |= {job.job: job for job in new}
 
     def parameters(self) -> dict[str, Any]:
@@ -161,9 +180,21 @@ class SlurmLauncher:
             now = time.monotonic()
             left = [run_id for run_id in self._watch.open if run_id not in in_a_job]
             due = [run_id for run_id in left if self._not_before.get(run_id, now) <= now]
-            self._submit([self._specs[run_id] for run_id in due if self._orphaned(run_id)])
+            if orphans := [run_id for run_id in due if self._orphaned(run_id)]:
+                self._submit_again(orphans)
         except SlurmError as error:
             yield from self._once(next(iter(open_cells)), f"{error}; waiting for it")
+
+    def _submit_again(self, run_ids: Sequence[str]) -> None:
+        """Raises SlurmError if SLURM does not accept the jobs; the next try is then minutes away."""
+        try:
+            self._submit([self._specs[run_id] for run_id in run_ids])
+        except SlurmError:
+            pause = PAUSE_SECONDS * PAUSE_GROWTH ** min(self._submissions_failed, 2)
+            self._submissions_failed += 1
+            self._not_before |= dict.fromkeys(run_ids, time.monotonic() + pause)
+            raise
+        self._submissions_failed = 0
 
     def _orphaned(self, run_id: str) -> bool:
         """Whether no other worker has a cell that is in no job of ours."""

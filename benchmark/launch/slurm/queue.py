@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmark.launch.base import LaunchError
 
@@ -84,6 +85,14 @@ def max_array_size() -> int:
 def requeue(job: str) -> None:
     """Put a running job back into the queue. Raises SlurmError."""
     _call("scontrol", "requeue", job)
+
+
+def cancel(folder: Path, *, job_name: str) -> None:
+    """Cancel the jobs of this name whose script lies in the folder. Raises SlurmError."""
+    listed = _call("squeue", "--me", "--all", "--noheader", f"--name={job_name}", "--format=%F|%o")
+    found = (line.partition("|") for line in listed.splitlines())
+    if jobs := {job for job, _, script in found if Path(script).parent == folder}:
+        _call("scancel", *sorted(jobs))
 
 
 def _call(*command: str) -> str:

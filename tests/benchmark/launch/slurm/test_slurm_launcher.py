@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
+import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,13 @@ import grids
 import pytest
 
 from benchmark import suites
-from benchmark.launch.base import Event
+from benchmark.launch.base import Event, LaunchError
 from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm import launcher as slurm_launcher
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.launcher import SlurmLauncher
 from benchmark.launch.slurm.profile import Profile
-from benchmark.launch.slurm.queue import State
+from benchmark.launch.slurm.queue import SlurmError, State
 from benchmark.run_folder.attempts import Attempt, Observer, claim, mark_ended
 from benchmark.spec import RunSpec
 from benchmark.training.execution import Execution
@@ -130,3 +133,37 @@ def test_cells_that_a_node_did_not_begin_are_one_error(cluster: Cluster) -> None
         list(launcher._ask_queue())
     assert len(events) == 3
     assert len({event.payload["error"] for event in events}) == 1
+
+
+def test_a_submission_that_slurm_refuses_is_tried_again_after_minutes(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = cluster.command()
+    tried: list[object] = []
+
+    def refuse(folder: Path, *_: object, **__: object) -> None:
+        tried.append(folder)
+        raise SlurmError("SLURM did not take the jobs (QOSMaxSubmitJobPerUserLimit)")
+
+    monkeypatch.setattr(slurm_launcher, "_sbatch", refuse)
+    cluster.begin(0, "1", monkeypatch)
+    cluster.states["1"] = State("TIMEOUT")
+    for _ in range(3):
+        list(launcher._ask_queue())
+        waits = launcher._not_before[cluster.specs[0].run_id] - time.monotonic()
+        list(launcher._ask_queue())
+        launcher._not_before.clear()
+    assert len(tried) == 3
+    assert 400 < waits < 500
+    assert len(list((cluster.out / "slurm").iterdir())) == 1, "that of the first array"
+
+
+def test_jobs_that_cannot_be_written_down_are_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(jobs, "append", full)
+    with pytest.raises(
+        LaunchError, match=r"jobs\.jsonl cannot be written \(No space left on device\).* SLURM jobs 1, 2, 3"
+    ):
+        cluster.command()

@@ -143,6 +143,30 @@ def test_a_job_that_is_submitted_from_inside_an_allocation_gets_none_of_its_vari
     assert inside < set(os.environ)
 
 
+def test_jobs_that_slurm_took_although_sbatch_timed_out_are_cancelled(
+    bench: Bench, suite: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would wait for a pickle that nobody puts there. Another submission's job of that folder stays."""
+    script, cancelled = tmp_path / "script", tmp_path / "cancelled"
+    timed_out = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    program(
+        tmp_path / "bin",
+        "sbatch",
+        f"import sys; open({str(script)!r}, 'w').write(sys.argv[-1]); sys.exit({timed_out!r})",
+    )
+    program(tmp_path / "bin", "squeue", f"print('6|/other/script.sh'); print('7|' + open({str(script)!r}).read())")
+    program(tmp_path / "bin", "scancel", f"import sys; open({str(cancelled)!r}, 'w').write(' '.join(sys.argv[1:]))")
+    for name in ("srun", "scontrol", "sacct"):
+        program(tmp_path / "bin", name, "")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]))
+    out = tmp_path / ODD / "runs"
+    out.parent.mkdir()
+    refused = bench("run", "--suite", suite, "--out", out, "--launcher", "slurm", "--profile", profile, "--detach")
+    assert (refused.code, "Socket timed out" in refused.error) == (2, True)
+    assert cancelled.read_text() == "7"
+    assert list((out / "slurm").iterdir()) == []
+
+
 # --- folders -------------------------------------------------------------------------------------
 
 
