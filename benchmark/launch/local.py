@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import math
 import os
 import platform
 import selectors
@@ -92,20 +93,21 @@ def process_environment(device: str, *, slot: int, devices: int = 1) -> dict[str
 class LocalLauncher:
     """A pool of workers.
 
-    A cell whose worker dies goes to another worker; after DEATHS_ALLOWED deaths it fails.
+    A cell whose worker dies goes to another worker; after DEATHS_ALLOWED deaths it fails. If workers
+    of other launchers have all cells that are left, `events` ends after patience_seconds.
     """
 
     stop_message = "stopping: running cells save their state (Ctrl-C to stop at once)"
 
-    def __init__(self, execution: Execution, *, workers: int) -> None:
-        self._execution = execution
+    def __init__(self, execution: Execution, *, workers: int, patience_seconds: float = math.inf) -> None:
+        self._execution, self._patience_seconds = execution, patience_seconds
         self._logs = execution.out / "logs"
         self._logs.mkdir(exist_ok=True)
         self.workers = workers
         self._started = 0
         self._queue: collections.deque[RunSpec] = collections.deque()
         self._later: list[tuple[float, RunSpec]] = []
-        self._waited: set[str] = set()
+        self._waiting_since: dict[str, float] = {}
         self._deaths: collections.Counter[str] = collections.Counter()
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -136,8 +138,17 @@ class LocalLauncher:
                     self._wind_down()
                     if time.monotonic() - self._stopping > STOP_SECONDS:
                         return
+                elif self._all_elsewhere():
+                    return
         finally:
             self.kill()
+
+    def _all_elsewhere(self) -> bool:
+        """Whether this launcher has only waited for other workers for patience_seconds."""
+        if self._patience_seconds == math.inf or self._queue or any(worker.spec for worker in self._workers):
+            return False
+        waits = [time.monotonic() - self._waiting_since.get(spec.run_id, math.inf) for _, spec in self._later]
+        return bool(waits) and min(waits) > self._patience_seconds
 
     def _wind_down(self) -> None:
         self._queue.clear()
@@ -161,7 +172,8 @@ class LocalLauncher:
                 idle = self._start()
             spec = self._queue.popleft()
             idle.give(spec)
-            yield Event(spec.run_id, "started")
+            if spec.run_id not in self._waiting_since:  # else its first report says that it no longer waits
+                yield Event(spec.run_id, "started")
 
     def _start(self) -> _Worker:
         slot = min(set(range(self.workers)) - {worker.slot for worker in self._workers})
@@ -184,6 +196,8 @@ class LocalLauncher:
         run_id = message["run_id"]
         worker.leaving = "leaves" in message
         if "report" in message:
+            if self._waiting_since.pop(run_id, None) is not None:
+                yield Event(run_id, "started")
             yield from _events(run_id, message["report"])
             return
         spec, worker.spec = worker.spec, None
@@ -194,8 +208,8 @@ class LocalLauncher:
             yield Event(run_id, "warning", {"warning": "its worker was asked to stop; another one goes on with it"})
         elif message["end"]["status"] in ("busy", "superseded"):
             self._later.append((time.monotonic() + BUSY_SECONDS, spec))
-            if run_id not in self._waited:
-                self._waited.add(run_id)
+            if run_id not in self._waiting_since:
+                self._waiting_since[run_id] = time.monotonic()
                 yield Event(run_id, "waiting")
         else:
             yield Event(run_id, "end", message["end"])

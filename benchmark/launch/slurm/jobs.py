@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import SlurmError, State
 from benchmark.messages import one_line
-from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers, steps_saved
+from benchmark.run_folder.attempts import OWNER, ended, folder_of, mark_ended, numbers, steps_saved
 from benchmark.run_folder.files import parse, read_bytes, read_json
 from benchmark.run_folder.result import result_of
 from benchmark.run_folder.shapes import misfit
@@ -169,14 +169,27 @@ def settle(out: Path) -> list[tuple[ClusterJob, State]]:
 
 
 def unfinished(out: Path) -> list[ClusterJob]:
-    """The SLURM jobs that still have cells to train, each with its cells that no later job has."""
+    """The SLURM jobs that still have cells to train, each with the cells that are now its own."""
     known = [job for job in read(out) if job.launcher == "slurm"]
-    last = {run_id: job.job for job in known for run_id in job.cells}
+    listed: dict[str, list[ClusterJob]] = {}
+    for job in known:
+        for run_id in job.cells:
+            listed.setdefault(run_id, []).append(job)
+    own = {run_id: _current(out, run_id, its_jobs) for run_id, its_jobs in listed.items()}
     current = (
-        dataclasses.replace(job, cells=tuple(run_id for run_id in job.cells if last[run_id] == job.job))
-        for job in known
+        dataclasses.replace(job, cells=tuple(run_id for run_id in job.cells if own[run_id] == job.job)) for job in known
     )
     return [job for job in current if job.left(out)]
+
+
+def _current(out: Path, run_id: str, listed: Sequence[ClusterJob]) -> str:
+    """The job that has a cell now: the last one, or an earlier one that has begun the cell since."""
+    last, cell = listed[-1], out / "cells" / run_id
+    newest = max(numbers(cell), default=0) if len(listed) > 1 else 0
+    if newest > last.before.get(run_id, 0):
+        owner = read_json(folder_of(cell, newest) / "owner.json", OWNER) or {}
+        return next((job.job for job in listed if job.job == owner.get("job")), last.job)
+    return last.job
 
 
 def mark_cancelled(out: Path, job: ClusterJob) -> None:

@@ -82,8 +82,9 @@ class SlurmLauncher:
     def _adopt(self, run_ids: Set[str]) -> None:
         """Follow the jobs that SLURM has for these cells, with those of their cells that have not ended."""
         out = self._execution.out
-        known = [job for job in jobs.read(out) if job.launcher == "slurm" and not run_ids.isdisjoint(job.cells)]
-        left = [dataclasses.replace(job, cells=tuple(job.left(out))) for job in known]
+        known = [job for job in jobs.read(out) if job.launcher == "slurm" and job.job not in self._observer.dead_jobs]
+        mine = [job for job in known if not run_ids.isdisjoint(job.cells)]
+        left = [dataclasses.replace(job, cells=tuple(job.left(out))) for job in mine]
         states = slurm_queue.states(job.job for job in left)
         self._jobs |= {job.job: job for job in left if not states[job.job].ended and not run_ids.isdisjoint(job.cells)}
 
@@ -180,13 +181,16 @@ class SlurmLauncher:
             now = time.monotonic()
             left = [run_id for run_id in self._watch.open if run_id not in in_a_job]
             due = [run_id for run_id in left if self._not_before.get(run_id, now) <= now]
-            if orphans := [run_id for run_id in due if self._orphaned(run_id)]:
-                self._submit_again(orphans)
+            if orphans := {run_id for run_id in due if self._orphaned(run_id)}:
+                self._adopt(orphans)  # another command may have submitted them since
+                self._submit_again([run_id for run_id in due if run_id in orphans - self._in_jobs()])
         except SlurmError as error:
             yield from self._once(next(iter(open_cells)), f"{error}; waiting for it")
 
     def _submit_again(self, run_ids: Sequence[str]) -> None:
         """Raises SlurmError if SLURM does not accept the jobs; the next try is then minutes away."""
+        if not run_ids:
+            return
         try:
             self._submit([self._specs[run_id] for run_id in run_ids])
         except SlurmError:
@@ -237,6 +241,9 @@ class SlurmLauncher:
         where = f" on {state.nodes}" if state.nodes else ""
         cause, then = f"its SLURM job {job.job} ended{where} as {state}: {job.last_line()}", ""
         final = job.ended(self._execution.out, run_id)
+        if final is None and not self._orphaned(run_id):
+            yield Event(run_id, "warning", {"warning": f"{cause}; another worker has the cell"})
+            return
         if final is None and run_id in begun:
             self._deaths[run_id] += 1
             if self._deaths[run_id] >= JOBS_ALLOWED:

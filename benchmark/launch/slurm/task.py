@@ -15,13 +15,14 @@ from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher
 from benchmark.launch.slurm import container, jobs
 from benchmark.launch.slurm import queue as slurm_queue
-from benchmark.run_folder.attempts import cluster_job
+from benchmark.run_folder.attempts import STALE_SECONDS, cluster_job
 from benchmark.spec import from_dict
 from benchmark.training.execution import Execution
 
 AGAIN = (signal.SIGUSR1, signal.SIGUSR2)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *AGAIN)
 SHOWN = ("epoch", "test_accuracy", "density", "resumed", "warning", "status", "error")
+PATIENCE_SECONDS = 2 * STALE_SECONDS  # with a job's allocation, for workers that have its cells
 REQUEUE_TRIES, REQUEUE_PAUSE_SECONDS = 10, 6.0
 
 
@@ -33,7 +34,7 @@ def run_cells(task: Mapping[str, Any]) -> None:
     (the time limit is near, or preemption) the job requeues itself if a cell got further since the
     job began; in a container, its script does so. After SIGTERM (scancel, or SLURM requeues it by
     itself) it saves the state and ends. A cell that failed in this job before it was requeued is
-    not trained again.
+    not trained again. If other workers have all cells that are left, the job ends after two minutes.
     """
     terminal.replace_unknown_characters()
     _see(Path(task["probe"]))
@@ -42,7 +43,8 @@ def run_cells(task: Mapping[str, Any]) -> None:
     if not specs:
         return
     begun = jobs.newest_attempts(execution.out, [spec.run_id for spec in specs])
-    launcher = LocalLauncher(execution, workers=min(task["workers"], len(specs)))
+    workers = min(task["workers"], len(specs))
+    launcher = LocalLauncher(execution, workers=workers, patience_seconds=PATIENCE_SECONDS)
     received: list[int] = []
 
     def stop(number: int, _: object) -> None:
@@ -52,8 +54,9 @@ def run_cells(task: Mapping[str, Any]) -> None:
     for number in SIGNALS:
         signal.signal(number, stop)  # replaces submitit's handler, which would end the process at once
     launcher.submit(specs)
-    for event in launcher.events():
-        _say(event)
+    ended = {event.run_id for event in map(_say, launcher.events()) if event.kind == "end"}
+    if not received and (left := begun.keys() - ended):
+        print(f"other workers have {', '.join(sorted(left))}: this job is not needed and ends", flush=True)
     if received and any(jobs.final_status(execution.out, run_id, after=begun[run_id]) is None for run_id in begun):
         moved = any(jobs.got_further(execution.out, run_id, after=begun[run_id]) for run_id in begun)
         _leave(received, moved=moved, in_container=task.get("in_container", False))
@@ -93,6 +96,8 @@ def _leave(received: Sequence[int], *, moved: bool, in_container: bool) -> None:
     sys.exit(f"stopped by {names}")
 
 
-def _say(event: Event) -> None:
+def _say(event: Event) -> Event:
+    """Print the event."""
     text = ", ".join(f"{name} {value}" for name, value in event.payload.items() if name in SHOWN and value != "")
     print(f"{time.strftime('%H:%M:%S')} {event.run_id} {event.kind}: {text}".rstrip(": "), flush=True)
+    return event

@@ -26,12 +26,13 @@ from benchmark.launch.slurm.jobs import ClusterJob
 from benchmark.launch.slurm.launcher import SlurmLauncher
 from benchmark.launch.slurm.profile import Profile
 from benchmark.launch.slurm.queue import State
-from benchmark.run_folder.attempts import ended, folder_of, mark_ended, numbers
+from benchmark.run_folder.attempts import Observer, claim, ended, folder_of, mark_ended, numbers
 from benchmark.spec import RunSpec
 from benchmark.training.execution import Execution
 
 JOB = "import json, sys; from benchmark.launch.slurm.task import run_cells; run_cells(json.load(sys.stdin))"
 AGAIN = "the job goes back into the queue"
+SOON = "from benchmark.launch.slurm import task; task.PATIENCE_SECONDS = 1.5"
 STUCK = "before any cell got further"
 
 
@@ -131,6 +132,20 @@ def test_a_cell_that_failed_in_a_job_is_not_tried_again_when_the_job_comes_back(
     assert (process.returncode, numbers(cell.folder)) == (0, [1, 2])
 
 
+@pytest.mark.slow
+def test_a_job_whose_cells_others_train_says_so_once_and_ends(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = claim(cell.folder, Observer())
+    assert attempt is not None
+    monkeypatch.setattr(sys.modules[__name__], "JOB", JOB.replace("run_cells(", f"{SOON}; run_cells("))
+    process = cell.job(before=0)
+    printed, _ = process.communicate(timeout=30)
+    attempt.end("interrupted")
+    started, waiting, last = printed.splitlines()
+    assert (started.split()[-1], waiting.split()[-1]) == ("started", "waiting")
+    assert last == f"other workers have {cell.spec.run_id}: this job is not needed and ends"
+    assert process.returncode == 0
+
+
 # --- what `status` says of jobs ------------------------------------------------------------------
 
 
@@ -170,6 +185,19 @@ def test_a_cell_is_cancelled_with_its_newest_job(cell: Cell, run_id: str, states
     jobs.settle(cell.out)
     assert jobs.final_status(cell.out, run_id) == {"status": "cancelled", "error": "its SLURM job 2 was cancelled"}
     assert jobs.settle(cell.out) == []
+
+
+def test_a_cell_belongs_to_the_job_that_began_it_though_another_was_submitted_last(
+    cell: Cell, run_id: str, states: dict[str, State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands have submitted it at the same time."""
+    jobs.append(cell.out, [ClusterJob("3", (run_id,), "log", {run_id: 1})])
+    states |= {"2": State("CANCELLED"), "3": State("COMPLETED")}
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    mark_ended(cell.folder, "", status="interrupted")
+    monkeypatch.delenv("SLURM_JOB_ID")
+    jobs.settle(cell.out)
+    assert jobs.final_status(cell.out, run_id) == {"status": "cancelled", "error": "its SLURM job 2 was cancelled"}
 
 
 # --- what a look at the queue costs --------------------------------------------------------------

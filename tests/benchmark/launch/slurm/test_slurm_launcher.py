@@ -167,3 +167,24 @@ def test_jobs_that_cannot_be_written_down_are_named(cluster: Cluster, monkeypatc
         LaunchError, match=r"jobs\.jsonl cannot be written \(No space left on device\).* SLURM jobs 1, 2, 3"
     ):
         cluster.command()
+
+
+def test_of_two_commands_one_submits_the_cell_of_a_dead_job(cluster: Cluster) -> None:
+    first, second = cluster.command(), cluster.command()
+    cluster.states["1"] = State("TIMEOUT")
+    for launcher in (first, second):
+        list(launcher._ask_queue())
+        launcher._not_before.clear()
+    for launcher in (first, second):
+        list(launcher._ask_queue())
+    assert cluster.cells() == [[0], [1], [2], [0]]
+    assert "4" in second._jobs
+
+
+def test_a_job_that_another_worker_made_needless_is_no_death(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = cluster.command()
+    cluster.begin(0, "77", monkeypatch)
+    cluster.states["1"] = State("COMPLETED", nodes="n1")
+    (event,) = launcher._ask_queue()
+    assert event.payload["warning"].endswith("another worker has the cell")
+    assert (launcher._deaths, launcher._in_vain, len(cluster.cells())) == ({}, {}, 3)
