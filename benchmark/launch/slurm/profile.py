@@ -75,7 +75,8 @@ class Profile:
             "array_parallelism": self.array_parallelism,
             "signal_delay_s": self.signal_seconds,
             "stderr_to_stdout": True,
-            "srun_args": ["--export=ALL"],  # also where SBATCH_EXPORT or the cluster says NONE
+            # whatever SBATCH_EXPORT says; and since SLURM 22.05 srun does not inherit the job's CPUs
+            "srun_args": ["--export=ALL", f"--cpus-per-task={self.cpus_per_task}"],
             "setup": [*(f"export {name}={shlex.quote(value)}" for name, value in variables.items()), *self.setup],
             "additional_parameters": {"requeue": True},
         }

@@ -95,7 +95,7 @@ def test_the_name_in_the_queue_is_plain_whatever_the_folder_is_called() -> None:
 def test_a_dry_run_prints_the_script_and_submits_nothing(bench: Bench, grid: Grid, tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
     keys = ("time_minutes = 30", "partition = 'gpu'", "gpus_per_task = 2", "memory_gb = 1.5", "array_parallelism = 3")
-    rest = ("setup = ['module load cuda']", "[environment]", "GREETING = 'two words'")
+    rest = ("cpus_per_task = 3", "setup = ['module load cuda']", "[environment]", "GREETING = 'two words'")
     (tmp_path / "ours.toml").write_text("\n".join([*keys, *rest]))
     launcher = ("--launcher", "slurm", "--profile", tmp_path / "ours.toml", "--dry-run")
     printed = bench("run", "--suite", grid.suite, "--out", tmp_path / "runs", *launcher)
@@ -103,6 +103,8 @@ def test_a_dry_run_prints_the_script_and_submits_nothing(bench: Bench, grid: Gri
     flags = {line.removeprefix("#SBATCH --") for line in printed.stdout.splitlines() if line.startswith("#SBATCH")}
     expected = {"partition=gpu", "time=30", "gres=gpu:2", "mem=1536MB", "array=0-4%3", "requeue", "signal=USR2@90"}
     assert expected <= flags
+    step = next(line for line in printed.stdout.splitlines() if line.startswith("srun "))
+    assert " --cpus-per-task=3 " in step, "else, with core binding, the job trains on one core"
     assert "export GREETING='two words'" in printed.stdout
     assert "\nmodule load cuda\n" in printed.stdout
     assert not (tmp_path / "runs").exists()
