@@ -9,14 +9,14 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.messages import one_line
 from benchmark.run_folder import links
-from benchmark.run_folder.attempts import damage, ended, folder_of, gone, numbers
+from benchmark.run_folder.attempts import damage, ended, folder_of, gone, job_of, numbers
 from benchmark.run_folder.files import examine, locked, write_atomic, write_json
 from benchmark.run_folder.links import FolderError as FolderError
 from benchmark.run_folder.result import examine_result, metrics_of, records, result_of
@@ -195,11 +195,11 @@ def members(out: Path) -> dict[str, Member]:
     return found
 
 
-def row(out: Path, member: Member) -> Row:
-    """The results row of one cell, from its files."""
+def row(out: Path, member: Member, *, dead_jobs: Collection[str] = ()) -> Row:
+    """The results row of one cell, from its files; dead_jobs: cluster jobs that are known to have ended."""
     cell = out / "cells" / member.spec.run_id
     result, problem = examine_result(cell / "result.json", member.spec.run_id)
-    status, error = (result["status"], result["error"]) if result else unfinished(cell)
+    status, error = (result["status"], result["error"]) if result else unfinished(cell, dead_jobs)
     if problem and not error:
         error = f"{problem.removeprefix(f'{cell}/')}: the cell will be run again"
     found = pending_row(member.spec, member.suites) | {"status": status, "error": error}
@@ -287,7 +287,7 @@ def _same(given: Any, own: Any) -> bool:
         return False
 
 
-def unfinished(cell: Path) -> tuple[str, str]:
+def unfinished(cell: Path, dead_jobs: Collection[str] = ()) -> tuple[str, str]:
     """(status, error) of a cell without a result: pending, running or failed."""
     attempts = numbers(cell)
     if not attempts:
@@ -296,12 +296,13 @@ def unfinished(cell: Path) -> tuple[str, str]:
     end, problem = ended(last), damage(last).removeprefix(f"{cell}/")
     if end is not None:
         return (end["status"] if end["status"] in ("failed", "cancelled") else "pending"), end["error"]
-    return ("pending" if gone(last) or os.path.lexists(last / "end.json") else "running"), problem
+    over = gone(last) or os.path.lexists(last / "end.json") or job_of(last) in dead_jobs
+    return ("pending" if over else "running"), problem
 
 
-def cells(out: Path) -> list[tuple[RunSpec, Row]]:
+def cells(out: Path, *, dead_jobs: Collection[str] = ()) -> list[tuple[RunSpec, Row]]:
     """Every cell that the folder's suites list, and its row."""
-    return [(member.spec, row(out, member)) for member in members(out).values()]
+    return [(member.spec, row(out, member, dead_jobs=dead_jobs)) for member in members(out).values()]
 
 
 def rows(out: Path) -> list[Row]:

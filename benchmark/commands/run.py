@@ -26,6 +26,7 @@ from benchmark.launch import choice as launch
 from benchmark.launch import patience
 from benchmark.launch.base import Launcher
 from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm.queue import SlurmError
 from benchmark.messages import printable
 from benchmark.results import Member, Row
 from benchmark.run_folder import storage
@@ -109,7 +110,10 @@ def _of(specs: Iterable[RunSpec], rows: Iterable[Row], out: Path, suite: str) ->
 
 def _detached(out: Path, json_output: bool, screen: Console) -> int:
     """Say what continues without this process."""
-    known = jobs.unfinished(out)
+    try:
+        known = [job for job, state in jobs.settle(out) if not state.ended]
+    except SlurmError:  # it took the jobs a moment ago
+        known = jobs.unfinished(out)
     command = f"python -m benchmark status --out {shlex.quote(str(out))}"
     say(screen, f"SLURM has {len(known)} jobs; '{command}' shows how far they are")
     if json_output:

@@ -17,7 +17,7 @@ from benchmark.launch.slurm.queue import SlurmError, State
 def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     """Print how far the cells are, by suite and status, and what went wrong."""
     queued, trouble = queued_jobs(results.existing(out))
-    cells = results.cells(out)
+    cells = results.cells(out, dead_jobs={job.job for job, state in queued if state.ended})
     names = labels(spec for spec, _ in cells)
     cells = filters.select(cells, where) if where else cells
     rows = [row for _, row in cells]

@@ -203,6 +203,12 @@ def gone(attempt: Path) -> bool:
     return known and _started(owner["pid"]) != owner["started"]
 
 
+def job_of(attempt: Path) -> str | None:
+    """The cluster job whose process owns the attempt, if any."""
+    owner = read_json(attempt / "owner.json", OWNER) or {}
+    return owner.get("job")
+
+
 def failed_before(cell: Path) -> str | None:
     """The error of a cell's last attempt if that failed, else None."""
     attempts = numbers(cell)

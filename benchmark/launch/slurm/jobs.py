@@ -18,7 +18,7 @@ from typing import Any
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.queue import SlurmError, State
 from benchmark.messages import one_line
-from benchmark.run_folder.attempts import OWNER, ended, folder_of, mark_ended, numbers, steps_saved
+from benchmark.run_folder.attempts import ended, folder_of, job_of, mark_ended, numbers, steps_saved
 from benchmark.run_folder.files import parse, read_bytes, read_json
 from benchmark.run_folder.result import result_of
 from benchmark.run_folder.shapes import misfit
@@ -187,8 +187,8 @@ def _current(out: Path, run_id: str, listed: Sequence[ClusterJob]) -> str:
     last, cell = listed[-1], out / "cells" / run_id
     newest = max(numbers(cell), default=0) if len(listed) > 1 else 0
     if newest > last.before.get(run_id, 0):
-        owner = read_json(folder_of(cell, newest) / "owner.json", OWNER) or {}
-        return next((job.job for job in listed if job.job == owner.get("job")), last.job)
+        owner = job_of(folder_of(cell, newest))
+        return next((job.job for job in listed if job.job == owner), last.job)
     return last.job
 
 

@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 
 import grids
 import pytest
+from grids import Bench
 
-from benchmark import suites
+from benchmark import results, suites
 from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm.folder_watch import FolderWatch
 from benchmark.launch.slurm.jobs import ClusterJob
@@ -198,6 +199,20 @@ def test_a_cell_belongs_to_the_job_that_began_it_though_another_was_submitted_la
     monkeypatch.delenv("SLURM_JOB_ID")
     jobs.settle(cell.out)
     assert jobs.final_status(cell.out, run_id) == {"status": "cancelled", "error": "its SLURM job 2 was cancelled"}
+
+
+@pytest.mark.parametrize(("state", "status"), [("RUNNING", "running"), ("NODE_FAIL", "pending")])
+def test_a_cell_whose_job_has_died_is_pending(
+    state: str, status: str, cell: Cell, states: dict[str, State], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.prepare(cell.out)
+    results.remember(cell.out, "grid", (), [cell.spec])
+    jobs.append(cell.out, [ClusterJob("2", (cell.spec.run_id,), "log")])
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    assert claim(cell.folder, Observer()) is not None
+    monkeypatch.delenv("SLURM_JOB_ID")
+    states["2"] = State(state)
+    assert [row["status"] for row in bench("status", "--out", cell.out, "--json").json["cells"]] == [status]
 
 
 # --- what a look at the queue costs --------------------------------------------------------------

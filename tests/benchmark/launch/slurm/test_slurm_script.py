@@ -17,6 +17,7 @@ import pytest
 from grids import Bench
 
 from benchmark import results, suites
+from benchmark.launch.slurm import jobs
 from benchmark.launch.slurm.profile import read
 from benchmark.spec import SpecError
 
@@ -218,12 +219,16 @@ def test_no_job_is_submitted_for_a_cell_behind_a_link(
 def test_the_command_that_a_detached_run_prints_can_be_pasted(
     bench: Bench, suite: str, profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It counts the jobs that SLURM has, not those that have ended."""
     program(tmp_path / "bin", "sbatch", "print('Submitted batch job 7')")
-    for name in ("srun", "squeue", "scontrol", "sacct"):
+    program(tmp_path / "bin", "squeue", "print('7|PENDING||Resources')")
+    for name in ("srun", "scontrol", "sacct"):
         program(tmp_path / "bin", name, "")
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]))
     out = tmp_path / ODD / ("long" * 20)
     out.parent.mkdir()
+    results.prepare(out)
+    jobs.append(out, [jobs.ClusterJob("6", ("0123456789ab",), "log")])
     done = bench("run", "--suite", suite, "--out", out, "--launcher", "slurm", "--profile", profile, "--detach")
     assert (done.code, done.stderr) == (0, "")
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("SLURM has 1 jobs; "))
