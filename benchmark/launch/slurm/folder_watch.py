@@ -53,18 +53,27 @@ class FolderWatch:
         self._cells.pop(run_id, None)
 
     def poll(self) -> Iterator[Event]:
-        """What has happened since the last call."""
+        """What has happened since the last call. Raises OSError after the other cells if one cannot be read."""
+        problem: OSError | None = None
         for run_id, seen in list(self._cells.items()):
-            newest = max(numbers(self._cell(run_id)), default=0)
-            if newest == 0:
-                continue
-            folder = folder_of(self._cell(run_id), newest)
-            end = self._end(run_id, folder if newest > seen.before else None)  # before its last records are read
-            yield from self._begun(run_id, seen, newest, folder)
-            yield from self._epochs(run_id, seen)
-            if end is not None:
-                self.close(run_id)
-                yield end
+            try:
+                yield from self._news(run_id, seen)
+            except OSError as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    def _news(self, run_id: str, seen: _Seen) -> Iterator[Event]:
+        newest = max(numbers(self._cell(run_id)), default=0)
+        if newest == 0:
+            return
+        folder = folder_of(self._cell(run_id), newest)
+        end = self._end(run_id, folder if newest > seen.before else None)  # before its last records are read
+        yield from self._begun(run_id, seen, newest, folder)
+        yield from self._epochs(run_id, seen)
+        if end is not None:
+            self.close(run_id)
+            yield end
 
     def _cell(self, run_id: str) -> Path:
         return self._out / "cells" / run_id

@@ -160,40 +160,45 @@ class SlurmLauncher:
     def events(self) -> Iterator[Event]:
         while self._watch.open and not self._stopping and not self._detach:
             started = time.monotonic()
-            yield from self._watch.poll()
+            yield from self._patiently(self._watch.poll())
             looked = time.monotonic()
             if self._watch.open and looked >= self._next_queue:
-                yield from self._ask_queue()
+                yield from self._patiently(self._ask_queue())
                 self._next_queue = time.monotonic() + max(QUEUE_SECONDS, time.monotonic() - looked)
             if self._watch.open:
                 time.sleep(max(POLL_SECONDS, POLL_SHARE * (looked - started)))
 
+    def _patiently(self, look: Iterator[Event]) -> Iterator[Event]:
+        """What a look found. If SLURM or the storage does not answer, nothing is concluded."""
+        first = self._watch.open[0]
+        try:
+            yield from look
+        except (SlurmError, OSError) as error:
+            yield from self._once(first, f"{error}; waiting for it")
+
     def _ask_queue(self) -> Iterator[Event]:
-        """Ask SLURM about the jobs. If it does not answer, nothing is concluded."""
+        """Ask SLURM about the jobs, and submit the cells that no job has. Raises SlurmError and OSError."""
         open_cells = set(self._watch.open)
         wanted = [job for job in self._jobs.values() if open_cells & set(job.cells)]
-        try:
-            states = slurm_queue.states(job.job for job in wanted)
-            for job in wanted:
-                yield from self._stuck(job, states[job.job])
-            yield from self._settle([(job, states[job.job]) for job in wanted if states[job.job].ended])
-            in_a_job = self._in_jobs()
-            now = time.monotonic()
-            left = [run_id for run_id in self._watch.open if run_id not in in_a_job]
-            due = [run_id for run_id in left if self._not_before.get(run_id, now) <= now]
-            if orphans := {run_id for run_id in due if self._orphaned(run_id)}:
-                self._adopt(orphans)  # another command may have submitted them since
-                self._submit_again([run_id for run_id in due if run_id in orphans - self._in_jobs()])
-        except SlurmError as error:
-            yield from self._once(next(iter(open_cells)), f"{error}; waiting for it")
+        states = slurm_queue.states(job.job for job in wanted)
+        for job in wanted:
+            yield from self._stuck(job, states[job.job])
+        yield from self._settle([(job, states[job.job]) for job in wanted if states[job.job].ended])
+        in_a_job = self._in_jobs()
+        now = time.monotonic()
+        left = [run_id for run_id in self._watch.open if run_id not in in_a_job]
+        due = [run_id for run_id in left if self._not_before.get(run_id, now) <= now]
+        if orphans := {run_id for run_id in due if self._orphaned(run_id)}:
+            self._adopt(orphans)  # another command may have submitted them since
+            self._submit_again([run_id for run_id in due if run_id in orphans - self._in_jobs()])
 
     def _submit_again(self, run_ids: Sequence[str]) -> None:
-        """Raises SlurmError if SLURM does not accept the jobs; the next try is then minutes away."""
+        """Raises SlurmError or OSError if the jobs cannot be submitted; the next try is then minutes away."""
         if not run_ids:
             return
         try:
             self._submit([self._specs[run_id] for run_id in run_ids])
-        except SlurmError:
+        except (SlurmError, OSError):
             pause = PAUSE_SECONDS * PAUSE_GROWTH ** min(self._submissions_failed, 2)
             self._submissions_failed += 1
             self._not_before |= dict.fromkeys(run_ids, time.monotonic() + pause)

@@ -16,13 +16,13 @@ import pytest
 
 from benchmark import suites
 from benchmark.launch.base import Event, LaunchError
-from benchmark.launch.slurm import jobs
+from benchmark.launch.slurm import folder_watch, jobs
 from benchmark.launch.slurm import launcher as slurm_launcher
 from benchmark.launch.slurm import queue as slurm_queue
 from benchmark.launch.slurm.launcher import SlurmLauncher
 from benchmark.launch.slurm.profile import Profile
 from benchmark.launch.slurm.queue import SlurmError, State
-from benchmark.run_folder.attempts import Attempt, Observer, claim, mark_ended
+from benchmark.run_folder.attempts import Attempt, Observer, claim, mark_ended, numbers
 from benchmark.spec import RunSpec
 from benchmark.training.execution import Execution
 
@@ -149,7 +149,7 @@ def test_a_submission_that_slurm_refuses_is_tried_again_after_minutes(
     cluster.begin(0, "1", monkeypatch)
     cluster.states["1"] = State("TIMEOUT")
     for _ in range(3):
-        list(launcher._ask_queue())
+        list(launcher._patiently(launcher._ask_queue()))
         waits = launcher._not_before[cluster.specs[0].run_id] - time.monotonic()
         list(launcher._ask_queue())
         launcher._not_before.clear()
@@ -188,3 +188,21 @@ def test_a_job_that_another_worker_made_needless_is_no_death(cluster: Cluster, m
     (event,) = launcher._ask_queue()
     assert event.payload["warning"].endswith("another worker has the cell")
     assert (launcher._deaths, launcher._in_vain, len(cluster.cells())) == ({}, {}, 3)
+
+
+def test_storage_that_does_not_answer_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cell's folder cannot be read; the others are followed."""
+    launcher = cluster.command()
+    mark_ended(cluster.folder(1), "the hook broke")
+
+    def stale(cell: Path) -> list[int]:
+        if cell == cluster.folder(0):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(cell))
+        return numbers(cell)
+
+    monkeypatch.setattr(folder_watch, "numbers", stale)
+    looks = [list(launcher._patiently(launcher._watch.poll())) for _ in range(2)]
+    assert ends(looks[0]) == [(cluster.specs[1].run_id, "failed")]
+    assert "Stale file handle" in looks[0][-1].payload["warning"]
+    assert looks[1] == [], "it is said once"
+    assert len(launcher._watch.open) == 2
