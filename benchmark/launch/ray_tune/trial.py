@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmark.launch.base import Event
 from benchmark.launch.local import LocalLauncher
+from benchmark.launch.variables import KERNELS
 from benchmark.spec import RunSpec, from_dict
 from benchmark.training.execution import Execution
 
@@ -27,7 +28,7 @@ LEFT = {"event": "end", "end": {"status": "interrupted", "error": ""}}
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
     """The launching process's variables that a cell depends on, for `train` on any machine."""
-    return {name: value for name, value in environment.items() if name in SET_BY_RAY or name.startswith(OURS)}
+    return {n: value for n, value in environment.items() if n in (*SET_BY_RAY, KERNELS) or n.startswith(OURS)}
 
 
 def train(config: dict[str, Any]) -> None:

@@ -49,11 +49,13 @@ class SlurmLauncher:
     stop_message = "leaving: the jobs go on in SLURM; the same command follows them again, scancel ends them"
 
     def __init__(self, execution: Execution, profile: Profile, *, workers: int | None, detach: bool) -> None:
-        """Raises LaunchError for a folder that SLURM cannot write to or no container can mount."""
+        """Raises LaunchError for a folder that SLURM cannot write to or no container can mount, and as `check_gpus`."""
         check_folder(execution.out)
         self._execution, self._profile, self._detach = execution, profile, detach
         self.python = _python(execution, profile)  # the words that start Python in a job
-        self._workers_per_job = workers or profile.workers(processes_per_cell=execution.processes)
+        workers = workers or profile.workers(processes_per_cell=execution.processes)
+        self._workers_per_job = min(workers, profile.cells_per_job)
+        check_gpus(execution, profile, workers=self._workers_per_job)
         self.workers = self._workers_per_job * profile.array_parallelism
         self._specs: dict[str, RunSpec] = {}
         self._jobs: dict[str, ClusterJob] = {}
@@ -299,6 +301,16 @@ def check_folder(out: Path) -> None:
     path = str(out)
     if found := re.search(r"[%\\]", path) or CONTROL.search(path):
         raise LaunchError(f"--out {path!r}: SLURM writes into no folder with {found[0]!r} in its path; rename it")
+
+
+def check_gpus(execution: Execution, profile: Profile, *, workers: int) -> None:
+    """Raises LaunchError if the processes of cells would have to share GPUs."""
+    wanted = workers * execution.processes
+    if execution.device == "cuda" and execution.processes > 1 and wanted > profile.gpus_per_task:
+        raise LaunchError(
+            f"--processes-per-cell {execution.processes}: a job of {workers} workers needs {wanted} GPUs, and the "
+            f"profile has gpus_per_task = {profile.gpus_per_task}: raise it"
+        )
 
 
 def script(execution: Execution, profile: Profile, *, workers: int | None, cells: int) -> str:

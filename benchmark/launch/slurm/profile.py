@@ -26,8 +26,8 @@ class Profile:
     """One job's resources, and how cells are distributed over jobs.
 
     time_minutes: a job's limit; cells that are not done by then save their state and are queued
-    again. memory_gb: of a job. array_parallelism: jobs that run at once. cells_per_job: cells that
-    one job trains, several at a time if it has the workers. setup: shell lines before the program,
+    again. memory_gb: of a job. array_parallelism: jobs of one array that run at once. cells_per_job:
+    cells that one job trains, several at a time if it has the workers. setup: shell lines before the program,
     such as `module load`. environment: variables of the job. container: the Apptainer image in which
     the job's Python runs, an absolute path. None and empty values leave the cluster's default.
     """
@@ -103,7 +103,7 @@ AT_MOST = 2**31 - 1  # SLURM counts in 32 bits
 def read(path: Path) -> Profile:
     """A profile from its file. Raises SpecError naming the file, the key and what it should be."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SpecError(f"--profile {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

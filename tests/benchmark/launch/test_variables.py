@@ -9,6 +9,7 @@ import pytest
 from grids import Bench
 
 from benchmark.launch import variables
+from benchmark.launch.ray_tune import trial
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,11 @@ def test_a_variable_of_no_use_is_one_line_that_names_it(
     assert "unset it" in refused.error
     assert len(refused.error) < 300
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_of_ray_has_the_variables_that_decide_a_cells_bits() -> None:
+    given = {"OMP_NUM_THREADS": "2", "SPARSE_TRAINING_KERNELS": "eager", "BENCH_CHECKPOINT_SECONDS": "9", "HOME": "/"}
+    assert trial.variables(given).keys() == given.keys() - {"HOME"}
 
 
 def test_variables_that_workers_can_use_are_taken() -> None:

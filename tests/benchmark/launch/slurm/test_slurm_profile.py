@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grids
 import pytest
 from grids import Bench, Grid
 
@@ -82,6 +83,31 @@ def test_a_job_has_a_worker_for_each_gpu_or_core_but_no_more_than_cells() -> Non
     assert Profile(time_minutes=5, cpus_per_task=2, cells_per_job=4).workers() == 2
     assert Profile(time_minutes=5, cpus_per_task=8, gpus_per_task=1, cells_per_job=4).workers() == 1
     assert Profile(time_minutes=5, gpus_per_task=8, cells_per_job=4).workers(processes_per_cell=4) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--processes-per-cell", "8"], "a job of 1 workers needs 8 GPUs, and the profile has gpus_per_task = 4"),
+        (["--processes-per-cell", "3", "--workers", "2"], "a job of 2 workers needs 6 GPUs"),
+        (["--processes-per-cell", "4", "--workers", "9"], "a job of 2 workers needs 8 GPUs"),
+        (["--processes-per-cell", "2", "--workers", "9"], ""),
+        (["--processes-per-cell", "8", "--device", "cpu"], ""),
+    ],
+)
+def test_processes_of_cells_do_not_share_gpus(options: list[str], said: str, bench: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="the extra [slurm] is not installed")
+    suite = grids.write_suite(tmp_path / "grid.py", {"lenet-300-100": 2}, methods=["dst"])
+    (tmp_path / "ours.toml").write_text("time_minutes = 5\ngpus_per_task = 4\ncells_per_job = 2\n")
+    command = ("run", "--suite", suite, "--out", tmp_path / "runs", "--launcher", "slurm", "--dry-run")
+    done = bench(*command, "--profile", tmp_path / "ours.toml", *options)
+    assert said in done.stderr
+    assert done.code == (2 if said else 0)
+
+
+def test_a_profile_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "ours.toml").write_text("time_minutes = 5\n", encoding="utf-8-sig")
+    assert read(tmp_path / "ours.toml").time_minutes == 5
 
 
 def test_cells_are_stopped_in_time_also_in_short_jobs() -> None:
