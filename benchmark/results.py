@@ -10,14 +10,15 @@ import os
 import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.messages import one_line
 from benchmark.run_folder import links
-from benchmark.run_folder.attempts import damage, ended, folder_of, gone, job_of, numbers
-from benchmark.run_folder.files import examine, locked, write_atomic, write_json
+from benchmark.run_folder.attempts import damage, ended, folder_of, gone, job_of, numbers, turn
+from benchmark.run_folder.files import examine, write_atomic, write_json
 from benchmark.run_folder.links import FolderError as FolderError
 from benchmark.run_folder.result import examine_result, metrics_of, records, result_of
 from benchmark.run_folder.storage import NO_SPACE, DiskFullError
@@ -139,8 +140,7 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
     and did not before. Of two processes at once the second waits.
     """
     path = out / "suites" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    with locked(path.parent):
+    with list_turn(out):
         before = expansion(path)["cells"] if path.exists() else []
         cells = {entry["run_id"]: entry for entry in before}
         for spec in specs:
@@ -151,6 +151,11 @@ def remember(out: Path, name: str, exhibits: Sequence[str], specs: Iterable[RunS
         listed = list(cells.values())
         if listed != before:
             write_json(path, {"schema": SCHEMA_VERSION, "suite": name, "exhibits": list(exhibits), "cells": listed})
+
+
+def list_turn(out: Path) -> AbstractContextManager[object]:
+    """One process at a time changes the lists of a folder's suites."""
+    return turn(out / "suites" / ".turn")
 
 
 def expansion(path: Path) -> dict[str, Any]:

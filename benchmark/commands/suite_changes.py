@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark import results
 from benchmark.plain_values import plain
-from benchmark.run_folder.files import locked, write_json
+from benchmark.run_folder.files import write_json
 from benchmark.spec import RunSpec, SpecError, fields, from_dict
 from benchmark.suites import Suite
 
@@ -29,7 +29,7 @@ def check(out: Path, suite: Suite, *, accept: bool) -> None:
     path = out / "suites" / f"{suite.name}.json"
     if not path.exists():
         return
-    with locked(path.parent):
+    with results.list_turn(out):
         _check(path, out, suite, accept=accept)
 
 

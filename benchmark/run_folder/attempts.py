@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from benchmark.run_folder.result import result_of
 
 STALE_SECONDS = 60.0
 BEAT_SECONDS = 5.0
+TURN_SECONDS = 0.05
 NAME = re.compile(r"[0-9]{4}|[1-9][0-9]{4,8}")
 GENERATION = re.compile(r"checkpoint-([0-9]{10,15})\.(pt|json)")
 CODES = range(256)
@@ -143,12 +144,36 @@ def claim(cell: Path, observer: Observer) -> Attempt | None:
     try:
         write_json(aside / "owner.json", own_process())
         aside.rename(folder_of(cell, number))
-    except OSError:
+    except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if folder_of(cell, number).exists():
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) or folder_of(cell, number).exists():
             return None
         raise
     return Attempt(cell, number)
+
+
+def _pause() -> None:
+    time.sleep(TURN_SECONDS)
+
+
+@contextlib.contextmanager
+def turn(place: Path, *, wait: Callable[[], None] = _pause) -> Iterator[Attempt]:
+    """One process at a time in here, on any file system and machine, for work of seconds.
+
+    The rules are those of attempts at a cell: dead ones do not count. wait: called between two tries.
+    """
+    observer = Observer()
+    while (own := claim(place, observer)) is None or not own.newest():
+        if own is not None:  # its number was removed a moment ago, and a later one is at work
+            own.end("superseded")
+        wait()
+    try:
+        for number in numbers(place):
+            if number < own.number:
+                shutil.rmtree(folder_of(place, number), ignore_errors=True)
+        yield own
+    finally:
+        own.end("done")
 
 
 class Observer:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.results import FolderError
-from benchmark.run_folder.attempts import Attempt, Observer, claim, folder_of, numbers
+from benchmark.run_folder import attempts
+from benchmark.run_folder.attempts import Attempt
 from benchmark.run_folder.files import read_bytes, write_atomic
 
 if TYPE_CHECKING:
@@ -76,24 +77,17 @@ def folder_id(out: Path) -> str:
 
 @contextlib.contextmanager
 def turn(out: Path, wait_seconds: float, report: Report) -> Iterator[Attempt]:
-    """Allow one sync of a folder at a time.
-
-    The rules are those of attempts at a cell: dead ones do not count.
-    """
-    place, observer = out / ".mlflow-sync", Observer()
+    """Allow one sync of a folder at a time."""
     deadline = time.monotonic() + wait_seconds
-    while (turn := claim(place, observer)) is None:
+
+    def wait() -> None:
         if time.monotonic() > deadline:
             raise TrackingError(f"another sync of {out} has been at work for {wait_seconds:.0f} s")
         report("waiting for another sync")
         time.sleep(0.5)
-    try:
-        for number in numbers(place):
-            if number < turn.number:
-                shutil.rmtree(folder_of(place, number), ignore_errors=True)
-        yield turn
-    finally:
-        turn.end("done")
+
+    with attempts.turn(out / ".mlflow-sync", wait=wait) as own:
+        yield own
 
 
 @contextlib.contextmanager

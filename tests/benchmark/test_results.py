@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -260,6 +262,39 @@ def test_a_protocol_that_a_suite_corrects_replaces_the_earlier_one(tmp_path: Pat
         results.remember(tmp_path, "mine", (), [given])
     (member,) = results.members(tmp_path).values()
     assert (member.spec.protocol, member.spec.departs) == (("paper",), ())
+
+
+REMEMBER = """
+import fcntl, json, sys
+from pathlib import Path
+from benchmark import results
+from benchmark.spec import from_dict
+
+def no_locks(*_):
+    raise OSError("no locks available")
+
+fcntl.flock = no_locks
+for spec in json.load(sys.stdin):
+    results.remember(Path(sys.argv[1]), "mine", (), [from_dict(spec)])
+"""
+
+
+def test_no_command_takes_cells_of_another_one_off_the_list_where_nothing_can_be_locked(tmp_path: Path) -> None:
+    results.prepare(tmp_path)
+    spec = specification()
+    started = []
+    for number in range(3):
+        cells = [dataclasses.replace(spec, seed=10 * number + at).to_dict() for at in range(10)]
+        command = [sys.executable, "-c", REMEMBER, str(tmp_path)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(cells))
+        started.append(process)
+    for process in started:  # all at once: reading the rest of their input is how they begin
+        assert process.stdin is not None
+        process.stdin.close()
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert len(results.members(tmp_path)) == 30
 
 
 def test_a_list_of_cells_with_other_names_than_its_own_is_refused(grid: Grid, tmp_path: Path, bench: Bench) -> None:
