@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-t
 WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
 # as torch is built: without it `at::parallel_for` has one thread
 THREADS = ("-fopenmp",) if sys.platform == "linux" else ()
+ORPHAN_SECONDS = 3600.0
 
 
 def load() -> None:
@@ -41,7 +43,11 @@ def load() -> None:
         return
     with _locked(file.with_suffix(".lock")):
         if not _loads(file):  # another process may have built it while this one waited
-            _build(file)
+            try:
+                _build(file)
+            except Exception:
+                if not _loads(file):  # or, where nothing can be locked, while this one built it too
+                    raise
 
 
 def library() -> Path:
@@ -71,8 +77,8 @@ def _build(library: Path) -> None:
         raise RuntimeError(named or "no C++ compiler: install g++")
     print("building the kernels of masked weights, once: about 20 s", file=sys.stderr)
     prefix = f"build-{library.stem}-"  # other versions, and other processors that share this folder, build beside it
-    for orphan in library.parent.glob(f"{prefix}*"):  # left by builds that were killed
-        shutil.rmtree(orphan, ignore_errors=True)
+    for left in library.parent.glob(f"{prefix}*"):
+        _remove_orphan(left)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=prefix) as folder, _with_ninja():
         cpp_extension.load(
             "masked_weight",
@@ -83,6 +89,13 @@ def _build(library: Path) -> None:
             extra_ldflags=[*THREADS],
         )  # loads what it has built
         os.replace(Path(folder) / "masked_weight.so", library)
+
+
+def _remove_orphan(folder: Path) -> None:
+    """Remove what a build that was killed has left, but not what another node builds now."""
+    with contextlib.suppress(OSError):
+        if time.time() - folder.stat().st_mtime > ORPHAN_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
