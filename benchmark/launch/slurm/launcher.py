@@ -84,8 +84,8 @@ class SlurmLauncher:
     def _adopt(self, run_ids: Set[str]) -> None:
         """Follow the jobs that SLURM has for these cells, with those of their cells that have not ended."""
         out = self._execution.out
-        known = [job for job in jobs.read(out) if job.launcher == "slurm" and job.job not in self._observer.dead_jobs]
-        mine = [job for job in known if not run_ids.isdisjoint(job.cells)]
+        others = [job for job in jobs.read(out) if job.job not in self._observer.dead_jobs | self._jobs.keys()]
+        mine = [job for job in others if job.launcher == "slurm" and not run_ids.isdisjoint(job.cells)]
         left = [dataclasses.replace(job, cells=tuple(job.left(out))) for job in mine]
         states = slurm_queue.states(job.job for job in left)
         self._jobs |= {job.job: job for job in left if not states[job.job].ended and not run_ids.isdisjoint(job.cells)}

@@ -206,3 +206,16 @@ def test_storage_that_does_not_answer_is_waited_for(cluster: Cluster, monkeypatc
     assert "Stale file handle" in looks[0][-1].payload["warning"]
     assert looks[1] == [], "it is said once"
     assert len(launcher._watch.open) == 2
+
+
+def test_a_cell_that_has_left_a_job_does_not_come_back_into_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It failed in job 1, which trains the others still, and its next job died."""
+    cluster.command(cells_per_job=3)
+    mark_ended(cluster.folder(0), "the hook broke")
+    launcher = cluster.command(cells_per_job=3)
+    cluster.begin(0, "2", monkeypatch)
+    cluster.states["2"] = State("TIMEOUT")
+    list(launcher._ask_queue())
+    assert cluster.cells() == [[0, 1, 2], [0], [0]]
