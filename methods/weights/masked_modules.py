@@ -128,9 +128,9 @@ def _mask_loaded(module: nn.Module, _: Any) -> None:
     loses = False
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
-        if weight is None or mask.pruned is None or not mask.written(weight):
+        if weight is None or not (mask.prunes or mask.is_copy) or not mask.written(weight):
             continue
-        if not mask.forward:
+        if mask.prunes and not mask.forward:
             mask.before = weight.detach().clone()
         mask.settle_(module, name, written=True)
         loses |= mask.before is not None and mask.loses(mask.before)

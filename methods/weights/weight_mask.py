@@ -2,7 +2,7 @@
 
 The module that holds the weight carries it (`masked_modules`). A copy that is written to, such as an
 average of weights, follows the masks of its original, the last ones where the original was
-finalized or dropped; a copy that is not written to keeps those that it was copied with.
+finalized or dropped; a copy that is not written to again keeps those that it has.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WeightMask:
         self._hooked: weakref.ref[Tensor] | None = None  # whose gradient is zeroed, and what ends that
         self._hook: RemovableHandle | None = None
         self._original: WeightMask | None = None  # of a copy
-        self._copied: tuple[torch.dtype, Tensor] | None = None  # of a copy: type and bits of the copied weight
+        self._copied: tuple[torch.dtype, Tensor] | None = None  # of a copy: type and bits when it was looked at last
 
     @property
     def pruned(self) -> Tensor | None:
@@ -71,6 +71,11 @@ class WeightMask:
     def prunes(self) -> bool:
         """Whether there is a mask: cheaper than `pruned`, which may be computed."""
         return self._pruned is not None or self.places is not None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this mask was copied with its weight, and follows that of the original."""
+        return self._original is not None
 
     def hold(self, places: Places | None) -> None:
         """Note that the layer holds only the weights at these places, or with None its dense weight."""
@@ -143,19 +148,13 @@ class WeightMask:
         stands_in = not isinstance(weight, nn.Parameter) or (is_other and not written)
         if self._lags() and (self.forward or not stands_in) and (changed or self._differs(weight)):
             self._follow()
-        if self.pruned is None:
-            if not changed and self._lags():
-                self._masked.note_memory(weight)  # a snapshot of a dense model was moved: look at its values once
-            return None
-        if self.forward:
-            self.note(weight)
-            return None
-        if stands_in:
+        if self.pruned is not None and stands_in and not self.forward:
             module._parameters[parameter_name] = weight.masked_fill(self.pruned, 0)  # type: ignore[assignment]
             return weight
-        self.apply_(weight)
-        if self._original is not None and (self._copied is None or self._copied[0] != weight.dtype):
-            self.note_copy(weight)
+        if self.pruned is not None:
+            self.apply_(weight)
+        if self.is_copy and not stands_in and not weight.is_meta:
+            self.note_copy(weight)  # masks that come later are not its own, unless it is written again
         return None
 
     def finish(self, weight: Tensor | None, kept: Tensor | None) -> None:
@@ -178,12 +177,12 @@ class WeightMask:
         return bool(loaded[self._pruned].any())
 
     def note_copy(self, weight: Tensor) -> None:
-        """This mask and its weight, which is masked, were copied from others."""
+        """This is a copy's mask, and its weight is masked now."""
         self.note(weight)
         self._copied = weight.dtype, _sum_of_bits(weight)
 
     def _differs(self, weight: Tensor) -> bool:
-        """Whether a copy's weight has other values than it was copied with, such as after a write to `.data`."""
+        """Whether a copy's weight has other values than when it was looked at last, as after a write to `.data`."""
         if self._copied is None or weight.is_meta or weight.dtype != self._copied[0]:
             return False
         return bool(_sum_of_bits(weight).cpu() != self._copied[1].cpu())

@@ -82,6 +82,26 @@ def test_finalize_gives_a_snapshot_the_masks_that_it_was_copied_with() -> None:
         assert torch.equal(snapshot.get_parameter(name) != 0, mask)
 
 
+@pytest.mark.parametrize("method", ["set", "top_kast", "acdc"])  # acdc: dense when the state is loaded
+def test_a_copy_keeps_the_masks_of_the_state_that_it_loaded(method: str) -> None:
+    torch.manual_seed(0)
+    model = Block()
+    values = {"warm_up": 0.5} if method == "acdc" else {"update_every": 1}
+    attached = attach(model, method, density=0.3, total_steps=8, **values)
+    sgd(attached)
+    best = copy.deepcopy(model)
+    for step in range(4):
+        backward(model, attached)
+        attached.step()
+        if step == 2:
+            best.load_state_dict(model.state_dict())
+            kept, computed = attached.masks(), copy.deepcopy(best).eval()(torch.ones(4, 6))
+    assert any(not torch.equal(mask, kept[name]) for name, mask in attached.masks().items())
+    for parameter in best.parameters():
+        parameter.data = parameter.data.clone()  # as `to` another device does
+    assert torch.equal(methods.finalize(best).eval()(torch.ones(4, 6)), computed)
+
+
 @pytest.mark.parametrize("method", ["set", "top_kast"])
 def test_a_copy_whose_data_are_replaced_follows_the_masks_and_a_copy_that_moves_does_not(
     method: str,
