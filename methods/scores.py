@@ -19,8 +19,12 @@ def magnitude(weight: Tensor) -> Tensor:
 def random(like: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform scores in [0, 1): float32, shape and device of `like`.
 
-    They are drawn on the CPU and so are the same on any device.
+    They are drawn on the CPU and so are the same on any device. For float64, a generator of their own
+    draws them: layers that torch.manual_seed initialised with the same seed have the same uniform numbers.
     """
+    if like.dtype == torch.float64:
+        own_seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
+        generator = torch.Generator("cpu").manual_seed(own_seed)
     return torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu").to(like.device, torch.float32)
 
 

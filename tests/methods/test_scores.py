@@ -35,6 +35,14 @@ def test_ties_go_to_the_earlier_entry() -> None:
     assert true_at(scores.top(torch.tensor([1.0, 2.0, 1.0, 2.0, 1.0]), 3)) == [0, 1, 3]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_random_scores_do_not_repeat_the_numbers_of_an_initialisation_with_the_same_seed(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight = nn.Linear(40, 50, dtype=dtype).weight.detach()
+    score = scores.random(weight, torch.Generator().manual_seed(0))
+    assert abs(torch.stack([weight.flatten().float(), score.flatten()]).corrcoef()[0, 1]) < 0.1
+
+
 def test_among_limits_the_choice() -> None:
     among = torch.tensor([False, True, True, False, True])
     assert true_at(scores.top(torch.tensor([9.0, 1.0, 2.0, 8.0, 3.0]), 2, among=among)) == [2, 4]
