@@ -1,4 +1,4 @@
-"""What a training loop gives to `attach` and `load_state_dict`, checked before it is used."""
+"""What training loops and methods give to an attachment, checked before it is used."""
 
 from __future__ import annotations
 
@@ -80,6 +80,17 @@ def phases_of(method: Method, total_steps: int) -> tuple[Phase, ...]:
     if not phases or min(phase.steps for phase in phases) < 1:
         raise ValueError(f"{method.name} has a phase without steps in a training of {total_steps}: {phases}")
     return phases
+
+
+def after_backward(method: Method, ctx: Context) -> bool:
+    """What the method's hook returns. Raises TypeError unless it is True or False."""
+    goes_on = method.after_backward(ctx)
+    if not isinstance(goes_on, bool):
+        raise TypeError(
+            f"{method.name}: after_backward returned {goes_on!r}: it must return True, or False where it made the "
+            "update itself in place of the optimizer"
+        )
+    return goes_on
 
 
 def function(name: str, value: Any, *, example: str) -> Any:

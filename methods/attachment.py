@@ -286,7 +286,7 @@ class Attachment:
         if self._reads_gradients():
             unscale(scaler_step, ctx.optimizer)
         keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
-        stepped = not self.method.after_backward(ctx)
+        stepped = not arguments.after_backward(self.method, ctx)
         if not stepped:
             stepped = self._bound.update(scaler_step, closure, keep_gradients=keep)
             ctx.with_gradient = self._bound.with_gradient

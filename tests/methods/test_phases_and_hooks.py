@@ -102,6 +102,21 @@ def test_hooks_run_in_order_and_may_replace_the_optimizers_step() -> None:
     ]
 
 
+class ForgetsToAnswer(Recorder):
+    def after_backward(self, ctx: Context) -> bool:
+        """Falls off the end."""
+        return None  # type: ignore[return-value]
+
+
+def test_a_hook_that_does_not_say_whether_the_optimizer_steps_is_named() -> None:
+    model = Block()
+    attached = attach(model, ForgetsToAnswer())
+    sgd(attached)
+    backward(model, attached)
+    with pytest.raises(TypeError, match="recorder: after_backward returned None: it must return True, or False"):
+        attached.step()
+
+
 class ScoresOnData(Method):
     name = "scores_on_data"
     version = 1
