@@ -260,7 +260,7 @@ class Attachment:
     ) -> bool:
         """One update, in place of optimizer.step(). True when a new phase began.
 
-        scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before, as for clipping, and
+        scaler_step: a GradScaler's `step`; call `scaler.unscale_(optimizer)` before it to clip, and
         `scaler.update()` after. closure: recomputes loss and gradients, where an optimizer evaluates
         them several times. No step is counted where it makes no update (a wrapper accumulates
         gradients, a scaler found infinite ones). Raises RuntimeError where no optimizer is bound, for
@@ -283,8 +283,7 @@ class Attachment:
         self._loop.before_step(ctx.optimizer)
         ctx.masks.begin()
         ctx.with_gradient = frozenset()
-        if self._reads_gradients():
-            unscale(scaler_step, ctx.optimizer)
+        unscale(scaler_step, ctx.optimizer)
         keep = ctx.execution.dense_next  # after_step reads gradients of pruned weights
         stepped = not arguments.after_backward(self.method, ctx)
         if not stepped:

@@ -285,6 +285,19 @@ def test_rigl_trains_with_a_scaler_that_was_not_asked_to_unscale(unscaled: bool)
     assert attached.density() == pytest.approx(0.3, abs=0.01)
 
 
+def test_after_step_sees_unscaled_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, attached = attach("granet", density=0.3, update_every=1)  # grows by the gradients of every step
+    optimizer, scaler, seen = sgd(attached), torch.amp.GradScaler("cpu", init_scale=1024.0), []
+    weight = model[0].weight
+    monkeypatch.setattr(type(attached.method), "after_step", lambda *_: seen.append(weight.grad.clone()))
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(X), Y), [weight])
+    scaler.scale(F.cross_entropy(model(X), Y)).backward()
+    attached.step(scaler.step)
+    scaler.update()
+    optimizer.zero_grad()
+    assert torch.equal(seen[0], gradient)
+
+
 @pytest.mark.parametrize("kind", [torch.optim.SGD, Clearing])
 def test_a_group_that_was_added_later_is_trained(kind: type[torch.optim.SGD]) -> None:
     model = mlp()
