@@ -162,6 +162,7 @@ class Masks:
             hint = _prefix_hint(unknown[0])
             raise ValueError(f"saved masks of {', '.join(unknown)}, which are no maskable weights here{hint}")
         for name, held in self._masks.items():
+            held.fresh = False
             if name not in state and held.pruned is not None:  # dense when the state was saved
                 held.replace(torch.zeros_like(held.pruned))
         for name, mask in state.items():

@@ -123,17 +123,19 @@ def _put_back_after(caller: nn.Module, replaced: list[StandIn]) -> None:
 def _mask_loaded(module: nn.Module, _: Any) -> None:
     """Mask weights that were loaded, and keep their values in case other masks are loaded next.
 
+    Those of a copy of a fresh model wait until the copy computes: the masks of a saved training may come first.
     Warns where training has begun and the masks zero some values: those of an earlier step had other masks.
     """
     loses = False
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
-        if weight is None or not (mask.prunes or mask.is_copy) or not mask.written(weight):
+        if weight is None or not (mask.prunes or mask.is_copy) or not mask.written(weight) or mask.waits:
             continue
-        if mask.prunes and not mask.forward:
-            mask.before = weight.detach().clone()
+        loaded = weight.detach().clone()
         mask.settle_(module, name, written=True)
-        loses |= mask.before is not None and mask.loses(mask.before)
+        if mask.prunes and not mask.forward:
+            loses |= mask.loses(loaded)
+            mask.before = None if mask.is_copy else loaded
     if loses:
         warnings.warn(LOST, stacklevel=2)
 

@@ -32,11 +32,11 @@ class WeightMask:
     where the weight is dense. zeroes_gradients: whether gradients of pruned weights become 0 as
     they arrive; keeps_gradients suspends this while it is True. forward: the mask leaves the
     parameter as it is. before: the weight's values from before it was masked, until training goes
-    on. begun: whether it did. final: what was kept when the model was finalized. last: `pruned`
-    before that, for copies. at_finish: a weak reference to what is called before finalizing.
-    places: where the kept weights are, while the layer holds only these; None otherwise. `pruned`
-    is computed from them then. changes: how often the mask was replaced. changes_form: whether the
-    layer may hold only its kept weights.
+    on. begun: whether it did. fresh: whether no step was trained and no saved masks were loaded. final:
+    what was kept when the model was finalized. last: `pruned` before that, for copies. at_finish: a
+    weak reference to what is called before finalizing. places: where the kept weights are, while the
+    layer holds only these; None otherwise. `pruned` is computed from them then. changes: how often the
+    mask was replaced. changes_form: whether the layer may hold only its kept weights.
     """
 
     def __init__(self, name: str, *, zeroes_gradients: bool = False, forward: bool = False) -> None:
@@ -47,7 +47,7 @@ class WeightMask:
         self.places: Places | None = None
         self._pruned: Tensor | None = None
         self.before: Tensor | None = None
-        self.begun = False
+        self.begun, self.fresh = False, True
         self.final: Tensor | None = None
         self.last: Tensor | None = None
         self.at_finish: weakref.WeakMethod[Callable[[], None]] | None = None  # copies have none
@@ -76,6 +76,11 @@ class WeightMask:
     def is_copy(self) -> bool:
         """Whether this mask was copied with its weight, and follows that of the original."""
         return self._original is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether this is a copy's mask, and that of its original is still fresh."""
+        return self._original is not None and self._original.fresh
 
     def hold(self, places: Places | None) -> None:
         """Note that the layer holds only the weights at these places, or with None its dense weight."""
@@ -125,7 +130,7 @@ class WeightMask:
 
     def begin(self) -> None:
         """Training goes on: free the weight's values from before it was masked."""
-        self.before, self.begun = None, True
+        self.before, self.begun, self.fresh = None, True, False
 
     def lead(self) -> None:
         """An attachment sets this mask: a copy of it follows no original."""
@@ -217,7 +222,7 @@ class WeightMask:
         copy = WeightMask(self.name, zeroes_gradients=self.zeroes_gradients, forward=self.forward)
         memo[id(self)] = copy
         copy.pruned = None if (pruned := self.pruned) is None else pruned.clone()
-        copy.changes, copy.begun = self.changes, self.begun
+        copy.changes, copy.begun, copy.fresh = self.changes, self.begun, self.fresh
         copy._original = self._original or self
         weight = self._masked.tensor
         if weight is not None and (self.forward or not self.prunes or not self._masked.changed(weight)):

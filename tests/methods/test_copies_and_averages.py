@@ -204,6 +204,28 @@ def test_an_earlier_state_without_masks_makes_the_model_dense_again() -> None:
         assert torch.equal(parameter, states[1][name])
 
 
+@pytest.mark.parametrize("first", ["average", "attachment"])
+@pytest.mark.parametrize("method", ["set", "top_kast"])
+def test_a_resumed_average_has_all_its_weights_whichever_state_is_loaded_first(method: str, first: str) -> None:
+    def build() -> tuple[Block, methods.Attachment, AveragedModel]:
+        torch.manual_seed(0)
+        model = Block()
+        attached = attach(model, method, density=0.3, update_every=1, total_steps=8)
+        return model, attached, AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+
+    model, attached, average = build()
+    sgd(attached)
+    for _ in range(4):
+        backward(model, attached)
+        attached.step()
+        average.update_parameters(model)
+    computed, (resumed, again, other) = average.eval()(torch.ones(4, 6)), build()
+    pairs = [(again, attached), (resumed, model)]
+    for mine, saved in [(other, average), *pairs] if first == "average" else [*pairs, (other, average)]:
+        mine.load_state_dict(saved.state_dict())
+    assert torch.equal(other.eval()(torch.ones(4, 6)), computed)
+
+
 def test_apply_masks_takes_wrapped_plain_and_attached_copies() -> None:
     model = Block()
     attached = attach(model, density=0.3)
