@@ -41,10 +41,10 @@ class BoundOptimizer:
         self._look()
         self._stepped = self._skipped = self._warned = self._warned_of_lacking = False
         self.with_gradient: frozenset[str] = frozenset()
-        self._versions_after = self._versions()
         inner = innermost(optimizer)
         self.direct = inner is optimizer
         self._handle = inner.register_step_post_hook(self._note) if inner is not None else None
+        self._versions_after = self._versions()
 
     def _look(self) -> None:
         """Find which weights and thresholds the optimizer holds now, and what it lacks."""
@@ -133,8 +133,14 @@ class BoundOptimizer:
                 stacklevel=4,
             )
 
-    def _versions(self) -> list[int]:
-        return [parameter._version for _, _, _, parameter in self._held if parameter is not None]
+    def _versions(self) -> list[float]:
+        """What an update changes: the weights' versions, and their norms under an optimizer that is none of torch.
+
+        Such an optimizer has no hook, and may write through `.data`, which raises no version.
+        """
+        held = [parameter for _, _, _, parameter in self._held if parameter is not None]
+        norms = [] if self._handle is not None else [p.detach().double().norm().item() for p in held]
+        return [*(p._version for p in held), *norms]
 
     def _note(self, *_: Any) -> None:
         self._stepped, self._skipped = True, skips(self.optimizer)

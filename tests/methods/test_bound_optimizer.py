@@ -51,6 +51,28 @@ def test_calls_that_a_wrapper_skips_are_no_steps(name: str) -> None:
     assert steps == [0, 0, 1, 1, 1, 2]
 
 
+class ThroughData:
+    """None of torch's optimizers, and its writes raise no version."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.param_groups = groups
+
+    def step(self) -> None:
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            parameter.data.sub_(parameter.grad, alpha=0.1)
+
+
+def test_steps_of_an_optimizer_that_is_none_of_torch_and_writes_through_data_are_counted() -> None:
+    model = Block()
+    attached = attach(model, "gradual", density=0.3)
+    attached.bind(ThroughData(attached.parameter_groups()))  # type: ignore[arg-type]
+    for _ in range(attached.total_steps):
+        backward(model, attached)
+        attached.step()
+    assert attached.context.step == attached.total_steps
+    assert attached.density() == pytest.approx(0.3, abs=0.01)
+
+
 def test_steps_that_a_scaler_skips_are_not_counted_and_masks_hold() -> None:
     model = Block()
     attached = attach(model, density=0.5)
