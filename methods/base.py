@@ -258,7 +258,7 @@ class Method:
 
 
 def class_problem(cls: type[Method]) -> str:
-    """What is wrong with the class attributes that every method declares; empty if nothing."""
+    """What is wrong with the class attributes of a method; empty if nothing."""
     if missing := [name for name in ATTRIBUTES if not hasattr(cls, name)]:
         names = f"{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
         lines = ", ".join(f"{name} = {ATTRIBUTES[name]!r}" for name in missing)
@@ -266,8 +266,10 @@ def class_problem(cls: type[Method]) -> str:
     for name, example in ATTRIBUTES.items():
         if not isinstance(value := getattr(cls, name), type(example)) or isinstance(value, bool):
             return f"has {name} = {value!r}: it must be {type(example).__name__}, such as {example!r}"
-    if cls.density_promise not in (valid := typing.get_args(DensityPromise)):
-        return f"has density_promise = '{cls.density_promise}'; valid: {', '.join(valid)}"
+    for name, hint in typing.get_type_hints(Method).items():
+        choices = [kind for kind in typing.get_args(hint) if typing.get_origin(kind) is Literal]
+        if choices and (value := getattr(cls, name)) not in (valid := typing.get_args(choices[0])):
+            return f"has {name} = '{value}'; valid: {', '.join(valid)}"
     return ""
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import methods
 from methods import registry
@@ -86,3 +87,10 @@ def test_what_is_imported_late_is_listed_and_its_module_needs_no_torch_for_that(
     assert done.stdout == "False\n"
     assert {"attach", "finalize", "conformance", "Method", "create"} <= {*dir(methods)}
     assert all(getattr(methods, name) is not None for name in dir(methods) if name in methods.__all__)
+
+
+@pytest.mark.parametrize("name", ["masking", "granularity", "grown_state", "weight_gradient", "pruned_gradients"])
+def test_a_misspelt_choice_of_a_class_is_refused_with_the_valid_ones(name: str) -> None:
+    misspelt = type("Misspelt", (registry.method_class("static"),), {name: "foward"})
+    with pytest.raises(ValueError, match=rf"method Misspelt has {name} = 'foward'; valid: \w+, \w+"):
+        methods.attach(nn.Linear(4, 4), misspelt(density=0.5), total_steps=1, steps_per_epoch=1)
