@@ -77,8 +77,8 @@ class Masks:
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != parameter.shape:
                 found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
                 raise ValueError(f"mask of {name} is {found}, not torch.bool {list(parameter.shape)}")
-        frozen = {name for name in self._trained if not self._weights[name].held.requires_grad}
-        masks = {name: mask for name, mask in masks.items() if frozen_too or name not in frozen}
+        frozen = frozenset() if frozen_too else self.frozen()
+        masks = {name: mask for name, mask in masks.items() if name not in frozen}
         for name, mask in masks.items():
             held, parameter = self._masks[name], self._weights[name].parameter
             if not held.begun and held.before is None and not held.forward:
@@ -87,6 +87,10 @@ class Masks:
         self.watch()
         self._count()
         self.apply_()
+
+    def frozen(self) -> frozenset[str]:
+        """The names of weights that trained at `attach` and are frozen now: they keep their masks."""
+        return frozenset(name for name in self._trained if not self._weights[name].held.requires_grad)
 
     @torch.no_grad()
     def restore_before_(self) -> None:

@@ -44,7 +44,8 @@ class GraNet(DropGrow):
     is reached; the authors' code stops one period before it. The optimizer state of pruned weights
     stays: it gets the gradients of the updates' steps and decays in all others; the authors' code
     zeroes it. There is no update at the last
-    step. Frozen layers keep their masks. Layers without a gradient are pruned and grow nothing.
+    step. Frozen layers keep their masks; where they were frozen after attach, the others shrink as
+    without them. Layers without a gradient are pruned and grow nothing.
     """
 
     name = "granet"
@@ -69,7 +70,7 @@ class GraNet(DropGrow):
 
     def enter_phase(self, ctx: Context) -> None:
         random_masks(ctx, density=self.initial_density, allocation=self.allocation, pattern=self.pattern)
-        self._count(ctx, self.density)  # a density that keeps too few weights fails at once
+        self._count(ctx, self._end(ctx))  # a density that keeps too few weights fails at once
 
     def due(self, ctx: Context) -> bool:
         return self._due(ctx, ctx.step)
@@ -93,17 +94,21 @@ class GraNet(DropGrow):
 
     def _prune(self, ctx: Context) -> None:
         """Prune the smallest weights of all layers that train, so that the sparsity is s_t."""
-        density = cubic(ctx.step, begin=0, end=self._end(ctx), start=self.initial_density, final=self.density)
         trains = {name: weight.parameter for name, weight in ctx.weights.items() if weight.parameter.requires_grad}
         kept = {name: ctx.masks[name] for name in trains}
         sizes = {name: scores.magnitude(weight) for name, weight in trains.items()}
-        if (count := self._count(ctx, density)) < sum(int(torch.count_nonzero(mask)) for mask in kept.values()):
+        now, count = sum(int(torch.count_nonzero(mask)) for mask in kept.values()), self._count(ctx, ctx.step)
+        if ctx.masks.frozen():  # these have a share of the count, and the others shrink as without them
+            before = next((step for step in range(ctx.step - 1, 0, -1) if self._due(ctx, step)), 0)
+            count = max(1, round(now * count / self._count(ctx, before)))
+        if count < now:
             ctx.masks.set(scoring.highest_of_all(ctx, sizes, count, among=kept))
 
-    def _count(self, ctx: Context, density: float) -> int:
-        """How many weights the layers that train keep of a density, beside those of frozen layers."""
-        total = ctx.kept_count(density)
-        frozen = [name for name, weight in ctx.weights.items() if not weight.parameter.requires_grad]
+    def _count(self, ctx: Context, step: int) -> int:
+        """How many weights s_t keeps, beside those of layers that were frozen at attach."""
+        density = cubic(step, begin=0, end=self._end(ctx), start=self.initial_density, final=self.density)
+        total, later = ctx.kept_count(density), ctx.masks.frozen()
+        frozen = [n for n, weight in ctx.weights.items() if not weight.parameter.requires_grad and n not in later]
         held = sum(int(torch.count_nonzero(ctx.masks[name])) for name in frozen)
         if held >= total:
             raise ValueError(

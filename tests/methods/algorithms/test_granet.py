@@ -99,7 +99,25 @@ def test_layers_that_are_frozen_keep_their_masks_and_those_without_a_gradient_gr
     assert torch.equal(after["frozen.weight"], before["frozen.weight"])
     assert not (after["unused.weight"] & ~before["unused.weight"]).any()
     assert (after["used.weight"] & ~before["used.weight"]).any()
-    assert int(at.kept_counts().sum()) == 90
+    kept = {name: int(mask.sum()) for name, mask in after.items()}
+    assert (kept["frozen.weight"], kept["unused.weight"] + kept["used.weight"]) == (50, 60)  # 0.3 of 200
+
+
+def test_freezing_a_layer_that_holds_more_than_the_density_is_no_error() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 10))
+    at = methods.attach(model, "granet", total_steps=12, steps_per_epoch=2, density=0.1, update_every=2)
+    at.bind(torch.optim.SGD(at.parameter_groups(), lr=0.1))
+    for step in range(12):
+        model[0].requires_grad_(step < 5)
+        model.zero_grad()
+        F.cross_entropy(model(torch.randn(8, 20)), torch.arange(8) % 10).backward()
+        at.step()
+        if step == 4:
+            kept = at.masks()
+    held = [int(mask.sum()) for mask in kept.values()]
+    at_4 = 0.1 + 0.4 * (1 - 4 / 8) ** 3  # of all 900 weights: the density at the last update before
+    assert at.kept_counts().tolist() == [held[0], pytest.approx(held[1] * 0.1 / at_4, abs=1)]
 
 
 def test_frozen_layers_that_hold_more_than_the_density_are_refused_by_name() -> None:
