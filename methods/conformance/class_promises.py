@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import types
 from collections.abc import Callable, Iterator
@@ -61,6 +62,9 @@ def check_hyperparameters(candidate: Candidate) -> Iterator[str]:
     for name, value in candidate.values.items():
         if values[name] != value:
             yield f"'{name}' is {values[name]!r}, given {value!r}"
+    for name, other, method in _with_another_value(candidate):
+        if (stored := getattr(method, name)) != other:
+            yield f"'{name}' is {stored!r}, given {other!r}"
     if (again := candidate.make(**values).hyperparameters()) != values:
         yield f"made from {values}, it reports {again}"
 
@@ -105,19 +109,23 @@ def check_phases(candidate: Candidate) -> Iterator[str]:
 def check_every_hyperparameter_has_an_effect(candidate: Candidate) -> Iterator[str]:
     """Another value of a switch, or of what no code of the class reads, changes the training."""
     method, read = candidate.make(), _names_read(candidate.cls)
-    values = {name: getattr(method, name) for name in method.hyperparameter_names() if hasattr(method, name)}
-    if not values:
+    if not method.hyperparameter_names():
         raise NotApplicable("has no hyperparameters")
-    for name, value in values.items():
-        other = _other_value(value)
-        if other is None or (name in read and not isinstance(value, bool)):
-            continue
-        try:
-            candidate.make(**{name: other})
-        except ValueError:
+    for name, other, _ in _with_another_value(candidate):
+        if name in read and not isinstance(other, bool):
             continue
         if not any(_differ(candidate, {name: other}, on=network) for network in FAST):
-            yield f"'{name}' = {other!r} gives the same training as {value!r}"
+            yield f"'{name}' = {other!r} gives the same training as {getattr(method, name)!r}"
+
+
+def _with_another_value(candidate: Candidate) -> Iterator[tuple[str, Any, Method]]:
+    """Each hyperparameter with a value other than usual, and the method that has it; without refused ones."""
+    method = candidate.make()
+    for name in method.hyperparameter_names():
+        if (other := _other_value(getattr(method, name, None))) is None:
+            continue
+        with contextlib.suppress(ValueError):
+            yield name, other, candidate.make(**{name: other})
 
 
 def _other_value(value: Any) -> Any:

@@ -56,6 +56,15 @@ class IgnoresAHyperparameter(Random):
         super().__init__(density=0.5)
 
 
+class OverwritesAHyperparameter(Random):
+    def __init__(self, *, density: float = 0.5, alpha: float = 0.1) -> None:
+        super().__init__(density=density)
+        self.alpha = 0.1
+
+    def penalty(self, ctx: Context) -> Tensor:
+        return self.alpha * torch.zeros(())
+
+
 class TakesAnyHyperparameter(Random):
     def __init__(self, *, density: float = 0.5, **others: Any) -> None:
         super().__init__(density=density)

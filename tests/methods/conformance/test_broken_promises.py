@@ -34,6 +34,7 @@ def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
         (broken.NeedsAnArgument, {"check_class"}),
         (broken.ForgetsAHyperparameter, {"check_hyperparameters", "check_training"}),
         (broken.IgnoresAHyperparameter, {"check_hyperparameters"}),
+        (broken.OverwritesAHyperparameter, {"check_hyperparameters"}),
         (broken.TakesAnyHyperparameter, {"check_unknown_hyperparameter_is_refused"}),
         (broken.RaisesLate, {"check_training"}),
         (broken.EmptyPhase, {"check_phases", "check_training"}),
