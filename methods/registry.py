@@ -98,7 +98,7 @@ class Registry:
                 raise ValueError(f"{name} has no hyperparameter '{key}': {_nearest(key, valid)}")
         hints = typing.get_type_hints(cls.__init__)
         try:
-            return cls(**{key: _typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()})
+            return cls(**{key: typed(name, key, value, hints.get(key)) for key, value in hyperparameters.items()})
         except (TypeError, OverflowError) as error:
             raise ValueError(f"{name}: {error}") from error
 
@@ -141,7 +141,7 @@ def native(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def _typed(method: str, key: str, value: Any, hint: Any) -> Any:
+def typed(method: str, key: str, value: Any, hint: Any) -> Any:
     """The value, checked against plain types and their unions.
 
     An int is accepted for a float and converted; so is a list for a tuple.

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import types
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from methods import registry
 from methods.base import Method, class_problem
-from methods.conformance.networks import FAST, TOTAL_STEPS
+from methods.conformance.networks import FAST, STEPS_PER_EPOCH, TOTAL_STEPS
 from methods.conformance.training import NotApplicable
 from methods.conformance.trial import Trial, differing
 
 VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
     "density": 0.3,
-    "update_every": "1 epoch",
+    "update_every": STEPS_PER_EPOCH,
     "frequency_decay": 1.0,
     "prune_fraction": 0.5,
     "train_examples": 2000,
@@ -35,11 +36,21 @@ class Candidate:
 
     @property
     def values(self) -> dict[str, Any]:
-        valid = self.cls.hyperparameter_names()
-        values = {k: v for k, v in VALUES_FOR_SMALL_NETWORKS.items() if k in valid}
+        values = {name: value for name, value in VALUES_FOR_SMALL_NETWORKS.items() if self._takes(name, value)}
         if "density" in values and self.cls.granularity == "unit":
             values["density"] = DENSITY_OF_UNITS
         return values | self.given
+
+    def _takes(self, name: str, value: Any) -> bool:
+        """Whether the method has this hyperparameter, and its type admits the value."""
+        hints: dict[str, Any] = {}
+        with contextlib.suppress(NameError):  # a type that is known only where the class was written
+            hints = typing.get_type_hints(self.cls.__init__)
+        try:
+            registry.typed("", name, value, hints.get(name))
+        except ValueError:
+            return False
+        return name in self.cls.hyperparameter_names()
 
     def make(self, **values: Any) -> Method:
         return self.cls(**self.values | values)

@@ -40,6 +40,16 @@ class GrowByGradient(DropGrow):
 
 
 @dataclass(kw_only=True)
+class CountsInSteps(GrowByGradient):
+    """Its period is a number of steps and no duration in epochs."""
+
+    update_every: int = 100
+
+    def due(self, ctx: Context) -> bool:
+        return ctx.step % self.update_every == 0 and ctx.step < ctx.total_steps
+
+
+@dataclass(kw_only=True)
 class LargestInForward(Plugin):
     """Masked forward: all weights are trained, the largest of each layer compute."""
 

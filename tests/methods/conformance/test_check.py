@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from good_methods import (
+    CountsInSteps,
     DecayingThresholds,
     GrowByGradient,
     LargestInForward,
@@ -20,7 +22,8 @@ from torch import nn
 
 import methods
 from methods import Method, registry
-from methods.conformance import check, check_method
+from methods.conformance import check, check_method, ways
+from methods.conformance.class_promises import Candidate
 from methods.conformance.networks import FAST, FULL
 from methods.conformance.training import Training
 
@@ -75,6 +78,18 @@ def test_a_registered_plug_in_passes_by_name(monkeypatch: pytest.MonkeyPatch) ->
         methods.register("mine", "good_methods:GrowByGradient")
         check_method("mine")
         check_method("mine", density=0.4, drop_fraction=0.1)
+
+
+def test_a_value_of_the_kit_that_a_hyperparameter_cannot_have_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(kw_only=True)
+    class Named(Method):
+        density: str = "small"
+        update_every: int = 100
+
+    assert Candidate(Named, None, {}).values == {"update_every": 3}
+    monkeypatch.setattr(check, "FAST", FAST[:1])
+    monkeypatch.setattr(ways, "CHECKS", ())
+    check_method(CountsInSteps)
 
 
 def test_the_kit_leaves_global_generators_alone() -> None:
