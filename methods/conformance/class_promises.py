@@ -13,8 +13,8 @@ from typing import Any
 from methods import registry
 from methods.base import Method, class_problem
 from methods.conformance.networks import FAST, STEPS_PER_EPOCH, TOTAL_STEPS
-from methods.conformance.training import NotApplicable
-from methods.conformance.trial import Trial, differing
+from methods.conformance.training import NotApplicable, differing
+from methods.conformance.trial import Trial
 
 VALUES_FOR_SMALL_NETWORKS: dict[str, Any] = {
     "density": 0.3,
@@ -108,17 +108,22 @@ def check_unknown_hyperparameter_is_refused(candidate: Candidate) -> Iterator[st
 
 
 def check_phases(candidate: Candidate) -> Iterator[str]:
-    """There is at least one phase, each has steps, and a second call returns the same phases."""
+    """There is at least one phase, each has steps, they train to the end, and a second call returns the same."""
     method = candidate.make()
     phases = method.phases(TOTAL_STEPS)
     if not phases or min(phase.steps for phase in phases) < 1:
         yield f"a phase without steps in a training of {TOTAL_STEPS}: {phases}"
+    if (steps := sum(phase.steps for phase in phases)) < TOTAL_STEPS:
+        yield f"{steps} steps in all, in a training of {TOTAL_STEPS}"
     if (again := method.phases(TOTAL_STEPS)) != phases:
         yield f"{phases}, asked again {again}"
 
 
 def check_every_hyperparameter_has_an_effect(candidate: Candidate) -> Iterator[str]:
-    """Another value of a switch, or of what no code of the class reads, changes the training."""
+    """Another value of a switch, or of what no code of the class reads, changes the training.
+
+    The end of the density_knob's range where the least is kept prunes.
+    """
     method, read = candidate.make(), _names_read(candidate.cls)
     if not method.hyperparameter_names():
         raise NotApplicable("has no hyperparameters")
@@ -127,6 +132,10 @@ def check_every_hyperparameter_has_an_effect(candidate: Candidate) -> Iterator[s
             continue
         if not any(_differ(candidate, {name: other}, on=network) for network in FAST):
             yield f"'{name}' = {other!r} gives the same training as {getattr(method, name)!r}"
+    if (knob := candidate.cls.density_knob) is not None:
+        least = knob.low if knob.rising else knob.high
+        if not any(_prunes(candidate, {knob.name: least}, on=network) for network in FAST):
+            yield f"'{knob.name}' = {least:g} prunes nothing, and it is the density_knob"
 
 
 def _with_another_value(candidate: Candidate) -> Iterator[tuple[str, Any, Method]]:
@@ -152,6 +161,11 @@ def _differ(candidate: Candidate, changed: dict[str, Any], *, on: Any) -> bool:
     first, second = Trial(candidate.make, on), Trial(lambda: candidate.make(**changed), on)
     pairs = zip(first.train().run().moments, second.train().run().moments, strict=False)
     return any(differing(a.masks, b.masks) or differing(a.parameters, b.parameters) for a, b in pairs)
+
+
+def _prunes(candidate: Candidate, changed: dict[str, Any], *, on: Any) -> bool:
+    moments = Trial(lambda: candidate.make(**changed), on).train().run().moments
+    return any(not mask.all() for moment in moments for mask in moment.masks.values())
 
 
 _CONSTRUCTORS = ("__init__", "__post_init__", "__repr__", "__eq__")

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from methods.conformance.training import NotApplicable
-from methods.conformance.trial import Check, Trial, differing
+from methods.conformance.training import NotApplicable, differing
+from methods.conformance.trial import Check, Trial
 from methods.conformance.ways import broken_at_a_step
 
 PATIENCE_SECONDS = 300.0

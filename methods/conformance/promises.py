@@ -166,10 +166,15 @@ def check_gradient_counts(trial: Trial) -> Iterator[str]:
 
 
 def check_other_parameters_untouched(trial: Trial) -> Iterator[str]:
-    """Only the optimizer changes biases and normalisation, except at a phase's start."""
+    """Only the optimizer changes biases and normalisation, with their own gradients, except at a phase's start."""
     for step, moment in enumerate(trial.moments):
         if moment.others_moved:
             yield f"{', '.join(moment.others_moved)} changed by the method at step {step}"
+    first, last = trial.moments[0].parameters, trial.moments[-1].parameters
+    trained = [name for name, p in trial.training.plain.named_parameters() if p.requires_grad]
+    others = [name for name in trained if name not in trial.maskable]
+    if others and all(torch.equal(first[name], last[name]) for name in others):
+        yield f"{', '.join(others)} never moved: after_backward has to return True where the optimizer steps"
 
 
 def check_excluded_untouched(trial: Trial) -> Iterator[str]:

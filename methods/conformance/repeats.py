@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 
 from methods.conformance.networks import STEPS_PER_EPOCH
-from methods.conformance.training import NotApplicable
-from methods.conformance.trial import Check, Trial, differences, differing, outputs
+from methods.conformance.training import NotApplicable, differing
+from methods.conformance.trial import Check, Trial, differences, outputs
 from methods.weights.finalization import finalize
 
 

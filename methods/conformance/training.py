@@ -57,7 +57,8 @@ SPARSE = Way(execution="sparse")
 class Moment:
     """What is seen after one step, or after attach (step 0).
 
-    others_moved: parameters and buffers without a mask that the method changed. stale_state,
+    others_moved: what the method changed of parameters and buffers without a mask, their gradients and
+    optimizer state, and the optimizer's options. stale_state,
     altered_state: weights where entries that grew have optimizer state that is not 0, or that the
     method changed. pruned_gradients: weights whose pruned entries had a gradient in a step whose
     gradients need not be dense; pruned_state: weights where the optimizer's state of pruned entries
@@ -111,7 +112,7 @@ State = dict[str, dict[str, Tensor]]
 
 @dataclass
 class _Seen:
-    """What one step shows, by name of parameter or buffer."""
+    """What one step shows, by name of parameter or buffer, and of what belongs to it."""
 
     others_moved: set[str] = field(default_factory=set)
     stale_state: set[str] = field(default_factory=set)
@@ -255,6 +256,8 @@ class Training:
 
     def _before_update(self, *_: Any) -> None:
         self._seen.optimizer_steps = True
+        changed = differing(self._gradients(), self._marked_gradients)
+        self._seen.others_moved |= {f"the gradient of {name}" for name in changed}
         self._compare()
         self._mark()
 
@@ -275,7 +278,18 @@ class Training:
         named = [(name, p.detach()) for name, p in self.model.named_parameters()]
         return {name: p for name, p in named if name in plain and name not in left_out}
 
+    def _gradients(self) -> dict[str, Tensor]:
+        """The gradients of parameters without a mask, by name."""
+        named = ((name, self.model.get_parameter(name).grad) for name in self._without_mask())
+        return {name: gradient.clone() for name, gradient in named if gradient is not None}
+
+    def _options(self) -> list[dict[str, Any]]:
+        return [
+            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
+        ]
+
     def _mark(self) -> None:
+        self._marked_gradients, self._marked_options = self._gradients(), self._options()
         self._marked = {name: value.clone() for name, value in _others(self.model).items()}
         self._marked_masks = self.attached.masks()
         self._marked_state = self._state()
@@ -300,8 +314,9 @@ class Training:
 
     def _compare(self) -> None:
         """Note what changed since the last mark: only the method was at work."""
-        self._seen.others_moved |= self._changed(self._marked) if self._seen.optimizer_steps else set()
         state = self._state()
+        if self._seen.optimizer_steps:
+            self._seen.others_moved |= self._changed(self._marked) | self._changed_beside(state)
         for name, mask in self.attached.masks().items():
             grown = mask & ~self._marked_masks[name]
             for key, value in state[name].items():
@@ -310,6 +325,14 @@ class Training:
                 before = self._marked_state[name].get(key, torch.zeros_like(value))
                 if not torch.equal(value[grown], before[grown]):
                     self._seen.altered_state.add(name)
+
+    def _changed_beside(self, state: State) -> set[str]:
+        """What changed of the optimizer's options, and of its state of parameters without a mask."""
+        groups = zip(self._options(), self._marked_options, strict=True)
+        found = {f"the option {key}" for now, then in groups for key in now if now[key] != then.get(key)}
+        for name in self._without_mask():
+            found |= {f"the {key} of {name}" for key in differing(state[name], self._marked_state[name])}
+        return found
 
     def _changed(self, then: Mapping[str, Tensor]) -> set[str]:
         now, masked = _others(self.model), self.attached.masks()
@@ -364,3 +387,8 @@ def _others(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, each once, detached."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {name: value.detach() for name, value in named}
+
+
+def differing(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:
+    """The names whose tensors differ, or are in one dictionary only."""
+    return [name for name in {**a, **b} if name not in a or name not in b or not torch.equal(a[name], b[name])]

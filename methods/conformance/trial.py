@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Method
 from methods.conformance.networks import Network
-from methods.conformance.training import PLAIN, SPARSE, Moment, Training, Way
+from methods.conformance.training import PLAIN, SPARSE, Moment, Training, Way, differing
 
 
 @dataclass
@@ -74,11 +74,6 @@ def outputs(model: nn.Module, network: Network) -> Tensor:
     for module, mode in modes:
         module.training = mode
     return found
-
-
-def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
-    """The names whose tensors differ, or are in one dictionary only."""
-    return [name for name in {**a, **b} if name not in a or name not in b or not torch.equal(a[name], b[name])]
 
 
 def differences(want: list[Moment], got: list[Moment], *, first: int = 0) -> Iterator[str]:

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from methods.arguments import execution_of
 from methods.conformance import promises, repeats
 from methods.conformance.networks import MakeOptimizer, adam, adamw, nesterov, sgd
-from methods.conformance.training import SPARSE, NotApplicable
-from methods.conformance.trial import Check, Trial, differing
+from methods.conformance.training import SPARSE, NotApplicable, differing
+from methods.conformance.trial import Check, Trial
 
 AT_EVERY_STEP: tuple[Check, ...] = (
     promises.check_training,

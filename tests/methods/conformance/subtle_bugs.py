@@ -11,7 +11,7 @@ from broken_methods import KeepsMomentum, Random
 from good_methods import GrowByGradient, LargestUnits, Plugin
 from torch import Tensor, nn
 
-from methods import Context, scores
+from methods import Context, DensityKnob, Phase, scores
 from methods.budgets import share
 from methods.schedules import every
 
@@ -238,3 +238,45 @@ class ScoresInLowPrecision(Plugin):
             score = (places.view(-1, 4) @ torch.eye(4, dtype=parameter.dtype)).float().flatten()
             masks[name] = (score >= score.sort().values[len(score) // 2]).view(parameter.shape)
         ctx.masks.set(masks)
+
+
+class ZeroesOtherGradients(Random):
+    """Zeroes the gradients of all that it does not mask."""
+
+    def after_backward(self, ctx: Context) -> bool:
+        for name, parameter in ctx.model.named_parameters():
+            if name not in ctx.weights and parameter.grad is not None:
+                parameter.grad.zero_()
+        return True
+
+
+class ChangesTheLearningRate(Random):
+    def after_step(self, ctx: Context) -> None:
+        assert ctx.optimizer is not None
+        for group in ctx.optimizer.param_groups:
+            group["lr"] = 0.01
+
+
+class WipesAllState(Random):
+    """Zeroes the moments of every parameter."""
+
+    def after_step(self, ctx: Context) -> None:
+        assert ctx.optimizer is not None
+        for state in ctx.optimizer.state.values():
+            state["exp_avg"].zero_()
+
+
+class TrainsAQuarter(Random):
+    def phases(self, total_steps: int) -> tuple[Phase, ...]:
+        return (Phase("train", total_steps // 4),)
+
+
+@dataclass(kw_only=True)
+class PrunesNothing(Plugin):
+    density_promise = "emergent"
+    density_knob = DensityKnob(name="alpha", low=1e-8, high=1.0)
+
+    alpha: float = 1e-3
+
+    def penalty(self, ctx: Context) -> Tensor:
+        return self.alpha * torch.stack([weight.parameter.abs().sum() for weight in ctx.weights.values()]).sum()
