@@ -43,9 +43,9 @@ class GraNet(DropGrow):
     are exact; the authors' code may lose ties. There is an update at T itself, so that the density
     is reached; the authors' code stops one period before it. The optimizer state of pruned weights
     stays: it gets the gradients of the updates' steps and decays in all others; the authors' code
-    zeroes it. There is no update at the last
-    step. Frozen layers keep their masks; where they were frozen after attach, the others shrink as
-    without them. Layers without a gradient are pruned and grow nothing.
+    zeroes it. There is no update at the last step. Frozen layers keep their masks; where they were
+    frozen after attach, the others shrink as without them. Layers without a gradient are pruned and
+    grow nothing.
     """
 
     name = "granet"

@@ -6,20 +6,18 @@ import contextlib
 import copy
 import io
 import math
-import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from methods.attachment import attach
 from methods.base import Method
 from methods.conformance.networks import STEPS_PER_EPOCH, TOTAL_STEPS, MakeOptimizer, Network
+from methods.conformance.randomness import Draws, global_random_state
 from methods.execution import Choice
 from methods.weights.finalization import finalize
 
@@ -89,24 +87,6 @@ class Moment:
     saved: bytes = b""
 
 
-class _Draws(TorchFunctionMode):
-    """Notes whether torch draws from any generator that it is given."""
-
-    seen = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        self.seen = self.seen or any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values()))
-        return func(*args, **kwargs)
-
-
-def _global_random_state() -> tuple[Any, ...]:
-    name, keys, *rest = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), np.asarray(keys).tobytes(), name, *rest
-
-
 State = dict[str, dict[str, Tensor]]
 
 
@@ -151,8 +131,8 @@ class Training:
             self._batches = [(x.double() if x.is_floating_point() else x, target) for x, target in self._batches]
         self.plain = copy.deepcopy(self.model)
         self.step = 0
-        self._draws = _Draws() if self.saves else contextlib.nullcontext()
-        before = _global_random_state()
+        self._draws = Draws() if self.saves else contextlib.nullcontext()
+        before = global_random_state()
         with self._draws:
             self.attached = attach(
                 self.model,
@@ -172,8 +152,8 @@ class Training:
 
     @property
     def drew(self) -> bool:
-        """Whether torch drew random numbers from a generator other than the global one; needs `saves`."""
-        return isinstance(self._draws, _Draws) and self._draws.seen
+        """Whether the method drew random numbers from a generator other than the global ones; needs `saves`."""
+        return isinstance(self._draws, Draws) and self._draws.seen
 
     def start_optimizer(self) -> None:
         make = self.way.optimizer or self.network.optimizer
@@ -195,7 +175,7 @@ class Training:
         return self
 
     def _advance(self) -> None:
-        before = _global_random_state()
+        before = global_random_state()
         self._seen = _Seen()
         x, target = self._batches[self.step % STEPS_PER_EPOCH]
         plain_loss = math.nan if self.computes is self.model else self._plain_loss(x, target)
@@ -353,7 +333,7 @@ class Training:
             pruned_gradients=sorted(seen.pruned_gradients),
             pruned_state=sorted(seen.pruned_state),
             largest_move=seen.largest_move,
-            global_randomness=_global_random_state() != before,
+            global_randomness=global_random_state() != before,
             scored_examples=self.attached.scored_examples,
             gradient_counts=self.attached.gradient_counts().clone(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -211,11 +212,26 @@ class GoesOnDrawing(Random):
 
 
 class FixedSeed(Random):
+    """A subclass says how it draws with a seed of its own."""
+
     def enter_phase(self, ctx: Context) -> None:
         sizes = {name: tuple(weight.parameter.shape) for name, weight in ctx.weights.items()}
         counts = allocate(sizes, density=self.density, allocation="erk")
-        generator = torch.Generator().manual_seed(0)
-        ctx.masks.set({n: scores.top(torch.rand(shape, generator=generator), counts[n]) for n, shape in sizes.items()})
+        ctx.masks.set({name: scores.top(self.draw(shape), counts[name]) for name, shape in sizes.items()})
+
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+class FixedSeedOfNumPy(FixedSeed):
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(np.random.default_rng(0).random(shape))
+
+
+class FixedSeedOfPython(FixedSeed):
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        generator = random.Random(0)
+        return torch.tensor([generator.random() for _ in range(math.prod(shape))]).view(shape)
 
 
 @dataclass(kw_only=True)

@@ -56,6 +56,8 @@ def broken_promises(method: type[Method] | Any, **values: Any) -> set[str]:
         (broken.OtherEachTime, {"check_same_seed_same_run"}),
         (broken.GoesOnDrawing, {"check_same_seed_same_run"}),
         (broken.FixedSeed, {"check_other_seed_other_masks"}),
+        (broken.FixedSeedOfNumPy, {"check_other_seed_other_masks"}),
+        (broken.FixedSeedOfPython, {"check_other_seed_other_masks"}),
         (broken.ForgetsState, {"check_resume_is_bit_exact"}),
         (broken.SavesWhatIsUnsafeToLoad, {"check_resume_is_bit_exact"}),
         (broken.CountsItsOwnSteps, {"check_resume_is_bit_exact"}),
