@@ -425,7 +425,9 @@ def test_the_table_of_decision_6_is_that_of_the_baselines() -> None:
 
 def test_the_largest_threshold_of_the_narrow_vgg_is_that_of_its_row() -> None:
     page = " ".join((ROOT / "docs/protocols.md").read_text().split())
-    ends = [row["threshold_max"] for rows in measured("cifar10-narrow").values() for row in rows if row["threshold_max"]]
+    ends = [
+        row["threshold_max"] for rows in measured("cifar10-narrow").values() for row in rows if row["threshold_max"]
+    ]
     assert any(f"the largest threshold of one run ends at {float(end):.1e}" in page for end in ends)
     assert round(math.log10(5e-6 * 0.1 * math.exp(40))) == 11
 
