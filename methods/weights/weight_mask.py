@@ -77,11 +77,6 @@ class WeightMask:
         """Whether this mask was copied with its weight, and follows that of the original."""
         return self._original is not None
 
-    @property
-    def waits(self) -> bool:
-        """Whether this is a copy's mask, and that of its original is still fresh."""
-        return self._original is not None and self._original.fresh
-
     def hold(self, places: Places | None) -> None:
         """Note that the layer holds only the weights at these places, or with None its dense weight."""
         self._pruned, self.places = (self.pruned, None) if places is None else (None, places)
@@ -191,6 +186,18 @@ class WeightMask:
         if self._copied is None or weight.is_meta or weight.dtype != self._copied[0]:
             return False
         return bool(_sum_of_bits(weight).cpu() != self._copied[1].cpu())
+
+    def waits(self) -> bool:
+        """Whether this is a copy's mask, and that of its original is still fresh.
+
+        Meanwhile a mask of the forward pass, which loses no values, is as its original's: a compiled
+        forward pass does not settle it.
+        """
+        if self._original is None or not self._original.fresh:
+            return False
+        if self.forward and self._lags():
+            self._follow()
+        return True
 
     def _lags(self) -> bool:
         """Whether this is the mask of a copy, and that of its original was replaced since."""
