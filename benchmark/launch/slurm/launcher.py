@@ -308,7 +308,7 @@ def check_gpus(execution: Execution, profile: Profile, *, workers: int) -> None:
     wanted = workers * execution.processes
     if execution.device == "cuda" and execution.processes > 1 and wanted > profile.gpus_per_task:
         raise LaunchError(
-            f"--processes-per-cell {execution.processes}: a job of {workers} workers needs {wanted} GPUs, and the "
+            f"--processes-per-cell {execution.processes}: a job needs {wanted} GPUs (workers: {workers}), and the "
             f"profile has gpus_per_task = {profile.gpus_per_task}: raise it"
         )
 

@@ -88,9 +88,9 @@ def test_a_job_has_a_worker_for_each_gpu_or_core_but_no_more_than_cells() -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--processes-per-cell", "8"], "a job of 1 workers needs 8 GPUs, and the profile has gpus_per_task = 4"),
-        (["--processes-per-cell", "3", "--workers", "2"], "a job of 2 workers needs 6 GPUs"),
-        (["--processes-per-cell", "4", "--workers", "9"], "a job of 2 workers needs 8 GPUs"),
+        (["--processes-per-cell", "8"], "a job needs 8 GPUs (workers: 1), and the profile has gpus_per_task = 4"),
+        (["--processes-per-cell", "3", "--workers", "2"], "a job needs 6 GPUs (workers: 2)"),
+        (["--processes-per-cell", "4", "--workers", "9"], "a job needs 8 GPUs (workers: 2)"),
         (["--processes-per-cell", "2", "--workers", "9"], ""),
         (["--processes-per-cell", "8", "--device", "cpu"], ""),
     ],
