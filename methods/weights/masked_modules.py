@@ -129,7 +129,10 @@ def _mask_loaded(module: nn.Module, _: Any) -> None:
     loses = False
     for name, mask in masks_of(module).items():
         weight = module._parameters.get(name)
-        if weight is None or not (mask.prunes or mask.is_copy) or not mask.written(weight) or mask.waits():
+        if weight is None or not (mask.prunes or mask.is_copy) or not mask.written(weight):
+            continue
+        if mask.waits:
+            mask.follow_in_forward()
             continue
         loaded = weight.detach().clone()
         mask.settle_(module, name, written=True)

@@ -187,17 +187,15 @@ class WeightMask:
             return False
         return bool(_sum_of_bits(weight).cpu() != self._copied[1].cpu())
 
+    @property
     def waits(self) -> bool:
-        """Whether this is a copy's mask, and that of its original is still fresh.
+        """Whether this is a copy's mask, and that of its original is still fresh."""
+        return self._original is not None and self._original.fresh
 
-        Meanwhile a mask of the forward pass, which loses no values, is as its original's: a compiled
-        forward pass does not settle it.
-        """
-        if self._original is None or not self._original.fresh:
-            return False
+    def follow_in_forward(self) -> None:
+        """Take the original's mask where no values are lost by it: a compiled forward pass does not look at it."""
         if self.forward and self._lags():
             self._follow()
-        return True
 
     def _lags(self) -> bool:
         """Whether this is the mask of a copy, and that of its original was replaced since."""
