@@ -86,6 +86,12 @@ def by_step(tables: Tables, condition: Condition, name: str) -> pd.DataFrame:
     return _by_seed(rows[rows["step"].notna() & (rows["epoch"] == 1)], "step")
 
 
+def of_common_seeds(curves: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Of tables of `by_epoch` or `by_step` the columns that all have: the seeds whose records are complete."""
+    common = [seed for seed in curves[0] if all(seed in curve for curve in curves)]
+    return [curve[common] for curve in curves]
+
+
 def kept_weights(tables: Tables, conditions: Iterable[Condition]) -> pd.DataFrame:
     """Weights and kept weights, one row per run and layer, in the layers' order."""
     parts = []
@@ -107,9 +113,10 @@ def layer_ratios(tables: Tables, condition: Condition) -> LayerRatios | None:
     found = {run_id: rows for run_id, rows in tabled.items() if len(rows)}
     if not found:
         return None
-    first = next(iter(found.values()))
-    names = tuple(first["parameter"])
-    alike = {run_id: rows for run_id, rows in found.items() if tuple(rows["parameter"]) == names}
+    layers = {run_id: tuple(rows["parameter"]) for run_id, rows in found.items()}
+    names = max(layers.values(), key=len)  # a run without some of its layers is left out
+    alike = {run_id: found[run_id] for run_id in found if layers[run_id] == names}
+    first = next(iter(alike.values()))
     kept = np.stack([rows["kept"].to_numpy(dtype=float) for rows in alike.values()])
     return LayerRatios(tuple(alike), names, first["weights"].to_numpy(dtype=float), kept)
 

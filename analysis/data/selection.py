@@ -90,9 +90,11 @@ def incomplete(conditions: Iterable[Condition]) -> list[str]:
 
 
 def without_results(conditions: Iterable[Condition]) -> str:
-    """What stands in place of their numbers: `not run`, or how their cells were lost, `5 diverged`."""
-    counts = sum((Counter(c.lost()) for c in conditions), Counter[str]())
-    return ", ".join(f"{cells} {status}" for status, cells in counts.items()) or "not run"
+    """What stands in place of their numbers: `not run`, how cells were lost (`5 diverged`), or `not recorded`."""
+    every = list(conditions)
+    counts = sum((Counter(c.lost()) for c in every), Counter[str]())
+    lost = ", ".join(f"{cells} {status}" for status, cells in counts.items())
+    return lost or ("not recorded" if any(len(c.done) for c in every) else "not run")
 
 
 def left_out_counts(results: Results, shown: Sequence[Condition]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +28,7 @@ HEADS = (
 NOTES = (
     "Mean ± standard deviation over seeds, last epoch; methods of one seed start from the same weights and see the "
     "same batches. A setting is a data set, a network and an optimizer. Settings without a static mask are left out.",
-    "A method that finds its own density is shown where it comes within a factor of 1.25 of the density asked.",
+    "A method that finds its own density is shown wherever it comes within a factor of 1.25 of the density asked.",
     "Epochs: all that were trained, also in the method's own phases. The difference is to static with as many epochs "
     "where there is one, otherwise to static with the fewest.",
     "Training FLOPs: what the sparse network needs, dense gradients included, relative to the dense network at the "
@@ -105,35 +104,25 @@ def _of_setting(members: Sequence[Condition]) -> Iterator[Line]:
     title = f"{printed.architecture(first.model)}, {printed.dataset(first.dataset)}"
     for condition in dense:
         yield Line(title, None, condition, None, own, printed.method_name("dense"))
-    densities = sorted({c.density for c in statics if c.density is not None}, reverse=True)
-    for density in densities:
+    for density in sorted({c.density for c in statics if c.density is not None}, reverse=True):
         at = [c for c in statics if c.density == density]
         found = []
-        for condition in (chosen := _at_density(members, density, densities)):
+        for condition in (chosen := _at_density(members, density)):
             static = next((c for c in at if _epochs(c) == _epochs(condition)), at[0])
             found.append(Line(title, density, condition, static, own, _label(condition, chosen)))
         yield from sorted(found, key=lambda line: -line.accuracy)
 
 
-def _at_density(members: Sequence[Condition], density: float, densities: Sequence[float]) -> list[Condition]:
-    """The conditions with this density; of a method that finds its own, the nearest for each number of epochs.
-
-    One that finds its own is shown once: at the density near it that most conditions have.
-    """
+def _at_density(members: Sequence[Condition], density: float) -> list[Condition]:
+    """The conditions with this density; of a method that finds its own, the nearest for each number of epochs."""
     nearest: dict[tuple[str, int], Condition] = {}
     for condition in members:
         if condition.density is None and condition.method != "dense" and condition.as_published:
             key = (condition.method, _epochs(condition))
             if key not in nearest or _distance(condition, density) < _distance(nearest[key], density):
                 nearest[key] = condition
-    near = [c for c in nearest.values() if density == _home(c, members, densities)]
+    near = [c for c in nearest.values() if _distance(c, density) <= math.log(FACTOR) + 1e-9]
     return [*(c for c in members if c.density == density), *near]
-
-
-def _home(condition: Condition, members: Sequence[Condition], densities: Sequence[float]) -> float | None:
-    near = [asked for asked in densities if _distance(condition, asked) <= math.log(FACTOR) + 1e-9]
-    counts = Counter(c.density for c in members)
-    return max(near, key=lambda asked: (counts[asked], -_distance(condition, asked)), default=None)
 
 
 def _distance(condition: Condition, density: float) -> float:

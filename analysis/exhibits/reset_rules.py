@@ -43,7 +43,7 @@ NOTES = (
     "the thresholds of neurons and filters that keep no weight return to 0. Recurrent layers too: as published, in "
     "every layer.",
     "Resets per seed: mean over seeds of how many times a layer was reset. Seeds with an empty layer: of the finished "
-    "ones, those in which a layer keeps no weight after the last epoch.",
+    "ones whose layers are recorded, those in which a layer keeps no weight after the last epoch.",
 )
 
 
@@ -65,10 +65,11 @@ class Line:
         return f"{printed.architecture(self.condition.model)}, {self.condition.dataset}"
 
     @cached_property
-    def empty_seeds(self) -> int | None:
-        """How many finished seeds end with a layer that keeps no weight; None without layers.csv."""
+    def empty_layers(self) -> list[bool]:
+        """Whether a layer keeps no weight at the end, of each finished seed that layers.csv holds."""
         layers = self.results.tables.layers_of(self.condition.done["run_id"])
-        return None if layers.empty else int((layers["kept"].astype(float) == 0).groupby(layers["run_id"]).any().sum())
+        kept_none = layers["kept"].astype(float) == 0
+        return list(kept_none.groupby(layers["run_id"].astype(str)).any())
 
     @property
     def target(self) -> printed.Target | None:
@@ -105,11 +106,12 @@ def _is_compared(condition: Condition) -> bool:
 def _cells(line: Line) -> tuple[str, ...]:
     c = line.condition
     sparsest = c.summary("min_density", scale=100), c.summary("test_accuracy_at_min_density")
+    resets, empty = c.summary("threshold_resets"), line.empty_layers
     return (
         line.network, f"{c.learning_rate:g}", f"{c.alpha:g}", RULES[line.rule], with_seeds(c.summary("test_accuracy")),
         with_seeds(c.summary("density", scale=100)), ", ".join(map(percentage, sparsest)),
-        f"{c.summary('threshold_resets').mean:.3g}",
-        "not recorded" if line.empty_seeds is None else f"{line.empty_seeds} of {len(c.done)}", _printed(line),
+        f"{resets.mean:.3g}" if resets.n else "not recorded",
+        f"{sum(empty)} of {len(empty)}" if empty else "not recorded", _printed(line),
     )  # fmt: skip
 
 
@@ -130,7 +132,8 @@ def _records(line: Line) -> Iterator[dict[str, Any]]:
         "remaining_percent_max": max(density.values),
         "min_remaining_percent_mean": c.summary("min_density", scale=100).mean,
         "test_accuracy_at_min_mean": c.summary("test_accuracy_at_min_density").mean,
-        "threshold_resets_mean": c.summary("threshold_resets").mean, "seeds_with_an_empty_layer": line.empty_seeds,
+        "threshold_resets_mean": c.summary("threshold_resets").mean,
+        "seeds_with_an_empty_layer": sum(line.empty_layers) if line.empty_layers else None,
         "n": density.n, "expected": density.expected,
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.conditions import Condition, Results, Summary
-from analysis.data.paired import against
+from analysis.data.paired import against, log_density_ratio
 from analysis.data.selection import left_out
 from analysis.output.exhibit import Makers, Written, write_table
 from analysis.output.numbers import WIDE, factor, percentage, points, with_seeds
@@ -29,8 +29,8 @@ NOTES = (
     f"Accuracy and remaining ratio: mean ± sample standard deviation over n seeds, last epoch. {WIDE} Against vector: "
     "at the default alpha, paired by seed, with the 95 % t interval; the remaining percentage as a ratio.",
     "Equal alpha: the default of A.1 for every shape. Equal penalty: alpha times (vector thresholds) / (thresholds of "
-    "the shape), so that all start with the same penalty. Matched density: the alphas run here whose remaining ratio "
-    "comes nearest to the vector's from above and from below.",
+    "the shape), so that all start with the same penalty. Matched density: the alphas run here at which Remaining / "
+    "vector's is nearest to 1, from above and from below.",
     "Overhead: thresholds trained beside the parameters, in percent of the dense network's parameters. After training "
     "none is kept.",
 )
@@ -78,13 +78,12 @@ def lines(conditions: Sequence[Condition]) -> list[Line]:
 
 
 def matched(conditions: Sequence[Condition], vector: Condition | None) -> dict[str, Condition | None]:
-    """The conditions whose mean density is nearest to the vector's, from above and from below."""
-    if vector is None or not len(vector.done):
+    """The conditions whose density, as a ratio to the vector's, is nearest to 1 from above and from below."""
+    if vector is None:
         return {"above": None, "below": None}
-    wanted = vector.summary("density").mean
-    known = [(c.summary("density").mean, c) for c in conditions if len(c.done)]
-    above = min((pair for pair in known if pair[0] >= wanted), key=lambda pair: pair[0], default=(0, None))
-    below = max((pair for pair in known if pair[0] < wanted), key=lambda pair: pair[0], default=(0, None))
+    known = [(log_density_ratio(c, vector).difference, c) for c in conditions]
+    above = min((pair for pair in known if pair[0] >= 0), key=lambda pair: pair[0], default=(0, None))
+    below = max((pair for pair in known if pair[0] < 0), key=lambda pair: pair[0], default=(0, None))
     return {"above": above[1], "below": below[1]}
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.data.comparable import Group, groups, of_protocols
 from analysis.data.conditions import Condition, Results
-from analysis.data.layers_and_curves import by_epoch
+from analysis.data.layers_and_curves import by_epoch, of_common_seeds
 from analysis.data.read import Tables
 from analysis.exhibits.accuracy_density_and_flops import printed_for
 from analysis.output.exhibit import Makers, Written, write_figure
@@ -86,8 +86,9 @@ def saws(tables: Tables, group: Group) -> list[Saw]:
 
 def _epochs(tables: Tables, condition: Condition) -> pd.DataFrame:
     names = {"density": KEPT, "threshold_resets": "resets", "test_accuracy": ACCURACY}
-    recorded = {ours: by_epoch(tables, condition, name) for name, ours in names.items()}
-    if any(table.empty for table in recorded.values()):
+    curves = of_common_seeds([by_epoch(tables, condition, name) for name in names])
+    recorded = dict(zip(names.values(), curves, strict=True))
+    if recorded[KEPT].empty:
         return pd.DataFrame()
     recorded[KEPT] = 100 * recorded[KEPT]
     counted = recorded["resets"]

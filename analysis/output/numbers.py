@@ -15,7 +15,9 @@ WIDE_BARS = "median, minimum and maximum where it exceeds a third of the mean"  
 
 
 def mean_and_sd(value: Summary) -> str:
-    """`97.90 ± 0.07`, of one value `97.90`."""
+    """`97.90 ± 0.07`, of one value `97.90`, of none `not recorded`."""
+    if not value.n:
+        return "not recorded"
     return f"{value.mean:.2f} ± {value.sd:.2f}" if value.n > 1 else f"{value.mean:.2f}"
 
 

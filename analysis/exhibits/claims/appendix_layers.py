@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.data.conditions import Results
-from analysis.data.layers_and_curves import by_epoch, mean_remaining
+from analysis.data.conditions import Results, seeds
+from analysis.data.layers_and_curves import by_epoch, mean_remaining, of_common_seeds
 from analysis.exhibits.claims.claim import LEARNING_RATE, Outcome, claim, judge, measured
 from analysis.exhibits.claims.section_5_3 import consistent
 
@@ -43,13 +43,14 @@ def wrn_change_similarly(results: Results) -> Outcome:
     for model in ("wrn-16-8", "wrn-16-10", "wrn-28-8"):
         for condition in measured(results, model, alpha=WRN_ALPHA, learning_rate=LEARNING_RATE)[:1]:
             names = [n for n in mean_remaining(results.tables, condition).index if "conv" in str(n)][:5]
-            curves = [by_epoch(results.tables, condition, f"density/{name}") for name in names]
-            output = by_epoch(results.tables, condition, f"density/{OUTPUT}")
-            if not curves or output.empty or any(curve.empty for curve in curves):
+            wanted = [by_epoch(results.tables, condition, f"density/{name}") for name in [*names, OUTPUT]]
+            *curves, output = of_common_seeds(wanted)
+            if not curves or output.empty:
                 continue
             first, last = (pd.DataFrame([curve.iloc[at] for curve in curves], index=names) for at in (0, -1))
             held += list((last < first).all() & (output.iloc[-1] > last.max()))
             used.append(condition)
             ends = f"convolutions {last.mean().mean():.2f} after {first.mean().mean():.2f}"
-            said.append(f"{model}: {ends}, output layer {output.iloc[-1].mean():.2f} ({condition.seeds})")
+            n = seeds(len(output.columns), len(condition.rows))
+            said.append(f"{model}: {ends}, output layer {output.iloc[-1].mean():.2f} ({n})")
     return judge(held, "; ".join(said), used)

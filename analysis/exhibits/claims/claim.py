@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.data.conditions import Condition, Results, dense_twin
 from analysis.data.epochs import COUNTED, DENSITY
-from analysis.data.layers_and_curves import by_epoch
+from analysis.data.layers_and_curves import by_epoch, of_common_seeds
 from analysis.data.selection import dst_conditions, without_results
 from analysis.output.numbers import percentage
 
@@ -84,7 +84,7 @@ def registered() -> list[Claim]:
 
 
 def judge(held: Sequence[bool | None], numbers: str, used: Iterable[Condition]) -> Outcome:
-    """The result over units (a seed, condition, step of alpha, network or reading).
+    """The result over units (a seed, layer of a seed, condition, step of alpha, network or reading).
 
     A unit shows the claim (True), contradicts it (False) or does neither (None). Supported where
     every unit shows it, not supported where every unit contradicts it; mixed where some show and
@@ -165,6 +165,18 @@ def mean_of(condition: Condition, column: str) -> float:
 def kept(condition: Condition, epoch: str = COUNTED) -> str:
     """The percentage kept as tables write it: the mean and its deviation, or the median where seeds differ widely."""
     return percentage(condition.summary(DENSITY[epoch], scale=100))
+
+
+def with_records(condition: Condition, curves: Sequence[pd.DataFrame]) -> tuple[Condition, list[pd.DataFrame]]:
+    """The condition and the curves with those seeds only that have every curve.
+
+    Raises NotRunError where no seed has.
+    """
+    common = of_common_seeds(curves)
+    if common[0].empty:
+        raise NotRunError("no run has all the records that it needs")
+    run_of = zip(condition.done["seed"], condition.done["run_id"], strict=True)
+    return condition.only({run_id for seed, run_id in run_of if seed in common[0]}), common
 
 
 def several(values: Iterable[float], form: str = ".2f") -> str:

@@ -6,7 +6,16 @@ import pandas as pd
 
 from analysis.data.conditions import Condition, Results, seeds
 from analysis.data.layers_and_curves import by_epoch, by_step
-from analysis.exhibits.claims.claim import NotRunError, Outcome, above_dense, claim, first_epoch, judge, several, stated
+from analysis.exhibits.claims.claim import (
+    Outcome,
+    above_dense,
+    claim,
+    first_epoch,
+    judge,
+    several,
+    stated,
+    with_records,
+)
 from analysis.exhibits.claims.evidence import within
 from analysis.exhibits.verdicts import MARGINS
 from analysis.output.numbers import limits
@@ -30,8 +39,7 @@ WEIGHTS = printed.layer_sizes()["lenet-300-100"].weights
 )
 def steps_prune_and_recover(results: Results) -> Outcome:
     """A unit is a seed."""
-    condition = _lenet(results)
-    layers = [_by_step(results, condition, kind) for kind in ("masked", "recovered")]
+    condition, layers = _by_step(results, "masked", "recovered")
     masked, recovered = (sum(others, first).median() for first, *others in layers)
     held = list((masked >= 1) & (masked <= 0.01 * WEIGHTS) & (recovered >= 0.1 * masked))
     said = f"median step: masks {several(masked, '.0f')}, recovers {several(recovered, '.0f')} of {WEIGHTS:,} weights"
@@ -50,9 +58,8 @@ def steps_prune_and_recover(results: Results) -> Outcome:
 )
 def first_steps_fluctuate(results: Results) -> Outcome:
     """A unit is a layer of a seed."""
-    condition = _lenet(results)
     held, said = [], []
-    ratios, masked, recovered = (_by_step(results, condition, kind) for kind in ("density", "masked", "recovered"))
+    condition, (ratios, masked, recovered) = _by_step(results, "density", "masked", "recovered")
     for i, (ratio, down, up) in enumerate(zip(ratios, masked, recovered, strict=True), start=1):
         flips = (down + up).loc[:100].median()
         moves = ratio.loc[:100].diff()
@@ -86,11 +93,12 @@ def third_layer_stays(results: Results) -> Outcome:
     tested_by="lowest of the three at the end of every epoch, and below 0.1 within 5 of the 20 epochs (5 is ours)",
 )
 def first_layer_falls(results: Results) -> Outcome:
+    """A unit is a seed."""
     condition, (first, second, third) = _layers(results)
     lowest = ((first <= second) & (first <= third)).all()
-    below = [first_epoch(first[seed] < 0.1) for seed in first]
-    held = [*lowest, *(epoch is not None and epoch <= 5 for epoch in below)]
-    said = ", ".join("never" if epoch is None else str(epoch) for epoch in below)
+    below = {seed: first_epoch(first[seed] < 0.1) for seed in first}
+    held = [bool(lowest[seed]) and epoch is not None and epoch <= 5 for seed, epoch in below.items()]
+    said = ", ".join("never" if epoch is None else str(epoch) for epoch in below.values())
     text = f"lowest throughout in {int(lowest.sum())} of {len(lowest)} seeds; below 0.1 from epoch {said}"
     return judge(held, f"{text} ({condition.seeds})", [condition])
 
@@ -103,6 +111,7 @@ def first_layer_falls(results: Results) -> Outcome:
     tested_by="from one epoch's end to the next neither rises by more than 0.005 (ours)",
 )
 def first_layers_keep_falling(results: Results) -> Outcome:
+    """A unit is a layer of a seed."""
     condition, (first, second, _) = _layers(results)
     rises = [curve.diff().max() for curve in (first, second)]
     held = [bool(rise[seed] <= 0.005) for rise in rises for seed in rise.index]
@@ -126,7 +135,7 @@ def first_layers_keep_falling(results: Results) -> Outcome:
 )
 def lenet_follows_dense(results: Results) -> Outcome:
     condition = _lenet(results)
-    difference = above_dense(results, condition)
+    condition, (difference,) = with_records(condition, [above_dense(results, condition)])
     means = difference.mean()
     interval = limits(*against_fixed(list(means), 0.0).interval(confidence=0.90), signed=True)
     said = f"mean over epochs {several(means, '+.2f')}" + (f", 90 % interval{interval}" if interval else "")
@@ -140,17 +149,14 @@ def _lenet(results: Results) -> Condition:
 
 
 def _layers(results: Results) -> tuple[Condition, list[pd.DataFrame]]:
-    """The remaining ratio of each layer by epoch."""
+    """The remaining ratio of each layer by epoch, and the condition with the seeds that have all of them."""
     condition = _lenet(results)
-    curves = [by_epoch(results.tables, condition, f"density/{name}") for name in LAYERS]
-    if any(curve.empty for curve in curves):
-        raise NotRunError
-    return condition, curves
+    return with_records(condition, [by_epoch(results.tables, condition, f"density/{name}") for name in LAYERS])
 
 
-def _by_step(results: Results, condition: Condition, kind: str) -> list[pd.DataFrame]:
-    """What is recorded of each layer by step of the first epoch."""
-    curves = [by_step(results.tables, condition, f"{kind}/{name}") for name in LAYERS]
-    if any(curve.empty for curve in curves):
-        raise NotRunError("no step of its runs is recorded")
-    return curves
+def _by_step(results: Results, *kinds: str) -> tuple[Condition, list[list[pd.DataFrame]]]:
+    """Of each kind what is recorded of each layer by step of the first epoch, and the condition as in `_layers`."""
+    condition = _lenet(results)
+    names = [f"{kind}/{name}" for kind in kinds for name in LAYERS]
+    condition, curves = with_records(condition, [by_step(results.tables, condition, name) for name in names])
+    return condition, [curves[i : i + len(LAYERS)] for i in range(0, len(curves), len(LAYERS))]

@@ -19,6 +19,7 @@ from analysis.exhibits.claims.claim import (
     measured,
     several,
     stated,
+    with_records,
 )
 from analysis.exhibits.claims.evidence import (
     SPREAD,
@@ -233,7 +234,8 @@ def _finals(results: Results) -> Iterator[tuple[float, Target, Condition | None]
 
 def _share_above_dense(results: Results, learning_rate: float, *, window: int) -> Outcome:
     condition = stated(results, "vgg16", alpha=ALPHA, learning_rate=learning_rate)
-    smooth = above_dense(results, condition).rolling(window).mean().dropna()
+    condition, (difference,) = with_records(condition, [above_dense(results, condition)])
+    smooth = difference.rolling(window).mean().dropna()
     if smooth.empty:
         raise NotRunError(f"fewer than {window} epochs")
     share = (smooth > 0).mean()
@@ -244,7 +246,7 @@ def _share_above_dense(results: Results, learning_rate: float, *, window: int) -
 def _vgg(results: Results, learning_rate: float, name: str, *, through: int) -> tuple[Condition, pd.DataFrame]:
     """A recorded value by epoch, of runs that have come through this epoch."""
     condition = stated(results, "vgg16", alpha=ALPHA, learning_rate=learning_rate)
-    curve = by_epoch(results.tables, condition, name)
-    if curve.empty or curve.index.max() < through:
+    condition, (curve,) = with_records(condition, [by_epoch(results.tables, condition, name)])
+    if curve.index.max() < through:
         raise NotRunError
-    return condition.only(set(results.tables.trace_places)), curve
+    return condition, curve

@@ -68,6 +68,22 @@ def test_each_set_up_of_the_suite_is_a_line_and_the_best_comes_first(tmp_path: P
     assert math.isnan(taus["lr 0.001, momentum 0.0, adam"])
 
 
+def test_a_seed_without_the_curve_of_a_layer_is_not_judged_by_it(tmp_path: Path) -> None:
+    rows = made()
+    traced = [row for row in rows if row["method"] == "dst"]
+    curves = {"fc1.weight": FIRST, "fc2.weight": SECOND, "fc3.weight": THIRD}
+    layers = [line for row in traced for line in suite_rows.layers(row, dict.fromkeys(curves, (100, 5)))]
+    traces = [
+        line
+        for row in traced
+        for name, curve in curves.items()
+        if (row["seed"], name) != (1, "fc3.weight")
+        for line in suite_rows.records(row, {f"density/{name}": curve})
+    ]
+    found = Results(load([suite_rows.write(tmp_path, rows, traces=traces, layers=layers)]))
+    assert {tuple(one.figure4.items()) for one in gap.set_ups(found)} == {tuple((seed, True) for seed in (0, 2, 3, 4))}
+
+
 def test_without_another_set_up_there_is_nothing_to_show(tmp_path: Path) -> None:
     rows = [suite_rows.done(s, accuracy=97.0, density=0.08) for s in suites.load("gap").specs if s.seed == 0][:1]
     written, lines = built(tmp_path, rows)

@@ -113,3 +113,10 @@ def test_a_cancelled_cell_says_nothing_of_what_an_alpha_trains(tmp_path: Path, s
     ]
     synthetic.save(folder / "layers.csv", ("run_id", "parameter", "weights", "kept"), layers)
     assert reset_widens_alphas(Results(load([folder]))).result == result
+
+
+def test_a_reading_that_no_finished_seed_recorded_is_not_said_to_be_not_run(tmp_path: Path) -> None:
+    rows = [{**row, "min_density": None, "test_accuracy_at_min_density": None} for row in lenet()]
+    table = paper_table("table1", results(tmp_path, rows).conditions, [])
+    (line,) = [line for line in table.lines if line.source == "ours" and line.method == "dst" and line.values]
+    assert cell(line, "lowest", "remaining") == "not recorded (n=0/3)"

@@ -55,6 +55,16 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_seed_whose_layers_are_not_recorded_counts_as_neither(tmp_path: Path) -> None:
+    rows, layers = made([spec for spec in suites.load("resets").specs if spec.model.name == "lenet-300-100"])
+    seeds = {row["run_id"]: row["seed"] for row in rows}
+    built(tmp_path, rows, [layer for layer in layers if seeds[layer["run_id"]] != 2])
+    text = (tmp_path / "reset-rules.md").read_text()
+    assert "| 1 of 2 |" in text
+    assert "of 3 |" not in text
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_every_cell_of_the_suite_is_in_it_with_its_rule(tmp_path: Path) -> None:
     rows, layers = made(list(suites.load("resets").specs))
     written, lines = built(tmp_path, rows, layers)

@@ -13,7 +13,7 @@ from analysis.build import exhibits
 from analysis.data.comparable import Group
 from analysis.data.conditions import Results
 from analysis.data.read import load
-from analysis.exhibits.threshold_resets import Saw, falls_and_rises, finding
+from analysis.exhibits.threshold_resets import Saw, falls_and_rises, finding, saws
 from benchmark import suites
 
 
@@ -61,3 +61,15 @@ def test_an_alpha_with_resets_but_without_traces_is_not_said_to_be_without_reset
 
 def test_resets_more_than_an_epoch_apart_need_no_explanation(tmp_path: Path) -> None:
     assert "seems to" not in finding([saw(tmp_path, 2.5)])
+
+
+def test_a_seed_without_the_record_of_resets_is_not_drawn(tmp_path: Path) -> None:
+    specs = [s for s in suites.load("mnist").specs if s.model.name == "lenet-5-caffe" and s.method.get("alpha") == 1e-3]
+    rows = [suite_rows.done(s, accuracy=99.0, density=0.02) | {"threshold_resets": 4} for s in specs if s.seed < 3]
+    recorded = {"density": [0.02] * 20, "threshold_resets": [0, 4] + [4] * 18, "test_accuracy": [99.0] * 20}
+    parts = [recorded, {name: recorded[name] for name in ("density", "test_accuracy")}, recorded]
+    traces = [line for row, part in zip(rows, parts, strict=True) for line in suite_rows.records(row, part)]
+    results = Results(load([suite_rows.write(tmp_path, rows, traces=traces)]))
+    (condition,) = results.conditions
+    (found,) = saws(results.tables, Group("LeNet-5-Caffe", (condition,)))
+    assert found.seeds == [0, 2]

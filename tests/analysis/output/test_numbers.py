@@ -10,7 +10,7 @@ import synthetic
 from analysis.build import build
 from analysis.data.conditions import summarize
 from analysis.data.read import load
-from analysis.output.numbers import CUT, percent, percentage_and_interval
+from analysis.output.numbers import CUT, percent, percentage, percentage_and_interval
 
 
 def test_an_interval_of_a_share_ends_at_0_and_100_percent_and_says_so() -> None:
@@ -48,3 +48,7 @@ def test_a_density_that_was_found_is_short_in_labels_and_titles(
     texts = [(tmp_path / "out" / f"{name}.md").read_text() for name in ("field", "paired-methods", "digits")]
     assert [("5.24518" in text, "0.0524518" in text) for text in texts] == [(False, False)] * 3
     assert ["5.25" in texts[0], "5.25 %" in texts[1], "density 0.05245" in texts[2]] == [True, True, True]
+
+
+def test_a_number_that_no_seed_recorded_is_no_nan() -> None:
+    assert percentage(summarize((), expected=3)) == "not recorded"
