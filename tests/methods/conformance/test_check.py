@@ -28,6 +28,10 @@ from methods.conformance.networks import FAST, FULL
 from methods.conformance.training import Training
 
 
+def rare(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.rare)
+
+
 @pytest.mark.parametrize("name", methods.available())
 def test_every_method_keeps_its_promises(name: str) -> None:
     check_method(name)
@@ -45,10 +49,10 @@ def test_every_method_keeps_its_promises_on_every_network(name: str) -> None:
     ("name", "values"),
     [
         ("dst", {"alpha": 0.2}),  # resets, see below
-        ("dst", {"alpha": 0.05, "threshold": "scalar", "estimator": "straight_through"}),
-        ("dst", {"alpha": 0.05, "threshold": "matrix", "reset_density": None, "threshold_weight_decay": 0.01}),
-        ("set", {"drop": "magnitude", "drop_fraction": 0.5, "update_every": 1}),
-        ("static", {"allocation": "uniform", "density": 0.6}),
+        rare("dst", {"alpha": 0.05, "threshold": "scalar", "estimator": "straight_through"}),
+        rare("dst", {"alpha": 0.05, "threshold": "matrix", "reset_density": None, "threshold_weight_decay": 0.01}),
+        rare("set", {"drop": "magnitude", "drop_fraction": 0.5, "update_every": 1}),
+        rare("static", {"allocation": "uniform", "density": 0.6}),
     ],
 )
 def test_methods_keep_their_promises_with_other_hyperparameters(name: str, values: dict[str, Any]) -> None:
