@@ -276,7 +276,7 @@ def not_run(text: str) -> str:
 
 def test_the_cells_that_are_not_run_are_counted() -> None:
     text = NOT_RUN.read_text(encoding="utf-8")
-    assert len(COUNTS.findall(text)) == 16
+    assert len(COUNTS.findall(text)) == 15
     assert text == not_run(text), "python tests/analysis/test_reproducibility_report.py writes these counts"
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 
 from analysis.data.conditions import PROTOCOLS, PUBLISHED, Condition, Results
-from analysis.data.paired import LEAST, log_density_ratio
-from analysis.exhibits.claims.claim import NotRunError, Outcome, claim, judge, mean_of
+from analysis.data.paired import log_density_ratio
+from analysis.exhibits.claims.claim import NotRunError, Outcome, claim, judge
 from analysis.exhibits.claims.evidence import SPREAD, Answer, seeds_of_both, varies_more, within, word
 from analysis.paper import printed
 
@@ -70,8 +70,9 @@ def matrix_is_like_vector(results: Results) -> Outcome:
     claim="Scalar thresholds are less robust than vector and matrix ones",
     paper='"The scalar threshold is less robust than the vector and matrix threshold"',
     tested_by=(
-        "at each shape's alpha with the density nearest to the vector's, the scalar's density varies more over seeds "
-        "than each of the others: F tests on the logarithm (ours: robust is not defined there)"
+        "at each shape's alpha whose density, as a ratio to the vector's of the same seed, is nearest to 1, the "
+        "scalar's varies more over seeds than each of the others: F tests on the logarithm (ours: robust is not "
+        "defined there)"
     ),
 )
 def scalar_is_less_robust(results: Results) -> Outcome:
@@ -157,17 +158,16 @@ def _by_shape(results: Results) -> Iterator[dict[str, list[Condition]]]:
 
 
 def _nearest_to_vector(shapes: dict[str, list[Condition]]) -> dict[str, Condition] | None:
-    """For each shape the condition of several seeds with the density nearest to the vector's."""
+    """For each shape the condition of several seeds whose density, as a ratio to the vector's, is nearest to 1."""
     several_seeds = {shape: [s for s in found if len(s.done) > 1] for shape, found in shapes.items()}
     if not all(several_seeds.values()):
         return None
     shared = {s.alpha for s in shapes["scalar"]} & {s.alpha for s in shapes["matrix"]}
     vectors = [s for s in several_seeds["vector"] if s.alpha in shared] or several_seeds["vector"]
-    wanted = math.log(max(mean_of(vectors[0], "density"), LEAST))
 
     def distance(condition: Condition) -> float:
-        density = mean_of(condition, "density")
-        return abs(math.log(density) - wanted) if density > 0 else math.inf
+        ratio = log_density_ratio(condition, vectors[0]).difference
+        return math.inf if math.isnan(ratio) else abs(ratio)
 
     return {"vector": vectors[0], **{shape: min(several_seeds[shape], key=distance) for shape in ("scalar", "matrix")}}
 
