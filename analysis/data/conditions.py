@@ -253,11 +253,10 @@ def summarize(values: Sequence[float], *, expected: int) -> Summary:
 def conditions(results: pd.DataFrame) -> list[Condition]:
     """Every condition of a results table, ordered by data set, model, method, alpha and density."""
     keys = with_one_density(results, [spec_without_seed(text) for text in results["spec"]])
-    table = results.assign(key=keys, unfinished=results["status"] != "done")
+    table = results.assign(key=keys)
     table.loc[table["method"] == "dense", AT_LOWEST] = math.nan
     departs = table["departs"] != ""
-    counted = table[~departs].sort_values(["seed", "unfinished", "run_id"], kind="stable")
-    counted = counted.drop_duplicates(["key", "seed"])
+    counted = table[~departs].sort_values("seed", kind="stable")
     positions = counted.groupby("key", sort=False).indices
     departing = table.loc[departs, "key"].value_counts()
     by_drift = table["departs"].map(lambda text: all(part.startswith(DRIFT) for part in text.split(SEPARATOR)))

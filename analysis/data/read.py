@@ -102,7 +102,7 @@ def _completed(tables: Tables, read: Sequence[pd.DataFrame]) -> Tables:
     """
     chosen = tables.results.set_index("run_id")["file"]
     for table in read:
-        done = table[table["status"].isin(FINISHED)].set_index("run_id")["file"]
+        done = table[table["status"].isin(FINISHED) & table["run_id"].isin(chosen.index)].set_index("run_id")["file"]
         again = set(done.index[done != chosen[done.index]])
         if not again:
             continue
@@ -154,14 +154,18 @@ def find(paths: Iterable[Path]) -> list[Path]:
 def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Each cell once: a finished row wins over an unfinished one; unequal ones conflict.
 
-    Of two finished rows, one without the columns that came later gives way to one with them.
+    Rows whose specs differ only in `step_records` are the same cell. Of two finished rows, one without
+    the columns that came later gives way to one with them, then one without records of steps.
     """
     rows = pd.concat(tables, ignore_index=True)
+    specs = [json.loads(text) for text in rows["spec"]]
+    rows["stepless"] = [spec.pop("step_records", None) is None for spec in specs]
+    rows["cell"] = [json.dumps(spec, sort_keys=True) for spec in specs]
     rows["rank"] = rows["status"].map({status: rank for rank, status in enumerate(BEST_FIRST)})
     rows["lacks"] = rows[list(LATER)].isna().any(axis=1)
-    rows = rows.sort_values(["run_id", "rank", "lacks"], kind="stable", ignore_index=True)
-    compared = ["dataset", "model", "method", "seed", "status", "spec", *(m for m in MEASURED if m not in TIMES)]
-    for run_id, same in rows[rows["run_id"].duplicated(keep=False)].groupby("run_id"):
+    rows = rows.sort_values(["cell", "rank", "lacks", "stepless", "run_id"], kind="stable", ignore_index=True)
+    compared = ["dataset", "model", "method", "seed", "status", *(m for m in MEASURED if m not in TIMES)]
+    for _, same in rows[rows["cell"].duplicated(keep=False)].groupby("cell"):
         finished = same[same["status"].isin(FINISHED)]
         for name in compared if len(finished) > 1 else ():
             first = finished[name].iloc[0]
@@ -169,16 +173,17 @@ def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
             other = finished[~((finished[name] == first) | absent)]
             if len(other):
                 here, there = finished.iloc[0], other.iloc[0]
+                apart = f" (run {here['run_id']}, other step_records)" if here["run_id"] != there["run_id"] else ""
                 raise InputError(
-                    f"{there['file']}, row {there['line']}: run {run_id} has {name} {there[name]}, "
-                    f"but {first} in {here['file']}, row {here['line']}: keep one of the two"
+                    f"{there['file']}, row {there['line']}: run {there['run_id']} has {name} {there[name]}, "
+                    f"but {first} in {here['file']}, row {here['line']}{apart}: keep one of the two"
                 )
-    kept = rows.drop_duplicates("run_id").drop(columns=["rank", "lacks"]).reset_index(drop=True)
+    kept = rows.drop_duplicates("cell").sort_values("run_id", ignore_index=True)
     for name, backwards in (("suite", False), ("protocol", True)):  # the paper's protocol comes first
-        kept[name] = kept["run_id"].map(rows.groupby("run_id")[name].agg(partial(union, backwards=backwards)))
-    own = rows.loc[(rows["departs"] == "") & rows["status"].isin(FINISHED), "run_id"]
-    kept.loc[kept["run_id"].isin(own), "departs"] = ""  # a cell that a suite has itself departs from nothing
-    return kept
+        kept[name] = kept["cell"].map(rows.groupby("cell")[name].agg(partial(union, backwards=backwards)))
+    own = rows.loc[(rows["departs"] == "") & rows["status"].isin(FINISHED), "cell"]
+    kept.loc[kept["cell"].isin(own), "departs"] = ""  # a cell that a suite has itself departs from nothing
+    return kept.drop(columns=["cell", "rank", "lacks", "stepless"])
 
 
 def _results(file: Path) -> pd.DataFrame:

@@ -262,6 +262,27 @@ def test_rows_of_two_machines_that_conflict_are_both_named(tmp_path: Path) -> No
     assert all(str(tmp_path / name / "results.csv") + ", row 3" in str(caught.value) for name in "ab")
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_rows_of_one_cell_that_differ_in_step_records_conflict_or_the_one_with_them_is_kept(
+    tmp_path: Path, order: str
+) -> None:
+    """Whether steps are recorded changes no training, but it changes the run id."""
+    with_steps = [synthetic.cell("lenet-300-100", "dst", seed, alpha=5e-4, step_records=1) for seed in range(3)]
+    synthetic.write(tmp_path / "a", [row | {"suite": "mine", "protocol": "mine"} for row in with_steps])
+    synthetic.write(tmp_path / "b", ROWS)
+    kept = load([tmp_path / name for name in order]).results
+    assert sorted(kept["run_id"]) == sorted(row["run_id"] for row in with_steps)
+    assert set(zip(kept["suite"], kept["protocol"], strict=True)) == {("mine;mnist", "paper;official;mine")}
+    synthetic.write(tmp_path / "b", changed(1, density=0.5))
+    with pytest.raises(
+        InputError, match=r"has density 0\.\d+, but 0\.\d+ in .*, other step_records\): keep one"
+    ) as caught:
+        load([tmp_path / name for name in order])
+    assert all(str(tmp_path / name / "results.csv") + ", row 3" in str(caught.value) for name in "ab")
+    synthetic.write(tmp_path / "b", changed(1, status="pending", density=0.5))
+    assert set(load([tmp_path / name for name in order]).results["status"]) == {"done"}
+
+
 def test_one_table_named_twice_counts_once(tmp_path: Path) -> None:
     folder = synthetic.write(tmp_path, synthetic.vgg16((0,)), vgg=True)
     once, twice = load([folder]), load([folder, folder / "results.csv", folder / "traces.csv"])
