@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.conditions import Condition, Results, label, spec_without_seed
+from analysis.data.conditions import Condition, conditions, label, spec_without_seed
 from analysis.data.read import Tables
 from analysis.statistics.small_samples import Comparison, against_sample
 from benchmark.results import MEASURED, TIMES
@@ -45,7 +45,7 @@ def compare(a: Tables, b: Tables) -> tuple[list[Change], dict[str, int]]:
     only_b = [run_id for run_id in right.index if run_id not in left.index]
     found = [Change("only in A", _name(left.loc[i]), "status", left.loc[i, "status"], "") for i in only_a]
     found += [Change("only in B", _name(right.loc[i]), "status", "", right.loc[i, "status"]) for i in only_b]
-    before, after = Results(a).conditions, Results(b).conditions
+    before, after = conditions(a.results), conditions(b.results)
     spread = _spread([*before, *after])
     found += _of_places(left.loc[both], right.loc[both])
     identical = 0

@@ -21,6 +21,7 @@ from benchmark.results import DRIFT, SEPARATOR
 OTHER_THAN_SEED = ("seed", "step_records")  # neither changes what is trained, except by chance
 LOST = ("diverged", "failed", "cancelled")
 UNRECORDED = "unrecorded"  # the status that `Condition.only` gives the others
+OLDER = "of an earlier version of the method"  # why such a cell is in no mean
 MOST_RESETS = 2  # per epoch; with more, the last epoch says little
 PROTOCOLS = ("paper", "official")
 # A dense network keeps every weight in every epoch. Its rows hold the first epoch's accuracy here.
@@ -68,7 +69,7 @@ class Condition:
     rows: the cells, one per seed, without those that depart from their suite. departing: how many
     do; drifted: how many of these depart only because of drift. added: the method's hyperparameters
     in this spec that other specs of the method lack. A spec leaves such a hyperparameter out at its
-    default.
+    default. older: the run ids of finished cells of earlier versions of the method, which are left out.
     """
 
     spec: Mapping[str, Any]
@@ -76,6 +77,7 @@ class Condition:
     departing: int
     drifted: int = 0
     added: tuple[str, ...] = ()
+    older: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -211,10 +213,11 @@ class Condition:
         return {status: int(counts[status]) for status in LOST if status in counts}
 
     def departures(self) -> dict[str, int]:
-        """How many cells are left out because they are not the suite's."""
+        """How many cells are left out because they are not the suite's, or not of the method's last version."""
         counts = {
             "departing from the suite": self.departing - self.drifted,
             "resumed in a changed environment or suite (drift)": self.drifted,
+            OLDER: len(self.older),
         }
         return {what: count for what, count in counts.items() if count}
 
@@ -230,13 +233,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Results:
-    """The results tables, and their cells as conditions."""
+    """The results tables, and their cells as conditions, each in the last version of its method."""
 
     tables: Tables
 
     @cached_property
     def conditions(self) -> tuple[Condition, ...]:
-        return tuple(conditions(self.tables.results))
+        return tuple(last_versions(conditions(self.tables.results)))
 
 
 def seeds(n: int, expected: int) -> str:
@@ -272,6 +275,31 @@ def conditions(results: pd.DataFrame) -> list[Condition]:
         for key, spec in specs.items()
     ]  # fmt: skip
     return sorted(found, key=lambda c: (c.dataset, c.model, c.method, c.alpha or 0, c.density or 0, str(c.spec)))
+
+
+def last_versions(found: Sequence[Condition]) -> list[Condition]:
+    """The conditions without those of which a later version of the method has cells too.
+
+    Conditions are the same in two versions where the hyperparameters that both have are equal, and
+    with them all other fields of the spec.
+    """
+    names = [json.dumps({**c.spec, "method": [c.method, c.variant]}, sort_keys=True) for c in found]
+    alike: dict[str, list[Condition]] = {}
+    for name, condition in zip(names, found, strict=True):
+        alike.setdefault(name, []).append(condition)
+    kept = []
+    for name, condition in zip(names, found, strict=True):
+        if not any(_replaces(other, condition) for other in alike[name]):
+            older = [run_id for other in alike[name] if _replaces(condition, other) for run_id in other.run_ids]
+            kept.append(replace(condition, older=tuple(older)))
+    return kept
+
+
+def _replaces(later: Condition, earlier: Condition) -> bool:
+    if not (len(later.rows) and len(earlier.rows) and _method(later.spec)[1] > _method(earlier.spec)[1]):
+        return False
+    own, other = later.spec["method"], earlier.spec["method"]
+    return all(own[name] == other[name] for name in {*own} & {*other} - {"version"})
 
 
 def spec_without_seed(spec: str) -> str:
@@ -342,7 +370,7 @@ def dense_twin(sparse: Condition, among: Sequence[Condition]) -> Condition | Non
 
 
 def _method(spec: Mapping[str, Any]) -> tuple[str, Any]:
-    return spec["method"]["name"], spec["method"].get("version")
+    return spec["method"]["name"], spec["method"].get("version", 0)
 
 
 def _shared_hyperparameters(specs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, Any], set[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from analysis.data.conditions import Condition, Results, seeds
+from analysis.data.conditions import OLDER, Condition, Results, seeds
 from analysis.paper import printed
 
 
@@ -98,11 +98,12 @@ def without_results(conditions: Iterable[Condition]) -> str:
 
 
 def left_out_counts(results: Results, shown: Sequence[Condition]) -> list[str]:
-    """How many cells are in no mean: of these conditions, or departing from them."""
+    """How many cells are in no mean: of these conditions, departing from them, or of earlier versions."""
     counts = sum((Counter(c.lost()) for c in shown), Counter[str]())
     kinds = {_kind(c) for c in shown}
     departing = sum(c.departing for c in results.conditions if _kind(c) in kinds)
-    text = ", ".join(f"{cells} {why}" for why, cells in (counts + Counter(departing=departing)).items())
+    counts += Counter({"departing": departing, OLDER: sum(len(c.older) for c in shown)})
+    text = ", ".join(f"{cells} {why}" for why, cells in counts.items())
     return [f"left out: {text}"] if text else []
 
 
@@ -112,7 +113,7 @@ def _kind(condition: Condition) -> tuple[str, str, str, str]:
 
 
 def left_out(conditions: Iterable[Condition]) -> list[str]:
-    """A note for every condition with cells in no mean: diverged, failed or departing."""
+    """A note for every condition with cells in no mean: diverged, failed, departing or of an earlier version."""
     notes = []
     for condition in conditions:
         counts = {**condition.lost(), **condition.departures()}
@@ -126,6 +127,7 @@ def lost_note(results: Results) -> list[str]:
     """A note of how many cells are in no mean, and why; empty where there are none."""
     counts = Counter[str]()
     for condition in results.conditions:
-        counts += Counter({**condition.lost(), "departing from the suite": condition.departing})
+        others = {"departing from the suite": condition.departing, OLDER: len(condition.older)}
+        counts += Counter({**condition.lost(), **others})
     texts = [f"{cells} {why}" for why, cells in sorted(counts.items())]
     return [f"Cells in no mean of any exhibit: {', '.join(texts)}."] if texts else []

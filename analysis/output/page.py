@@ -111,6 +111,7 @@ def _content(
     index = RunIndex(groups)
     by_run = {run_id: verdict for verdict, run_ids in verdicts for run_id in run_ids}
     drawn = [exhibit for exhibit in written if exhibit.panels]
+    older = {run_id for condition in results.conditions for run_id in condition.older}
     sections = [section(exhibit, index.link) for exhibit in written if not exhibit.panels]
     with_runs = [s for s in sections if _shown(s) and s.runs]
     names = {exhibit.name for exhibit in written}
@@ -126,7 +127,8 @@ def _content(
         "claims": next((s for s in with_runs if s.name == "claims"), None),
         "statuses": sorted(Counter(results.tables.results["status"]).items()),
         "networks": networks(groups),
-        "left_out": left_out(groups),
+        "left_out": left_out(groups, older),
+        "older": bool(older),
         "methods": len({c.method for c in results.conditions if len(c.done)}),
         "sets": list(index.listed()),
     }

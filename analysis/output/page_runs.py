@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from analysis.data.conditions import LOST, label, spec_without_seed, unpublished
+from analysis.data.conditions import LOST, OLDER, label, spec_without_seed, unpublished
 from benchmark.results import SEPARATOR
 
 SHARED = ("dataset", "model", "method", "suite", "protocol", "device", "commit", "departs")
@@ -91,13 +91,18 @@ def run_groups(results: pd.DataFrame) -> list[RunGroup]:
     return sorted(made, key=lambda g: (g.dataset, g.model, g.method, g.fields, g.suite, g.device, g.commit, g.departs))
 
 
-def left_out(groups: Iterable[RunGroup]) -> list[tuple[str, str, list[tuple[RunGroup, Run]]]]:
-    """(network, why, runs) of what is in no mean: departing, diverged, failed or cancelled."""
+def left_out(
+    groups: Iterable[RunGroup], older: Container[str] = ()
+) -> list[tuple[str, str, list[tuple[RunGroup, Run]]]]:
+    """(network, why, runs) of what is in no mean: departing, diverged, failed, cancelled or older.
+
+    older: the runs that are left out because they are of an earlier version of their method.
+    """
     found: dict[tuple[str, str], list[tuple[RunGroup, Run]]] = {}
     for group in groups:
         departs = f"departs: {group.departs.replace(SEPARATOR, f'{SEPARATOR} ')}" if group.departs else ""
         for run in group.runs:
-            why = departs or (run.status if run.status in LOST else "")
+            why = departs or (run.status if run.status in LOST else OLDER if run.run_id in older else "")
             if why:
                 found.setdefault((group.network, why), []).append((group, run))
     return [(network, why, runs) for (network, why), runs in sorted(found.items())]

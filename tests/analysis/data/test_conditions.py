@@ -10,12 +10,15 @@ import pytest
 import synthetic
 
 from analysis.compare import compare
-from analysis.data.comparable import groups
+from analysis.data.comparable import density_matches, groups
 from analysis.data.conditions import Condition, Results, label, spec_without_seed
+from analysis.data.matching import matching
 from analysis.data.read import load
-from analysis.data.selection import dst_conditions
+from analysis.data.selection import dst_conditions, left_out, left_out_counts, lost_note
 from analysis.exhibits.table1_to_3 import paper_table
+from analysis.output.page import page
 from analysis.output.page_runs import run_groups
+from analysis.paper import printed
 
 MODEL = "lenet-300-100"
 
@@ -86,6 +89,37 @@ def test_cells_at_the_default_are_the_same_condition_as_before_it_was_added(tmp_
 def test_hyperparameters_of_another_version_are_no_variant(tmp_path: Path) -> None:
     second = [with_method(row, version=2, granularity="row") for row in cells()]
     assert {c.label for c in results(tmp_path, [*cells(), *second]).conditions} == {"alpha 0.0005"}
+
+
+@pytest.mark.parametrize("more", [{}, {"granularity": "row"}])
+def test_of_two_versions_of_a_method_the_later_is_shown_and_the_other_is_named(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    """Also where all cells of the later version have a hyperparameter that the earlier one lacks."""
+    earlier = [*cells("dst", accuracy=95.0), *cells("set", accuracy=95.0)]
+    later = [with_method(row, version=9, **more) for row in [*cells("dst"), *cells("set")]]
+    found = results(tmp_path, [*cells("dense"), *earlier, *later])
+    assert [(c.spec["method"]["version"], c.seeds) for c in of(found, "dst") + of(found, "set")] == [(9, "n=2")] * 2
+    (group,) = groups(found.conditions)
+    (match,) = density_matches(group)
+    assert {c.summary("test_accuracy").mean for c in match.conditions} == {97.0}
+    (stated,) = {m.condition.key for m in matching(printed.targets("table1")[0], found.conditions)}
+    assert '"version": 9' in stated
+    assert left_out(of(found, "set")) == [
+        "Left out of every mean: lenet-300-100 set density 0.05: 2 of an earlier version of the method."
+    ]
+    assert lost_note(found) == ["Cells in no mean of any exhibit: 4 of an earlier version of the method."]
+    assert left_out_counts(found, of(found, "dst")) == ["left out: 2 of an earlier version of the method"]
+    assert "or are of an earlier version of their method" in page(found, [])
+
+
+def test_a_version_without_cells_of_the_suite_and_a_variant_replace_no_earlier_version(tmp_path: Path) -> None:
+    departing = [with_method(row, version=9) for row in cells("set", departs="epochs")]
+    variant = [with_method(row, version=9, granularity="row") for row in cells("dst")]
+    other = [with_method(row, version=9, alpha=1e-3) for row in cells("dst")]
+    found = results(tmp_path, [*cells("set"), *departing, *cells("dst"), *variant, *other])
+    assert sorted(c.spec["method"]["version"] for c in of(found, "dst")) == [1, 9, 9]
+    assert sorted(len(c.rows) for c in of(found, "set")) == [0, 2]
 
 
 def test_cells_with_and_without_the_reset_are_two_conditions_and_named_apart(tmp_path: Path) -> None:
