@@ -14,6 +14,7 @@ from analysis.data.comparable import FACTOR
 from analysis.data.conditions import Condition, Results, Summary, summarize
 from analysis.data.differences import differences
 from analysis.data.epochs import ACCURACY, DENSITY
+from analysis.data.equal_counts import SETTING
 from analysis.data.layers_and_curves import by_epoch, layer_ratios, of_common_seeds
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import (
@@ -194,15 +195,9 @@ def _is_tried(condition: Condition) -> bool:
 
 
 def twin_of(condition: Condition, results: Results) -> Condition | None:
-    """The dense network of the same data, model and optimizer, whatever the protocols."""
-    same = [
-        c
-        for c in results.conditions
-        if c.method == "dense"
-        and all(c.spec[part] == condition.spec[part] for part in ("data", "model", "optimizer"))
-        and len(c.done)
-    ]
-    return same[0] if same else None
+    """The dense network of the same data, model, optimizer and precision, whatever the protocols."""
+    dense = (c for c in results.conditions if c.method == "dense" and len(c.done))
+    return next((c for c in dense if all(c.spec.get(name) == condition.spec.get(name) for name in SETTING)), None)
 
 
 def _cells(one: SetUp) -> tuple[str, ...]:

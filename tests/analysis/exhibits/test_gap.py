@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import suite_rows
+import synthetic
 
 from analysis.build import exhibits
 from analysis.data.conditions import Results, summarize
@@ -68,6 +69,7 @@ def test_each_set_up_of_the_suite_is_a_line_and_the_best_comes_first(tmp_path: P
     assert math.isnan(taus["lr 0.001, momentum 0.0, adam"])
 
 
+<<<<<<< HEAD
 def test_a_seed_without_the_curve_of_a_layer_is_not_judged_by_it(tmp_path: Path) -> None:
     rows = made()
     traced = [row for row in rows if row["method"] == "dst"]
@@ -82,6 +84,23 @@ def test_a_seed_without_the_curve_of_a_layer_is_not_judged_by_it(tmp_path: Path)
     ]
     found = Results(load([suite_rows.write(tmp_path, rows, traces=traces, layers=layers)]))
     assert {tuple(one.figure4.items()) for one in gap.set_ups(found)} == {tuple((seed, True) for seed in (0, 2, 3, 4))}
+=======
+def test_the_dense_twin_has_the_same_precision(tmp_path: Path) -> None:
+    """bfloat16 comes before float32 in the order of conditions."""
+
+    def in_bfloat16(row: dict[str, Any]) -> dict[str, Any]:
+        return synthetic.changed(row, lambda spec: spec.update(precision="bfloat16"))
+
+    sparse = [synthetic.cell(gap.NETWORK, "dst", seed, alpha=5e-4) for seed in (0, 1)]
+    dense = [synthetic.cell(gap.NETWORK, "dense", seed) for seed in (0, 1)]
+    rows = [*sparse, *map(in_bfloat16, dense)]
+    alone = Results(load([synthetic.write(tmp_path / "alone", rows)]))
+    both = Results(load([synthetic.write(tmp_path / "both", [*rows, *map(in_bfloat16, sparse), *dense])]))
+    assert [gap.twin_of(c, alone) for c in alone.conditions if c.method == "dst"] == [None]
+    pairs = [(c, gap.twin_of(c, both)) for c in both.conditions if c.method == "dst"]
+    precisions = [(c.spec["precision"], twin and twin.spec["precision"]) for c, twin in pairs]
+    assert precisions == [("bfloat16",) * 2, ("float32",) * 2]
+>>>>>>> cbd585d (The dense twin of a set-up of the gap has the same precision)
 
 
 def test_without_another_set_up_there_is_nothing_to_show(tmp_path: Path) -> None:
