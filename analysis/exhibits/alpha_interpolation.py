@@ -60,13 +60,19 @@ class Reading:
 
     @property
     def conditions(self) -> list[Condition]:
-        """DST's conditions by alpha, those of which every seed keeps something."""
-        return [c for c in self._every if (c.done[self.density_column] > 0).all()]
+        """DST's conditions by alpha that have a point on the line."""
+        return [c for c in self._every if not self._lacks(c)]
 
     @property
-    def emptied(self) -> list[Condition]:
-        """The others."""
-        return [c for c in self._every if not (c.done[self.density_column] > 0).all()]
+    def others(self) -> list[tuple[Condition, str]]:
+        """Those that have none, and why."""
+        return [(c, why) for c in self._every if (why := self._lacks(c))]
+
+    def _lacks(self, condition: Condition) -> str:
+        densities = condition.done[self.density_column]
+        if densities.isna().any():
+            return "the density of a seed is not recorded"
+        return "" if (densities > 0).all() else "a seed keeps no weights"
 
     @property
     def _every(self) -> list[Condition]:
@@ -100,9 +106,20 @@ class Reading:
         return self.target.alpha
 
     @property
-    def at_stated(self) -> Summary | None:
-        same = [c for c in self.conditions if self.stated and math.isclose(c.alpha or 0, self.stated, rel_tol=1e-6)]
-        return same[0].summary(self.density_column, scale=100) if same else None
+    def at_stated(self) -> Condition | None:
+        """The condition at the stated alpha, on the line or not."""
+        same = (c for c in self._every if self.stated and math.isclose(c.alpha or 0, self.stated, rel_tol=1e-6))
+        return next(same, None)
+
+    @property
+    def remaining(self) -> Summary | None:
+        """The percentage that the stated alpha leaves; None where it was not run."""
+        return None if self.at_stated is None else self.at_stated.summary(self.density_column, scale=100)
+
+    @property
+    def run_ids(self) -> list[str]:
+        shown = [*self.conditions, *([] if self.at_stated is None else [self.at_stated])]
+        return list(dict.fromkeys(run_id for c in shown for run_id in c.run_ids))
 
 
 def readings(results: Results) -> list[Reading]:
@@ -135,14 +152,14 @@ def _cells(r: Reading) -> tuple[str, ...]:
     interval = "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
     partly = f" in {100 * share:.0f} % of the draws" if share < 1 else ""
     several = f", {len(r.found)} crossings" if len(r.found) > 1 else ""
-    at_stated = r.at_stated
+    remaining = "not run" if r.remaining is None else with_seeds(r.remaining) if r.remaining.n else "not recorded"
     return (
         printed.number(r.target.exhibit),
         r.group.label,
         r.epoch,
         printed_number(r.wanted, r.target.density_std),
         "not printed" if r.stated is None else f"{r.stated:g}",
-        "" if r.stated is None else "not run" if at_stated is None else with_seeds(at_stated),
+        "" if r.stated is None else remaining,
         f"{r.found[0]:.3g}{interval}{partly}{several}" if r.found else _outside(r),
         f"{r.found[0] / r.stated:.2f}" if r.found and r.stated else "",
         f"{r.accuracy:.2f}" if r.found else "",
@@ -152,7 +169,7 @@ def _cells(r: Reading) -> tuple[str, ...]:
 
 def _outside(r: Reading) -> str:
     if len(r.alphas) < 2:
-        return f"{len(r.alphas)} of {len(r.alphas) + len(r.emptied)} alphas usable" if r.emptied else "one alpha run"
+        return f"{len(r.alphas)} of {len(r.alphas) + len(r.others)} alphas usable" if r.others else "one alpha run"
     means = [geometric_mean(values) for values in r.runs]
     return f"outside: {min(means):.3g} to {max(means):.3g} % at α {r.alphas[0]:g} to {r.alphas[-1]:g}"
 
@@ -164,16 +181,19 @@ def _left_out(results: Results, found: Sequence[Reading]) -> list[str]:
         model: without_results(c for c in dst_of(results, dataset) if c.model == model) for dataset, model in missing
     }
     texts = [printed.architecture(m) + ("" if text == "not run" else f" ({text})") for m, text in why.items()]
-    emptied = [f"{r.group.label} {c.label}, {r.epoch}" for r in found for c in r.emptied]
+    others: dict[str, dict[str, None]] = {}
+    for r in found:
+        for c, lacks in r.others:
+            others.setdefault(lacks, {})[f"{r.group.label} {c.label}, {r.epoch}"] = None
     return [
         *([f"No finished runs: {', '.join(texts)}."] if texts else []),
-        *([f"Left out, because a seed keeps no weights: {'; '.join(emptied)}."] if emptied else []),
+        *(f"Left out of the line, because {lacks}: {'; '.join(names)}." for lacks, names in others.items()),
     ]
 
 
 def _records(r: Reading) -> Iterator[dict[str, Any]]:
     low, high, share = r.interval
-    stated = r.at_stated
+    stated = r.remaining
     yield {
         "exhibit": r.target.exhibit, "dataset": r.group.dataset, "model": r.group.model, "recipe": r.group.label,
         "epoch": r.epoch, "printed_remaining_percent": r.wanted, "stated_alpha": r.stated,
@@ -190,8 +210,8 @@ def _finding(found: Sequence[Reading]) -> str:
         if r.epoch != COUNTED or not r.found:
             continue
         gives = ""
-        if r.at_stated is not None and r.stated:
-            gives = f"the stated alpha {r.stated:g} leaves {centre_and_ends(r.at_stated)[0]:.2f} % and "
+        if r.remaining is not None and r.remaining.n:
+            gives = f"the stated alpha {r.stated:g} leaves {centre_and_ends(r.remaining)[0]:.2f} % and "
         sentences.append(
             f"{r.group.label}: {gives}the printed {r.wanted:g} % would take alpha {r.found[0]:.3g}"
             + (f" ({r.found[0] / r.stated:.1f} times the stated)." if r.stated else ".")
@@ -264,7 +284,7 @@ EXHIBIT = TableWithFigure(
     lines=readings,
     cells=_cells,
     records=_records,
-    run_ids=lambda r: [run_id for c in r.conditions for run_id in c.run_ids],
+    run_ids=lambda r: r.run_ids,
     finding=_finding,
     figure=_draw,
     more_notes=_left_out,

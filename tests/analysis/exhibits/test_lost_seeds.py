@@ -99,7 +99,26 @@ def test_the_interpolation_names_networks_whose_cells_are_all_lost(tmp_path: Pat
     text = (tmp_path / "alpha-interpolation.md").read_text()
     assert "No finished runs: Lenet-300-100 (3 diverged), Lenet-5-Caffe, LSTM-b," in text
     assert "| 1 of 2 alphas usable |" in text
-    assert "Left out, because a seed keeps no weights: LSTM-a alpha 0.003, last;" in text
+    assert "Left out of the line, because a seed keeps no weights: LSTM-a alpha 0.003, last;" in text
+
+
+def test_the_interpolation_says_why_an_alpha_is_not_on_the_line_and_what_the_stated_one_keeps(tmp_path: Path) -> None:
+    """Only the rows at 2e-3 have the lowest density of a training."""
+    sparse = [
+        synthetic.cell("lenet-300-100", "dst", seed, alpha=alpha, kept=kept, kept_best=0.1) | recorded
+        for alpha, kept, recorded in ((1e-3, 0.05, {}), (2e-3, 0.02, {"min_density": 0.02}))
+        for seed in range(3)
+    ]
+    found = results(tmp_path / "in", [*lenet(kept=0.0), *sparse])
+    exhibits(found)["alpha-interpolation"](tmp_path)
+    text = (tmp_path / "alpha-interpolation.md").read_text()
+    assert "because a seed keeps no weights: Lenet-300-100 alpha 0.0005, last." in text
+    unrecorded = [f"Lenet-300-100 alpha {alpha}, lowest" for alpha in ("0.0005", "0.001")]
+    assert f"because the density of a seed is not recorded: {'; '.join(unrecorded)}." in text
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| Table 1 | Lenet-300-100")]
+    assert [(line[2], line[5]) for line in lines] == [
+        ("last", "0.00 ± 0.00 (n=3)"), ("best", "8.00 ± 0.00 (n=3)"), ("lowest", "not recorded"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("status", "result"), [("diverged", "supported"), ("cancelled", "not run")])
