@@ -14,7 +14,7 @@ from analysis.data.epochs import ACCURACY, COUNTED, DENSITY, EPOCHS
 from analysis.data.selection import dst_of, without_results
 from analysis.output.exhibit import TableWithFigure
 from analysis.output.numbers import centre_and_ends, printed_number, with_seeds
-from analysis.output.plotting import plain_log, small_multiples, style_of
+from analysis.output.plotting import plain_log, small_multiples, style_of, write_in_middle
 from analysis.paper import printed
 from analysis.paper.printed import Target
 from analysis.statistics.interpolation import at, crossing_interval, crossings, geometric_mean
@@ -70,6 +70,8 @@ class Reading:
 
     def _lacks(self, condition: Condition) -> str:
         densities = condition.done[self.density_column]
+        if not condition.alpha:
+            return "0 has no logarithm"
         if densities.isna().any():
             return "the density of a seed is not recorded"
         return "" if (densities > 0).all() else "a seed keeps no weights"
@@ -239,6 +241,10 @@ def _draw(found: Sequence[Reading]) -> Any:
 
 def _panel(axis: Any, members: Sequence[Reading]) -> None:
     r, colour = members[0], style_of("dst").colour
+    if not r.alphas:
+        write_in_middle(axis, _outside(r))
+        axis.set(xticks=[], yticks=[])
+        return
     for alpha, values in zip(r.alphas, r.runs, strict=True):
         axis.plot([alpha] * len(values), values, "o", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
     axis.plot(r.alphas, [geometric_mean(values) for values in r.runs], color=colour, linewidth=1.4)

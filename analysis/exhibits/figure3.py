@@ -49,7 +49,7 @@ NOTABLE = 0.05  # the remaining ratio under which section 4.2 sees accuracy drop
 
 @dataclass(frozen=True)
 class Panel:
-    """A model's conditions over alpha, each alpha once, and its dense twin."""
+    """A model's conditions over alpha above 0, each alpha once, and its dense twin."""
 
     label: str
     model: str
@@ -235,11 +235,9 @@ def _figure3(results: Results, out: Path) -> Written:
 
 def of_models(results: Results, name: str, models: Sequence[str], title: str, out: Path) -> Written:
     """A panel for each of these networks on CIFAR-10, at the learning rate of Figure 3."""
-    panels = []
-    for model in models:
-        found = dst_conditions(results, "cifar10", model, learning_rate=LEARNING_RATE, done=False)
-        panels.append(_panel(results, model, one_each_alpha(found)))
-    return _write(results, name, panels, title, out)
+    every = {m: dst_conditions(results, "cifar10", m, learning_rate=LEARNING_RATE, done=False) for m in models}
+    panels = [_panel(results, model, one_each_alpha(c for c in found if c.alpha)) for model, found in every.items()]
+    return _write(results, name, panels, title, out, [c for found in every.values() for c in found])
 
 
 def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
@@ -247,14 +245,14 @@ def _of_dataset(results: Results, dataset: str, out: Path) -> Written:
     every = dst_of(results, dataset)
     panels = []
     for model in sorted({c.model for c in every}, key=printed.rank):
-        own = [c for c in every if c.model == model]
+        own = [c for c in every if c.model == model and c.alpha]
         for protocols in sorted({c.protocols for c in own}, key=lambda p: p[:1] != ("paper",)):
             alike: dict[str, list[Condition]] = {}
             for c in (c for c in own if c.protocols == protocols):
                 alike.setdefault(set_up(c), []).append(c)
             panels += [_panel(results, model, one_each_alpha(members), own[0]) for members in alike.values()]
     title = f"{printed.dataset(dataset)}, layout of Figure 3: DST for different alpha"
-    return _write(results, f"{dataset}-figure3", panels, title, out)
+    return _write(results, f"{dataset}-figure3", panels, title, out, every)
 
 
 def _panel(results: Results, model: str, chosen: tuple[Condition, ...], stated: Condition | None = None) -> Panel:
@@ -268,10 +266,15 @@ def _panel(results: Results, model: str, chosen: tuple[Condition, ...], stated: 
     return Panel(label, model, chosen, dense_twin(chosen[0], results.conditions))
 
 
-def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out: Path) -> Written:
+def _write(
+    results: Results, name: str, panels: Sequence[Panel], title: str, out: Path, found: Sequence[Condition]
+) -> Written:
+    """found: the conditions of the panels, and those at alpha 0, which has no place on a logarithmic axis."""
     every = [c for panel in panels for c in panel.conditions]
+    names = ", ".join(c.name for c in found if not c.alpha and len(c.done))
+    zero = [f"not on the logarithmic axis: {names}"] if names else []
     if not any(panel.is_run for panel in panels):
-        return Written(name=name, title=title, remark=without_results(every))
+        return Written(name=name, title=title, remark="; ".join([without_results(every), *zero]))
     data = rows([panel for panel in panels if panel.conditions])
     is_dense = any(panel.dense is not None and len(panel.dense.done) for panel in panels)
     dense = "dashed, grey band: dense baseline" if is_dense else "dense baseline: not run"
@@ -281,5 +284,5 @@ def _write(results: Results, name: str, panels: Sequence[Panel], title: str, out
     return write_figure(
         name, data, draw(panels, f"{title}\n{legend}"), out, title=title,
         run_ids=data.loc[data["status"] == "done", "run_id"], finding=finding(panels),
-        remarks=[*missing, *incomplete(every), *left_out_counts(results, every)],
+        remarks=[*missing, *zero, *incomplete(every), *left_out_counts(results, every)],
     )  # fmt: skip

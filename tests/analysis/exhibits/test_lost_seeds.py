@@ -121,6 +121,23 @@ def test_the_interpolation_says_why_an_alpha_is_not_on_the_line_and_what_the_sta
     ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("error")
+def test_alpha_0_is_on_no_logarithmic_axis_and_in_no_interpolation(tmp_path: Path) -> None:
+    zero = [synthetic.cell("lenet-300-100", "dst", seed, alpha=0.0, kept=0.9) for seed in range(3)]
+    more = [synthetic.cell("lenet-300-100", "dst", seed, alpha=1e-3, kept=0.02) for seed in range(3)]
+    for name, rows in (("with", [*lenet(), *more, *zero]), ("without", [*lenet(), *more]), ("zero", zero)):
+        found = exhibits(results(tmp_path / name, rows))
+        (tmp_path / name / "out").mkdir()
+        written = {key: found[key](tmp_path / name / "out") for key in ("alpha-interpolation", "mnist-figure3")}
+        remark = written["mnist-figure3"].remark
+        assert ("not on the logarithmic axis: lenet-300-100 dst alpha 0" in remark) == (name != "without")
+    for file in ("alpha-interpolation.csv", "mnist-figure3.csv"):
+        assert (tmp_path / "with/out" / file).read_text() == (tmp_path / "without/out" / file).read_text()
+    text = (tmp_path / "with/out/alpha-interpolation.md").read_text()
+    assert "Left out of the line, because 0 has no logarithm: Lenet-300-100 alpha 0, last;" in text
+    assert not (tmp_path / "zero/out/mnist-figure3.csv").exists()
+
+
 @pytest.mark.parametrize(("status", "result"), [("diverged", "supported"), ("cancelled", "not run")])
 def test_a_cancelled_cell_says_nothing_of_what_an_alpha_trains(tmp_path: Path, status: str, result: str) -> None:
     without = lost([row for row in lenet(reset_density=None) if row["method"] == "dst"], status=status)
