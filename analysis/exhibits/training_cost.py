@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.data.comparable import Group, groups, of_protocols
 from analysis.data.conditions import Condition, Results
@@ -99,7 +100,7 @@ def steps_of(dense: Condition) -> float:
 
 def _costs(group: Group, dense: Condition, sparse: Condition) -> list[Cost]:
     keys = ["seed", "device", "commit"]
-    timed = [c.done.loc[c.done[SECONDS] > 0, [*keys, SECONDS, "run_id"]] for c in (dense, sparse)]
+    timed = [c.done.loc[(c.done[SECONDS] > 0) & _named(c.done), [*keys, SECONDS, "run_id"]] for c in (dense, sparse)]
     both = timed[0].merge(timed[1], on=keys, suffixes=("_dense", "_sparse"))
     found = []
     for (device, commit), rows in both.sort_values("seed").groupby(["device", "commit"], sort=True):
@@ -108,6 +109,11 @@ def _costs(group: Group, dense: Condition, sparse: Condition) -> list[Cost]:
         times = _times(dense, sparse)
         found.append(Cost(group, sparse, str(device), str(commit), steps_of(dense), times, pairs, run_ids))
     return found
+
+
+def _named(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows name their machine and their commit; two that do not may be of different ones."""
+    return (rows["device"] != "") & ~rows["commit"].str.removesuffix("-dirty").isin(["", "unknown"])
 
 
 def _times(dense: Condition, sparse: Condition) -> float:
@@ -125,10 +131,13 @@ def _left_out(results: Results, found: Sequence[Cost]) -> list[str]:
     """How many sparse cells are not compared, by the reason."""
     have = {run_id for cost in found for run_id in cost.run_ids}
     done = [c.done for g in of_protocols(groups(results.conditions)) for c in g.sparse]
-    untimed = sum(int((~(rows[SECONDS] > 0)).sum()) for rows in done)
-    lonely = sum(int(((rows[SECONDS] > 0) & ~rows["run_id"].isin(have)).sum()) for rows in done)
+    cells = [(rows[SECONDS] > 0, _named(rows), rows["run_id"].isin(have)) for rows in done]
+    untimed = sum(int((~timed).sum()) for timed, _, _ in cells)
+    unnamed = sum(int((timed & ~named).sum()) for timed, named, _ in cells)
+    lonely = sum(int((timed & named & ~compared).sum()) for timed, named, compared in cells)
     counted = (
         (untimed, "without CPU seconds: trained before these were recorded, or on a GPU"),
+        (unnamed, "without the name of their machine or commit"),
         (lonely, "without a dense cell of their seed, machine and commit"),
     )
     return [f"Left out: {count} sparse cells {why}." for count, why in counted if count]

@@ -304,6 +304,22 @@ def test_steps_are_compared_on_one_machine_and_commit_alone(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize("nameless", [{"device": ""}, {"commit": ""}, {"commit": "unknown-dirty"}])
+def test_cells_without_the_name_of_their_machine_or_commit_are_counted_and_not_compared(
+    tmp_path: Path, nameless: dict[str, str]
+) -> None:
+    rows = [
+        synthetic_methods.cell(NAME, method, seed, **given) | (nameless if seed else {})
+        for seed in (0, 1, 2)
+        for method, given in (("dense", {}), ("set", {"density": 0.05, "kept": 0.05}))
+    ]
+    found = written(synthetic.write(tmp_path / "in", rows), tmp_path / "out", only=("training-cost",))["training-cost"]
+    (line,) = synthetic_methods.read(tmp_path / "out/training-cost.csv")
+    assert line["n"] == "1"
+    assert found.table
+    assert "Left out: 2 sparse cells without the name of their machine or commit." in found.table.notes
+
+
 def test_the_patterns_agreement_is_that_of_the_layer_table(
     built: tuple[Path, dict[str, Written]], rows: list[dict[str, Any]]
 ) -> None:
