@@ -278,7 +278,7 @@ def conditions(results: pd.DataFrame) -> list[Condition]:
 
 
 def last_versions(found: Sequence[Condition]) -> list[Condition]:
-    """The conditions without those of which a later version of the method has cells too.
+    """The conditions without those of which a later version of the method has finished cells too.
 
     Conditions are the same in two versions where the hyperparameters that both have are equal, and
     with them all other fields of the spec.
@@ -296,7 +296,7 @@ def last_versions(found: Sequence[Condition]) -> list[Condition]:
 
 
 def _replaces(later: Condition, earlier: Condition) -> bool:
-    if not (len(later.rows) and len(earlier.rows) and _method(later.spec)[1] > _method(earlier.spec)[1]):
+    if not (len(later.done) and len(earlier.rows) and _method(later.spec)[1] > _method(earlier.spec)[1]):
         return False
     own, other = later.spec["method"], earlier.spec["method"]
     return all(own[name] == other[name] for name in {*own} & {*other} - {"version"})

@@ -69,7 +69,6 @@ def test_each_set_up_of_the_suite_is_a_line_and_the_best_comes_first(tmp_path: P
     assert math.isnan(taus["lr 0.001, momentum 0.0, adam"])
 
 
-<<<<<<< HEAD
 def test_a_seed_without_the_curve_of_a_layer_is_not_judged_by_it(tmp_path: Path) -> None:
     rows = made()
     traced = [row for row in rows if row["method"] == "dst"]
@@ -84,7 +83,8 @@ def test_a_seed_without_the_curve_of_a_layer_is_not_judged_by_it(tmp_path: Path)
     ]
     found = Results(load([suite_rows.write(tmp_path, rows, traces=traces, layers=layers)]))
     assert {tuple(one.figure4.items()) for one in gap.set_ups(found)} == {tuple((seed, True) for seed in (0, 2, 3, 4))}
-=======
+
+
 def test_the_dense_twin_has_the_same_precision(tmp_path: Path) -> None:
     """bfloat16 comes before float32 in the order of conditions."""
 
@@ -100,7 +100,6 @@ def test_the_dense_twin_has_the_same_precision(tmp_path: Path) -> None:
     pairs = [(c, gap.twin_of(c, both)) for c in both.conditions if c.method == "dst"]
     precisions = [(c.spec["precision"], twin and twin.spec["precision"]) for c, twin in pairs]
     assert precisions == [("bfloat16",) * 2, ("float32",) * 2]
->>>>>>> cbd585d (The dense twin of a set-up of the gap has the same precision)
 
 
 def test_without_another_set_up_there_is_nothing_to_show(tmp_path: Path) -> None:
