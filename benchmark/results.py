@@ -9,7 +9,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,7 @@ LAYERS = ("run_id", "parameter", "weights", "kept")
 MEMBERSHIPS = ("suite", "protocol", "departs")
 LISTED = {"run_id": str, "spec": dict, "protocol": [str], "departs": [str]}
 EXPANSION = {"suite": str, "exhibits?": [str], "cells": [LISTED]}
+AGAIN = "The suite's commands then list its cells again, and train none twice"
 SEPARATOR = ";"
 BEST_FIRST = ("done", "diverged", "failed", "cancelled", "running", "pending")  # which row of a cell counts
 SEED = re.compile(r'(.*,"seed":)(0|[1-9][0-9]{0,18})([,}].*)', re.DOTALL)
@@ -164,7 +165,7 @@ def expansion(path: Path) -> dict[str, Any]:
     if document is not None and document["suite"] != path.stem:
         problem = f"{path} is the list of another suite"
     if document is None or problem:
-        raise FolderError(f"{problem or f'{path} is gone'}: move it away and run the suite's command again")
+        raise FolderError(f"{problem or f'{path} is gone'}: move it away. {AGAIN}")
     return dict(document)
 
 
@@ -177,7 +178,7 @@ def _listed(entry: Mapping[str, Any], path: Path) -> RunSpec:
         problem = one_line(str(error))
     if problem:
         name = one_line(entry["run_id"])[:12]
-        raise FolderError(f"{path} is damaged, cell {name}: {problem}; move it away and run the suite's command again")
+        raise FolderError(f"{path} is damaged, cell {name}: {problem}; move it away. {AGAIN}")
     return spec
 
 
@@ -198,6 +199,19 @@ def members(out: Path) -> dict[str, Member]:
             else:
                 found[spec.run_id] = Member(in_both(before.spec, spec), (*before.suites, path.stem))
     return found
+
+
+def unlisted(out: Path, listed: Container[str]) -> str:
+    """What to say of cells with a result that no suite lists, as where a list was lost; empty without any."""
+    there = [path.parent.name for path in (out / "cells").glob("*/result.json")]
+    missing = sorted(run_id for run_id in there if run_id not in listed)
+    if not missing:
+        return ""
+    cells = "1 cell has" if len(missing) == 1 else f"{len(missing)} cells have"
+    return (
+        f"{cells} a result in {out / 'cells'}, but {'is' if len(missing) == 1 else 'are'} in no suite's list and no "
+        f"table, such as {missing[0]}: the command that trained such cells lists them again, and trains none twice"
+    )
 
 
 def row(out: Path, member: Member, *, dead_jobs: Collection[str] = ()) -> Row:

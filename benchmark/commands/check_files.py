@@ -157,7 +157,10 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
             yield Problem(str(cell / "metrics.jsonl"), "is not the one of its result.json: get the cell's folder again")
         own = {name: str(value) for name, value in results.row(folder, member).items()}
         if run_id not in rows or difference(rows[run_id], own):
-            yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")
+            text = f"cell {run_id} is missing, or is not as its result.json has it: {EXPORT}"
+            yield Problem(str(folder / "results.csv"), text)
+    if lost := results.unlisted(folder, members):
+        yield Problem(str(folder / "suites"), lost)
     for run_id, status in claimed.items():
         yield Problem(str(folder / "results.csv"), f"cell {run_id} is {status}, but has no result here: {EXPORT}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark import results
 from benchmark.commands import filters, published
 from benchmark.commands.output import emit
-from benchmark.spec import check_names
+from benchmark.messages import printable
+from benchmark.spec import SpecError, check_names
 from benchmark.terminal import say
 from benchmark.tracking.export import downloaded
 
@@ -20,13 +22,18 @@ def export(out: Path, source: str, to: Path | None, where: Sequence[str], json_o
     tables are written anew.
     """
     check_names([source], ("folders", "mlflow"), "--from")
+    if where and to is None:
+        raise SpecError(f"--where takes rows for --to: without it the tables of {out} would lose all others")
     place = to or out
     if source == "mlflow":
         with downloaded(out) as (folder, cells):
             rows = filters.rows_left(cells, where)
             added = _write(rows, folder, out, to)
     else:
-        rows = filters.rows_left(results.cells(results.existing(out)), where)
+        cells = results.cells(results.existing(out))
+        if lost := results.unlisted(out, {spec.run_id for spec, _ in cells}):
+            print(f"warning: {printable(lost)}", file=sys.stderr)
+        rows = filters.rows_left(cells, where)
         added = _write(rows, out, out, to)
     names = ["results.csv", "results.parquet", "traces.csv", "layers.csv"]
     if json_output:

@@ -72,6 +72,8 @@ def run(selection: Selection, execution: Execution, choice: launch.Choice, *, ml
         results.remember(out, suite.name, suite.exhibits, specs)  # another run may have replaced it
     rows, code = write_tables(out, code, refused)
     mirror.finish()
+    if lost := results.unlisted(out, {row["run_id"] for row in rows}):
+        say(screen, f"warning: {lost}")
     ended = _of(specs, rows, out, suite.name)
     _print(ended, out, screen, stopped=code in EXIT_OF_SIGNAL.values())
     mine = [row for _, row in ended]

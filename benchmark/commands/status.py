@@ -18,6 +18,7 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     """Print how far the cells are, by suite and status, and what went wrong."""
     queued, trouble = queued_jobs(results.existing(out))
     cells = results.cells(out, dead_jobs={job.job for job, state in queued if state.ended})
+    lost = results.unlisted(out, {spec.run_id for spec, _ in cells})
     names = labels(spec for spec, _ in cells)
     cells = filters.select(cells, where) if where else cells
     rows = [row for _, row in cells]
@@ -27,6 +28,8 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
         emit({"out": str(out), "counts": dict(counts), "cells": rows, "jobs": listed, "slurm": trouble})
         return
     screen = console(json_output=False)
+    if lost:
+        say(screen, f"warning: {lost}")
     states = ", ".join(f"{count} {name}" for name, count in counts.items())
     say(screen, f"{out}: {len(rows)} cells; {states}")
     show(screen, summary_table(cells))

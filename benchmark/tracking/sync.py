@@ -12,6 +12,7 @@ import collections
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,23 @@ class _Mirror:
             if self._runs.setdefault(run_key(run), run) is not run:  # a duplicate that an interrupted import left
                 client.delete_run(run.info.run_id)
 
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            self._check_place()
+
+    def _check_place(self) -> None:
+        """Raises store.TrackingError where this folder shares the store with the one from which it was copied.
+
+        Each of the two would undo what the other wrote.
+        """
+        here = self._out.resolve()
+        places = {run.data.tags.get("path", "") for (kind, _), run in self._runs.items() if kind == "suite"}
+        for other in map(Path, places - {"", str(here)}):
+            if _is_another_of_id(other, here, self._folder):
+                raise store.TrackingError(
+                    f"{self._out} is a copy of {other} and has its id, so that each would undo what the other writes: "
+                    f"remove {self._out / 'folder-id'}, then sync: the copy gets an id and runs of its own"
+                )
+
     def suite(self, name: str, rows: Sequence[Row]) -> None:
         """Write the parent run of a suite, with the suite's expansion."""
         path = self._out / "suites" / f"{name}.json"
@@ -97,6 +115,8 @@ class _Mirror:
         if run is None:
             tags = {"kind": "suite", "suite": name, "folder": self._folder, "path": str(self._out.resolve())}
             run = self._create(("suite", name), name, tags, _milliseconds(path))
+        if run.data.tags.get("path") != (here := str(self._out.resolve())):
+            self._set_tags(run, {"path": here})  # the folder was moved
         if run.data.tags.get("mirrored") == state:
             return
         self._client.log_artifact(run.info.run_id, str(path))
@@ -234,6 +254,13 @@ class _Mirror:
 
         texts = [RunTag(name, str(value)[:TAG_CHARACTERS]) for name, value in tags.items()]
         self._client.log_batch(run.info.run_id, tags=texts)
+
+
+def _is_another_of_id(folder: Path, out: Path, name: str) -> bool:
+    try:
+        return not folder.samefile(out) and read_bytes(folder / "folder-id").decode().strip() == name
+    except (OSError, ValueError):  # no folder of this machine, or no run folder
+        return False
 
 
 def run_key(run: Run) -> tuple[str, str]:

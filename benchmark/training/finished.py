@@ -40,7 +40,7 @@ def trained(spec: RunSpec, execution: Execution) -> tuple[Training, dict[str, An
         raise SpecError(f"cell {spec.run_id} has no good checkpoint left in {cell}: delete that folder and run again")
     training = prepare_training(spec, execution, Group(), Engine(spec, execution.device, execution.masked_layers))
     training.load_state_dict(found.state)
-    state = digest(training.model, found.state["optimizer"], training.attached.state_dict())
+    state = digest(training.model, found.state["optimizer"], found.state["attached"])  # as its execution wrote it
     if state != result.get("state_sha256"):
         raise SpecError(f"cell {spec.run_id}: its checkpoint is not its last state: delete {cell} and run again")
     return training, result

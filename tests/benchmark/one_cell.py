@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 from pathlib import Path
@@ -73,10 +74,11 @@ def runner(out: Path, spec: RunSpec) -> Runner:
     return Runner(out, spec)
 
 
-def sparse_cell(out: Path, method: str) -> Runner:
+def sparse_cell(out: Path, method: str, **execution: Any) -> Runner:
     """A finished cell that is so sparse that neurons are dead."""
     like = make_spec()
     cell = runner(out, spec_of(method, data=like.data, model=like.model, optimizer=like.optimizer, density=0.02))
+    cell.execution = dataclasses.replace(cell.execution, **execution)
     assert cell.run().status == "done"
     return cell
 

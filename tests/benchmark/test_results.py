@@ -333,6 +333,14 @@ def test_a_folder_being_made_by_another_process_is_not_foreign(tmp_path: Path, m
     results.check(out)
 
 
+def test_an_export_of_some_rows_leaves_the_folders_own_tables_whole(grid: Grid, bench: Bench) -> None:
+    before = (grid.out / "results.csv").read_bytes()
+    refused = bench("export", "--out", grid.out, "--where", "method=dst")
+    assert (refused.code, refused.error.count("\n")) == (2, 0)
+    assert "--where takes rows for --to" in refused.error
+    assert (grid.out / "results.csv").read_bytes() == before
+
+
 def test_an_export_elsewhere_holds_the_filtered_cells_alone(bench: Bench, grid: Grid, tmp_path: Path) -> None:
     done = bench("export", "--out", grid.out, "--where", "method=dst", "--to", tmp_path / "tables")
     assert done.code == 0

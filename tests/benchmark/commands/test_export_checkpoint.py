@@ -47,6 +47,15 @@ def export(bench: Bench, cell: Runner, to: Path, *options: str | Path) -> Any:
     return bench("export", "--checkpoint", cell.spec.run_id, "--to", to, "--out", cell.execution.out, *options)
 
 
+@pytest.mark.parametrize("chosen", ["sparse", "auto"])
+def test_a_cell_is_exported_however_its_masked_layers_were_computed(
+    chosen: Any, done: Runner, bench: Bench, tmp_path: Path
+) -> None:
+    cell = sparse_cell(tmp_path / "runs", "set", masked_layers=chosen)
+    finished = export(bench, cell, tmp_path / "network")
+    assert (finished.code, finished.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("form", ["dense", "csr", "compact"])
 def test_the_network_that_is_loaded_has_the_cards_accuracy(
     form: Any, done: Runner, bench: Bench, tmp_path: Path

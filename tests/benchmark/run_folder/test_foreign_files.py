@@ -216,6 +216,26 @@ def test_a_run_with_a_damaged_result_trains_that_cell_again(
     assert grids.bits(tmp_path / "runs") == grids.bits(done)
 
 
+def test_finished_cells_that_no_list_names_are_counted_and_come_back_without_training(
+    suite: str, done: Path, bench: Bench, tmp_path: Path
+) -> None:
+    """As after a list was moved away, or a folder of the same suite was copied over this one."""
+    out = tmp_path / "runs"
+    shutil.copytree(done, out)
+    (out / "suites/many.json").write_text(json.dumps(files.read_json(out / "suites/many.json") | {"cells": []}))
+    count = len(list((out / "cells").iterdir()))
+    said = f"{count} cells have a result in {out / 'cells'}, but are in no suite's list and no table"
+    assert said in bench("status", "--out", out).stdout
+    assert said in bench("export", "--out", out).stderr
+    checked = bench("check", out)
+    assert checked.code == 3
+    assert said in checked.stdout + checked.stderr
+    assert bench("run", "--suite", suite, "--no-mlflow", "--out", out).code == 0
+    assert said not in bench("status", "--out", out).stdout
+    assert len(grids.rows(out)) == count
+    assert grids.bits(out) == grids.bits(done)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_marker_or_list_of_cells_is_one_line_that_names_it(
     damage: str, suite: str, done: Path, bench: Bench, tmp_path: Path

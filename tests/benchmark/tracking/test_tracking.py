@@ -201,6 +201,23 @@ def test_a_moved_folder_is_reported_not_mixed(tracked: Grid, bench: Bench, tmp_p
     assert "was moved or copied" in bench("sync", "--out", moved.out).error
 
 
+def test_a_copy_and_its_original_do_not_undo_each_other_in_one_store_and_a_moved_folder_goes_on(
+    tracked: Grid, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    original = copy(tracked, tmp_path)
+    assert bench("sync", "--out", original.out).code == 0
+    copied = original.copy(tmp_path / "copied")
+    refused = bench("sync", "--out", copied.out)
+    assert (refused.code, refused.error.count("\n")) == (1, 0)
+    assert f"{copied.out} is a copy of {original.out} and has its id" in refused.error
+    moved = original.out.rename(tmp_path / "moved")
+    assert bench("sync", "--out", moved, "--json").json["changed"] == 0
+    (copied.out / "folder-id").unlink()
+    assert bench("sync", "--out", copied.out, "--json").json["changed"] == len(results.members(copied.out))
+    assert bench("sync", "--out", moved, "--json").json["changed"] == 0
+
+
 def test_without_mlflow_run_says_so_once(bench: Bench, tracked: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BENCH_NO_MLFLOW")
     monkeypatch.setattr(store, "installed", lambda: False)
