@@ -69,6 +69,7 @@ SEPARATOR = ";"
 BEST_FIRST = ("done", "diverged", "failed", "cancelled", "running", "pending")  # which row of a cell counts
 SEED = re.compile(r'(.*,"seed":)(0|[1-9][0-9]{0,18})([,}].*)', re.DOTALL)
 DRIFT = "drift: "
+SUITE_DRIFT = f"{DRIFT}suite: "  # the suite was changed after the cell began; the training was not
 CSV_CHARACTERS = 2**20
 
 Row = dict[str, Any]

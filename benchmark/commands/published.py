@@ -42,10 +42,10 @@ def done(paths: Iterable[Path]) -> Done:
     """The cells that have an intact row in the tables under these files and folders.
 
     A row is intact if its status is done or diverged, its spec is the one of its run id and of its columns, its
-    numbers are finite and in their range, and it was trained in one environment (no drift). Every
-    other row counts as not run. Raises SpecError for a path that does not exist or holds no
-    results.csv, for a file that is no results table, and for two finished rows of one cell with
-    different numbers.
+    numbers are finite and in their range, and it was trained in one environment. A row that departs
+    because its suite was changed is intact. Every other row counts as not run. Raises SpecError for a
+    path that does not exist or holds no results.csv, for a file that is no results table, and for two
+    finished rows of one cell with different numbers.
     """
     found = [
         (file, line, row) for path in paths for file in _tables(path) for line, row in enumerate(read(file), HEADER)
@@ -203,7 +203,8 @@ def _fault(row: Row) -> str:
     """Why a row that says done or diverged does not count; empty if it does."""
     if found := damage(row):
         return found
-    if any(part.startswith(results.DRIFT) for part in row["departs"].split(results.SEPARATOR)):
+    departs = row["departs"].split(results.SEPARATOR)
+    if any(part.startswith(results.DRIFT) and not part.startswith(results.SUITE_DRIFT) for part in departs):
         return "it was resumed in a changed environment (drift)"
     for name in MEASURED:
         if (row[name] or (name in NEEDED and row["status"] == "done")) and math.isnan(number(row[name])):

@@ -47,7 +47,7 @@ def _check(path: Path, out: Path, suite: Suite, *, accept: bool) -> None:
             "--accept-drift: those cells stay in the tables, marked as departing"
         )
     for entry, difference in zip(strays, differences, strict=True):
-        entry["departs"] = [f"drift: suite: {difference}"]
+        entry["departs"] = [f"{results.SUITE_DRIFT}{difference}"]
     write_json(path, document)
 
 

@@ -329,6 +329,17 @@ def test_only_intact_rows_count_as_done(grid: Grid, tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_of_a_changed_suite_counts_as_done(grid: Grid, tmp_path: Path) -> None:
+    published.merge(rows_of(grid, "done"), grid.out, tmp_path)
+    changed, resumed, *_ = (row["run_id"] for row in rows_of(grid, "done"))
+    rewrite(tmp_path / "results.csv", changed, departs="drift: suite: optimizer.epochs: 2 -> 3")
+    rewrite(tmp_path / "results.csv", resumed, departs="drift: suite: alpha: 1 -> 2;drift: threads: 1 -> 2")
+    found = published.done([tmp_path])
+    assert changed in found.run_ids
+    assert resumed not in found.run_ids
+    assert len(found.ignored) == 1
+
+
 def ignored(grid: Grid, folder: Path, column: str, value: str) -> tuple[str, ...]:
     """What `done` says of a table whose first row has this value; it counts all other rows."""
     first, *others = rows_of(grid, "done")
