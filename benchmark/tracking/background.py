@@ -94,7 +94,7 @@ class Mirror:
         self._well = trouble is None
         if trouble is not None and not self._warned:
             self._warned = True
-            self._warn(f"{trouble}; {REPAIR}")
+            self._warn(trouble)
 
     def _watch(self, child: subprocess.Popen[bytes], limit_seconds: float | None) -> str | None:
         """Wait for the child to end; what went wrong, or None."""
@@ -106,9 +106,9 @@ class Mirror:
             while True:
                 now = time.monotonic()
                 if now - heard > SILENCE_SECONDS:
-                    return f"MLflow at {store.store_address(self._out)} does not answer"
+                    return f"MLflow at {store.store_address(self._out)} {store.NO_ANSWER}; {REPAIR}"
                 if limit_seconds is not None and now - since > limit_seconds:
-                    return f"MLflow at {store.store_address(self._out)} is slow: not all was mirrored"
+                    return f"MLflow at {store.store_address(self._out)} is slow: not all was mirrored; {REPAIR}"
                 if selector.select(timeout=0.2):
                     chunk = _read(child.stdout)
                     if not chunk:
@@ -117,7 +117,8 @@ class Mirror:
                     output = (output + chunk)[-10000:]
         code = child.wait()
         lines = output.decode(errors="replace").strip().splitlines() or [f"sync ended with exit code {code}"]
-        return None if code == 0 else lines[-1].removeprefix("error: ")
+        repair = f"; {REPAIR}" if store.NO_ANSWER in lines[-1] else ""
+        return None if code == 0 else f"{lines[-1].removeprefix('error: ')}{repair}"
 
     def _kill(self) -> None:
         child = self._child

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ def downloaded(out: Path) -> Iterator[tuple[Path, list[tuple[RunSpec, Row]]]]:
     `results.write_rows` writes the tables from these as it does from a run folder. Raises
     store.TrackingError, and FolderError where something that we write in the run folder is a link.
     """
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (out / "mlflow.db").exists():
+    if store.is_own() and not (out / "mlflow.db").exists():
         raise store.TrackingError(f"{out} has no mlflow.db: give --out, or set MLFLOW_TRACKING_URI")
     links.check(out)
     with tempfile.TemporaryDirectory() as temporary:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "sparse-training-bench"
 MISSING = "MLflow is not installed: 'pip install mlflow', then 'python -m benchmark sync'"
 PATIENCE_SECONDS = 60.0
+NO_ANSWER = "does not answer"
+TEMPORARY = re.compile(r"\(Caused by|timed out|is locked|Connection (refused|reset|aborted)|error code 5\d\d")
 SUFFIXES = (".json", ".jsonl", ".txt")  # of the artifacts that `sync` writes
 
 Report = Callable[[str], None]
@@ -42,6 +44,11 @@ class TrackingError(Exception):
 
 def installed() -> bool:
     return find_spec("mlflow") is not None
+
+
+def is_own() -> bool:
+    """Whether a run folder has its own store: MLFLOW_TRACKING_URI is unset or empty."""
+    return not os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def store_uri(out: Path) -> str:
@@ -101,7 +108,8 @@ def trouble(out: Path) -> Iterator[None]:
         uri = store_uri(out)
         text = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, _public(uri))
         cause = re.search(r"\(Caused by (.*)\)", text)  # the end of what `requests` says
-        raise TrackingError(f"MLflow at {_public(uri)}: {(cause[1] if cause else text)[:200]}") from error
+        silent = f" {NO_ANSWER}" if TEMPORARY.search(text) else ""
+        raise TrackingError(f"MLflow at {_public(uri)}{silent}: {(cause[1] if cause else text)[:200]}") from error
 
 
 def _public(uri: str) -> str:
@@ -127,9 +135,8 @@ def connect(out: Path, patience_seconds: float) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0" if patience_seconds < PATIENCE_SECONDS else "3")
     from mlflow.tracking import MlflowClient
 
-    own = not os.environ.get("MLFLOW_TRACKING_URI")
-    if uri.startswith("sqlite:") and (own or "?" not in uri):
-        path = _plain(Path(uri.removeprefix("sqlite:///")))
+    if uri.startswith("sqlite:///") and (is_own() or "?" not in uri):
+        path = _plain(Path(uri.removeprefix("sqlite:///")).absolute())
         _create_sqlite(path)
         _check_database(path, patience_seconds / 8)
         uri = f"sqlite:///{path}?timeout={patience_seconds / 8:g}"  # MLflow tries four times and waits in between
@@ -175,7 +182,7 @@ def _check_database(path: Path, patience_seconds: float) -> None:
     A trigger could move the artifacts of a run that is created just now to any folder. MLflow's own
     are on a table that is never written to from here.
     """
-    address = f"{path.absolute().as_uri()}?mode=rw"
+    address = f"{path.as_uri()}?mode=rw"
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=patience_seconds)) as database:
         query = "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') AND tbl_name <> 'secrets'"
         for kind, name in database.execute(query):
@@ -196,7 +203,7 @@ def experiment(client: MlflowClient, out: Path) -> str:
         raise TrackingError(
             f"the experiment {EXPERIMENT} was deleted: 'mlflow experiments restore -x {found.experiment_id}'"
         )
-    if "MLFLOW_TRACKING_URI" not in os.environ and found.artifact_location != place:
+    if is_own() and found.artifact_location != place:
         raise TrackingError(
             f"{out / 'mlflow.db'} keeps its artifacts in {found.artifact_location}: "
             "the folder was moved or copied; delete mlflow.db and mlartifacts, then sync"

@@ -98,7 +98,12 @@ def test_the_tables_from_mlflow_alone_are_those_from_the_run_folder(
         assert (tmp_path / name).read_bytes() == (tracked.out / name).read_bytes(), name
 
 
-def test_an_export_without_a_store_says_so(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", [None, ""])
+def test_an_export_without_a_store_says_so(
+    uri: str | None, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if uri is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert "has no mlflow.db" in bench("export", "--from", "mlflow", "--out", tmp_path).error
     assert not list(tmp_path.iterdir())
     assert "valid: folders, mlflow" in bench("export", "--from", "wandb", "--out", tmp_path).error
@@ -365,15 +370,17 @@ def test_a_locked_store_costs_seconds_and_sync_repairs(tracked: Grid, bench: Ben
 
 
 @pytest.mark.parametrize(
-    ("child", "said"),
+    ("child", "said", "repairs"),
     [
-        (["sleep", "60"], "does not answer"),
-        (["sh", "-c", "yes"], "is slow"),
-        (["false"], "sync ended with exit code 1"),
+        (["sleep", "60"], "does not answer", True),
+        (["sh", "-c", "yes"], "is slow", True),
+        (["false"], "sync ended with exit code 1", False),
+        (["sh", "-c", "echo error: MLflow at x does not answer: locked; exit 1"], "MLflow at x", True),
+        (["sh", "-c", "echo error: MLflow at x: the schema is too new; exit 1"], "MLflow at x: the schema", False),
     ],
 )
 def test_a_child_that_hangs_or_never_ends_is_killed(
-    child: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    child: list[str], said: str, repairs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = subprocess.Popen
     children: list[subprocess.Popen[bytes]] = []
@@ -389,4 +396,5 @@ def test_a_child_that_hangs_or_never_ends_is_killed(
     mirror.Mirror(tmp_path, wanted=True, warn=warnings.append).finish()
     assert len(warnings) == 1
     assert said in warnings[0]
+    assert warnings[0].endswith(mirror.REPAIR) is repairs  # only where a later sync can do better
     assert children[0].returncode is not None
