@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmark.commands.run import EXIT_OF_SIGNAL, dispatch, for_workers, write_
 from benchmark.commands.selection import FINAL, parse_seeds, unended
 from benchmark.launch import choice as launch
 from benchmark.launch import process_ranks
+from benchmark.messages import printable
 from benchmark.results import Member, Row
 from benchmark.spec import RunSpec, SpecError
 from benchmark.tracking.background import Mirror
@@ -73,7 +75,7 @@ class _StoppedError(Exception):
 
 
 def match(request: Request, execution: Execution, choice: launch.Choice, *, mlflow: bool, json_output: bool) -> int:
-    """Search, print what was found and what it cost, and write the suite file; the exit code."""
+    """Search, write the suite file, and print what was found and what it cost; the exit code."""
     screen, out = console(json_output=json_output), execution.out
     if process_ranks.find("auto") is not None:
         raise SpecError("match decides as it goes which cells to train: start it without torchrun")
@@ -92,11 +94,14 @@ def match(request: Request, execution: Execution, choice: launch.Choice, *, mlfl
     code = _code(search, found, stop)
     if search.trained:
         mirror.finish()
-    if found is not None and found.value is not None:
-        _write_suite(search, found.value)
-    _print(search, found, stop, stopped=code in EXIT_OF_SIGNAL.values())
+    refused = "" if found is None or found.value is None else _write_suite(search, found.value)
+    code = code or (2 if refused else 0)
+    _print(search, found, stop, stopped=code in EXIT_OF_SIGNAL.values(), written=not refused)
+    if refused:
+        print(f"error: {printable(refused)}", file=sys.stderr)
     if json_output:
-        emit({**_document(search, found, stop), "exit_code": code})
+        changed = {"reason": refused, "suite": None} if refused else {}
+        emit({**_document(search, found, stop), **changed, "exit_code": code})
     return code
 
 
@@ -194,7 +199,8 @@ class Search:
         return len(rows), sum(row["train_cpu_seconds"] or 0.0 for row in rows)
 
 
-def _write_suite(search: Search, value: float) -> None:
+def _write_suite(search: Search, value: float) -> str:
+    """Write the suite file; why it was not written, or an empty text. What was found is printed in any case."""
     setting, request = search.setting, search.request
     base = setting.base
     title = (
@@ -202,19 +208,26 @@ def _write_suite(search: Search, value: float) -> None:
         f"{setting.knob.name} {value:g}"
     )
     cells = search.complete[value].cells
-    match_suite.write(request.file(search.out), setting, cells, title=title, baselines=request.baselines)
+    try:
+        match_suite.write(request.file(search.out), setting, cells, title=title, baselines=request.baselines)
+    except SpecError as error:
+        return str(error)
+    return ""
 
 
-def _print(search: Search, found: DensityMatch | None, stop: _StoppedError | None, *, stopped: bool) -> None:
+def _print(
+    search: Search, found: DensityMatch | None, stop: _StoppedError | None, *, stopped: bool, written: bool
+) -> None:
     """Print every value with its density, what was found or why nothing was, and the cost."""
     screen, request, knob = search.screen, search.request, search.setting.knob.name
     show(screen, _table(search))
     cells, seconds = search.cost()
     read = sum(len(trial.cells) for trial in search.complete.values()) - cells
     if found is not None and found.value is not None:
-        file = request.file(search.out)
         say(screen, f"{knob} {found.value:g} keeps {_percent(found.density)}; wanted: {_wanted(request)}")
-        say(screen, f"suite file: {file}; train it with: {shlex.join(_command(search, file))}")
+        if written:
+            file = request.file(search.out)
+            say(screen, f"suite file: {file}; train it with: {shlex.join(_command(search, file))}")
     elif found is not None:
         say(screen, f"no {knob} was found for {_wanted(request)}: {_why(search, found)}")
     elif stop is not None and not stop.refused:

@@ -259,6 +259,12 @@ def test_a_suite_file_with_other_cells_stays(bench: Bench, here: list[str], suit
     assert f"{first} has other cells: give this search another file with --to" in other.error
     more = match(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options)
     assert (more.code, f"{first} has other cells" in more.error) == (2, True)
+    assert " keeps " in more.stdout, "what was found is printed all the same"
+    assert "cells trained" in more.stdout
+    assert "suite file:" not in more.stdout
+    again = document(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options)
+    assert (again["exit_code"], again["suite"], again["value"] > 0) == (2, None, True)
+    assert f"{first} has other cells" in again["reason"]
     assert first.read_text() == before
     here.clear()
     named = document(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options, "--to", tmp_path / "more.py")
