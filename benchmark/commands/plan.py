@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import results
+from benchmark.commands import suite_changes
 from benchmark.commands.estimate import Estimate, duration, epochs_of, key
 from benchmark.commands.estimate import probe as probe_steps
 from benchmark.commands.labels import labels
@@ -27,15 +28,18 @@ def plan(
     json_output: bool,
     probe: bool = False,
     retry_failed: bool = False,
+    accept_drift: bool = True,
     script: str | None = None,
 ) -> None:
     """Print how many cells there are, which are done, and how long the rest takes.
 
-    probe: time a few steps of each kind of cell that has not finished here. script: what would be
-    submitted.
+    probe: time a few steps of each kind of cell that has not finished here. accept_drift: also where
+    `run` refuses the suite because it was changed. script: what would be submitted.
     """
     suite = selection.expand()
     results.check(out)
+    if not accept_drift:
+        suite_changes.check(out, suite, accept=False)
     selected = selection.cells(suite, out)
     cells = selection.unpublished(selected)
     todo = unended(cells, retry_failed=retry_failed)

@@ -168,7 +168,8 @@ def exit_code(rows: Iterable[Row], refused: Iterable[int]) -> int:
 def dry_run(selection: Selection, execution: Execution, choice: launch.Choice, *, json_output: bool) -> None:
     """Print what would run, and for SLURM the script that would be submitted.
 
-    Raises SpecError for a device and for workers that this machine does not have.
+    Raises SpecError for a device and for workers that this machine does not have, and for a suite that
+    was changed.
     """
     device, workers = "cpu", choice.workers
     if not choice.elsewhere:
@@ -182,6 +183,7 @@ def dry_run(selection: Selection, execution: Execution, choice: launch.Choice, *
         device=device,
         json_output=json_output,
         retry_failed=execution.retry_failed,
+        accept_drift=execution.accept_drift,
         script=sbatch_script(selection, execution, choice) if choice.name == "slurm" else None,
     )
 

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from grids import Bench, Grid, rows
+from grids import Bench, Grid, rows, write_suite
 
 import methods
 from benchmark import results, suites
@@ -120,3 +120,21 @@ def test_a_plan_says_which_cells_are_listed_twice(bench: Bench, tmp_path: Path) 
     assert lines[1].endswith("more than once; each trains once: 1, such as lenet-300-100 dst alpha=0.001 seed=0")
     assert bench(*command, "--json").json["repeated"] == ["lenet-300-100 dst alpha=0.001 seed=0"]
     assert bench("plan", "--suite", "digits", "--out", tmp_path / "runs", "--json").json["repeated"] == []
+
+
+def test_a_dry_run_refuses_the_changed_suite_that_run_refuses(bench: Bench, tmp_path: Path) -> None:
+    suite, out = tmp_path / "grid.py", tmp_path / "runs"
+    write_suite(suite, {"lenet-300-100": 2}, methods=["dense"])
+    results.prepare(out)
+    results.remember(out, "grid", (), list(suites.load(str(suite)).specs))
+    command = ("run", "--suite", suite, "--out", out, "--dry-run")
+    assert bench(*command).code == 0
+    write_suite(suite, {"lenet-300-100": 3}, methods=["dense"])
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    refused = bench(*command)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert refused.error == bench(*command[:-1]).error
+    assert "(lenet-300-100 dense seed=0: optimizer.epochs: 2 -> 3)" in refused.error
+    assert bench(*command, "--accept-drift").code == 0
+    assert bench("plan", *command[1:-1]).code == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
