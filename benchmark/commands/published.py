@@ -82,11 +82,12 @@ def merge(found: Sequence[Row], out: Path, to: Path) -> int:
     """Add rows of the run folder `out`, with their traces and layers, to the tables in folder `to`.
 
     A row gives way only to one of a better status (results.BEST_FIRST), and has the memberships of
-    both. All rows of other cells stay as they are: merging twice changes nothing; of two merges at
-    once the second waits. Returns how many rows were added or changed. Raises SpecError, and writes
-    nothing, if `to` has a finished row of the same cell with other measured numbers, a row whose
-    spec is not the one of its run id, or files of these names that are no such tables, and if it is
-    a run folder, whose next command would write its tables without the added rows.
+    both. An equal finished row without traces or layers gets those of the run folder. All rows of
+    other cells stay as they are: merging twice changes nothing; of two merges at once the second
+    waits. Returns how many rows were added or changed. Raises SpecError, and writes nothing, if `to`
+    has a finished row of the same cell with other measured numbers, a row whose spec is not the one
+    of its run id, or files of these names that are no such tables, and if it is a run folder, whose
+    next command would write its tables without the added rows.
     """
     if os.path.lexists(to / results.MARKER):
         raise SpecError(f"--to {to} is a run folder, which writes its own tables anew: choose another folder")
@@ -117,13 +118,16 @@ def _merge(found: Sequence[Row], out: Path, to: Path) -> int:
     joined = {row["run_id"]: _joined(row, known.get(row["run_id"])) for row in found}
     new = {row["run_id"]: joined[row["run_id"]] for row in found if _is_better(row, known.get(row["run_id"]))}
     others = [joined.get(row["run_id"], row) for row in old if row["run_id"] not in new]
-    ended = [run_id for run_id, row in new.items() if row["status"] in FINISHED]
+    ended = [row["run_id"] for row in found if {row["status"], joined[row["run_id"]]["status"]} <= {*FINISHED}]
     kept = {
         name: [row for row in rows(to / name, columns) if row["run_id"] not in new] if (to / name).exists() else []
         for name, columns in (("traces.csv", TRACES), ("layers.csv", LAYERS))
     }  # all of both is read, and so checked, before anything is written
-    results.write_csv(to / "traces.csv", TRACES, itertools.chain(kept["traces.csv"], results.traces(out, ended)))
-    results.write_csv(to / "layers.csv", LAYERS, itertools.chain(kept["layers.csv"], results.layers(out, ended)))
+    recorded = {name: {row["run_id"] for row in records} for name, records in kept.items()}
+    traces = results.traces(out, [run_id for run_id in ended if run_id not in recorded["traces.csv"]])
+    layers = results.layers(out, [run_id for run_id in ended if run_id not in recorded["layers.csv"]])
+    results.write_csv(to / "traces.csv", TRACES, itertools.chain(kept["traces.csv"], traces))
+    results.write_csv(to / "layers.csv", LAYERS, itertools.chain(kept["layers.csv"], layers))
     results.write_parquet(to / PARQUET, [*others, *new.values()])
     results.write_csv(to / RESULTS, COLUMNS, [*others, *new.values()])  # last: until then nothing has been added
     return len(new) + sum(known[row["run_id"]] != row for row in others)

@@ -95,6 +95,21 @@ def test_merging_twice_changes_nothing(grid: Grid, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("names", [("traces.csv",), ("layers.csv",), ("traces.csv", "layers.csv")])
+def test_a_finished_row_gets_the_records_that_the_tables_lost(
+    names: tuple[str, ...], grid: Grid, tmp_path: Path
+) -> None:
+    done = rows_of(grid, "done")
+    published.merge(done, grid.out, tmp_path)
+    before = contents(tmp_path)
+    for name in names:
+        (tmp_path / name).unlink()
+    assert published.merge(done[:1], grid.out, tmp_path) == 0
+    assert {row["run_id"] for name in names for row in table(tmp_path / name)} == {done[0]["run_id"]}
+    assert published.merge(done, grid.out, tmp_path) == 0
+    assert contents(tmp_path) == before
+
+
 def test_two_merges_at_once_lose_no_row(grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done, diverged = rows_of(grid, "done"), rows_of(grid, "diverged")
     other = threading.Thread(target=published.merge, args=(diverged, grid.out, tmp_path / "to"))
