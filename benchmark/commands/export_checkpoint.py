@@ -39,9 +39,7 @@ def export_checkpoint(run_id: str, out: Path, data_dir: Path, to: Path, suite: s
     done, whose last checkpoint is gone or damaged, and where `to` cannot be used; DataError where
     the cell's data set is missing, which its training needs to be set up.
     """
-    if suite is not None:
-        suites.load_module(suite)
-    member = find_cell(run_id, out)
+    member = find_cell(run_id, out, suite)
     from benchmark.training.execution import Execution  # these import torch
     from benchmark.training.finished import trained
     from methods.release import files

@@ -7,19 +7,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark import results
+import methods
+from benchmark import data, models, results, suites
 from benchmark.commands.labels import labels
 from benchmark.commands.output import console, emit, say
 from benchmark.results import Member
 from benchmark.run_folder.attempts import ended, folder_of, numbers
 from benchmark.run_folder.files import examine
 from benchmark.run_folder.result import result_of
-from benchmark.spec import SpecError
+from benchmark.spec import SpecError, check_names
 
 
-def find_cell(run_id: str, out: Path) -> Member:
-    """The one cell of a run folder whose id begins with `run_id`. Raises as `_only` does."""
-    return _only(run_id, results.members(results.existing(out)))
+def find_cell(run_id: str, out: Path, suite: str | None) -> Member:
+    """The one cell of a run folder whose id begins with `run_id`, to be set up again.
+
+    suite: what registers the cell's plug-ins. Raises as `_only` does, and SpecError for a plug-in
+    that is not registered.
+    """
+    if suite is not None:
+        suites.load_module(suite)
+    member = _only(run_id, results.members(results.existing(out)))
+    spec = member.spec
+    try:
+        check_names([spec.data.name], data.available(), "data set")
+        check_names([spec.model.name], models.available(), "model")
+        check_names([spec.method["name"]], methods.available(), "method")
+    except SpecError as error:
+        raise SpecError(f"{error}; if a suite registers it, give that suite with --suite") from error
+    return member
 
 
 def _only(run_id: str, members: Mapping[str, Member]) -> Member:

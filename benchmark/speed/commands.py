@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.commands.options import DATA, OUT, DataDir, Device, Json, NoMlflow, Workers
+from benchmark.commands.options import DATA, OUT, DataDir, Device, Json, NoMlflow, PlugInSuite, Workers
 from benchmark.spec import SpecError
 
 app = typer.Typer(
@@ -119,6 +119,7 @@ def measure_inference(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="A finished cell, or the beginning of its id.")],
     out: Annotated[Path, typer.Option(help="The run folder.")] = OUT,
     data_dir: DataDir = DATA,
+    suite: PlugInSuite = None,
     steps: Steps = 300,
     seconds: Seconds = 2.5,
     device: Device = "auto",
@@ -128,7 +129,7 @@ def measure_inference(
     from benchmark.speed import inference
     from benchmark.speed.steps import Budget
 
-    inference.inference(run_id, out, data_dir, Budget(steps, seconds), device, json_output)
+    inference.inference(run_id, out, data_dir, suite, Budget(steps, seconds), device, json_output)
 
 
 @app.command("sparse")

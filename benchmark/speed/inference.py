@@ -84,12 +84,14 @@ class Latency:
     seconds: float
 
 
-def inference(run_id: str, out: Path, data_dir: Path, budget: Budget, device_name: str, json_output: bool) -> None:
+def inference(
+    run_id: str, out: Path, data_dir: Path, suite: str | None, budget: Budget, device_name: str, json_output: bool
+) -> None:
     """Measure a finished cell's network in its forms and print it.
 
-    Raises SpecError, FolderError, DataError.
+    suite: what registers the cell's plug-ins. Raises SpecError, FolderError, DataError.
     """
-    member = find_cell(run_id, out)
+    member = find_cell(run_id, out, suite)
     device = torch.device(resolve_device(device_name))
     execution = Execution(out=out, data_dir=data_dir, device=device.type)
     with prepared(device), torch.no_grad():

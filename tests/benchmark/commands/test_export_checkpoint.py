@@ -232,6 +232,7 @@ def test_a_cell_of_a_plug_in_needs_the_file_that_registers_it(tmp_path: Path, be
         cell = runner(tmp_path / "runs", spec)
         assert cell.run().status == "done"
     refused(export(bench, cell, to), to, "unknown model 'tiny'")
+    refused(export(bench, cell, to), to, "give that suite with --suite")
     with models.plug_ins.temporary():
         assert export(bench, cell, to, "--suite", file).code == 0
         assert methods.load(to)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
