@@ -12,7 +12,6 @@ import collections
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +87,7 @@ class _Mirror:
             if self._runs.setdefault(run_key(run), run) is not run:  # a duplicate that an interrupted import left
                 client.delete_run(run.info.run_id)
 
-        if os.environ.get("MLFLOW_TRACKING_URI"):
+        if not store.is_own():
             self._check_place()
 
     def _check_place(self) -> None:
