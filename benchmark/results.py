@@ -64,7 +64,7 @@ LAYERS = ("run_id", "parameter", "weights", "kept")
 MEMBERSHIPS = ("suite", "protocol", "departs")
 LISTED = {"run_id": str, "spec": dict, "protocol": [str], "departs": [str]}
 EXPANSION = {"suite": str, "exhibits?": [str], "cells": [LISTED]}
-AGAIN = "The suite's commands then list its cells again, and train none twice"
+RELIST = "the command that trained a cell, with the same suite, --seeds and --set, lists it again without training"
 SEPARATOR = ";"
 BEST_FIRST = ("done", "diverged", "failed", "cancelled", "running", "pending")  # which row of a cell counts
 SEED = re.compile(r'(.*,"seed":)(0|[1-9][0-9]{0,18})([,}].*)', re.DOTALL)
@@ -166,7 +166,7 @@ def expansion(path: Path) -> dict[str, Any]:
     if document is not None and document["suite"] != path.stem:
         problem = f"{path} is the list of another suite"
     if document is None or problem:
-        raise FolderError(f"{problem or f'{path} is gone'}: move it away. {AGAIN}")
+        raise FolderError(f"{problem or f'{path} is gone'}: move it away; {RELIST}")
     return dict(document)
 
 
@@ -179,7 +179,7 @@ def _listed(entry: Mapping[str, Any], path: Path) -> RunSpec:
         problem = one_line(str(error))
     if problem:
         name = one_line(entry["run_id"])[:12]
-        raise FolderError(f"{path} is damaged, cell {name}: {problem}; move it away. {AGAIN}")
+        raise FolderError(f"{path} is damaged, cell {name}: {problem}; move it away; {RELIST}")
     return spec
 
 
@@ -210,8 +210,8 @@ def unlisted(out: Path, listed: Container[str]) -> str:
         return ""
     cells = "1 cell has" if len(missing) == 1 else f"{len(missing)} cells have"
     return (
-        f"{cells} a result in {out / 'cells'}, but {'is' if len(missing) == 1 else 'are'} in no suite's list and no "
-        f"table, such as {missing[0]}: the command that trained such cells lists them again, and trains none twice"
+        f"{cells} a result in {out / 'cells'}, but {'is' if len(missing) == 1 else 'are'} in no suite's list, so "
+        f"that 'export' leaves out {missing[0]}{'' if len(missing) == 1 else ' and others'}: {RELIST}"
     )
 
 

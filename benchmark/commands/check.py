@@ -100,8 +100,8 @@ def _of_files(folder: Path, content: Content, tables: Sequence[Table]) -> Iterat
         elif file.name == MANIFEST:
             yield from check_files.manifest(file, rows)
         elif file.name == MARKER:
-            inside = [table.rows for table in tables if table.file.parent == file.parent]
-            yield from check_files.run_folder(file.parent, inside[0] if inside else {})
+            inside = [(table.rows, table.lines) for table in tables if table.file.parent == file.parent]
+            yield from check_files.run_folder(file.parent, *(inside[0] if inside else ({}, {})))
 
 
 def _memberships(table: Table, found: Found) -> None:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,8 +129,11 @@ def manifest(path: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
             yield Problem(str(path), f"the exhibits were built from another row of {shown(run_id)}: build them again")
 
 
-def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
-    """Compare the results of a run folder's cells with their checksums, metrics and rows."""
+def run_folder(folder: Path, rows: Mapping[str, Row], lines: Container[str]) -> Iterator[Problem]:
+    """Compare the results of a run folder's cells with their checksums, metrics and rows.
+
+    rows: the good ones, by run id. lines: the run ids of all rows.
+    """
     if any(_closed(path) for path in (folder / "suites").glob("*.json")):
         return  # `content` has reported them, and they are read together
     try:
@@ -156,13 +159,15 @@ def run_folder(folder: Path, rows: Mapping[str, Row]) -> Iterator[Problem]:
         if not _has_hash(cell / "metrics.jsonl", result["metrics_sha256"]):
             yield Problem(str(cell / "metrics.jsonl"), "is not the one of its result.json: get the cell's folder again")
         own = {name: str(value) for name, value in results.row(folder, member).items()}
-        if run_id not in rows or difference(rows[run_id], own):
-            text = f"cell {run_id} is missing, or is not as its result.json has it: {EXPORT}"
-            yield Problem(str(folder / "results.csv"), text)
+        if run_id not in lines:
+            yield Problem(str(folder / "results.csv"), f"cell {run_id} is missing: {EXPORT}")
+        elif run_id not in rows or difference(rows[run_id], own):
+            yield Problem(str(folder / "results.csv"), f"cell {run_id} is not as its result.json has it: {EXPORT}")
     if lost := results.unlisted(folder, members):
         yield Problem(str(folder / "suites"), lost)
     for run_id, status in claimed.items():
-        yield Problem(str(folder / "results.csv"), f"cell {run_id} is {status}, but has no result here: {EXPORT}")
+        if not os.path.lexists(folder / "cells" / run_id / "result.json"):
+            yield Problem(str(folder / "results.csv"), f"cell {run_id} is {status}, but has no result here: {EXPORT}")
 
 
 def _unopened(cell: Path) -> list[Problem]:

@@ -22,14 +22,14 @@ def status(out: Path, where: Sequence[str], json_output: bool) -> None:
     names = labels(spec for spec, _ in cells)
     cells = filters.select(cells, where) if where else cells
     rows = [row for _, row in cells]
+    screen = console(json_output=json_output)
+    if lost:
+        say(screen, f"warning: {lost}")
     counts = collections.Counter(row["status"] for row in rows)
     if json_output:
         listed = [{"job": job.job, "state": state.name, "why": state.why, "cells": job.cells} for job, state in queued]
         emit({"out": str(out), "counts": dict(counts), "cells": rows, "jobs": listed, "slurm": trouble})
         return
-    screen = console(json_output=False)
-    if lost:
-        say(screen, f"warning: {lost}")
     states = ", ".join(f"{count} {name}" for name, count in counts.items())
     say(screen, f"{out}: {len(rows)} cells; {states}")
     show(screen, summary_table(cells))

@@ -136,6 +136,10 @@ def replaced(name: str, old: str, new: str) -> Edit:
     return edit
 
 
+def without_rows(name: str) -> Edit:
+    return lambda sent: (sent / name).write_text((sent / name).read_text().partition("\n")[0] + "\n")
+
+
 def instead(name: str, make: Edit) -> Edit:
     def edit(sent: Path) -> None:
         (sent / name).unlink()
@@ -380,7 +384,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
         ),
         (lambda cell: (cell / "metrics.jsonl").unlink(), r"metrics\.jsonl: is not the one of its result"),
         (lambda cell: (cell / "result.json").unlink(), r"results\.csv: cell \w{12} is done, but has no result here"),
-        (lambda cell: (cell.parents[1] / "suites/mine.json").unlink(), "is done, but has no result here"),
+        (
+            lambda cell: (cell.parents[1] / "suites/mine.json").unlink(),
+            r"1 cell has a result in .*, but is in no suite's list, .*\n.*, 1 new; 1 problem",
+        ),
+        (without_rows("../../results.csv"), r"results\.csv: cell \w{12} is missing: export the cell again"),
         (replaced("../../results.csv", ",done,2,", ",done,3,"), "is not as its result.json has it"),
         (replaced("../../run-folder.json", "1", "7"), "has schema version 7"),
         (replaced("../../suites/mine.json", '"seed": 0', '"seed": 1'), "its spec is another cell's"),
