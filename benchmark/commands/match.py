@@ -82,7 +82,7 @@ def match(request: Request, execution: Execution, choice: launch.Choice, *, mlfl
     setting = setting_of(
         request.suite, model=request.model, method=request.method, where=request.where, changes=request.changes, out=out
     )
-    match_suite.check(request.baselines, request.file(out), setting.base)
+    match_suite.check(request.file(out), setting, seeds=parse_seeds(request.seeds), baselines=request.baselines)
     results.prepare(out)
     search = Search(request, setting, execution, choice, screen)
     found, stop = None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ FOUND: dict[str, Any] = {found}
 # By seed: kept weights / weights of the cell found. A method with a hyperparameter `density` keeps
 # round(density * weights), so with this density it keeps exactly as many.
 DENSITIES = {densities}
-BASELINES: dict[str, dict[str, Any]] = {baselines}
+{baselines}
 
 {register}
 def suite() -> list[RunSpec]:
@@ -47,10 +48,10 @@ REGISTER = """load_plugin({plugin})  # registers {method}
 """
 
 
-def check(baselines: Sequence[str], file: Path, base: RunSpec) -> None:
+def check(file: Path, setting: Setting, *, seeds: Sequence[int], baselines: Sequence[str]) -> None:
     """Raises SpecError for baselines without a density, and for a file that cannot be used.
 
-    base: a cell of the search. A file of another setting stays as it is.
+    A file of another setting, or with other seeds or baselines, stays as it is.
     """
     for name in baselines:
         try:
@@ -67,8 +68,12 @@ def check(baselines: Sequence[str], file: Path, base: RunSpec) -> None:
         raise SpecError(f"--to {file}: nothing can be written into {folder}")
     if file.exists() and not (file.is_file() and WRITTEN_BY in file.read_text(errors="replace").partition("\n")[0]):
         raise SpecError(f"--to {file} exists and is no file of this command: choose another name")
-    if file.exists() and _lines(_setting(base)) not in file.read_text(errors="replace"):
-        raise _other_cells(file)
+    if file.exists():
+        text = file.read_text(errors="replace")
+        known = all(part in text for part in (_lines(_setting(setting.base)), _baselines(setting, baselines) + "\n"))
+        of_seeds = ", ".join(f"{seed}: [^,}}]+" for seed in seeds)
+        if not known or re.search(f"^DENSITIES = {{{of_seeds}}}$", text, re.MULTILINE) is None:
+            raise _other_cells(file)
 
 
 def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title: str, baselines: Sequence[str]) -> None:
@@ -87,7 +92,7 @@ def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title:
         setting=_lines(_setting(spec)),
         found=found | ({"step_records": spec.step_records} if spec.step_records else {}),
         densities={seed: cell.density for seed, cell in cells.items()},
-        baselines={name: setting.baselines.get(name, {}) for name in baselines},
+        baselines=_baselines(setting, baselines),
         register=register,
         method=spec.method["name"],
     )
@@ -95,6 +100,11 @@ def write(file: Path, setting: Setting, cells: Mapping[int, Measured], *, title:
         raise _other_cells(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, text.encode())
+
+
+def _baselines(setting: Setting, names: Sequence[str]) -> str:
+    given = {name: setting.baselines.get(name, {}) for name in names}
+    return f"BASELINES: dict[str, dict[str, Any]] = {given}"
 
 
 def _other_cells(file: Path) -> SpecError:

@@ -257,17 +257,22 @@ def test_a_suite_file_with_other_cells_stays(bench: Bench, here: list[str], suit
     other = match(bench, suite, tmp_path / "runs", "--seeds", "0", *options, "--set", "optimizer.epochs=2")
     assert (other.code, here) == (2, [])
     assert f"{first} has other cells: give this search another file with --to" in other.error
-    more = match(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options)
+    for changes in (("--seeds", "0-1"), ("--seeds", "1"), ("--seeds", "0", "--with", "static")):
+        other = match(bench, suite, tmp_path / "runs", *changes, *options)
+        assert (other.code, here, other.stdout) == (2, [], "")
+        assert f"{first} has other cells" in other.error
+    others = ("--seeds", "0", "--density", "0.2", "--to", first)
+    more = match(bench, suite, tmp_path / "runs", *others, *options)
     assert (more.code, f"{first} has other cells" in more.error) == (2, True)
     assert " keeps " in more.stdout, "what was found is printed all the same"
     assert "cells trained" in more.stdout
     assert "suite file:" not in more.stdout
-    again = document(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options)
+    again = document(bench, suite, tmp_path / "runs", *others, *options)
     assert (again["exit_code"], again["suite"], again["value"] > 0) == (2, None, True)
     assert f"{first} has other cells" in again["reason"]
     assert first.read_text() == before
     here.clear()
-    named = document(bench, suite, tmp_path / "runs", "--seeds", "0-1", *options, "--to", tmp_path / "more.py")
+    named = document(bench, suite, tmp_path / "runs", *others, *options, "--to", tmp_path / "more.py")
     assert (named["suite"], here) == (str(tmp_path / "more.py"), [])
 
 
