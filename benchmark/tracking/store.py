@@ -192,10 +192,14 @@ def _check_database(path: Path, patience_seconds: float) -> None:
 def experiment(client: MlflowClient, out: Path) -> str:
     """The experiment's id.
 
-    A server decides where artifacts are kept; with a database they are in the run folder.
+    A server decides where artifacts are kept. Without one they are beside an SQLite database, and with
+    another database in the run folder that comes first.
     """
-    served = not re.match(r"(sqlite|mysql|postgresql|mssql)", store_uri(out))
-    place = (out / "mlartifacts").resolve().as_uri()
+    uri = store_uri(out)
+    served = not re.match(r"(sqlite|mysql|postgresql|mssql)", uri)
+    shared = uri.startswith("sqlite:///") and not is_own()  # run folders may be moved, and the database stays
+    home = Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent if shared else out
+    place = (home / "mlartifacts").resolve().as_uri()
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         return str(client.create_experiment(EXPERIMENT, artifact_location=None if served else place))

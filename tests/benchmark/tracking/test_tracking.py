@@ -218,6 +218,8 @@ def test_a_copy_and_its_original_do_not_undo_each_other_in_one_store_and_a_moved
     assert f"{copied.out} is a copy of {original.out} and has its id" in refused.error
     moved = original.out.rename(tmp_path / "moved")
     assert bench("sync", "--out", moved, "--json").json["changed"] == 0
+    assert bench("export", "--from", "mlflow", "--out", moved, "--to", tmp_path / "tables").code == 0
+    assert not original.out.exists(), "no artifacts are left in the old place, or go there"
     (copied.out / "folder-id").unlink()
     assert bench("sync", "--out", copied.out, "--json").json["changed"] == len(results.members(copied.out))
     assert bench("sync", "--out", moved, "--json").json["changed"] == 0
