@@ -155,7 +155,7 @@ def _layers(results: Results) -> tuple[Condition, list[pd.DataFrame]]:
 
 
 def _by_step(results: Results, *kinds: str) -> tuple[Condition, list[list[pd.DataFrame]]]:
-    """Of each kind what is recorded of each layer by step of the first epoch, and the condition as in `_layers`."""
+    """The condition as in `_layers`, and for each kind what the steps of the first epoch recorded of each layer."""
     condition = _lenet(results)
     names = [f"{kind}/{name}" for kind in kinds for name in LAYERS]
     condition, curves = with_records(condition, [by_step(results.tables, condition, name) for name in names])
