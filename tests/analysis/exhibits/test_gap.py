@@ -94,9 +94,9 @@ def test_the_dense_twin_has_the_same_precision(tmp_path: Path) -> None:
     sparse = [synthetic.cell(gap.NETWORK, "dst", seed, alpha=5e-4) for seed in (0, 1)]
     dense = [synthetic.cell(gap.NETWORK, "dense", seed) for seed in (0, 1)]
     rows = [*sparse, *map(in_bfloat16, dense)]
-    alone = Results(load([synthetic.write(tmp_path / "alone", rows)]))
+    without = Results(load([synthetic.write(tmp_path / "without", rows)]))
     both = Results(load([synthetic.write(tmp_path / "both", [*rows, *map(in_bfloat16, sparse), *dense])]))
-    assert [gap.twin_of(c, alone) for c in alone.conditions if c.method == "dst"] == [None]
+    assert [gap.twin_of(c, without) for c in without.conditions if c.method == "dst"] == [None]
     pairs = [(c, gap.twin_of(c, both)) for c in both.conditions if c.method == "dst"]
     precisions = [(c.spec["precision"], twin and twin.spec["precision"]) for c, twin in pairs]
     assert precisions == [("bfloat16",) * 2, ("float32",) * 2]
