@@ -26,6 +26,32 @@ MEASURED = {
     "train_seconds": 2.0,
 }  # the least that a done cell has
 
+# A suite file with one cell of a model that it registers.
+PLUG_IN = """
+import torch
+from benchmark import models
+from benchmark.spec import Data, Model, Optimizer
+from benchmark.suites import cell
+
+DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=64, test_limit=32)
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self, in_shape, classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, classes)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+models.register("tiny", f"{__name__}:Tiny")
+
+
+def suite():
+    return [cell("static", data=DATA, model=Model(name="tiny"), optimizer=Optimizer(batch_size=16), density=0.1)]
+"""
+
 
 def make_spec(seed: int = 0, epochs: int = 4) -> RunSpec:
     data = Data(name="synthetic", shape=(1, 8, 8), train_limit=128, test_limit=32)

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from grids import Bench
-from one_cell import Runner, flip_a_bit, make_spec, runner, sparse_cell
+from one_cell import PLUG_IN, Runner, flip_a_bit, make_spec, runner, sparse_cell
 
 import methods
 from benchmark import models, results, suites
@@ -196,32 +196,6 @@ def test_a_network_that_carries_its_state_is_exported_whole(tmp_path: Path, benc
     loaded, expected = methods.load(tmp_path / "network"), methods.finalize(training.model).eval()
     images, _ = next(iter(training.data.test_batches(16)))
     assert torch.equal(loaded(images), expected(images))
-
-
-PLUG_IN = """
-import torch
-from benchmark import models
-from benchmark.spec import Data, Model, Optimizer
-from benchmark.suites import cell
-
-DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=64, test_limit=32)
-
-
-class Tiny(torch.nn.Module):
-    def __init__(self, in_shape, classes):
-        super().__init__()
-        self.layer = torch.nn.Linear(64, classes)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
-
-
-models.register("tiny", f"{__name__}:Tiny")
-
-
-def suite():
-    return [cell("static", data=DATA, model=Model(name="tiny"), optimizer=Optimizer(batch_size=16), density=0.1)]
-"""
 
 
 def test_a_cell_of_a_plug_in_needs_the_file_that_registers_it(tmp_path: Path, bench: Bench) -> None:

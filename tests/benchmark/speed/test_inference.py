@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from grids import Bench
-from one_cell import Runner, flip_a_bit, make_spec, runner, sparse_cell
+from one_cell import PLUG_IN, Runner, flip_a_bit, make_spec, runner, sparse_cell
 
 from benchmark import models, suites
 from benchmark.spec import Model, SpecError
@@ -129,32 +129,6 @@ def test_an_older_state_does_not_pass_for_the_last(done: Runner, tmp_path: Path)
     flip_a_bit(cell.checkpoints()[-1], 0.5)
     with pytest.raises(SpecError, match="its checkpoint is not its last state"):
         trained(cell.spec, cell.execution)
-
-
-PLUG_IN = """
-import torch
-from benchmark import models
-from benchmark.spec import Data, Model, Optimizer
-from benchmark.suites import cell
-
-DATA = Data(name="synthetic", shape=(1, 8, 8), train_limit=32, test_limit=32)
-
-
-class Tiny(torch.nn.Module):
-    def __init__(self, in_shape, classes):
-        super().__init__()
-        self.layer = torch.nn.Linear(64, classes)
-
-    def forward(self, x):
-        return self.layer(x.flatten(1))
-
-
-models.register("tiny", f"{__name__}:Tiny")
-
-
-def suite():
-    return [cell("static", data=DATA, model=Model(name="tiny"), optimizer=Optimizer(batch_size=16), density=0.1)]
-"""
 
 
 def test_a_cell_of_a_plug_in_needs_the_file_that_registers_it(tmp_path: Path, bench: Bench) -> None:
